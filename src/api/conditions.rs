@@ -1,0 +1,105 @@
+//! Reading and setting conditions.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::reason::Reason;
+
+/// The types of condition that a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// A node, a pod UID and a container have been chosen.
+    Bound,
+    /// The command was committed and started.
+    Started,
+    /// The request has ended, in whichever way.
+    Finished,
+    /// The command ended with exit code 0.
+    Succeeded,
+    /// kstatus: somebody works on it.
+    Reconciling,
+    /// kstatus: it ended without success.
+    Stalled,
+}
+
+impl ConditionType {
+    /// The word used in `type`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bound => "Bound",
+            Self::Started => "Started",
+            Self::Finished => "Finished",
+            Self::Succeeded => "Succeeded",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+/// The value of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl Truth {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Longest message that is put into a condition, in characters; the schema takes more.
+pub const MESSAGE_LIMIT: usize = 4096;
+
+/// Sets one condition, keeping `lastTransitionTime` while its status stays the same.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: ConditionType,
+    truth: Truth,
+    reason: Reason,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let message: String = message.chars().take(MESSAGE_LIMIT).collect();
+    let mut condition = Condition {
+        type_: kind.as_str().into(),
+        status: truth.as_str().into(),
+        reason: reason.as_str().into(),
+        message,
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    };
+    match conditions.iter_mut().find(|c| c.type_ == kind.as_str()) {
+        Some(existing) => {
+            if existing.status == condition.status {
+                condition.last_transition_time = existing.last_transition_time.clone();
+            }
+            *existing = condition;
+        }
+        None => conditions.push(condition),
+    }
+}
+
+/// Takes a condition away.
+pub fn remove(conditions: &mut Vec<Condition>, kind: ConditionType) {
+    conditions.retain(|c| c.type_ != kind.as_str());
+}
+
+/// One condition, if it is set.
+#[must_use]
+pub fn get(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|c| c.type_ == kind.as_str())
+}

@@ -1,0 +1,17 @@
+//! The `execlet.dev/v1alpha1` API: the types, the reasons and the conditions.
+//!
+//! The Rust types are the source; `crds/` is generated from them. This module
+//! is pure: it knows no client, no clock and no engine.
+
+pub mod conditions;
+pub mod crd;
+pub mod names;
+pub mod reason;
+pub mod request;
+pub mod result;
+pub mod status;
+
+pub use reason::Reason;
+pub use request::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Target};
+pub use result::ExecResult;
+pub use status::{ExecRequestStatus, ExitCodeSource, OutputStatus, Phase, StreamStatus};

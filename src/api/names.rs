@@ -1,0 +1,48 @@
+//! Every name that execlet shares with the cluster, in one place.
+
+/// API group of the custom resources.
+pub const GROUP: &str = "execlet.dev";
+
+/// Prefix of the Lease that each agent renews, completed by its node's name.
+pub const AGENT_LEASE_PREFIX: &str = "execlet-agent.";
+
+/// Lease that the leading manager holds.
+pub const LEADER_LEASE: &str = "execlet-manager";
+
+/// Label on every Lease of an agent, so that the manager can watch just those.
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Value of [`COMPONENT_LABEL`] on an agent's Lease.
+pub const COMPONENT_AGENT: &str = "agent";
+
+/// `reportingController` of the Events that agents write.
+pub const AGENT_CONTROLLER: &str = "execlet.dev/agent";
+/// `reportingController` of the Events that the manager writes.
+pub const MANAGER_CONTROLLER: &str = "execlet.dev/manager";
+
+/// Annotation with which a pod names the container that `kubectl exec` takes by default.
+pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+
+/// Environment variable that tags every process of a request; reserved in `spec.env`.
+pub const UID_ENV: &str = "EXECLET_UID";
+
+/// Labels with which the kubelet's container runtime marks a container in the engine.
+pub mod kubelet {
+    /// Namespace of the pod.
+    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    /// Name of the pod.
+    pub const POD_NAME: &str = "io.kubernetes.pod.name";
+    /// UID of the pod.
+    pub const POD_UID: &str = "io.kubernetes.pod.uid";
+    /// Name of the container in the pod.
+    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+    /// `container` or `podsandbox`.
+    pub const TYPE: &str = "io.kubernetes.docker.type";
+    /// Value of [`TYPE`] for a container of a pod.
+    pub const TYPE_CONTAINER: &str = "container";
+}
+
+/// The name of the Lease of the agent on `node`.
+#[must_use]
+pub fn agent_lease(node: &str) -> String {
+    format!("{AGENT_LEASE_PREFIX}{node}")
+}

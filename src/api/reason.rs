@@ -1,0 +1,77 @@
+//! Why a request is where it is: one word out of one list.
+//!
+//! The same word is the condition's reason, the Event's reason and the metric's
+//! label.
+
+use std::fmt;
+
+use super::status::Phase;
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $name:ident => $phase:ident, )*) => {
+        /// The reason of a condition, an Event or a metric.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $( $(#[$doc])* $name, )*
+        }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &'static [Reason] = &[$( Reason::$name, )*];
+
+            /// The word itself, in `CamelCase`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Reason::$name => stringify!($name), )* }
+            }
+
+            /// The phase of a request that *ended* for this reason.
+            #[must_use]
+            pub const fn final_phase(self) -> Phase {
+                match self { $( Reason::$name => Phase::$phase, )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The manager has not looked at the request yet.
+    Pending => Failed,
+    /// The pod is not running yet.
+    PodNotRunning => Failed,
+    /// No agent on the pod's node renews its Lease.
+    AgentNotReady => Failed,
+    /// The request is bound to a node and waits for its agent.
+    Bound => Failed,
+    /// The command was committed: it runs, or is about to.
+    Running => Failed,
+
+    /// The command ended with exit code 0.
+    Completed => Succeeded,
+    /// The command ended with another exit code.
+    NonZeroExitCode => Failed,
+    /// The engine could not start the command: nothing ran.
+    StartFailed => Failed,
+    /// `startingDeadlineSeconds` passed before the command could start: nothing ran.
+    StartingDeadlineExceeded => Failed,
+    /// There is no such pod.
+    PodNotFound => Failed,
+    /// Another pod stands under the same name.
+    PodReplaced => Failed,
+    /// The pod has no such container.
+    ContainerNotFound => Failed,
+    /// The container is not running, or is paused.
+    ContainerNotRunning => Failed,
+    /// The container ended or was replaced before the command could start.
+    ContainerDied => Failed,
+    /// The request cannot be understood or is refused by the engine.
+    InvalidRequest => Failed,
+    /// What became of the command cannot be known.
+    OutcomeLost => Unknown,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

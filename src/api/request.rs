@@ -1,0 +1,169 @@
+//! `ExecRequest` and its spec.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::status::ExecRequestStatus;
+
+/// Default of `spec.startingDeadlineSeconds`.
+pub const DEFAULT_STARTING_DEADLINE_SECONDS: i32 = 60;
+/// Default of `spec.output.tailBytes`.
+pub const DEFAULT_TAIL_BYTES: i32 = 4096;
+/// Default of `spec.output.spoolBytes`: 100 MiB.
+pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
+
+/// What to run, and where. The whole spec is immutable: to run something else,
+/// create another request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "execlet.dev",
+    version = "v1alpha1",
+    kind = "ExecRequest",
+    plural = "execrequests",
+    shortname = "xr",
+    category = "execlet",
+    namespaced,
+    cel,
+    status = "ExecRequestStatus",
+    derive = "PartialEq",
+    doc = "ExecRequest runs one command, at most once, in a running container, as kubectl exec would, and keeps the exit code and the output's end in its status.",
+    selectable = ".status.nodeName",
+    selectable = ".status.phase",
+    selectable = ".status.completionTime",
+    printcolumn(name = "Pod", type_ = "string", json_path = ".spec.target.podName", description = "The pod that the command runs in"),
+    printcolumn(name = "Container", type_ = "string", json_path = ".status.container", description = "The container that the command runs in"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Pending, Bound, Running, Succeeded, Failed or Unknown"),
+    printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode", description = "The command's exit code"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName", priority = 1, description = "The node that runs the command"),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Finished")].reason"#, priority = 1, description = "Why the request is where it is"),
+    printcolumn(name = "Started", type_ = "date", json_path = ".status.startTime", priority = 1, description = "Since when the command runs"),
+    printcolumn(name = "Finished", type_ = "date", json_path = ".status.completionTime", priority = 1, description = "Since when the request is finished"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecRequest has finished and its status is final: create another request to run the command again"),
+)]
+#[x_kube(
+    validation = Rule::new("self == oldSelf").message("spec is immutable: delete this ExecRequest and create another one"),
+    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() <= 262144").message("command and env are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecRequestSpec {
+    /// The container to run the command in. It must be in this request's namespace.
+    pub target: Target,
+
+    /// The program and its arguments, as in `kubectl exec POD -- PROGRAM ARGS`.
+    /// No shell reads them: use ["sh", "-c", "..."] for pipes, variables or redirection.
+    /// At most 262144 characters together with env.
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 131_071), regex(pattern = r"^[^\x00]*$")))]
+    #[x_kube(validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"))]
+    pub command: Vec<String>,
+
+    /// The absolute folder, inside the container, to run the command in.
+    /// Default: the container's own working folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00]*$"))]
+    pub working_dir: Option<String>,
+
+    /// Environment variables, added to those of the container. Plain values only: whoever may
+    /// read the request reads them, so they are no place for secrets.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".into()]),
+        validation = Rule::new("self.all(e, e.name != 'EXECLET_UID')").message("env EXECLET_UID is set by execlet: leave it out"),
+    )]
+    pub env: Vec<EnvVar>,
+
+    /// The user to run the command as: NAME, UID, NAME:GROUP or UID:GID, known inside the
+    /// container. Default: the container's user, as with kubectl exec. Never privileged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\x00\s]+$"))]
+    pub user: Option<String>,
+
+    /// Whether to give the command a terminal, as `kubectl exec -t` does. With a terminal,
+    /// standard error and standard output are one stream.
+    #[serde(default)]
+    pub tty: bool,
+
+    /// Seconds after the request's creation within which the command must have started.
+    /// When they pass first, the command never runs and the request fails with reason
+    /// StartingDeadlineExceeded.
+    #[serde(default = "default_starting_deadline_seconds")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub starting_deadline_seconds: i32,
+
+    /// How much of the output is kept, and where.
+    #[serde(default)]
+    pub output: OutputLimits,
+
+    /// Why the command is run, for the people who read the record: a ticket, an incident, a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+}
+
+/// The container that a command runs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Name of the pod, in the request's namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub pod_name: String,
+
+    /// UID of the pod, to be sure that the command never runs in another pod of the same name.
+    /// Default: whichever pod has the name when the request is bound.
+    #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub pod_uid: Option<String>,
+
+    /// Name of the container. Default, as with kubectl exec: the one named by the pod's
+    /// annotation kubectl.kubernetes.io/default-container, else the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub container: Option<String>,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct EnvVar {
+    /// Name of the variable.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\x00]+$"))]
+    pub name: String,
+    /// Value of the variable, taken as it is: nothing in it is expanded.
+    #[serde(default)]
+    #[schemars(length(max = 131_071), regex(pattern = r"^[^\x00]*$"))]
+    pub value: String,
+}
+
+/// How much of the output is kept, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputLimits {
+    /// Bytes of the end of each stream to keep in status.output. 0 keeps none.
+    #[serde(default = "default_tail_bytes")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub tail_bytes: i32,
+
+    /// Bytes that the log file of this request may take on its node. Output beyond it is
+    /// still read, counted and digested, but not kept. 0 keeps none.
+    #[serde(default = "default_spool_bytes")]
+    #[schemars(range(min = 0, max = 107_374_182_400_i64))]
+    pub spool_bytes: i64,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { tail_bytes: DEFAULT_TAIL_BYTES, spool_bytes: DEFAULT_SPOOL_BYTES }
+    }
+}
+
+fn default_starting_deadline_seconds() -> i32 {
+    DEFAULT_STARTING_DEADLINE_SECONDS
+}
+
+fn default_tail_bytes() -> i32 {
+    DEFAULT_TAIL_BYTES
+}
+
+fn default_spool_bytes() -> i64 {
+    DEFAULT_SPOOL_BYTES
+}

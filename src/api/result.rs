@@ -1,0 +1,90 @@
+//! `status.result`: the `metav1.Status` that `kubectl exec` gets as the last
+//! frame of its error channel, field for field.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// A `metav1.Status`, as the kubelet sends it at the end of an exec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecResult {
+    /// Always empty; present because the kubelet sends it.
+    #[serde(default)]
+    pub metadata: EmptyMeta,
+    /// "Success" or "Failure".
+    #[schemars(length(max = 16))]
+    pub status: String,
+    /// What happened, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32768))]
+    pub message: Option<String>,
+    /// "NonZeroExitCode" or "InternalError".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// The exit code, as a cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<ResultDetails>,
+    /// HTTP status code, for errors that are not an exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 999))]
+    pub code: Option<i32>,
+}
+
+/// The empty `metadata` of a `metav1.Status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct EmptyMeta {}
+
+/// The `details` of a `metav1.Status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct ResultDetails {
+    /// The causes; for an exit code one cause with reason "ExitCode" and the code as message.
+    #[schemars(length(max = 8))]
+    pub causes: Vec<ResultCause>,
+}
+
+/// One cause in the `details` of a `metav1.Status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct ResultCause {
+    /// "ExitCode", or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// The exit code in decimal, or the error's text.
+    #[schemars(length(max = 32768))]
+    pub message: String,
+}
+
+impl ExecResult {
+    /// What the kubelet sends for a command that ended with this code.
+    #[must_use]
+    pub fn of_exit_code(code: i32) -> Self {
+        if code == 0 {
+            return Self { status: "Success".into(), ..Self::default() };
+        }
+        Self {
+            status: "Failure".into(),
+            message: Some(format!(
+                "command terminated with non-zero exit code: Error executing in Docker Container: {code}"
+            )),
+            reason: Some("NonZeroExitCode".into()),
+            details: Some(ResultDetails {
+                causes: vec![ResultCause { reason: Some("ExitCode".into()), message: code.to_string() }],
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// What the kubelet sends when there is no exit code to tell.
+    #[must_use]
+    pub fn of_error(message: &str) -> Self {
+        Self {
+            status: "Failure".into(),
+            message: Some(format!("Internal error occurred: {message}")),
+            reason: Some("InternalError".into()),
+            details: Some(ResultDetails { causes: vec![ResultCause { reason: None, message: message.into() }] }),
+            code: Some(500),
+            ..Self::default()
+        }
+    }
+}

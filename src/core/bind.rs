@@ -1,0 +1,214 @@
+//! Where a request is to run: from the request, its pod and the agents that
+//! live, to a binding, a reason to wait, or a refusal.
+
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStatus, Pod},
+    jiff::Timestamp,
+};
+
+use super::{request::starting_deadline, transition::Binding};
+use crate::api::{ExecRequest, Reason, names::DEFAULT_CONTAINER_ANNOTATION};
+
+/// What the manager is to do with an unbound request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindDecision {
+    /// Bind it.
+    Bind(Binding),
+    /// Say why it waits, and look again soon.
+    Wait(Reason, String),
+    /// It never runs.
+    Refuse(Reason, String),
+}
+
+/// Whether the agent of a node renews its Lease.
+pub trait Agents {
+    /// `Ok` if it does, else what is wrong, for people.
+    ///
+    /// # Errors
+    /// When no agent lives on the node.
+    fn alive(&self, node: &str) -> Result<(), String>;
+}
+
+/// Decides about an unbound request. `pod` is `None` if there is no such pod.
+#[must_use]
+pub fn bind(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents, now: Timestamp) -> BindDecision {
+    let too_late = starting_deadline(request).is_some_and(|deadline| now >= deadline);
+    let exceeded = |reason, message: &str| {
+        BindDecision::Refuse(Reason::StartingDeadlineExceeded, deadline_message(request, reason, message))
+    };
+    match choose(request, pod, agents) {
+        Ok(_) if too_late => exceeded(Reason::Pending, "no manager had looked at it before"),
+        Ok(binding) => BindDecision::Bind(binding),
+        Err(BindDecision::Wait(reason, message)) if too_late => exceeded(reason, &message),
+        Err(decision) => decision,
+    }
+}
+
+/// Whether a request that is bound but not committed must be given up: its node may be gone for good.
+#[must_use]
+pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestamp) -> Option<(Reason, String)> {
+    let status = request.status.as_ref()?;
+    let node = status.node_name.as_deref()?;
+    if status.exec_id.is_some() || status.completion_time.is_some() || now < starting_deadline(request)? {
+        return None;
+    }
+    let why = agents.alive(node).err()?;
+    Some((Reason::StartingDeadlineExceeded, deadline_message(request, Reason::AgentNotReady, &why)))
+}
+
+fn deadline_message(request: &ExecRequest, reason: Reason, message: &str) -> String {
+    format!(
+        "the command did not start within startingDeadlineSeconds={}: {reason}: {message}",
+        request.spec.starting_deadline_seconds
+    )
+}
+
+fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Result<Binding, BindDecision> {
+    let target = &request.spec.target;
+    let name = &target.pod_name;
+    let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
+    let refuse = |reason, message| BindDecision::Refuse(reason, message);
+
+    let pod = pod.ok_or_else(|| {
+        refuse(
+            Reason::PodNotFound,
+            format!("pod {name} not found in namespace {namespace}: kubectl get pods -n {namespace}"),
+        )
+    })?;
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    if let Some(wanted) = &target.pod_uid
+        && *wanted != uid
+    {
+        return Err(refuse(
+            Reason::PodReplaced,
+            format!("pod {name} has UID {uid}, target.podUID wants {wanted}: it is another pod"),
+        ));
+    }
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Err(refuse(
+            Reason::ContainerNotRunning,
+            format!("cannot exec into a container in a completed pod: pod {name} is {phase}"),
+        ));
+    }
+    let container = container_name(request, pod)?;
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+    let Some(node) = node.filter(|node| !node.is_empty()) else {
+        return Err(BindDecision::Wait(
+            Reason::PodNotRunning,
+            format!("pod {name} is {phase}: it is not on a node yet"),
+        ));
+    };
+    container_runs(pod, name, phase, &container)?;
+    agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
+    Ok(Binding { node, pod_uid: uid, container: container.name })
+}
+
+/// The three kinds of container that a pod has. `kubectl exec` reaches each of them while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    App,
+    /// Restartable ones (sidecars) run as long as the pod.
+    Init {
+        restartable: bool,
+    },
+    Ephemeral,
+}
+
+struct Chosen {
+    name: String,
+    kind: Kind,
+}
+
+/// The container asked for, or the one that kubectl would take: annotated, else the first.
+fn container_name(request: &ExecRequest, pod: &Pod) -> Result<Chosen, BindDecision> {
+    let pod_name = &request.spec.target.pod_name;
+    let all = containers(pod);
+    let annotated = pod.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CONTAINER_ANNOTATION));
+    let wanted = match (&request.spec.target.container, annotated) {
+        (Some(name), _) => Some(name),
+        // kubectl falls back to the first container when the annotation names none of the pod's.
+        (None, Some(name)) => Some(name).filter(|name| all.iter().any(|c| c.name == **name)),
+        (None, None) => None,
+    };
+    let found = match wanted {
+        Some(name) => all.iter().position(|c| c.name == *name),
+        None => Some(0).filter(|_| !all.is_empty()),
+    };
+    let mut all = all;
+    match found {
+        Some(index) => Ok(all.swap_remove(index)),
+        None => Err(BindDecision::Refuse(
+            Reason::ContainerNotFound,
+            format!(
+                "container {} not found in pod {pod_name}: it has {}",
+                wanted.map_or("", String::as_str),
+                all.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+    }
+}
+
+fn containers(pod: &Pod) -> Vec<Chosen> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let app = spec.containers.iter().map(|c| Chosen { name: c.name.clone(), kind: Kind::App });
+    let init = spec.init_containers.iter().flatten().map(|c| Chosen {
+        name: c.name.clone(),
+        kind: Kind::Init { restartable: c.restart_policy.as_deref() == Some("Always") },
+    });
+    let ephemeral =
+        spec.ephemeral_containers.iter().flatten().map(|c| Chosen { name: c.name.clone(), kind: Kind::Ephemeral });
+    app.chain(init).chain(ephemeral).collect()
+}
+
+fn container_runs(pod: &Pod, pod_name: &str, phase: &str, container: &Chosen) -> Result<(), BindDecision> {
+    let name = &container.name;
+    let state = container_status(pod, container).and_then(|s| s.state.as_ref());
+    let restarts = match container.kind {
+        Kind::App => pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always") != "Never",
+        Kind::Init { restartable } => restartable,
+        Kind::Ephemeral => false,
+    };
+    let wait = |reason, message| Err(BindDecision::Wait(reason, message));
+    match state {
+        Some(ContainerState { running: Some(_), .. }) => Ok(()),
+        Some(ContainerState { terminated: Some(end), .. }) => {
+            let message = format!(
+                "container {name} of pod {pod_name} has ended with exit code {}{}",
+                end.exit_code,
+                end.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default()
+            );
+            // An init container that failed is tried again; one that succeeded is not.
+            let retried = matches!(container.kind, Kind::Init { .. }) && end.exit_code != 0;
+            if restarts || retried {
+                wait(Reason::ContainerNotRunning, message)
+            } else {
+                Err(BindDecision::Refuse(Reason::ContainerNotRunning, format!("{message} and will not run again")))
+            }
+        }
+        Some(ContainerState { waiting: Some(why), .. }) => wait(
+            if phase == "Running" { Reason::ContainerNotRunning } else { Reason::PodNotRunning },
+            format!(
+                "container {name} of pod {pod_name} is waiting{}",
+                why.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default()
+            ),
+        ),
+        Some(_) | None => {
+            wait(Reason::PodNotRunning, format!("pod {pod_name} is {phase}: container {name} has not started yet"))
+        }
+    }
+}
+
+fn container_status<'a>(pod: &'a Pod, container: &Chosen) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let list = match container.kind {
+        Kind::App => &status.container_statuses,
+        Kind::Init { .. } => &status.init_container_statuses,
+        Kind::Ephemeral => &status.ephemeral_container_statuses,
+    };
+    list.as_ref()?.iter().find(|s| s.name == container.name)
+}
+
+#[cfg(test)]
+#[path = "bind_tests.rs"]
+mod tests;

@@ -1,0 +1,219 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Live(BTreeSet<String>);
+
+impl Agents for Live {
+    fn alive(&self, node: &str) -> Result<(), String> {
+        if self.0.contains(node) { Ok(()) } else { Err(format!("no agent on node {node}")) }
+    }
+}
+
+fn live() -> Live {
+    Live(BTreeSet::from(["n1".to_owned()]))
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number")
+}
+
+fn request(target: Value) -> ExecRequest {
+    serde_json::from_value(json!({
+        "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+        "metadata": {"name": "r", "namespace": "shop", "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "spec": {"target": target, "command": ["true"]},
+    }))
+    .expect("a request")
+}
+
+fn web() -> ExecRequest {
+    request(json!({"podName": "web"}))
+}
+
+fn named(container: &str) -> ExecRequest {
+    request(json!({"podName": "web", "container": container}))
+}
+
+fn status(name: &str, state: &Value) -> Value {
+    json!({"name": name, "state": state, "image": "", "imageID": "", "ready": true, "restartCount": 0})
+}
+
+fn running() -> Value {
+    json!({"running": {"startedAt": "1970-01-01T00:00:00Z"}})
+}
+
+fn ended(code: i32) -> Value {
+    json!({"terminated": {"exitCode": code, "reason": "Completed"}})
+}
+
+/// A running pod on n1 with containers `app` and `log`; `change` is merged over it.
+fn pod(change: &Value) -> Pod {
+    let mut pod = json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "app"}, {"name": "log"}]},
+        "status": {"phase": "Running", "containerStatuses": [status("app", &running()), status("log", &running())]},
+    });
+    merge(&mut pod, change);
+    serde_json::from_value(pod).expect("a pod")
+}
+
+fn merge(into: &mut Value, change: &Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, change) => *into = change.clone(),
+    }
+}
+
+fn decide(request: &ExecRequest, change: &Value) -> BindDecision {
+    bind(request, Some(&pod(change)), &live(), at(1))
+}
+
+#[track_caller]
+fn bound_to(decision: BindDecision, container: &str) {
+    let expected = Binding { node: "n1".into(), pod_uid: "uid-1".into(), container: container.into() };
+    assert_eq!(decision, BindDecision::Bind(expected));
+}
+
+#[track_caller]
+fn waits(decision: &BindDecision, reason: Reason) {
+    assert!(matches!(decision, BindDecision::Wait(r, _) if *r == reason), "{decision:?}");
+}
+
+#[track_caller]
+fn refused(decision: &BindDecision, reason: Reason, message: &str) {
+    let BindDecision::Refuse(found, text) = decision else { panic!("{decision:?}") };
+    assert_eq!((*found, text.as_str()), (reason, message));
+}
+
+#[test]
+fn the_first_container_is_the_default() {
+    bound_to(decide(&web(), &json!({})), "app");
+}
+
+#[test]
+fn the_annotated_container_is_the_default() {
+    let annotation = |name| json!({"metadata": {"annotations": {DEFAULT_CONTAINER_ANNOTATION: name}}});
+    bound_to(decide(&web(), &annotation("log")), "log");
+    bound_to(decide(&web(), &annotation("no-such")), "app");
+    bound_to(decide(&named("app"), &annotation("log")), "app");
+}
+
+#[test]
+fn a_missing_pod_is_refused() {
+    let decision = bind(&web(), None, &live(), at(1));
+    refused(&decision, Reason::PodNotFound, "pod web not found in namespace shop: kubectl get pods -n shop");
+}
+
+#[test]
+fn another_pod_than_the_pinned_one_is_refused() {
+    let pinned = request(json!({"podName": "web", "podUID": "uid-0"}));
+    refused(
+        &decide(&pinned, &json!({})),
+        Reason::PodReplaced,
+        "pod web has UID uid-1, target.podUID wants uid-0: it is another pod",
+    );
+}
+
+#[test]
+fn a_missing_container_is_refused_and_the_others_are_named() {
+    refused(
+        &decide(&named("db"), &json!({})),
+        Reason::ContainerNotFound,
+        "container db not found in pod web: it has app, log",
+    );
+}
+
+#[test]
+fn a_completed_pod_is_refused() {
+    let decision = decide(&web(), &json!({"status": {"phase": "Succeeded"}}));
+    refused(
+        &decision,
+        Reason::ContainerNotRunning,
+        "cannot exec into a container in a completed pod: pod web is Succeeded",
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_running_yet_waits() {
+    waits(&decide(&web(), &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending"}})), Reason::PodNotRunning);
+    let creating = json!({"status": {"phase": "Pending", "containerStatuses": [status("app", &json!({"waiting": {"reason": "ContainerCreating"}}))]}});
+    waits(&decide(&web(), &creating), Reason::PodNotRunning);
+}
+
+#[test]
+fn a_container_that_will_be_restarted_waits_and_one_that_will_not_is_refused() {
+    let crashed = json!({"status": {"containerStatuses": [status("app", &ended(1))]}});
+    waits(&decide(&web(), &crashed), Reason::ContainerNotRunning);
+    let backoff =
+        json!({"status": {"containerStatuses": [status("app", &json!({"waiting": {"reason": "CrashLoopBackOff"}}))]}});
+    waits(&decide(&web(), &backoff), Reason::ContainerNotRunning);
+    let mut never = crashed.clone();
+    never["spec"] = json!({"restartPolicy": "Never"});
+    let message = "container app of pod web has ended with exit code 1 (Completed) and will not run again";
+    refused(&decide(&web(), &never), Reason::ContainerNotRunning, message);
+}
+
+#[test]
+fn an_init_container_is_reached_while_it_runs() {
+    let init = |state: &Value| json!({"spec": {"initContainers": [{"name": "setup"}]}, "status": {"phase": "Pending", "initContainerStatuses": [status("setup", state)]}});
+    bound_to(decide(&named("setup"), &init(&running())), "setup");
+    waits(&decide(&named("setup"), &init(&ended(1))), Reason::ContainerNotRunning);
+    let message = "container setup of pod web has ended with exit code 0 (Completed) and will not run again";
+    refused(&decide(&named("setup"), &init(&ended(0))), Reason::ContainerNotRunning, message);
+}
+
+#[test]
+fn a_sidecar_that_ended_waits_for_its_restart() {
+    let sidecar = json!({
+        "spec": {"initContainers": [{"name": "mesh", "restartPolicy": "Always"}]},
+        "status": {"initContainerStatuses": [status("mesh", &ended(0))]},
+    });
+    waits(&decide(&named("mesh"), &sidecar), Reason::ContainerNotRunning);
+}
+
+#[test]
+fn an_ephemeral_container_is_reached_while_it_runs_and_never_again() {
+    let debug = |state: &Value| json!({"spec": {"ephemeralContainers": [{"name": "dbg"}]}, "status": {"ephemeralContainerStatuses": [status("dbg", state)]}});
+    bound_to(decide(&named("dbg"), &debug(&running())), "dbg");
+    let message = "container dbg of pod web has ended with exit code 1 (Completed) and will not run again";
+    refused(&decide(&named("dbg"), &debug(&ended(1))), Reason::ContainerNotRunning, message);
+}
+
+#[test]
+fn a_node_without_a_live_agent_waits() {
+    waits(&decide(&web(), &json!({"spec": {"nodeName": "n2"}})), Reason::AgentNotReady);
+}
+
+#[test]
+fn waiting_ends_at_the_starting_deadline() {
+    let elsewhere = pod(&json!({"spec": {"nodeName": "n2"}}));
+    let decision = bind(&web(), Some(&elsewhere), &live(), at(60));
+    let message = "the command did not start within startingDeadlineSeconds=60: AgentNotReady: no agent on node n2";
+    refused(&decision, Reason::StartingDeadlineExceeded, message);
+    let late = bind(&web(), Some(&pod(&json!({}))), &live(), at(60));
+    assert!(matches!(late, BindDecision::Refuse(Reason::StartingDeadlineExceeded, _)), "{late:?}");
+}
+
+#[test]
+fn a_bound_request_whose_agent_died_is_given_up_at_the_deadline_and_not_before() {
+    let mut request = web();
+    request.status = Some(crate::api::ExecRequestStatus { node_name: Some("n2".into()), ..Default::default() });
+    assert_eq!(bound_too_long(&request, &live(), at(59)), None);
+    assert!(matches!(bound_too_long(&request, &live(), at(60)), Some((Reason::StartingDeadlineExceeded, _))));
+    if let Some(status) = &mut request.status {
+        status.node_name = Some("n1".into());
+    }
+    assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a live agent decides itself");
+    if let Some(status) = &mut request.status {
+        status.node_name = Some("n2".into());
+        status.exec_id = Some("e".into());
+    }
+    assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a committed request is never given up");
+}

@@ -1,0 +1,271 @@
+//! What is to be done next for one request, in the normal course and after
+//! any interruption: the only place that knows.
+//!
+//! The agent asks after each step. A request that runs undisturbed gets
+//! `Prepare`, `Commit`, `Start`, `Report`; everything else is recovery.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{BootId, ContainerRef, ExecRef, ProcessRef},
+    outcome::Outcome,
+    request::{BoundRequest, Progress},
+};
+use crate::api::Reason;
+
+/// How far the agent has come with an exec. Written to disk *before* the act it speaks of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "stage")]
+pub enum Stage {
+    /// The exec was created; nothing has run.
+    Prepared,
+    /// The engine was asked, or is about to be, to start it.
+    Starting,
+    /// It runs, as this process.
+    Running {
+        /// The process, in the node's PID namespace.
+        process: ProcessRef,
+    },
+    /// It has ended, or never will run.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// What the agent remembers of one request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The exec that was created for it.
+    pub exec: ExecRef,
+    /// The boot of the node in which it was created.
+    pub boot: BootId,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What the API server says of the request.
+#[derive(Clone, Debug)]
+pub enum Wanted<'a> {
+    /// It is there.
+    Request(&'a BoundRequest),
+    /// It was deleted, or another one has its name.
+    Gone,
+}
+
+/// The bound container, as the engine shows it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerView {
+    /// It runs.
+    Running(ContainerRef),
+    /// It does not, or is not the one that was bound.
+    Unfit(Reason, String),
+}
+
+/// The exec of the request, as engine and kernel show it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecView {
+    /// There is no exec to ask about.
+    None,
+    /// The engine does not know it, and its process is not there.
+    Unknown,
+    /// Created, never started.
+    Created,
+    /// Its process lives, whatever the engine says.
+    Alive,
+    /// The engine has a code for it and its process is gone.
+    Ended,
+}
+
+/// Everything that the decision depends on.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// What the API server says.
+    pub wanted: Wanted<'a>,
+    /// What the journal says.
+    pub entry: Option<&'a Entry>,
+    /// What the engine says of the container.
+    pub container: ContainerView,
+    /// What engine and kernel say of the exec: the one in the status, else the one in the journal.
+    pub exec: ExecView,
+    /// This boot of the node.
+    pub boot: &'a BootId,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create an exec in this container and journal it.
+    Prepare(ContainerRef),
+    /// Write the journal's exec ID into the status, if nobody else has written there.
+    Commit,
+    /// Journal `starting`, then start the committed exec.
+    Start {
+        /// Whether nobody can have started it before: only then is its stream whole and to be believed.
+        sole: bool,
+    },
+    /// It runs without us: wait for its end.
+    Adopt,
+    /// It has ended without us: collect the evidence and conclude.
+    Settle,
+    /// Write this outcome to journal and status.
+    Report(Outcome),
+    /// Nothing is left to do.
+    Forget,
+}
+
+/// The recovery table.
+#[must_use]
+pub fn decide(situation: &Situation<'_>) -> Action {
+    let Situation { wanted, entry, exec, boot, .. } = situation;
+    let request = match wanted {
+        Wanted::Request(request) => request,
+        Wanted::Gone => return abandoned(*entry, *exec, boot),
+    };
+    match (&request.progress, entry) {
+        (Progress::Finished, _) => Action::Forget,
+        (Progress::Bound, None) => prepare(situation, request),
+        (Progress::Bound, Some(entry)) => bound(situation, request, entry),
+        // The status names another exec than the journal: the journal's was never started.
+        (Progress::Committed(id), Some(entry)) if entry.exec.id == *id => committed(situation, request, entry),
+        (Progress::Committed(_), _) => committed_without_journal(situation),
+    }
+}
+
+fn abandoned(entry: Option<&Entry>, exec: ExecView, boot: &BootId) -> Action {
+    match entry.map(|e| &e.stage) {
+        Some(Stage::Starting | Stage::Running { .. })
+            if exec == ExecView::Alive && entry.is_some_and(|e| e.boot == *boot) =>
+        {
+            Action::Adopt
+        }
+        Some(Stage::Prepared | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. }) | None => Action::Forget,
+    }
+}
+
+/// Nothing has run. Either the way is clear, or it never will.
+fn prepare(situation: &Situation<'_>, request: &BoundRequest) -> Action {
+    match (&situation.container, too_late(situation, request)) {
+        (_, Some(outcome)) => Action::Report(outcome),
+        (ContainerView::Unfit(reason, message), None) => {
+            Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
+        }
+        (ContainerView::Running(container), None) => Action::Prepare(container.clone()),
+    }
+}
+
+/// Not committed, as far as the status says.
+fn bound(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Action {
+    match &entry.stage {
+        Stage::Prepared if entry.boot != *situation.boot => prepare(situation, request),
+        Stage::Prepared => {
+            if let Some(outcome) = too_late(situation, request) {
+                return Action::Report(outcome);
+            }
+            match (&situation.container, situation.exec) {
+                (ContainerView::Running(now), _) if *now != entry.exec.container => container_died(situation, entry),
+                (ContainerView::Running(_), ExecView::Unknown | ExecView::None) => prepare(situation, request),
+                (ContainerView::Running(_), _) => Action::Commit,
+                (ContainerView::Unfit(Reason::ContainerNotRunning, _), ExecView::Unknown) => {
+                    container_died(situation, entry)
+                }
+                (ContainerView::Unfit(reason, message), _) => {
+                    Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
+                }
+            }
+        }
+        // The status has forgotten a commit that the journal remembers: an older state of
+        // the API server was restored. It must never run a second time.
+        Stage::Starting | Stage::Running { .. } => started(situation, entry),
+        Stage::Ended { outcome } => Action::Report(outcome.clone()),
+    }
+}
+
+fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Action {
+    match &entry.stage {
+        Stage::Ended { outcome } => Action::Report(outcome.clone()),
+        Stage::Prepared if entry.boot != *situation.boot => {
+            never_started(situation, "the node was restarted before the command could start")
+        }
+        Stage::Prepared => match situation.exec {
+            ExecView::Created => match too_late(situation, request) {
+                Some(outcome) => Action::Report(outcome),
+                None => Action::Start { sole: true },
+            },
+            ExecView::Unknown | ExecView::None => {
+                never_started(situation, "the container or the engine was restarted before the command could start")
+            }
+            ExecView::Alive => Action::Adopt,
+            ExecView::Ended => Action::Settle,
+        },
+        Stage::Starting if situation.exec == ExecView::Created && entry.boot == *situation.boot => {
+            match too_late(situation, request) {
+                Some(outcome) => Action::Report(outcome),
+                None => Action::Start { sole: false },
+            }
+        }
+        Stage::Starting | Stage::Running { .. } => started(situation, entry),
+    }
+}
+
+/// It was started, or may have been. It is never started again.
+fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
+    if entry.boot != *situation.boot {
+        return lost(situation, "the node was restarted while the command ran");
+    }
+    match situation.exec {
+        ExecView::Alive => Action::Adopt,
+        ExecView::Ended => Action::Settle,
+        ExecView::Created => {
+            lost(situation, "the status no longer shows that the command was committed, so it was not started")
+        }
+        ExecView::Unknown | ExecView::None => {
+            lost(situation, "the engine no longer knows the exec: it was restarted while the command ran")
+        }
+    }
+}
+
+/// The journal is lost. Whether it was started can only be asked of the engine.
+fn committed_without_journal(situation: &Situation<'_>) -> Action {
+    match situation.exec {
+        ExecView::Alive => Action::Adopt,
+        ExecView::Ended => Action::Settle,
+        ExecView::Created => Action::Start { sole: false },
+        ExecView::Unknown | ExecView::None => lost(
+            situation,
+            "the command was committed, but neither the agent's journal nor the engine knows what became of it",
+        ),
+    }
+}
+
+fn too_late(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {
+    (situation.now >= request.starting_deadline).then(|| {
+        let message = format!(
+            "the command did not start within startingDeadlineSeconds={}: it waited for its turn on node {}",
+            request.spec.starting_deadline_seconds, request.node
+        );
+        Outcome::refused(Reason::StartingDeadlineExceeded, message, situation.now)
+    })
+}
+
+fn container_died(situation: &Situation<'_>, entry: &Entry) -> Action {
+    let message =
+        format!("container {} was restarted or ended before the command could start", entry.exec.container.id);
+    Action::Report(Outcome::refused(Reason::ContainerDied, message, situation.now))
+}
+
+fn never_started(situation: &Situation<'_>, message: &str) -> Action {
+    Action::Report(Outcome::refused(Reason::ContainerDied, message, situation.now))
+}
+
+fn lost(situation: &Situation<'_>, message: &str) -> Action {
+    Action::Report(Outcome::lost(message, None, situation.now))
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

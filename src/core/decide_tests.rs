@@ -1,0 +1,400 @@
+use super::*;
+use crate::{
+    api::{ExecRequestSpec, ExitCodeSource, OutputStatus},
+    core::{ids::ContainerId, outcome::Exit},
+};
+
+const DEADLINE: i64 = 60;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a small number")
+}
+
+fn container(started_at: &str) -> ContainerRef {
+    ContainerRef { id: ContainerId::from("c"), started_at: started_at.into() }
+}
+
+fn request(progress: Progress) -> BoundRequest {
+    let spec: ExecRequestSpec =
+        serde_json::from_value(serde_json::json!({"target": {"podName": "web"}, "command": ["true"]})).expect("a spec");
+    BoundRequest {
+        key: crate::core::ids::RequestKey { namespace: "shop".into(), name: "r".into(), uid: "u".into() },
+        node: "n1".into(),
+        pod_name: "web".into(),
+        pod_uid: "p".into(),
+        container: "app".into(),
+        spec,
+        starting_deadline: at(DEADLINE),
+        progress,
+    }
+}
+
+fn entry(stage: Stage) -> Entry {
+    Entry { exec: ExecRef { id: "e".into(), container: container("first") }, boot: "boot-1".into(), stage }
+}
+
+fn running() -> Stage {
+    Stage::Running { process: ProcessRef { pid: 7, start_ticks: 9 } }
+}
+
+fn outcome() -> Outcome {
+    Outcome::exited(Exit { code: 3, source: ExitCodeSource::Engine }, OutputStatus::default(), at(5))
+}
+
+fn ended() -> Stage {
+    Stage::Ended { outcome: outcome() }
+}
+
+fn same() -> ContainerView {
+    ContainerView::Running(container("first"))
+}
+
+fn restarted() -> ContainerView {
+    ContainerView::Running(container("second"))
+}
+
+fn unfit(reason: Reason) -> ContainerView {
+    ContainerView::Unfit(reason, "why".into())
+}
+
+/// What the table is about, without the words of a message.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Prepare,
+    Commit,
+    StartSole,
+    StartAgain,
+    Adopt,
+    Settle,
+    Report(Reason),
+    Forget,
+}
+
+fn step(action: Action) -> Step {
+    match action {
+        Action::Prepare(_) => Step::Prepare,
+        Action::Commit => Step::Commit,
+        Action::Start { sole: true } => Step::StartSole,
+        Action::Start { sole: false } => Step::StartAgain,
+        Action::Adopt => Step::Adopt,
+        Action::Settle => Step::Settle,
+        Action::Report(outcome) => Step::Report(outcome.reason),
+        Action::Forget => Step::Forget,
+    }
+}
+
+struct Row {
+    name: &'static str,
+    progress: Progress,
+    stage: Option<Stage>,
+    container: ContainerView,
+    exec: ExecView,
+    expected: Step,
+}
+
+fn row(
+    name: &'static str,
+    progress: Progress,
+    stage: Option<Stage>,
+    container: ContainerView,
+    exec: ExecView,
+    expected: Step,
+) -> Row {
+    Row { name, progress, stage, container, exec, expected }
+}
+
+fn ask(row: &Row, boot: &str, now: i64) -> Action {
+    let request = request(row.progress.clone());
+    let entry = row.stage.clone().map(entry);
+    decide(&Situation {
+        wanted: Wanted::Request(&request),
+        entry: entry.as_ref(),
+        container: row.container.clone(),
+        exec: row.exec,
+        boot: &boot.into(),
+        now: at(now),
+    })
+}
+
+#[test]
+fn the_recovery_table_holds_row_by_row() {
+    use ExecView::{Alive, Created, Ended, None as NoExec, Unknown};
+    use Progress::{Bound, Committed, Finished};
+    let won = || Committed("e".into());
+    let rows = [
+        // the undisturbed way
+        row("bound and new", Bound, None, same(), NoExec, Step::Prepare),
+        row("prepared", Bound, Some(Stage::Prepared), same(), Created, Step::Commit),
+        row("commit won", won(), Some(Stage::Prepared), same(), Created, Step::StartSole),
+        row("ended", won(), Some(ended()), same(), Ended, Step::Report(Reason::NonZeroExitCode)),
+        row("reported", Finished, Some(ended()), same(), Ended, Step::Forget),
+        row("reported, journal gone", Finished, None, same(), NoExec, Step::Forget),
+        // before the commit
+        row(
+            "pod replaced before prepare",
+            Bound,
+            None,
+            unfit(Reason::PodReplaced),
+            NoExec,
+            Step::Report(Reason::PodReplaced),
+        ),
+        row(
+            "paused before prepare",
+            Bound,
+            None,
+            unfit(Reason::ContainerNotRunning),
+            NoExec,
+            Step::Report(Reason::ContainerNotRunning),
+        ),
+        row(
+            "container restarted before commit",
+            Bound,
+            Some(Stage::Prepared),
+            restarted(),
+            Unknown,
+            Step::Report(Reason::ContainerDied),
+        ),
+        row(
+            "container gone before commit",
+            Bound,
+            Some(Stage::Prepared),
+            unfit(Reason::ContainerNotRunning),
+            Unknown,
+            Step::Report(Reason::ContainerDied),
+        ),
+        row(
+            "pod replaced before commit",
+            Bound,
+            Some(Stage::Prepared),
+            unfit(Reason::PodReplaced),
+            Unknown,
+            Step::Report(Reason::PodReplaced),
+        ),
+        row(
+            "engine restarted before commit, same container",
+            Bound,
+            Some(Stage::Prepared),
+            same(),
+            Unknown,
+            Step::Prepare,
+        ),
+        // between commit and start
+        row(
+            "exec gone between commit and start",
+            won(),
+            Some(Stage::Prepared),
+            restarted(),
+            Unknown,
+            Step::Report(Reason::ContainerDied),
+        ),
+        row("started by somebody else", won(), Some(Stage::Prepared), same(), Alive, Step::Adopt),
+        // the start call was or may have been made
+        row("start call lost, never started", won(), Some(Stage::Starting), same(), Created, Step::StartAgain),
+        row("start call lost, runs", won(), Some(Stage::Starting), same(), Alive, Step::Adopt),
+        row("start call lost, ended", won(), Some(Stage::Starting), same(), Ended, Step::Settle),
+        row(
+            "start call lost, forgotten",
+            won(),
+            Some(Stage::Starting),
+            same(),
+            Unknown,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row("running, alive", won(), Some(running()), same(), Alive, Step::Adopt),
+        row("running, ended", won(), Some(running()), same(), Ended, Step::Settle),
+        row(
+            "running, ended in a container that was restarted",
+            won(),
+            Some(running()),
+            restarted(),
+            Ended,
+            Step::Settle,
+        ),
+        row("running, forgotten", won(), Some(running()), same(), Unknown, Step::Report(Reason::OutcomeLost)),
+        // the journal was lost
+        row("no journal, alive", won(), None, same(), Alive, Step::Adopt),
+        row("no journal, ended", won(), None, same(), Ended, Step::Settle),
+        row("no journal, never started", won(), None, same(), Created, Step::StartAgain),
+        row("no journal, forgotten", won(), None, same(), Unknown, Step::Report(Reason::OutcomeLost)),
+        // the status was restored from an older state: never run again
+        row("restored, alive", Bound, Some(running()), same(), Alive, Step::Adopt),
+        row("restored, ended", Bound, Some(Stage::Starting), same(), Ended, Step::Settle),
+        row(
+            "restored, never started",
+            Bound,
+            Some(Stage::Starting),
+            same(),
+            Created,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row("restored, outcome known", Bound, Some(ended()), same(), Unknown, Step::Report(Reason::NonZeroExitCode)),
+        // the status names another exec than the journal
+        row(
+            "another exec was committed",
+            Committed("other".into()),
+            Some(Stage::Prepared),
+            same(),
+            Unknown,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
+            "another exec was committed and runs",
+            Committed("other".into()),
+            Some(Stage::Prepared),
+            same(),
+            Alive,
+            Step::Adopt,
+        ),
+    ];
+    for row in rows {
+        assert_eq!(step(ask(&row, "boot-1", 1)), row.expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn after_a_restart_of_the_node_nothing_is_adopted_or_started_again() {
+    use Progress::{Bound, Committed};
+    let won = || Committed("e".into());
+    let rows = [
+        row("prepared", Bound, Some(Stage::Prepared), restarted(), ExecView::Unknown, Step::Prepare),
+        row(
+            "committed",
+            won(),
+            Some(Stage::Prepared),
+            restarted(),
+            ExecView::Unknown,
+            Step::Report(Reason::ContainerDied),
+        ),
+        row(
+            "starting",
+            won(),
+            Some(Stage::Starting),
+            restarted(),
+            ExecView::Unknown,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
+            "starting, same exec ID",
+            won(),
+            Some(Stage::Starting),
+            restarted(),
+            ExecView::Created,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
+            "running, PID taken again",
+            won(),
+            Some(running()),
+            restarted(),
+            ExecView::Alive,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
+            "outcome known",
+            won(),
+            Some(ended()),
+            restarted(),
+            ExecView::Unknown,
+            Step::Report(Reason::NonZeroExitCode),
+        ),
+    ];
+    for row in rows {
+        assert_eq!(step(ask(&row, "boot-2", 1)), row.expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn nothing_starts_after_the_starting_deadline() {
+    use Progress::{Bound, Committed};
+    let rows = [
+        row("bound", Bound, None, same(), ExecView::None, Step::Report(Reason::StartingDeadlineExceeded)),
+        row(
+            "prepared",
+            Bound,
+            Some(Stage::Prepared),
+            same(),
+            ExecView::Created,
+            Step::Report(Reason::StartingDeadlineExceeded),
+        ),
+        row(
+            "committed",
+            Committed("e".into()),
+            Some(Stage::Prepared),
+            same(),
+            ExecView::Created,
+            Step::Report(Reason::StartingDeadlineExceeded),
+        ),
+        row("running", Committed("e".into()), Some(running()), same(), ExecView::Alive, Step::Adopt),
+        row("ended", Committed("e".into()), Some(running()), same(), ExecView::Ended, Step::Settle),
+    ];
+    for row in rows {
+        assert_eq!(step(ask(&row, "boot-1", DEADLINE)), row.expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn a_deleted_request_never_starts_and_is_forgotten_when_nothing_runs() {
+    let cases = [
+        (None, ExecView::None, Step::Forget),
+        (Some(Stage::Prepared), ExecView::Created, Step::Forget),
+        (Some(Stage::Starting), ExecView::Created, Step::Forget),
+        (Some(running()), ExecView::Alive, Step::Adopt),
+        (Some(running()), ExecView::Ended, Step::Forget),
+        (Some(ended()), ExecView::Ended, Step::Forget),
+    ];
+    for (stage, exec, expected) in cases {
+        let entry = stage.clone().map(entry);
+        let action = decide(&Situation {
+            wanted: Wanted::Gone,
+            entry: entry.as_ref(),
+            container: same(),
+            exec,
+            boot: &"boot-1".into(),
+            now: at(1),
+        });
+        assert_eq!(step(action), expected, "{stage:?} {exec:?}");
+    }
+}
+
+/// Every combination of facts: whatever else is decided, at most once must hold.
+#[test]
+fn no_combination_of_facts_starts_what_may_have_run() {
+    let progresses =
+        [Progress::Bound, Progress::Committed("e".into()), Progress::Committed("other".into()), Progress::Finished];
+    let stages = [None, Some(Stage::Prepared), Some(Stage::Starting), Some(running()), Some(ended())];
+    let execs = [ExecView::None, ExecView::Unknown, ExecView::Created, ExecView::Alive, ExecView::Ended];
+    let containers = [same(), restarted(), unfit(Reason::PodReplaced)];
+    for progress in &progresses {
+        for stage in &stages {
+            for exec in execs {
+                for container in &containers {
+                    for boot in ["boot-1", "boot-2"] {
+                        for now in [1, DEADLINE] {
+                            let row = row("", progress.clone(), stage.clone(), container.clone(), exec, Step::Forget);
+                            let action = ask(&row, boot, now);
+                            let facts =
+                                format!("{progress:?} {stage:?} {exec:?} {container:?} {boot} {now}: {action:?}");
+                            match action {
+                                Action::Prepare(_) | Action::Commit => {
+                                    assert_eq!(*progress, Progress::Bound, "{facts}");
+                                    assert!(matches!(stage, None | Some(Stage::Prepared)), "{facts}");
+                                }
+                                Action::Start { .. } => {
+                                    assert!(matches!(progress, Progress::Committed(_)), "{facts}");
+                                    assert_eq!(exec, ExecView::Created, "{facts}");
+                                    assert!(
+                                        !matches!(stage, Some(Stage::Running { .. } | Stage::Ended { .. }))
+                                            || *progress == Progress::Committed("other".into()),
+                                        "{facts}"
+                                    );
+                                }
+                                Action::Report(_) => assert_ne!(*progress, Progress::Finished, "{facts}"),
+                                Action::Adopt | Action::Settle | Action::Forget => {}
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What execlet decides, without anything it decides about.
+//!
+//! Pure: no tokio, no engine, no client, no clock. Facts come in as values, and
+//! what is to be done goes out as a value.
+
+pub mod bind;
+pub mod decide;
+pub mod ids;
+pub mod outcome;
+pub mod output;
+pub mod queue;
+pub mod request;
+pub mod transition;

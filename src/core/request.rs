@@ -1,0 +1,90 @@
+//! A request as the agent may use it: parsed once, so that no step has to ask
+//! again whether a field is there.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use thiserror::Error;
+
+use super::ids::{ExecId, NodeName, PodUid, RequestKey};
+use crate::api::{ExecRequest, ExecRequestSpec};
+
+/// A request that the manager has bound to a node, a pod and a container.
+#[derive(Clone, Debug)]
+pub struct BoundRequest {
+    /// Which request.
+    pub key: RequestKey,
+    /// The node that it is bound to.
+    pub node: NodeName,
+    /// The pod's name.
+    pub pod_name: String,
+    /// The pod that it is bound to.
+    pub pod_uid: PodUid,
+    /// Name of the container in the pod.
+    pub container: String,
+    /// What to run.
+    pub spec: ExecRequestSpec,
+    /// When the start must have happened.
+    pub starting_deadline: Timestamp,
+    /// How far its status has come.
+    pub progress: Progress,
+}
+
+/// How far the status of a bound request has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// No exec has been committed.
+    Bound,
+    /// This exec may start, and no other ever will.
+    Committed(ExecId),
+    /// The status is final.
+    Finished,
+}
+
+/// Why an object is not a bound request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotBound {
+    /// The field is missing.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+}
+
+/// The key of an object.
+///
+/// # Errors
+/// When the object has no namespace, name or UID.
+pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
+    Ok(RequestKey {
+        namespace: meta.namespace.clone().ok_or(NotBound::Missing("metadata.namespace"))?,
+        name: meta.name.clone().ok_or(NotBound::Missing("metadata.name"))?,
+        uid: meta.uid.clone().ok_or(NotBound::Missing("metadata.uid"))?.into(),
+    })
+}
+
+/// When the command must have started.
+#[must_use]
+pub fn starting_deadline(request: &ExecRequest) -> Option<Timestamp> {
+    let created = request.metadata.creation_timestamp.as_ref()?.0;
+    created.checked_add(SignedDuration::from_secs(i64::from(request.spec.starting_deadline_seconds))).ok()
+}
+
+impl TryFrom<&ExecRequest> for BoundRequest {
+    type Error = NotBound;
+
+    fn try_from(request: &ExecRequest) -> Result<Self, NotBound> {
+        let status = request.status.as_ref().ok_or(NotBound::Missing("status"))?;
+        let progress = match (&status.completion_time, &status.exec_id) {
+            (Some(_), _) => Progress::Finished,
+            (None, Some(id)) => Progress::Committed(id.as_str().into()),
+            (None, None) => Progress::Bound,
+        };
+        Ok(Self {
+            key: key_of(&request.metadata)?,
+            node: status.node_name.as_deref().ok_or(NotBound::Missing("status.nodeName"))?.into(),
+            pod_name: request.spec.target.pod_name.clone(),
+            pod_uid: status.pod_uid.as_deref().ok_or(NotBound::Missing("status.podUID"))?.into(),
+            container: status.container.clone().ok_or(NotBound::Missing("status.container"))?,
+            spec: request.spec.clone(),
+            starting_deadline: starting_deadline(request).ok_or(NotBound::Missing("metadata.creationTimestamp"))?,
+            progress,
+        })
+    }
+}

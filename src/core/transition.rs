@@ -1,0 +1,207 @@
+//! The status writes of a request's life: pending, bind, commit, report.
+//!
+//! Each takes the status that was read and gives the one to write. What the
+//! moment is and whether the write wins are the caller's to know.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
+
+use super::{ids::ExecRef, outcome::Outcome};
+use crate::api::{
+    ExecRequestStatus, Phase, Reason,
+    conditions::{
+        self,
+        ConditionType::{Bound, Finished, Reconciling, Stalled, Started, Succeeded},
+        Truth,
+    },
+};
+
+/// What the manager binds a request to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The node that runs the pod.
+    pub node: String,
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// The container's name.
+    pub container: String,
+}
+
+/// One status write: what was read, of which generation, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    /// The status as it was read.
+    pub from: &'a ExecRequestStatus,
+    /// The generation of the object as it was read.
+    pub generation: Option<i64>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Write<'_> {
+    /// Still waiting to be bound, and why.
+    #[must_use]
+    pub fn pending(&self, reason: Reason, message: &str) -> ExecRequestStatus {
+        let mut status = self.start();
+        self.set(&mut status, Bound, Truth::False, reason, message);
+        self.set(&mut status, Finished, Truth::False, reason, message);
+        status
+    }
+
+    /// Bound to a node: its agent takes over.
+    #[must_use]
+    pub fn bound(&self, binding: &Binding) -> ExecRequestStatus {
+        let mut status = self.start();
+        status.phase = Phase::Bound;
+        status.node_name = Some(binding.node.clone());
+        status.pod_uid = Some(binding.pod_uid.clone());
+        status.container = Some(binding.container.clone());
+        let message = format!("bound to container {} on node {}", binding.container, binding.node);
+        self.set(&mut status, Bound, Truth::True, Reason::Bound, &message);
+        self.set(&mut status, Finished, Truth::False, Reason::Bound, "waiting for the agent to start the command");
+        self.set(&mut status, Reconciling, Truth::True, Reason::Bound, &message);
+        status
+    }
+
+    /// Committed to run this exec, and no other.
+    #[must_use]
+    pub fn committed(&self, exec: &ExecRef) -> ExecRequestStatus {
+        let mut status = self.start();
+        status.phase = Phase::Running;
+        status.exec_id = Some(exec.id.to_string());
+        status.container_id = Some(exec.container.id.to_string());
+        status.start_time = Some(MicroTime(self.at));
+        self.set(&mut status, Started, Truth::True, Reason::Running, "committed to start the command");
+        self.set(&mut status, Finished, Truth::False, Reason::Running, "the command is running");
+        self.set(&mut status, Reconciling, Truth::True, Reason::Running, "the command is running");
+        status
+    }
+
+    /// Ended, for ever.
+    #[must_use]
+    pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
+        let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
+        let mut status = self.start();
+        status.phase = reason.final_phase();
+        status.completion_time = Some(MicroTime(*at));
+        status.exit_code = exit.map(|exit| exit.code);
+        status.exit_code_source = exit.map(|exit| exit.source);
+        status.result = Some(outcome.result());
+        status.output.clone_from(output);
+        if !may_have_run {
+            status.start_time = None;
+            self.set(&mut status, Started, Truth::False, *reason, message);
+        }
+        let succeeded = match status.phase {
+            Phase::Succeeded => Truth::True,
+            Phase::Unknown => Truth::Unknown,
+            Phase::Failed | Phase::Pending | Phase::Bound | Phase::Running => Truth::False,
+        };
+        self.set(&mut status, Finished, Truth::True, *reason, message);
+        self.set(&mut status, Succeeded, succeeded, *reason, message);
+        conditions::remove(&mut status.conditions, Reconciling);
+        if succeeded != Truth::True {
+            self.set(&mut status, Stalled, Truth::True, *reason, message);
+        }
+        status
+    }
+
+    fn start(&self) -> ExecRequestStatus {
+        ExecRequestStatus { observed_generation: self.generation, ..self.from.clone() }
+    }
+
+    fn set(
+        &self,
+        status: &mut ExecRequestStatus,
+        kind: conditions::ConditionType,
+        truth: Truth,
+        reason: Reason,
+        message: &str,
+    ) {
+        conditions::set(&mut status.conditions, kind, truth, reason, message, self.generation, self.at);
+    }
+}
+
+/// A status without the tails, for an API server that refused it as too large.
+#[must_use]
+pub fn without_tails(mut outcome: Outcome) -> Outcome {
+    if let Some(output) = &mut outcome.output {
+        for stream in [&mut output.stdout, &mut output.stderr] {
+            stream.tail = None;
+            stream.tail_base64 = None;
+            stream.truncated = stream.bytes > 0;
+        }
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{ExitCodeSource, OutputStatus},
+        core::outcome::Exit,
+    };
+
+    fn write(from: &ExecRequestStatus) -> Write<'_> {
+        Write { from, generation: Some(1), at: Timestamp::UNIX_EPOCH }
+    }
+
+    fn truth(status: &ExecRequestStatus, kind: conditions::ConditionType) -> Option<(&str, &str)> {
+        conditions::get(&status.conditions, kind).map(|c| (c.status.as_str(), c.reason.as_str()))
+    }
+
+    #[test]
+    fn a_request_goes_from_pending_over_bound_and_running_to_its_end() {
+        let status = write(&ExecRequestStatus::default()).pending(Reason::PodNotRunning, "pod web is Pending");
+        assert_eq!(status.phase, Phase::Pending);
+        assert_eq!(truth(&status, Finished), Some(("False", "PodNotRunning")));
+
+        let binding = Binding { node: "n1".into(), pod_uid: "u".into(), container: "c".into() };
+        let status = write(&status).bound(&binding);
+        assert_eq!((status.phase, status.node_name.as_deref()), (Phase::Bound, Some("n1")));
+        assert_eq!(truth(&status, Bound), Some(("True", "Bound")));
+        assert_eq!(truth(&status, Reconciling), Some(("True", "Bound")));
+
+        let exec = ExecRef {
+            id: "e".into(),
+            container: crate::core::ids::ContainerRef { id: "c".into(), started_at: "t".into() },
+        };
+        let status = write(&status).committed(&exec);
+        assert_eq!((status.phase, status.exec_id.as_deref()), (Phase::Running, Some("e")));
+        assert_eq!(truth(&status, Started), Some(("True", "Running")));
+
+        let exit = Exit { code: 3, source: ExitCodeSource::Engine };
+        let outcome = Outcome::exited(exit, OutputStatus::default(), Timestamp::UNIX_EPOCH);
+        let status = write(&status).finished(&outcome);
+        assert_eq!((status.phase, status.exit_code), (Phase::Failed, Some(3)));
+        assert_eq!(truth(&status, Finished), Some(("True", "NonZeroExitCode")));
+        assert_eq!(truth(&status, Succeeded), Some(("False", "NonZeroExitCode")));
+        assert_eq!(truth(&status, Stalled), Some(("True", "NonZeroExitCode")));
+        assert_eq!(truth(&status, Reconciling), None);
+        assert_eq!(truth(&status, Started), Some(("True", "Running")));
+    }
+
+    #[test]
+    fn a_request_that_never_ran_is_not_started() {
+        let outcome = Outcome::refused(Reason::PodNotFound, "no pod", Timestamp::UNIX_EPOCH);
+        let status = write(&ExecRequestStatus::default()).finished(&outcome);
+        assert_eq!(truth(&status, Started), Some(("False", "PodNotFound")));
+        assert_eq!((status.exit_code, status.start_time.is_some()), (None, false));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_neither_success_nor_failure() {
+        let outcome = Outcome::lost("the engine forgot", None, Timestamp::UNIX_EPOCH);
+        let status = write(&ExecRequestStatus::default()).finished(&outcome);
+        assert_eq!(status.phase, Phase::Unknown);
+        assert_eq!(truth(&status, Succeeded), Some(("Unknown", "OutcomeLost")));
+    }
+
+    #[test]
+    fn the_same_pending_reason_again_changes_nothing() {
+        let first = write(&ExecRequestStatus::default()).pending(Reason::PodNotRunning, "not yet");
+        let again =
+            Write { from: &first, generation: Some(1), at: Timestamp::MAX }.pending(Reason::PodNotRunning, "not yet");
+        assert_eq!(first, again);
+    }
+}
