@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# The programs that no package has: each a small Go module under go/, built once
+# a machine and kept outside the clone, under a name that changes with the
+# module's files, the recipe and the compiler.
+
+readonly MODULES=(pause etcd kube cri-dockerd helm)
+
+module_cost() { # on two cores with nothing cached
+	case $1 in
+	kube) echo "about 5 min" ;;
+	cri-dockerd | helm) echo "about 2 min" ;;
+	*) echo "under 1 min" ;;
+	esac
+}
+
+# module_recipe MODULE: what is built, and the linker's settings.
+module_recipe() {
+	local version number
+	case $1 in
+	kube)
+		# Without a stamp the server calls itself v0.0.0, and a chart's
+		# kubeVersion check fails.
+		version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 }' "$HERE/go/kube/go.mod")
+		number=${version#v1.}
+		echo ". -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${number%%.*} -X k8s.io/client-go/pkg/version.gitVersion=$version"
+		;;
+	etcd) echo "go.etcd.io/etcd/server/v3" ;;
+	cri-dockerd) echo "github.com/Mirantis/cri-dockerd" ;;
+	helm) echo "helm.sh/helm/v4/cmd/helm" ;;
+	pause) echo "." ;;
+	esac
+}
+
+# The names under which a module's binary is called.
+module_commands() {
+	case $1 in
+	kube) echo kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl ;;
+	*) echo "$1" ;;
+	esac
+}
+
+declare -A BIN=() # module -> folder of its binaries, filled by locate_binaries
+
+locate_binaries() {
+	local module go_version
+	go_version="$(go env GOVERSION)-$(go env GOARCH)"
+	for module in "${MODULES[@]}"; do
+		BIN[$module]=$CACHE/bin/$module-$(
+			cd "$HERE/go/$module" || exit
+			{
+				sha256sum -- *.go go.mod go.sum 2>/dev/null || true
+				module_recipe "$module"
+				echo "$go_version"
+			} | sha256sum | cut -c1-16
+		)
+	done
+}
+
+# The programs that the running cluster was made with, whatever the sources are now.
+locate_running() {
+	local module
+	for module in "${MODULES[@]}"; do BIN[$module]=$(fact "BIN_$module"); done
+}
+
+build_all() {
+	local module
+	ensure_go
+	locate_binaries
+	for module in "${MODULES[@]}"; do
+		[[ -d ${BIN[$module]} ]] && continue
+		build_locked "$module"
+	done
+	[[ -f $(base_images) ]] || step "packing the base images" pack_base_images
+}
+
+# Two runs never build the same thing side by side: the second waits, and finds
+# it done. The lock belongs to the open file, so a killed run leaves none behind.
+build_locked() {
+	local module=$1 lock
+	mkdir -p "$CACHE/bin"
+	exec {lock}>"$CACHE/bin/.$module.lock"
+	if ! flock -n "$lock"; then
+		say "another run is building $module, waiting for it"
+		flock "$lock"
+	fi
+	if [[ ! -d ${BIN[$module]} ]]; then
+		step "building $module (nothing cached: $(module_cost "$module") on 2 cores)" build_module "$module"
+	fi
+	exec {lock}>&-
+}
+
+build_module() {
+	local module=$1 target=${BIN[$1]} temp recipe package command
+	rm -rf "$CACHE/bin/.tmp-$module".* # of a killed build: only the lock's holder is here
+	temp=$(mktemp -d "$CACHE/bin/.tmp-$module.XXXXXX")
+	recipe=$(module_recipe "$module")
+	package=${recipe%% *}
+	(
+		cd "$HERE/go/$module" || exit
+		CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 5 \
+			go build -mod=readonly -trimpath -ldflags "-s -w ${recipe#"$package"}" -o "$temp/$module" "$package"
+	)
+	for command in $(module_commands "$module"); do
+		[[ $command == "$module" ]] || ln -s "$module" "$temp/$command"
+	done
+	chmod 755 "$temp"
+	mv -T "$temp" "$target"
+}

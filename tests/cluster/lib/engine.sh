@@ -1,0 +1,76 @@
+# shellcheck shell=bash disable=SC2034
+# The Docker Engine: the only place that knows which one a node runs.
+# Another engine is another branch in each of these functions.
+
+readonly ENGINE=${ENGINE:-20.10}
+
+engine_check() {
+	case $ENGINE in
+	20.10) ;;
+	*) die "ENGINE=$ENGINE is not known; known: 20.10 (Debian's docker.io)" ;;
+	esac
+}
+
+engine_packages() {
+	cat <<'LIST'
+docker.io /usr/sbin/dockerd
+containerd /usr/bin/containerd
+runc /usr/sbin/runc
+LIST
+}
+
+# Absolute paths: a machine may have a docker command of its own earlier on the
+# PATH, with contexts and a version that are not the engine's.
+readonly DOCKERD=/usr/sbin/dockerd
+readonly DOCKER=/usr/bin/docker
+readonly RUNC=/usr/sbin/runc
+
+# The engine's settings for a node. They are a file and not flags, so that a test
+# may change one (live-restore, say) and send dockerd a HUP or restart it.
+engine_config() {
+	local node=$1
+	cat <<JSON
+{
+  "hosts": ["unix:///run/docker.sock"],
+  "data-root": "/var/lib/docker",
+  "exec-root": "/run/docker",
+  "pidfile": "/run/docker.pid",
+  "deprecated-key-path": "/var/lib/docker-key.json",
+  "storage-driver": "overlay2",
+  "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "cgroup-parent": "/$CLUSTER/$node",
+  "bip": "$(node_pod_net "$node").1/24",
+  "iptables": false,
+  "ip6tables": false,
+  "ip-masq": false,
+  "oom-score-adjust": 0,
+  "runtimes": {"clamp": {"path": "/var/lib/execlet-clamp"}},
+  "default-runtime": "clamp",
+  "log-driver": "json-file",
+  "live-restore": false
+}
+JSON
+}
+
+# cri-dockerd asks for oomScoreAdj -998 for every sandbox. To go below zero takes
+# CAP_SYS_RESOURCE, which a container or a locked-down machine does not have, and
+# then runc dies without a usable message ("can't get final child's PID from
+# pipe"). This runtime is runc with the negative values raised to 0.
+engine_runtime() {
+	cat <<SH
+#!/bin/sh
+bundle=
+want=
+for arg in "\$@"; do
+	case \$want\$arg in
+	1*) bundle=\$arg; want= ;;
+	--bundle=*) bundle=\${arg#--bundle=} ;;
+	--bundle | -b) want=1 ;;
+	esac
+done
+if [ -n "\$bundle" ] && [ -f "\$bundle/config.json" ]; then
+	sed -i 's/"oomScoreAdj":[ ]*-[0-9]*/"oomScoreAdj":0/g' "\$bundle/config.json"
+fi
+exec $RUNC "\$@"
+SH
+}
