@@ -6,3 +6,5 @@
 
 pub mod api;
 pub mod core;
+pub mod engine;
+pub mod wire;

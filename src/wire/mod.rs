@@ -1,0 +1,24 @@
+//! Sans-IO codecs: bytes in, values out. They know no socket and no file.
+
+pub mod cri;
+pub mod docker_frames;
+
+/// Which of a command's two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutputStream {
+    /// Standard output, or all output of a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl OutputStream {
+    /// The name of the stream in a CRI log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
