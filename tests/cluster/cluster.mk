@@ -1,12 +1,11 @@
 # The test cluster, for the Makefile at the root to include.
 
 CLUSTER ?= tests/cluster/cluster
-NODES ?= 2
 
 .PHONY: cluster-up cluster-down cluster-status cluster-build
 
-cluster-up: ## Bring the test cluster up, or mend the one that is up (NODES=2)
-	$(CLUSTER) up --nodes $(NODES)
+cluster-up: ## Bring the test cluster up, or mend the one that is up (NODES=1 to 5, else 2)
+	$(CLUSTER) up $(if $(NODES),--nodes $(NODES))
 
 cluster-down: ## Take the test cluster down and leave nothing behind
 	$(CLUSTER) down

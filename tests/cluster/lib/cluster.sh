@@ -47,8 +47,7 @@ start_component() { # WHERE COMPONENT
 
 create() {
 	local began=$EPOCHREALTIME module
-	((${#DIR} <= 60)) || die "EXECLET_CLUSTER_DIR is too long for the path of a socket: $DIR"
-	[[ -e /proc/sys/net/bridge ]] || modprobe br_netfilter
+	[[ -e /proc/sys/net/bridge ]] || modprobe br_netfilter || die "this kernel has no bridge netfilter: services need it"
 	mkdir -p "$DIR"
 	chmod 711 "$DIR"
 	step "making namespaces and network for $NODE_COUNT nodes" make_places
@@ -97,10 +96,12 @@ start_nodes() {
 	done
 }
 
+# Ready, and without the taint that a new node loses only a moment later: until
+# then a DaemonSet does not count it.
 ready_nodes() {
 	kubectl get nodes --request-timeout 5s -o \
-		jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
-		awk '$2 == "True" { print $1 }'
+		jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{" "}{.spec.taints[*].key}{"\n"}{end}' |
+		awk '$2 == "True" && !/node.kubernetes.io\/(not-ready|unreachable)/ { print $1 }'
 }
 all_ready() { [[ $(ready_nodes | sort) == $(all_nodes | sort) ]]; }
 
@@ -167,6 +168,15 @@ lock_cluster() {
 	flock -w 900 "$CLUSTER_LOCK" || die "it still is after 15 min; what holds the lock: fuser -v $CACHE/$CLUSTER.lock"
 }
 
+# Folders that a node could not use: a socket's path has a limit, and what is under
+# these is hidden by the node's own.
+check_folders() {
+	((${#DIR} <= 60)) || die "EXECLET_CLUSTER_DIR is too long for the path of a socket: $DIR"
+	[[ $DIR == /* && $CACHE == /* ]] || die "EXECLET_CLUSTER_DIR and EXECLET_CACHE must be absolute: $DIR, $CACHE"
+	case $DIR/ in /run/* | /var/run/* | /var/log/*) die "EXECLET_CLUSTER_DIR must not be under /run or /var/log: $DIR" ;; esac
+	case $CACHE/ in /run/* | /var/run/* | /var/log/* | /var/lib/*) die "EXECLET_CACHE must not be under /run, /var/log or /var/lib: $CACHE" ;; esac
+}
+
 up() {
 	local asked=${NODES:-}
 	while (($#)); do
@@ -178,6 +188,7 @@ up() {
 	done
 	[[ ${asked:-2} =~ ^[1-$MAX_NODES]$ ]] || die "the number of nodes is 1 to $MAX_NODES, not '$asked'"
 	engine_check
+	check_folders
 	need_root up
 	ensure_go
 	refuse_foreign

@@ -43,24 +43,26 @@ die() {
 # Runs a step and says what it is and how long it took. The command's own output
 # is shown only if it fails, so that a good run stays readable.
 step() {
-	local what=$1 log began=$EPOCHREALTIME rc=0
+	local what=$1 name log began=$EPOCHREALTIME rc=0
 	shift
-	log=$(mktemp)
+	# Without a name from the start, so that a killed run leaves no file.
+	name=$(mktemp)
+	exec {log}<>"$name"
+	rm "$name"
 	printf 'cluster: %s... ' "$what" >&2
 	# A subshell, so that an `exit` deep inside the step still gets its report.
 	# It is not the condition of an `if`: that would switch `set -e` off inside.
 	set +e
-	(set -e; "$@") >"$log" 2>&1
+	(set -e; "$@") >&"$log" 2>&1
 	rc=$?
 	set -e
 	if ((rc == 0)); then
 		printf 'done in %s\n' "$(elapsed "$began")" >&2
-		rm -f "$log"
+		exec {log}>&-
 		return 0
 	fi
 	printf 'FAILED after %s (exit code %d)\n' "$(elapsed "$began")" "$rc" >&2
-	tail -n 40 "$log" | sed 's/^/  | /' >&2
-	rm -f "$log"
+	tail -n 40 "/proc/$$/fd/$log" | sed 's/^/  | /' >&2
 	exit 1
 }
 

@@ -27,6 +27,8 @@ readonly RUNC=/usr/sbin/runc
 
 # The engine's settings for a node. They are a file and not flags, so that a test
 # may change one (live-restore, say) and send dockerd a HUP or restart it.
+# Without the userland proxy the engine sets hairpin mode on its bridge's ports, and
+# only so does a pod reach itself through its own service.
 engine_config() {
 	local node=$1
 	cat <<JSON
@@ -40,9 +42,8 @@ engine_config() {
   "exec-opts": ["native.cgroupdriver=cgroupfs"],
   "cgroup-parent": "/$CLUSTER/$node",
   "bip": "$(node_pod_net "$node").1/24",
-  "iptables": false,
-  "ip6tables": false,
   "ip-masq": false,
+  "userland-proxy": false,
   "oom-score-adjust": 0,
   "runtimes": {"clamp": {"path": "/var/lib/execlet-clamp"}},
   "default-runtime": "clamp",

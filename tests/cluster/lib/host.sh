@@ -26,6 +26,7 @@ missing_packages() {
 
 ensure_packages() {
 	local missing
+	if grep -qs "$POLICY_MARK" $POLICY; then rm $POLICY; fi # of a killed run
 	mapfile -t missing < <(missing_packages)
 	((${#missing[@]})) || return 0
 	command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (on Debian this tool does it)"
@@ -37,17 +38,18 @@ ensure_packages() {
 # The packages' services must not start: a second engine on the host's own
 # sockets and bridges would be in the way. Where the machine has no policy of its
 # own, ours stands only as long as the installation.
+readonly POLICY=/usr/sbin/policy-rc.d
+readonly POLICY_MARK='of the execlet test cluster'
+
 install_packages() {
-	local policy=/usr/sbin/policy-rc.d rc=0
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update
-	if [[ ! -e $policy ]]; then
-		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-		printf '#!/bin/sh\nexit 101\n' >$policy
-		chmod 755 $policy
+	if [[ ! -e $POLICY ]]; then
+		trap 'rm -f $POLICY' EXIT
+		printf '#!/bin/sh\n# %s\nexit 101\n' "$POLICY_MARK" >$POLICY
+		chmod 755 $POLICY
 	fi
-	apt-get install -y --no-install-recommends "$@" || rc=$?
-	return $rc
+	apt-get install -y --no-install-recommends "$@"
 }
 
 readonly WANTED_GO=1.26

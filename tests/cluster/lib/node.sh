@@ -68,7 +68,11 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 YAML
 }
 
+# The process ids in these files are of a dead engine and of its containerd, which
+# dies with it. As long as nobody has collected them, the engine takes them for
+# living: it refuses to start, or waits for that containerd.
 launch_dockerd() {
+	rm -f "$DIR/$1/run/docker.pid" "$DIR/$1/run/docker/containerd/containerd.pid"
 	spawn "$1" dockerd "$DOCKERD" --config-file /var/lib/docker-daemon.json
 }
 ready_dockerd() { docker_on "$1" version; }
