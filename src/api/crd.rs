@@ -28,6 +28,9 @@ pub fn exec_request() -> Result<CustomResourceDefinition, serde_json::Error> {
         }
         condition["status"]["enum"] = json!(["True", "False", "Unknown"]);
     }
+    for version in array(&mut crd["spec"]["versions"]) {
+        not_nullable(&mut version["schema"]);
+    }
     crd["metadata"]["labels"] = json!({"app.kubernetes.io/name": "execlet", "app.kubernetes.io/part-of": GROUP});
     serde_json::from_value(crd)
 }
@@ -48,6 +51,79 @@ fn default_status() -> Value {
     })
 }
 
+/// An optional field is left out, not null: that is the convention, and with it the API
+/// server takes a null that a template left behind for a field that is not set.
+fn not_nullable(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            fields.values_mut().for_each(not_nullable);
+        }
+        Value::Array(items) => items.iter_mut().for_each(not_nullable),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 fn array(value: &mut Value) -> &mut [Value] {
     value.as_array_mut().map_or(&mut [], Vec::as_mut_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `look` with the path and the schema of every field.
+    fn walk(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
+        look(path, schema);
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), field, look);
+        }
+        if !schema["items"].is_null() {
+            walk(&format!("{path}[]"), &schema["items"], look);
+        }
+    }
+
+    fn each_field(mut look: impl FnMut(&str, &Value)) {
+        let crd = serde_json::to_value(exec_request().expect("a definition")).expect("JSON");
+        let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        for part in ["spec", "status"] {
+            walk(part, &root["properties"][part], &mut look);
+        }
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        each_field(|path, schema| {
+            let described = schema["description"].as_str().is_some_and(|text| text.len() > 10);
+            assert!(described || path.ends_with("[]"), "{path} has no description");
+        });
+    }
+
+    #[test]
+    fn every_field_has_a_limit() {
+        each_field(|path, schema| {
+            let limits: &[&str] = match schema["type"].as_str() {
+                Some("string") => &["maxLength", "enum", "format"],
+                Some("array") => &["maxItems"],
+                Some("integer") => &["maximum", "format"],
+                _ => return,
+            };
+            assert!(limits.iter().any(|limit| !schema[*limit].is_null()), "{path} has none of {limits:?}");
+        });
+    }
+
+    #[test]
+    fn the_committed_definition_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/execrequests.execlet.dev.yaml");
+        let committed = std::fs::read_to_string(path).expect("crds/ holds the definition");
+        let current = serde_yaml_ng::to_string(&exec_request().expect("a definition")).expect("YAML");
+        assert!(committed == current, "crds/{FILE_NAME} is stale: run `make crds`");
+    }
+
+    #[test]
+    fn the_chart_carries_the_same_definition() {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}/{FILE_NAME}")).expect("a definition");
+        assert!(read("crds") == read("charts/execlet/files/crds"), "the chart's copy is stale: run `make crds`");
+    }
 }

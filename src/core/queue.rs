@@ -59,6 +59,12 @@ impl<T> FairQueue<T> {
         Some(item)
     }
 
+    /// One that runs already takes a place, whether one is free or not.
+    pub fn admit(&mut self, namespace: &str) {
+        self.namespaces.entry(namespace.to_owned()).or_default().running += 1;
+        self.running += 1;
+    }
+
     /// One of this namespace has ended.
     pub fn done(&mut self, namespace: &str) {
         self.running = self.running.saturating_sub(1);

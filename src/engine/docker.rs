@@ -90,10 +90,7 @@ impl Engine for DockerEngine {
             .version()
             .await
             .map_err(|error| self.error("version", error, EngineError::NoSuchContainer))?;
-        let version = Version {
-            engine: found.version.unwrap_or_default(),
-            api: found.api_version.unwrap_or_default(),
-        };
+        let version = Version { engine: found.version.unwrap_or_default(), api: found.api_version.unwrap_or_default() };
         if api_number(&version.api).is_none_or(|api| api < MIN_API) {
             return Err(EngineError::TooOld {
                 socket: self.socket.display().to_string(),
@@ -270,7 +267,8 @@ fn api_number(text: &str) -> Option<(u32, u32)> {
 }
 
 fn container_of(id: &str, found: ContainerInspectResponse) -> Result<Container, EngineError> {
-    let incomplete = |what: &str| EngineError::Protocol { call: "inspect container", message: format!("{id} has no {what}") };
+    let incomplete =
+        |what: &str| EngineError::Protocol { call: "inspect container", message: format!("{id} has no {what}") };
     let state = found.state.ok_or_else(|| incomplete("State"))?;
     let started_at = state.started_at.ok_or_else(|| incomplete("State.StartedAt"))?;
     let labels = found.config.and_then(|config| config.labels).unwrap_or_default();

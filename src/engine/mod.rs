@@ -21,10 +21,17 @@ pub trait Engine: Send + Sync + 'static {
     fn version(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
 
     /// Every container, in any state, that the kubelet made for this name in pods of this name.
-    fn find_containers(&self, query: &ContainerQuery) -> impl Future<Output = Result<Vec<Container>, EngineError>> + Send;
+    fn find_containers(
+        &self,
+        query: &ContainerQuery,
+    ) -> impl Future<Output = Result<Vec<Container>, EngineError>> + Send;
 
     /// Creates an exec. Nothing runs yet.
-    fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> impl Future<Output = Result<ExecId, EngineError>> + Send;
+    fn create_exec(
+        &self,
+        container: &ContainerId,
+        exec: &ExecSpec,
+    ) -> impl Future<Output = Result<ExecId, EngineError>> + Send;
 
     /// Starts an exec and gives its output. An exec starts at most once, ever; see [`EngineError::AlreadyStarted`].
     fn start_exec(&self, exec: &ExecId, tty: bool) -> impl Future<Output = Result<ExecStream, EngineError>> + Send;
@@ -127,7 +134,9 @@ pub enum EngineError {
         message: String,
     },
     /// It is too old.
-    #[error("the engine at {socket} is version {engine} with API {api}; wanted is API {wanted} or newer (Docker Engine 20.10): upgrade it")]
+    #[error(
+        "the engine at {socket} is version {engine} with API {api}; wanted is API {wanted} or newer (Docker Engine 20.10): upgrade it"
+    )]
     TooOld {
         /// Path of its socket.
         socket: String,

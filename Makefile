@@ -1,0 +1,94 @@
+# execlet. `make help` lists what there is to do.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TARGET := x86_64-unknown-linux-gnu
+# Namespace and release of the installation.
+NAMESPACE ?= execlet
+RELEASE ?= execlet
+CRD := execrequests.execlet.dev.yaml
+
+include tests/cluster/cluster.mk
+
+# The test cluster, unless KUBECONFIG names one of your own.
+ifdef KUBECONFIG
+# An image that the nodes of your cluster can pull.
+IMAGE ?=
+CLUSTER_DEPS :=
+IMAGE_DEPS := need-image
+WITH_CLUSTER := true
+else
+IMAGE ?= execlet:dev
+CLUSTER_DEPS := cluster-up
+IMAGE_DEPS := image
+WITH_CLUSTER := eval "$$($(CLUSTER) env)"
+endif
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(CLUSTER_DEPS) install ## Cluster, installation, one request, its result (12 min on a new machine, then under 90 s)
+	@$(WITH_CLUSTER); scripts/demo
+
+.PHONY: build
+build: ## Build for development
+	cargo build --locked
+
+.PHONY: binary
+binary: ## Build the static release binary, target/image/execlet (4 min on a new machine)
+	@scripts/toolchain rust
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin execlet
+	@install -D -m 0755 target/$(TARGET)/release/execlet target/image/execlet
+
+.PHONY: crds
+crds: ## Write crds/ and the chart's copy from the Rust types
+	@mkdir -p target crds charts/execlet/files/crds
+	cargo run --locked --quiet -- crds > target/$(CRD)
+	@install -m 0644 target/$(CRD) crds/$(CRD)
+	@install -m 0644 target/$(CRD) charts/execlet/files/crds/$(CRD)
+
+.PHONY: image
+image: binary $(CLUSTER_DEPS) ## Build the image and load it on every node of the test cluster
+	@scripts/load-image $(IMAGE)
+
+.PHONY: need-image
+need-image:
+	@test -n "$(IMAGE)" || { echo "IMAGE is not set: build and push an image that your cluster can pull (docker build -t REGISTRY/execlet:TAG . && docker push REGISTRY/execlet:TAG), then: make $(MAKECMDGOALS) IMAGE=REGISTRY/execlet:TAG" >&2; exit 2; }
+
+.PHONY: install
+install: $(IMAGE_DEPS) ## Install or upgrade the chart
+	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
+
+.PHONY: test
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (25 min on a new machine)
+	@scripts/test
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need neither engine nor cluster
+	@scripts/toolchain rust
+	cargo test --locked --lib --bins --test layering
+
+.PHONY: test-engine
+test-engine: cluster-up ## Run the tests against a real Docker Engine
+	EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1) cargo test --locked --test engine
+
+.PHONY: test-e2e
+test-e2e: install ## Run the end-to-end tests on the cluster
+	@$(WITH_CLUSTER); cargo test --locked --test e2e
+
+.PHONY: lint
+lint: ## Format, clippy, licences and advisories, chart
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@scripts/toolchain cargo-deny
+	cargo deny --offline check licenses bans sources
+	@$(WITH_CLUSTER); charts/check
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean

@@ -1,0 +1,32 @@
+//! Commit: one compare-and-swap, after which this exec may start and no other ever will.
+
+use super::node::{Node, StepError};
+use crate::{
+    api::{ExecRequest, ExecRequestStatus, Reason},
+    core::{ids::ExecRef, transition::Write},
+    engine::Engine,
+    infra::requests::Written,
+};
+
+/// Tries to commit, on the object that the decision was made on. Gives the object
+/// if that won; in every other case it must be read again.
+pub(super) async fn commit<E: Engine>(
+    node: &Node<E>,
+    seen: &ExecRequest,
+    exec: &ExecRef,
+) -> Result<Option<ExecRequest>, StepError> {
+    let empty = ExecRequestStatus::default();
+    let from = seen.status.as_ref().unwrap_or(&empty);
+    let write = Write { from, generation: seen.metadata.generation, at: node.clock.now() };
+    match node.requests.write_status(seen, write.committed(exec)).await? {
+        Written::Won(request) => Ok(Some(*request)),
+        Written::Lost | Written::Gone => Ok(None),
+        Written::Refused(message) => {
+            tracing::error!(
+                request = ?seen.metadata.name, namespace = ?seen.metadata.namespace, reason = %Reason::InvalidRequest, message,
+                "the API server refuses the commit; the command will not start before it takes it"
+            );
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The agent's sign of life: its Lease, renewed for as long as it takes work.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::names,
+    core::ids::NodeName,
+    infra::{clock::Clock, health::Readiness},
+};
+
+/// Between two renewals.
+pub const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// How long one renewal may take.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a renewal that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// What the Lease says of itself, in seconds; readers judge by their own clock.
+const LEASE_SECONDS: i32 = 40;
+/// Name in `/readyz`.
+pub const CHECK: &str = "lease";
+
+/// Renews one Lease.
+pub struct Heartbeat {
+    leases: Api<Lease>,
+    name: String,
+    node: NodeName,
+}
+
+impl Heartbeat {
+    /// For the agent on `node`, in the namespace of the installation.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, node: &NodeName) -> Self {
+        Self { leases: Api::namespaced(client, namespace), name: names::agent_lease(node.as_str()), node: node.clone() }
+    }
+
+    /// Renews until `shutdown`.
+    pub async fn run(self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
+        loop {
+            let pause = match timeout(RENEW_TIMEOUT, self.renew(&*clock)).await {
+                Ok(Ok(())) => {
+                    readiness.ready(CHECK);
+                    RENEW_EVERY
+                }
+                Ok(Err(error)) => self.failed(&readiness, &error.to_string()),
+                Err(_) => self.failed(&readiness, "the API server did not answer in time"),
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn failed(&self, readiness: &Readiness, why: &str) -> Duration {
+        tracing::warn!(lease = self.name, why, "the Lease could not be renewed");
+        readiness.not_ready(CHECK, why);
+        RETRY
+    }
+
+    async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self.name, "labels": {
+                names::COMPONENT_LABEL: names::COMPONENT_AGENT,
+                "app.kubernetes.io/name": "execlet",
+            }},
+            "spec": {
+                "holderIdentity": self.node.as_str(),
+                "leaseDurationSeconds": LEASE_SECONDS,
+                "renewTime": MicroTime(clock.now()),
+            },
+        });
+        let params = PatchParams::apply(names::AGENT_CONTROLLER).force();
+        self.leases.patch(&self.name, &params, &Patch::Apply(lease)).await.map(|_| ())
+    }
+}

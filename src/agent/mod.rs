@@ -1,0 +1,222 @@
+//! The agent: runs the requests that are bound to its node.
+//!
+//! One file a step, in the order of a request's way: watch, work (decide and
+//! dispatch), prepare, commit, start, pump, settle, report. Beside them what
+//! outlives a step: journal, spool, the engine's `exec_die` events, the Lease.
+//! The agent never reads pods, and writes nothing but the status of requests,
+//! its Lease and Events.
+
+pub mod deaths;
+pub mod heartbeat;
+pub mod journal;
+pub mod spool;
+
+mod adopt;
+mod commit;
+mod node;
+mod prepare;
+mod pump;
+mod report;
+mod settle;
+mod start;
+mod watch;
+mod witness;
+mod work;
+
+use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    deaths::Deaths,
+    heartbeat::Heartbeat,
+    journal::{Journal, JournalError},
+    node::Node,
+    spool::Spool,
+};
+use crate::{
+    api::names,
+    core::ids::{NodeName, RequestUid},
+    engine::{Engine, EngineError},
+    infra::{
+        clock::Clock,
+        events::Events,
+        health::{self, Readiness},
+        metrics::Metrics,
+        process,
+        requests::Requests,
+    },
+};
+
+/// Pause before an engine that does not answer is asked again.
+const ENGINE_RETRY: Duration = Duration::from_secs(2);
+/// Name in `/readyz`.
+const ENGINE_CHECK: &str = "engine";
+
+/// What the agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node that it runs on.
+    pub node: NodeName,
+    /// Namespace of its Lease.
+    pub namespace: String,
+    /// Folder of the journal.
+    pub state_dir: PathBuf,
+    /// Folder of the spool.
+    pub log_dir: PathBuf,
+    /// Most requests at a time.
+    pub max_concurrent: usize,
+    /// Most bytes that the spool may take.
+    pub spool_total_bytes: u64,
+    /// How long, once told to stop, it goes on with what runs.
+    pub drain_timeout: Duration,
+}
+
+/// Why the agent cannot go on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The engine is not fit.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The spool or procfs cannot be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A task that must run for ever has ended.
+    #[error("a part of the agent ended: {0}")]
+    Task(String),
+}
+
+/// The edges of the agent, so that a test can give it others.
+pub struct Edges<E> {
+    /// The engine of this node.
+    pub engine: Arc<E>,
+    /// The API server.
+    pub client: Client,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where health and metrics are served.
+    pub listener: TcpListener,
+    /// When to stop.
+    pub shutdown: CancellationToken,
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// When it cannot begin, or a part of it fails for good.
+pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), AgentError> {
+    let Edges { engine, client, clock, listener, shutdown } = edges;
+    let (metrics, registry) = Metrics::for_agent();
+    let readiness = Readiness::default();
+    for check in [ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
+        readiness.expect(check);
+    }
+    // The endpoints outlast the drain, so that a probe does not cut it short.
+    let ended = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    serve(&mut parts, listener, &readiness, registry, &ended);
+
+    let (journal, records) = Journal::open(&config.state_dir)?;
+    let unfinished: HashSet<RequestUid> = records.iter().map(|record| record.request.uid.clone()).collect();
+    let spool = Spool::open(&config.log_dir, config.spool_total_bytes, &unfinished, metrics.spool_bytes.clone())
+        .map_err(|source| AgentError::Io { what: format!("spool folder {}", config.log_dir.display()), source })?;
+    let boot = process::boot_id().map_err(|source| AgentError::Io { what: "boot ID".to_owned(), source })?;
+    let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
+
+    let deaths = Deaths::default();
+    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone(), clock.now());
+    parts.spawn(async {
+        listening.await;
+        Ok(())
+    });
+    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node);
+    let beating = heartbeat.run(Arc::clone(&clock), readiness.clone(), shutdown.clone());
+    parts.spawn(async {
+        beating.await;
+        Ok(())
+    });
+    let node = Arc::new(Node {
+        name: config.node.clone(),
+        boot,
+        engine,
+        requests: Requests::new(client.clone()),
+        events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
+        journal,
+        spool,
+        deaths,
+        metrics,
+        clock,
+    });
+    let watching =
+        watch::run(node, client, config.max_concurrent, records, readiness, shutdown.clone(), config.drain_timeout);
+    let result = tokio::select! {
+        () = watching => Ok(()),
+        part = first_failure(&mut parts) => Err(part),
+    };
+    ended.cancel();
+    result
+}
+
+fn serve(
+    parts: &mut JoinSet<Result<(), AgentError>>,
+    listener: TcpListener,
+    readiness: &Readiness,
+    registry: Registry,
+    ended: &CancellationToken,
+) {
+    let serving = health::serve(listener, readiness.clone(), Arc::new(registry), ended.clone());
+    parts.spawn(async {
+        serving.await.map_err(|source| AgentError::Io { what: "health endpoints".to_owned(), source })
+    });
+}
+
+/// Waits for a part to fail. Parts that end well were told to.
+async fn first_failure(parts: &mut JoinSet<Result<(), AgentError>>) -> AgentError {
+    loop {
+        match parts.join_next().await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return error,
+            Some(Err(error)) => return AgentError::Task(error.to_string()),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits until the engine answers. `None` if told to stop before.
+async fn wait_for_engine<E: Engine>(
+    engine: &E,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<Option<()>, AgentError> {
+    loop {
+        match engine.version().await {
+            Ok(version) => {
+                tracing::info!(engine = version.engine, api = version.api, "the engine answers");
+                readiness.ready(ENGINE_CHECK);
+                return Ok(Some(()));
+            }
+            Err(error @ EngineError::Unreachable { .. }) => {
+                tracing::warn!(%error, "waiting for the engine");
+                readiness.not_ready(ENGINE_CHECK, error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = sleep(ENGINE_RETRY) => {}
+        }
+    }
+}

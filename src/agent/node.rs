@@ -1,0 +1,46 @@
+//! What the steps share: this node, its engine, and the agent's memory.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{
+    deaths::Deaths,
+    journal::{Journal, JournalError},
+    spool::Spool,
+};
+use crate::{
+    core::ids::{BootId, NodeName},
+    engine::EngineError,
+    infra::{
+        clock::Clock,
+        events::Events,
+        metrics::Metrics,
+        requests::{ApiError, Requests},
+    },
+};
+
+/// This node.
+pub(super) struct Node<E> {
+    pub(super) name: NodeName,
+    pub(super) boot: BootId,
+    pub(super) engine: Arc<E>,
+    pub(super) requests: Requests,
+    pub(super) events: Events,
+    pub(super) journal: Journal,
+    pub(super) spool: Spool,
+    pub(super) deaths: Deaths,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// A step could not be done now. Nothing is lost: what is to be done is decided anew.
+#[derive(Debug, Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}

@@ -1,0 +1,182 @@
+//! Pump: drain the command's output at full speed into spool, tails and digests.
+//!
+//! Nothing here waits for a reader. A reader that does not keep up makes the
+//! engine block the command, lose its output and falsify its exit code.
+
+use std::{path::Path, time::Duration};
+
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{journal::hex, node::Node, spool::LogState};
+use crate::{
+    api::{OutputStatus, StreamStatus},
+    core::{outcome::StreamEnd, output::Tail, request::BoundRequest},
+    engine::{Engine, ExecStream},
+    wire::{OutputStream, cri},
+};
+
+/// How long output waits in memory for more before it goes to the log.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
+/// stream that ends so late after its process may have been cut.
+const FORCED_AFTER: Duration = Duration::from_millis(1500);
+/// A stream that is still open so long after its process has ended will not end.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// Bytes of the beginning of standard output that are kept: the runtime's error, if the start failed.
+const HEAD_BYTES: usize = 1024;
+/// Longest line read back from a log, in bytes: a record and its header.
+const RECORD_BYTES: u64 = cri::MAX_CONTENT as u64 + 128;
+
+/// What was received of one stream.
+struct Received1 {
+    tail: Tail,
+    digest: Sha256,
+}
+
+impl Received1 {
+    fn new(limit: usize) -> Self {
+        Self { tail: Tail::new(limit), digest: Sha256::new() }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        self.digest.update(bytes);
+    }
+
+    fn status(mut self) -> StreamStatus {
+        self.tail.status(hex(&self.digest.finalize()))
+    }
+}
+
+/// Both streams.
+struct Streams {
+    stdout: Received1,
+    stderr: Received1,
+}
+
+impl Streams {
+    fn new(request: &BoundRequest) -> Self {
+        let limit = usize::try_from(request.spec.output.tail_bytes).unwrap_or(0);
+        Self { stdout: Received1::new(limit), stderr: Received1::new(limit) }
+    }
+
+    fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
+        match stream {
+            OutputStream::Stdout => self.stdout.push(bytes),
+            OutputStream::Stderr => self.stderr.push(bytes),
+        }
+    }
+
+    fn status(self, incomplete: Option<&str>) -> OutputStatus {
+        OutputStatus {
+            complete: incomplete.is_none(),
+            incomplete_reason: incomplete.map(str::to_owned),
+            stdout: self.stdout.status(),
+            stderr: self.stderr.status(),
+        }
+    }
+}
+
+/// Everything that was received, and how it ended.
+pub(super) struct Received {
+    pub(super) end: StreamEnd,
+    pub(super) output: OutputStatus,
+    /// The beginning of standard output.
+    pub(super) head: String,
+}
+
+/// Drains the stream to its end. `exited` tells when the process had ended. The bytes are kept
+/// only if nobody else can have read a part of them (`sole`).
+pub(super) async fn pump<E: Engine>(
+    node: &Node<E>,
+    request: &BoundRequest,
+    mut stream: ExecStream,
+    mut exited: watch::Receiver<Option<Instant>>,
+    sole: bool,
+) -> Received {
+    let mut streams = Streams::new(request);
+    let mut head = Vec::new();
+    let mut log = node.spool.create(&request.key, u64::try_from(request.spec.output.spool_bytes).unwrap_or(0));
+    let end = loop {
+        tokio::select! {
+            biased;
+            chunk = stream.next() => match chunk {
+                Ok(Some(chunk)) if sole => {
+                    node.metrics.output(chunk.stream, chunk.bytes.len());
+                    head.extend(chunk.bytes.iter().take(HEAD_BYTES - head.len()));
+                    streams.push(chunk.stream, &chunk.bytes);
+                    let timestamp = format!("{:.9}", node.clock.now());
+                    log.write(chunk.stream, &timestamp, &chunk.bytes).await;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break StreamEnd::Clean,
+                Err(error) => {
+                    tracing::warn!(request = %request.key, uid = %request.key.uid, %error, "the output broke off");
+                    break StreamEnd::Broken;
+                }
+            },
+            () = sleep(FLUSH_AFTER), if log.is_dirty() => log.flush().await,
+            () = never_ending(&mut exited) => {
+                tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
+                break StreamEnd::Broken;
+            }
+        }
+    };
+    let ended = Instant::now();
+    let late = exited.borrow().is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
+    let incomplete = match (sole, end, late, log.close().await) {
+        (false, ..) => Some("StreamLost"),
+        (true, StreamEnd::Broken, ..) => Some("StreamBroken"),
+        (true, StreamEnd::Clean, true, _) => Some("ForcedEnd"),
+        (true, StreamEnd::Clean, false, LogState::Limited) => Some("SpoolLimit"),
+        (true, StreamEnd::Clean, false, LogState::Failed) => Some("SpoolFailed"),
+        (true, StreamEnd::Clean, false, LogState::Whole) => None,
+    };
+    let head = String::from_utf8_lossy(&head).trim().to_owned();
+    Received { end, output: streams.status(incomplete), head }
+}
+
+async fn never_ending(exited: &mut watch::Receiver<Option<Instant>>) {
+    let at = match exited.wait_for(Option::is_some).await {
+        Ok(at) => *at,
+        Err(_) => None,
+    };
+    match at {
+        Some(at) => sleep_until(at + GIVE_UP_AFTER).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an earlier agent received and spooled, before its stream was lost.
+pub(super) async fn recall<E: Engine>(node: &Node<E>, request: &BoundRequest) -> OutputStatus {
+    let mut streams = Streams::new(request);
+    let path = node.spool.log_path(&request.key);
+    if let Err(error) = read_log(&path, &mut streams).await {
+        tracing::info!(request = %request.key, uid = %request.key.uid, %error, path = %path.display(), "no earlier output could be read");
+    }
+    streams.status(Some("StreamLost"))
+}
+
+async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {
+    let mut log = BufReader::new(tokio::fs::File::open(path).await?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = tokio::io::AsyncReadExt::take(&mut log, RECORD_BYTES);
+        if bounded.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        // A record that was cut off by the end of the writer is not counted.
+        if let Some(record) = line.strip_suffix(b"\n").and_then(cri::decode) {
+            streams.push(record.stream, record.content);
+            if record.ends_line {
+                streams.push(record.stream, b"\n");
+            }
+        }
+    }
+}

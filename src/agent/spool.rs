@@ -1,0 +1,311 @@
+//! The full output of each request on the node, in the CRI log format:
+//! `<log folder>/<namespace>_<name>_<uid>/output.log`.
+//!
+//! Bounded twice: by each request's own limit, and by a limit for all of them,
+//! under which the folders that finished first go first.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    fs::{File, OpenOptions},
+    io::AsyncWriteExt,
+};
+
+use crate::{
+    core::ids::{RequestKey, RequestUid},
+    wire::{OutputStream, cri},
+};
+
+/// Name of the log in a request's folder.
+pub const LOG_FILE: &str = "output.log";
+/// Most characters of a request's name in its folder's name: a file name has at most 255 bytes.
+const NAME_LIMIT: usize = 128;
+/// Bytes gathered before they go to the disk.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// All folders of this node.
+#[derive(Clone)]
+pub struct Spool {
+    root: Arc<PathBuf>,
+    books: Arc<Mutex<Books>>,
+    gauge: Gauge,
+}
+
+/// Who takes how much of the limit.
+#[derive(Debug)]
+struct Books {
+    limit: u64,
+    used: u64,
+    open: HashMap<PathBuf, u64>,
+    /// Oldest first; the number makes equal times distinct.
+    finished: BTreeMap<(SystemTime, u64), (PathBuf, u64)>,
+    count: u64,
+}
+
+impl Spool {
+    /// Opens the folder of logs. `unfinished` are the requests whose folders must stay.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(root: &Path, limit: u64, unfinished: &HashSet<RequestUid>, gauge: Gauge) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        let mut books = Books { limit, used: 0, open: HashMap::new(), finished: BTreeMap::new(), count: 0 };
+        for folder in fs::read_dir(root)? {
+            let folder = folder?.path();
+            let Ok(log) = fs::metadata(folder.join(LOG_FILE)) else { continue };
+            books.used += log.len();
+            books.open.insert(folder.clone(), log.len());
+            let uid = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit('_').next());
+            if uid.is_none_or(|uid| !unfinished.contains(&uid.into())) {
+                books.finish(&folder, log.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+            }
+        }
+        gauge.set(i64::try_from(books.used).unwrap_or(i64::MAX));
+        Ok(Self { root: Arc::new(root.to_owned()), books: Arc::new(Mutex::new(books)), gauge })
+    }
+
+    /// Where the output of a request is.
+    #[must_use]
+    pub fn log_path(&self, request: &RequestKey) -> PathBuf {
+        self.folder(request).join(LOG_FILE)
+    }
+
+    fn folder(&self, request: &RequestKey) -> PathBuf {
+        let name: String = request.name.chars().take(NAME_LIMIT).collect();
+        self.root.join(format!("{}_{name}_{}", request.namespace, request.uid))
+    }
+
+    /// A log of at most `limit` bytes for a request that starts now.
+    pub fn create(&self, request: &RequestKey, limit: u64) -> Log {
+        let folder = self.folder(request);
+        self.books().open.entry(folder.clone()).or_insert(0);
+        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room: limit, state: LogState::Whole }
+    }
+
+    /// The request has ended: from now on its folder may go when room is needed.
+    pub fn finish(&self, request: &RequestKey, at: SystemTime) {
+        let folder = self.folder(request);
+        self.books().finish(&folder, at);
+    }
+
+    /// Takes room for so many bytes, making some if there is none.
+    fn take(&self, folder: &Path, bytes: u64) -> bool {
+        let mut gone = Vec::new();
+        let taken = {
+            let mut books = self.books();
+            let taken = books.take(folder, bytes, &mut gone);
+            self.gauge.set(i64::try_from(books.used).unwrap_or(i64::MAX));
+            taken
+        };
+        for old in gone {
+            tracing::info!(folder = %old.display(), "spool: removed to make room");
+            if let Err(error) = fs::remove_dir_all(&old) {
+                tracing::warn!(folder = %old.display(), %error, "spool: a folder could not be removed");
+            }
+        }
+        taken
+    }
+
+    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn take(&mut self, folder: &Path, bytes: u64, gone: &mut Vec<PathBuf>) -> bool {
+        while self.used + bytes > self.limit {
+            let Some((_, (old, size))) = self.finished.pop_first() else { return false };
+            self.used = self.used.saturating_sub(size);
+            gone.push(old);
+        }
+        self.used += bytes;
+        *self.open.entry(folder.to_owned()).or_insert(0) += bytes;
+        true
+    }
+
+    fn finish(&mut self, folder: &Path, at: SystemTime) {
+        if let Some(size) = self.open.remove(folder) {
+            self.count += 1;
+            self.finished.insert((at, self.count), (folder.to_owned(), size));
+        }
+    }
+}
+
+/// Whether a log has every byte it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogState {
+    /// It has.
+    Whole,
+    /// A limit cut it.
+    Limited,
+    /// The disk refused.
+    Failed,
+}
+
+/// The log of one request. Writing never fails: a log that cannot take more says so at its end.
+pub struct Log {
+    spool: Spool,
+    folder: PathBuf,
+    file: Option<File>,
+    buffer: Vec<u8>,
+    room: u64,
+    state: LogState,
+}
+
+impl Log {
+    /// Adds a piece of output.
+    pub async fn write(&mut self, stream: OutputStream, timestamp: &str, chunk: &[u8]) {
+        if self.state != LogState::Whole {
+            return;
+        }
+        let before = self.buffer.len();
+        cri::encode(&mut self.buffer, stream, timestamp, chunk);
+        let size = (self.buffer.len() - before) as u64;
+        if size > self.room || !self.spool.take(&self.folder, size) {
+            self.buffer.truncate(before);
+            self.state = LogState::Limited;
+        } else {
+            self.room -= size;
+        }
+        if self.buffer.len() >= BUFFER_BYTES || self.state == LogState::Limited {
+            self.flush().await;
+        }
+    }
+
+    /// Whether bytes wait to be written.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Hands all bytes to the file.
+    pub async fn flush(&mut self) {
+        if let Err(error) = self.try_flush().await {
+            tracing::error!(folder = %self.folder.display(), %error, "spool: the output cannot be kept");
+            self.state = LogState::Failed;
+        }
+        self.buffer.clear();
+    }
+
+    async fn try_flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() || self.state == LogState::Failed {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                tokio::fs::create_dir_all(&self.folder).await?;
+                let file = OpenOptions::new().create(true).append(true).open(self.folder.join(LOG_FILE)).await?;
+                none.insert(file)
+            }
+        };
+        file.write_all(&self.buffer).await?;
+        file.flush().await
+    }
+
+    /// Ends the log, with everything in the file.
+    pub async fn close(mut self) -> LogState {
+        self.flush().await;
+        self.state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: &str = "2026-01-02T03:04:05.000000006Z";
+
+    fn key(name: &str) -> RequestKey {
+        RequestKey { namespace: "shop".into(), name: name.into(), uid: format!("uid-{name}").into() }
+    }
+
+    fn open(root: &Path, limit: u64, unfinished: &[&str]) -> Spool {
+        let unfinished = unfinished.iter().map(|name| key(name).uid).collect();
+        Spool::open(root, limit, &unfinished, Gauge::default()).expect("a folder")
+    }
+
+    async fn spool(spool: &Spool, name: &str, text: &[u8], second: u64) -> LogState {
+        let mut log = spool.create(&key(name), 1000);
+        log.write(OutputStream::Stdout, TIME, text).await;
+        let state = log.close().await;
+        spool.finish(&key(name), SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second));
+        state
+    }
+
+    #[tokio::test]
+    async fn output_is_kept_in_cri_format() {
+        let root = tempfile::tempdir().expect("a folder");
+        let spooled = open(root.path(), 1000, &[]);
+        assert_eq!(spool(&spooled, "a", b"one\ntwo", 1).await, LogState::Whole);
+        let text = fs::read_to_string(root.path().join("shop_a_uid-a/output.log")).expect("a log");
+        assert_eq!(text, format!("{TIME} stdout F one\n{TIME} stdout P two\n"));
+    }
+
+    #[tokio::test]
+    async fn a_request_cannot_take_more_than_its_limit() {
+        let root = tempfile::tempdir().expect("a folder");
+        let spool = open(root.path(), 1000, &[]);
+        let mut log = spool.create(&key("a"), 60);
+        log.write(OutputStream::Stdout, TIME, b"0123456789\n").await;
+        log.write(OutputStream::Stdout, TIME, b"0123456789\n").await;
+        log.write(OutputStream::Stdout, TIME, b"\n").await;
+        assert_eq!(log.close().await, LogState::Limited);
+        let size = fs::metadata(spool.log_path(&key("a"))).expect("a log").len();
+        assert!(size <= 60, "{size}");
+    }
+
+    #[tokio::test]
+    async fn the_folder_that_finished_first_makes_room() {
+        let root = tempfile::tempdir().expect("a folder");
+        // Room for two records of 40 bytes and a bit.
+        let spooled = open(root.path(), 100, &[]);
+        assert_eq!(spool(&spooled, "second", b"x\n", 2).await, LogState::Whole);
+        assert_eq!(spool(&spooled, "first", b"x\n", 1).await, LogState::Whole);
+        assert_eq!(spool(&spooled, "third", b"x\n", 3).await, LogState::Whole);
+        assert!(!spooled.log_path(&key("first")).exists());
+        assert!(spooled.log_path(&key("second")).exists());
+        assert!(spooled.log_path(&key("third")).exists());
+    }
+
+    #[tokio::test]
+    async fn a_running_request_is_never_removed_to_make_room() {
+        let root = tempfile::tempdir().expect("a folder");
+        let spooled = open(root.path(), 50, &[]);
+        let mut running = spooled.create(&key("running"), 1000);
+        running.write(OutputStream::Stdout, TIME, b"x\n").await;
+        running.flush().await;
+        assert_eq!(spool(&spooled, "late", b"x\n", 1).await, LogState::Limited);
+        assert!(spooled.log_path(&key("running")).exists());
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_the_books_are_the_same() {
+        let root = tempfile::tempdir().expect("a folder");
+        {
+            let spooled = open(root.path(), 1000, &[]);
+            spool(&spooled, "done", b"x\n", 1).await;
+            spool(&spooled, "running", b"x\n", 1).await;
+        }
+        let spooled = open(root.path(), 110, &["running"]);
+        assert_eq!(spool(&spooled, "new", b"xxxxxxxxxxxxxxxxxxxxxxx\n", 3).await, LogState::Whole);
+        assert!(!spooled.log_path(&key("done")).exists());
+        assert!(spooled.log_path(&key("running")).exists());
+    }
+
+    #[test]
+    fn the_longest_name_still_is_a_file_name() {
+        let root = tempfile::tempdir().expect("a folder");
+        let spool = open(root.path(), 1000, &[]);
+        let long = RequestKey { namespace: "n".repeat(63), name: "a".repeat(253), uid: "u".repeat(36).into() };
+        let folder = spool.folder(&long);
+        assert!(folder.file_name().is_some_and(|name| name.len() <= 255));
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line, parsed once into plain structs.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+use execlet::infra::telemetry::LogFormat;
+
+/// kubectl exec as a resource: runs the commands of ExecRequests, at most once each.
+#[derive(Debug, Parser)]
+#[command(name = "execlet", version, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the requests that are bound to this node (one on each node).
+    Agent(AgentArgs),
+    /// Bind requests to nodes (a few in the cluster, one of them leads).
+    Manager(ManagerArgs),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crds,
+    /// Ask a health endpoint over plain HTTP; exit code 0 if it answers 200.
+    Probe(ProbeArgs),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// Where to serve /livez, /readyz and /metrics.
+    #[arg(long, env = "EXECLET_HTTP_ADDR", default_value = "0.0.0.0:9090")]
+    pub http_addr: SocketAddr,
+
+    /// How log lines look.
+    #[arg(long, env = "EXECLET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,execlet=debug.
+    #[arg(long, env = "EXECLET_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AgentArgs {
+    /// Name of the node that this agent serves.
+    #[arg(long, env = "EXECLET_NODE_NAME")]
+    pub node_name: String,
+
+    /// Namespace of the agent's Lease.
+    #[arg(long, env = "EXECLET_NAMESPACE")]
+    pub namespace: String,
+
+    /// The Docker Engine's socket.
+    #[arg(long, env = "EXECLET_ENGINE_SOCKET", default_value = "/run/docker.sock")]
+    pub engine_socket: PathBuf,
+
+    /// Folder of the journal; must outlive the pod.
+    #[arg(long, env = "EXECLET_STATE_DIR", default_value = "/var/lib/execlet")]
+    pub state_dir: PathBuf,
+
+    /// Folder of the commands' output, one folder a request, in CRI log format.
+    #[arg(long, env = "EXECLET_LOG_DIR", default_value = "/var/log/execlet")]
+    pub log_dir: PathBuf,
+
+    /// Most requests to run at a time; further ones wait in turn.
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT", default_value_t = 64, value_parser = at_least_one)]
+    pub max_concurrent: usize,
+
+    /// Most bytes that the output of all requests may take on this node; the oldest finished goes first.
+    #[arg(long, env = "EXECLET_SPOOL_TOTAL_BYTES", default_value_t = 10 << 30)]
+    pub spool_total_bytes: u64,
+
+    /// How long to go on with running commands once told to stop; keep it below the pod's grace period.
+    #[arg(long, env = "EXECLET_DRAIN_TIMEOUT_SECONDS", default_value_t = 105)]
+    pub drain_timeout_seconds: u64,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ManagerArgs {
+    /// Namespace of the Leases of leader and agents.
+    #[arg(long, env = "EXECLET_NAMESPACE")]
+    pub namespace: String,
+
+    /// Name of this replica, unlike every other's; its pod's name.
+    #[arg(long, env = "EXECLET_IDENTITY")]
+    pub identity: String,
+
+    /// How long an agent may not renew its Lease before it is taken for dead. Agents renew every 10 s.
+    #[arg(long, env = "EXECLET_AGENT_TIMEOUT_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(20..))]
+    pub agent_timeout_seconds: u64,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ProbeArgs {
+    /// What to get, for example http://execlet-manager:9090/readyz.
+    #[arg(long)]
+    pub url: String,
+
+    /// How long to go on trying, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub timeout_seconds: u64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("0 would run nothing: give 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn no_place_at_all_is_refused() {
+        assert!(at_least_one("0").is_err());
+        assert_eq!(at_least_one("3"), Ok(3));
+    }
+}

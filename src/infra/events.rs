@@ -1,0 +1,96 @@
+//! Events on a request, for `kubectl describe`.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client, Resource,
+    core::ObjectMeta,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use std::time::Duration;
+
+use crate::{
+    api::{ExecRequest, Phase, Reason},
+    core::ids::RequestKey,
+};
+
+/// Most bytes of a note; the API server takes 1024.
+const NOTE_LIMIT: usize = 1000;
+/// How long one Event may take. It is news, not evidence: it is dropped when it cannot be written.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Writes Events on requests.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// As `controller`, from `instance` (the node's or the pod's name).
+    #[must_use]
+    pub fn new(client: Client, controller: &str, instance: &str) -> Self {
+        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
+    pub async fn publish(&self, request: &RequestKey, action: &str, reason: Reason, note: &str) {
+        let meta = ObjectMeta {
+            name: Some(request.name.clone()),
+            namespace: Some(request.namespace.clone()),
+            uid: Some(request.uid.to_string()),
+            ..ObjectMeta::default()
+        };
+        let reference = ObjectReference {
+            api_version: Some(ExecRequest::api_version(&()).into_owned()),
+            kind: Some(ExecRequest::kind(&()).into_owned()),
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            ..ObjectReference::default()
+        };
+        let event = Event {
+            type_: event_type(reason),
+            reason: reason.as_str().to_owned(),
+            note: Some(cut(note, NOTE_LIMIT).to_owned()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        match tokio::time::timeout(TIMEOUT, self.recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%request, %reason, %error, "an Event could not be written"),
+            Err(_) => tracing::warn!(%request, %reason, "an Event could not be written in time"),
+        }
+    }
+}
+
+fn event_type(reason: Reason) -> EventType {
+    match (reason, reason.final_phase()) {
+        (Reason::Pending | Reason::Bound | Reason::Running, _) | (_, Phase::Succeeded) => EventType::Normal,
+        (_, Phase::Failed | Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running) => EventType::Warning,
+    }
+}
+
+/// The longest beginning of at most `limit` bytes that is whole characters.
+fn cut(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        assert_eq!(cut("aéé", 4), "aé");
+        assert_eq!(cut("short", 1000), "short");
+    }
+
+    #[test]
+    fn only_success_and_progress_are_normal() {
+        assert_eq!(event_type(Reason::Completed), EventType::Normal);
+        assert_eq!(event_type(Reason::Running), EventType::Normal);
+        assert_eq!(event_type(Reason::NonZeroExitCode), EventType::Warning);
+        assert_eq!(event_type(Reason::OutcomeLost), EventType::Warning);
+    }
+}

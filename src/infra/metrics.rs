@@ -1,0 +1,170 @@
+//! What is counted. Labels come from fixed lists, never from names of objects.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{api::Reason, wire::OutputStream};
+
+/// A step of a request's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Manager: from creation to the binding.
+    Bind,
+    /// Agent: container found, exec created, journal written.
+    Prepare,
+    /// Agent: the status write that decides.
+    Commit,
+    /// Agent: until the engine has accepted the start.
+    Start,
+    /// Agent: from the start to the end of the output.
+    Pump,
+    /// Agent: from the end of the output to the outcome.
+    Settle,
+    /// Agent: until the outcome is in the status.
+    Report,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabel {
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    stream: OutputStream,
+}
+
+impl EncodeLabelValue for Step {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Bind => "bind",
+            Self::Prepare => "prepare",
+            Self::Commit => "commit",
+            Self::Start => "start",
+            Self::Pump => "pump",
+            Self::Settle => "settle",
+            Self::Report => "report",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl EncodeLabelValue for OutputStream {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// The metrics of an agent or a manager.
+#[derive(Clone)]
+pub struct Metrics {
+    finished: Family<ReasonLabel, Counter>,
+    steps: Family<StepLabel, Histogram, fn() -> Histogram>,
+    output: Family<StreamLabel, Counter>,
+    /// Execs that run now.
+    pub running: Gauge,
+    /// Requests that wait for a free place on this node.
+    pub waiting: Gauge,
+    /// Bytes that the spool takes on disk.
+    pub spool_bytes: Gauge,
+    /// Whether this manager leads: 1 or 0.
+    pub leader: Gauge,
+    /// Agents whose Lease is fresh.
+    pub agents: Gauge,
+    /// Objects that could not be read.
+    pub unreadable: Counter,
+}
+
+/// From 1 ms, doubling, to about 9 minutes.
+fn step_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 20))
+}
+
+impl Metrics {
+    /// The metrics of an agent, in a registry of their own.
+    #[must_use]
+    pub fn for_agent() -> (Self, Registry) {
+        let (metrics, mut registry) = Self::common();
+        registry.register("execs_running", "Execs that run now", metrics.running.clone());
+        registry.register(
+            "requests_waiting",
+            "Requests that wait for a free place on this node",
+            metrics.waiting.clone(),
+        );
+        registry.register_with_unit("output", "Output received from commands", Unit::Bytes, metrics.output.clone());
+        registry.register_with_unit("spool", "Size of the spool on disk", Unit::Bytes, metrics.spool_bytes.clone());
+        (metrics, registry)
+    }
+
+    /// The metrics of a manager, in a registry of their own.
+    #[must_use]
+    pub fn for_manager() -> (Self, Registry) {
+        let (metrics, mut registry) = Self::common();
+        registry.register("leader", "Whether this manager leads", metrics.leader.clone());
+        registry.register("agents_live", "Agents whose Lease is fresh, as the leader sees it", metrics.agents.clone());
+        (metrics, registry)
+    }
+
+    fn common() -> (Self, Registry) {
+        let metrics = Self {
+            finished: Family::default(),
+            steps: Family::new_with_constructor(step_histogram),
+            output: Family::default(),
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            leader: Gauge::default(),
+            agents: Gauge::default(),
+            unreadable: Counter::default(),
+        };
+        let mut registry = Registry::with_prefix("execlet");
+        registry.register(
+            "requests_finished",
+            "Requests that this process finished, by reason",
+            metrics.finished.clone(),
+        );
+        registry.register_with_unit("step_duration", "How long each step took", Unit::Seconds, metrics.steps.clone());
+        registry.register(
+            "requests_unreadable",
+            "Objects that could not be read as an ExecRequest",
+            metrics.unreadable.clone(),
+        );
+        (metrics, registry)
+    }
+
+    /// A request finished.
+    pub fn finished(&self, reason: Reason) {
+        self.finished.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A step was done.
+    pub fn step(&self, step: Step, took: Duration) {
+        self.steps.get_or_create(&StepLabel { step }).observe(took.as_secs_f64());
+    }
+
+    /// Output was received.
+    pub fn output(&self, stream: OutputStream, bytes: usize) {
+        self.output.get_or_create(&StreamLabel { stream }).inc_by(bytes as u64);
+    }
+}

@@ -1,0 +1,11 @@
+//! The edges that agent and manager share: the API server, the kernel, the
+//! clock, logs, metrics and the HTTP endpoints for them.
+
+pub mod clock;
+pub mod events;
+pub mod health;
+pub mod metrics;
+pub mod process;
+pub mod requests;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,170 @@
+//! Reading requests from the API server, and writing their status.
+
+use std::{future::Future, time::Duration};
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    core::{ApiResource, DynamicObject, ObjectMeta},
+};
+use serde_json::json;
+use thiserror::Error;
+
+use crate::{
+    api::{ExecRequest, ExecRequestStatus},
+    core::ids::RequestKey,
+};
+
+/// How long the API server may take for one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The requests of the cluster.
+#[derive(Clone)]
+pub struct Requests {
+    client: Client,
+}
+
+/// What became of a status write.
+#[derive(Debug)]
+pub enum Written {
+    /// It is in, and this is the object now.
+    Won(Box<ExecRequest>),
+    /// Somebody wrote since the object was read: read again.
+    Lost,
+    /// The object is gone.
+    Gone,
+    /// It will never be taken as it is.
+    Refused(String),
+}
+
+/// The API server did not answer, or not as wanted. Whether a write happened is not known.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// An error of the call.
+    #[error("the API server failed to {call} ExecRequest {request}: {source}")]
+    Call {
+        /// What was asked.
+        call: &'static str,
+        /// Of which request.
+        request: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("the API server did not {call} ExecRequest {request} within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout {
+        /// What was asked.
+        call: &'static str,
+        /// Of which request.
+        request: String,
+    },
+}
+
+impl Requests {
+    /// Through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Reads a request; `None` if it is gone, or if another one has its name.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn get(&self, key: &RequestKey) -> Result<Option<ExecRequest>, ApiError> {
+        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = bounded("get", &key.to_string(), api.get_opt(&key.name)).await?;
+        Ok(found.filter(|request| request.metadata.uid.as_deref() == Some(key.uid.as_str())))
+    }
+
+    /// Writes the status of a request, if nobody has written to it since it was read.
+    ///
+    /// # Errors
+    /// When it is not known whether the write happened.
+    pub async fn write_status(&self, read: &ExecRequest, status: ExecRequestStatus) -> Result<Written, ApiError> {
+        if read.status.as_ref() == Some(&status) {
+            return Ok(Written::Won(Box::new(read.clone())));
+        }
+        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
+        let name = read.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), namespace);
+        let mut next = read.clone();
+        next.status = Some(status);
+        let params = PostParams::default();
+        let written = api.replace_status(name, &params, &next);
+        verdict(bounded("update the status of", &format!("{namespace}/{name}"), written).await)
+    }
+
+    /// Whether an object, readable or not, is bound to a node.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn is_bound(&self, key: &RequestKey) -> Result<bool, ApiError> {
+        let found = bounded("get", &key.to_string(), self.unreadable(&key.namespace).get_opt(&key.name)).await?;
+        Ok(found.is_some_and(|object| object.data.pointer("/status/nodeName").is_some()))
+    }
+
+    /// Objects that need not be readable as requests.
+    fn unreadable(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<ExecRequest>(&()))
+    }
+
+    /// Writes the status of an object that cannot be read, if nobody has written to it since.
+    ///
+    /// # Errors
+    /// When it is not known whether the write happened.
+    pub async fn write_status_of_unreadable(
+        &self,
+        meta: &ObjectMeta,
+        status: &ExecRequestStatus,
+    ) -> Result<(), ApiError> {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let name = meta.name.as_deref().unwrap_or_default();
+        let api = self.unreadable(namespace);
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": meta.resource_version}, "status": status}));
+        let params = PatchParams::default();
+        let written = api.patch_status(name, &params, &patch);
+        match bounded("update the status of", &format!("{namespace}/{name}"), written).await {
+            Ok(_) => Ok(()),
+            Err(ApiError::Call { source, .. }) if matches!(answer(&source), Some(409 | 404)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn bounded<T>(
+    call: &'static str,
+    request: &str,
+    future: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(CALL_TIMEOUT, future).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(ApiError::Call { call, request: request.to_owned(), source: Box::new(source) }),
+        Err(_) => Err(ApiError::Timeout { call, request: request.to_owned() }),
+    }
+}
+
+fn answer(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn verdict(result: Result<ExecRequest, ApiError>) -> Result<Written, ApiError> {
+    let error = match result {
+        Ok(request) => return Ok(Written::Won(Box::new(request))),
+        Err(error) => error,
+    };
+    let ApiError::Call { source, .. } = &error else { return Err(error) };
+    let kube::Error::Api(status) = source.as_ref() else { return Err(error) };
+    match status.code {
+        404 => Ok(Written::Gone),
+        409 => Ok(Written::Lost),
+        413 | 422 => Ok(Written::Refused(status.message.clone())),
+        // etcd's own limit comes back as an internal error with these words.
+        500 if status.message.contains("too large") => Ok(Written::Refused(status.message.clone())),
+        _ => Err(error),
+    }
+}

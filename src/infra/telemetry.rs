@@ -1,0 +1,45 @@
+//! Logs, as JSON lines for machines or as text for people.
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text, in colour on a terminal.
+    Text,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error(
+        "log level {0:?} is not understood: use error, warn, info, debug or trace, or a filter such as info,execlet=debug"
+    )]
+    Level(String),
+    /// Logging was set up before.
+    #[error("logging was set up twice: {0}")]
+    Twice(String),
+}
+
+/// Sends all logs to standard error.
+///
+/// # Errors
+/// When `level` is not a filter.
+pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::builder().parse(level).map_err(|_| TelemetryError::Level(level.to_owned()))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let result = match format {
+        LogFormat::Json => {
+            let layer = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+            registry.with(layer.with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Text => {
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(fmt::layer().with_ansi(colour).with_writer(std::io::stderr)).try_init()
+        }
+    };
+    result.map_err(|error| TelemetryError::Twice(error.to_string()))
+}

@@ -1,0 +1,171 @@
+//! Which agents live, by their Leases.
+//!
+//! Judged by this process's own clock: an agent lives while its Lease is seen
+//! to change. What the clocks of the nodes say does not matter, but for the
+//! first look, when nothing has been seen to change yet.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, watcher},
+};
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::{api::names, core::bind::Agents};
+
+/// What was seen of one agent.
+#[derive(Clone, Debug)]
+struct Seen {
+    renewed: Option<Timestamp>,
+    fresh_since: Option<Instant>,
+}
+
+/// The agents whose Lease is fresh.
+#[derive(Clone)]
+pub(super) struct LiveAgents {
+    seen: Arc<Mutex<HashMap<String, Seen>>>,
+    timeout: Duration,
+    gauge: Gauge,
+}
+
+impl LiveAgents {
+    pub(super) fn new(timeout: Duration, gauge: Gauge) -> Self {
+        Self { seen: Arc::default(), timeout, gauge }
+    }
+
+    /// Watches the Leases for as long as it is polled. Calls `synced` when all are known.
+    pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
+        let leases: Api<Lease> = Api::namespaced(client, namespace);
+        let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
+        let mut news = watcher(leases, watcher::Config::default().labels(&selector)).default_backoff().boxed();
+        while let Some(event) = news.next().await {
+            match event {
+                Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+                    self.note(&lease, Instant::now(), Timestamp::now());
+                }
+                Ok(watcher::Event::Delete(lease)) => self.forget(&lease),
+                Ok(watcher::Event::InitDone) => synced(),
+                Ok(watcher::Event::Init) => {}
+                Err(error) => tracing::warn!(%error, "the watch of the agents' Leases broke off, it is opened again"),
+            }
+            self.count();
+        }
+    }
+
+    fn note(&self, lease: &Lease, now: Instant, wall: Timestamp) {
+        let Some(node) = node_of(lease) else { return };
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+        let mut all = self.lock();
+        match all.get_mut(node) {
+            Some(seen) if seen.renewed == renewed => {}
+            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now) },
+            None => {
+                // Nothing is known of this clock and that of the node, but that they hardly
+                // differ by more than a renewal; if they do, the next renewal mends it.
+                let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
+                let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
+                all.insert(node.to_owned(), Seen { renewed, fresh_since });
+            }
+        }
+    }
+
+    fn forget(&self, lease: &Lease) {
+        if let Some(node) = node_of(lease) {
+            self.lock().remove(node);
+        }
+    }
+
+    fn count(&self) {
+        let live = self.lock().values().filter(|seen| self.fresh(seen)).count();
+        self.gauge.set(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+
+    fn fresh(&self, seen: &Seen) -> bool {
+        seen.fresh_since.is_some_and(|since| since.elapsed() < self.timeout)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn node_of(lease: &Lease) -> Option<&str> {
+    lease.metadata.name.as_deref()?.strip_prefix(names::AGENT_LEASE_PREFIX)
+}
+
+impl Agents for LiveAgents {
+    fn alive(&self, node: &str) -> Result<(), String> {
+        match self.lock().get(node) {
+            Some(seen) if self.fresh(seen) => Ok(()),
+            Some(_) => Err(format!(
+                "the execlet agent on node {node} has not renewed its Lease {} for {} s: look at its pod and at the node",
+                names::agent_lease(node),
+                self.timeout.as_secs()
+            )),
+            None => Err(format!(
+                "no execlet agent runs on node {node}: the DaemonSet must reach every node that runs Docker Engine"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(second: i64) -> Lease {
+        let renewed = Timestamp::from_second(second).expect("a small number");
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "execlet-agent.n1"},
+            "spec": {"renewTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(renewed)},
+        }))
+        .expect("a lease")
+    }
+
+    fn agents(timeout: Duration) -> LiveAgents {
+        LiveAgents::new(timeout, Gauge::default())
+    }
+
+    fn wall(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a small number")
+    }
+
+    #[test]
+    fn an_agent_lives_while_its_lease_changes_whatever_its_clock_says() {
+        let agents = agents(Duration::from_secs(40));
+        agents.note(&lease(0), Instant::now(), wall(1_000_000));
+        assert!(agents.alive("n1").is_err(), "an old Lease, never seen to change");
+        agents.note(&lease(0), Instant::now(), wall(1_000_000));
+        assert!(agents.alive("n1").is_err(), "seen again, unchanged");
+        agents.note(&lease(10), Instant::now(), wall(1_000_010));
+        assert_eq!(agents.alive("n1"), Ok(()));
+    }
+
+    #[test]
+    fn an_agent_that_renewed_just_now_lives_at_first_sight() {
+        let agents = agents(Duration::from_secs(40));
+        agents.note(&lease(100), Instant::now(), wall(105));
+        assert_eq!(agents.alive("n1"), Ok(()));
+    }
+
+    #[test]
+    fn a_silent_agent_is_taken_for_dead() {
+        let agents = agents(Duration::ZERO);
+        agents.note(&lease(0), Instant::now(), wall(0));
+        agents.note(&lease(10), Instant::now(), wall(10));
+        assert!(agents.alive("n1").is_err());
+    }
+
+    #[test]
+    fn a_node_without_an_agent_is_told_from_one_with_a_silent_one() {
+        let agents = agents(Duration::from_secs(40));
+        assert!(agents.alive("n2").is_err_and(|why| why.contains("no execlet agent runs on node n2")));
+    }
+}

@@ -1,0 +1,261 @@
+//! Bind: give each request a node, a pod and a container, or say why not.
+//!
+//! 1. dereference: the pod, and which agents live;
+//! 2. decide: `core::bind`;
+//! 3. apply: one compare-and-swap of the status.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{
+        Controller,
+        controller::{self, Action},
+        watcher,
+    },
+};
+use thiserror::Error;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::agents::LiveAgents;
+use crate::{
+    api::{ExecRequest, ExecRequestStatus, Reason},
+    core::{
+        bind::{self, BindDecision},
+        ids::RequestKey,
+        outcome::Outcome,
+        request::{NotBound, key_of, starting_deadline},
+        transition::Write,
+    },
+    infra::{
+        clock::Clock,
+        events::Events,
+        metrics::{Metrics, Step},
+        requests::{ApiError, Requests, Written},
+    },
+};
+
+/// What is neither running nor finished: unbound, or bound and not yet committed.
+const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
+/// Requests in hand at a time.
+const CONCURRENCY: u16 = 16;
+/// How soon a request that waits is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How soon a failed look is repeated.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long reading a pod may take.
+const POD_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Guarded = DeserializeGuard<ExecRequest>;
+
+/// Everything that binding needs.
+#[derive(Clone)]
+pub(super) struct Binder {
+    pub(super) client: Client,
+    pub(super) requests: Requests,
+    pub(super) events: Events,
+    pub(super) agents: LiveAgents,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// A request could not be dealt with now.
+#[derive(Debug, Error)]
+pub(super) enum BindError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("the API server failed to get pod {pod}: {source}")]
+    Pod {
+        pod: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("the API server did not get pod {0} in time")]
+    PodTimeout(String),
+    #[error(transparent)]
+    NoKey(#[from] NotBound),
+}
+
+impl Binder {
+    /// Binds for as long as it is polled and `term` lasts.
+    pub(super) async fn lead(self, namespace: &str, term: CancellationToken) {
+        let (told, mut synced) = watch::channel(false);
+        let watching = self.agents.watch(self.client.clone(), namespace, || {
+            told.send_replace(true);
+        });
+        let api: Api<Guarded> = Api::all(self.client.clone());
+        let binding = async {
+            // Without the Leases every node would look dead.
+            if synced.wait_for(|known| *known).await.is_err() {
+                return;
+            }
+            Controller::new(api, watcher::Config::default().fields(SELECTOR))
+                .with_config(controller::Config::default().concurrency(CONCURRENCY))
+                .graceful_shutdown_on(term.cancelled_owned())
+                .run(reconcile, on_error, Arc::new(self.clone()))
+                .for_each(|result| async {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "reconcile");
+                    }
+                })
+                .await;
+        };
+        tokio::select! {
+            () = watching => {}
+            () = binding => {}
+        }
+    }
+
+    async fn pod(&self, request: &ExecRequest, key: &RequestKey) -> Result<Option<Pod>, BindError> {
+        let name = &request.spec.target.pod_name;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let pod = || format!("{}/{name}", key.namespace);
+        match timeout(POD_TIMEOUT, api.get_opt(name)).await {
+            Ok(found) => found.map_err(|source| BindError::Pod { pod: pod(), source: Box::new(source) }),
+            Err(_) => Err(BindError::PodTimeout(pod())),
+        }
+    }
+
+    /// Writes a status, and says what happened if the write won.
+    async fn apply(
+        &self,
+        read: &ExecRequest,
+        key: &RequestKey,
+        next: ExecRequestStatus,
+        news: News,
+    ) -> Result<Action, BindError> {
+        let changed = read.status.as_ref() != Some(&next);
+        match self.requests.write_status(read, next).await? {
+            Written::Won(_) => {
+                if changed {
+                    self.say(read, key, &news).await;
+                }
+                Ok(news.then(read, self.clock.now()))
+            }
+            // The watch brings the newer object.
+            Written::Lost | Written::Gone => Ok(Action::await_change()),
+            Written::Refused(message) => {
+                tracing::error!(request = %key, uid = %key.uid, message, "the API server refuses the status");
+                Ok(Action::requeue(RETRY))
+            }
+        }
+    }
+
+    async fn say(&self, read: &ExecRequest, key: &RequestKey, news: &News) {
+        match news {
+            News::Bound(node) => {
+                if let Some(created) = &read.metadata.creation_timestamp {
+                    let took = self.clock.now().duration_since(created.0);
+                    self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
+                }
+                tracing::info!(request = %key, uid = %key.uid, node, "bound");
+                self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
+            }
+            News::Waits(reason, message) => {
+                tracing::info!(request = %key, uid = %key.uid, %reason, message, "waits");
+                self.events.publish(key, "Bind", *reason, message).await;
+            }
+            News::Finished(reason, message) => {
+                tracing::info!(request = %key, uid = %key.uid, %reason, message, "finished");
+                self.metrics.finished(*reason);
+                self.events.publish(key, "Bind", *reason, message).await;
+            }
+        }
+    }
+
+    async fn refuse_unreadable(&self, invalid: &InvalidObject) -> Result<Action, BindError> {
+        let key = key_of(&invalid.metadata)?;
+        let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
+        tracing::error!(request = %key, uid = %key.uid, message, "refused");
+        self.metrics.unreadable.inc();
+        let now = self.clock.now();
+        let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+        let from = ExecRequestStatus::default();
+        let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
+        self.requests.write_status_of_unreadable(&invalid.metadata, &status).await?;
+        self.metrics.finished(outcome.reason);
+        self.events.publish(&key, "Bind", outcome.reason, &outcome.message).await;
+        Ok(Action::await_change())
+    }
+}
+
+/// What a status write tells.
+enum News {
+    Bound(String),
+    Waits(Reason, String),
+    Finished(Reason, String),
+}
+
+impl News {
+    fn then(&self, read: &ExecRequest, now: Timestamp) -> Action {
+        match self {
+            Self::Bound(_) => at_deadline(read, now),
+            Self::Waits(..) => Action::requeue(LOOK_AGAIN),
+            Self::Finished(..) => Action::await_change(),
+        }
+    }
+}
+
+/// Looks again when the starting deadline has passed.
+fn at_deadline(request: &ExecRequest, now: Timestamp) -> Action {
+    let left = starting_deadline(request).map(|deadline| deadline.duration_since(now));
+    let left: Duration = left.and_then(|left| left.try_into().ok()).unwrap_or_default();
+    Action::requeue(left.max(LOOK_AGAIN))
+}
+
+async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, BindError> {
+    let request = match &object.0 {
+        Ok(request) => request,
+        Err(invalid) => return refuse_if_unbound(&binder, invalid).await,
+    };
+    let empty = ExecRequestStatus::default();
+    let from = request.status.as_ref().unwrap_or(&empty);
+    if from.completion_time.is_some() || from.exec_id.is_some() {
+        return Ok(Action::await_change());
+    }
+    let key = key_of(&request.metadata)?;
+    let now = binder.clock.now();
+    let write = Write { from, generation: request.metadata.generation, at: now };
+    let refuse = |reason, message: String| {
+        let outcome = Outcome::refused(reason, message.clone(), now);
+        (write.finished(&outcome), News::Finished(reason, message))
+    };
+    if from.node_name.is_some() {
+        return match bind::bound_too_long(request, &binder.agents, now) {
+            Some((reason, message)) => {
+                let (next, news) = refuse(reason, message);
+                binder.apply(request, &key, next, news).await
+            }
+            None => Ok(at_deadline(request, now)),
+        };
+    }
+    let pod = binder.pod(request, &key).await?;
+    let (next, news) = match bind::bind(request, pod.as_ref(), &binder.agents, now) {
+        BindDecision::Bind(binding) => (write.bound(&binding), News::Bound(binding.node)),
+        BindDecision::Wait(reason, message) => (write.pending(reason, &message), News::Waits(reason, message)),
+        BindDecision::Refuse(reason, message) => refuse(reason, message),
+    };
+    binder.apply(request, &key, next, news).await
+}
+
+/// An unreadable object that may be bound is its agent's to refuse: something of it may run.
+async fn refuse_if_unbound(binder: &Binder, invalid: &InvalidObject) -> Result<Action, BindError> {
+    let key = key_of(&invalid.metadata)?;
+    if binder.requests.is_bound(&key).await? {
+        return Ok(Action::await_change());
+    }
+    binder.refuse_unreadable(invalid).await
+}
+
+fn on_error(object: Arc<Guarded>, error: &BindError, _: Arc<Binder>) -> Action {
+    let meta = match &object.0 {
+        Ok(request) => &request.metadata,
+        Err(invalid) => &invalid.metadata,
+    };
+    tracing::warn!(namespace = ?meta.namespace, name = ?meta.name, %error, "a request could not be dealt with, it will be tried again");
+    Action::requeue(RETRY)
+}

@@ -1,0 +1,133 @@
+//! The manager: binds requests to nodes. Every replica is ready; the leader acts.
+//!
+//! It never speaks to an engine and knows nothing of the agent's insides; the
+//! two share the API and the cluster's names only.
+
+mod agents;
+mod bind;
+
+use std::{io, sync::Arc, time::Duration};
+
+use kube::Client;
+use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
+use thiserror::Error;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use self::agents::LiveAgents;
+use crate::{
+    api::names,
+    infra::{
+        clock::Clock,
+        events::Events,
+        health::{self, Readiness},
+        metrics::Metrics,
+        requests::Requests,
+    },
+};
+
+/// How long leadership lasts without a renewal, in seconds.
+const LEADER_SECONDS: u64 = 15;
+/// How long before its end it is renewed, in seconds.
+const LEADER_GRACE_SECONDS: u64 = 5;
+/// Name in `/readyz`.
+const LEASE_CHECK: &str = "leader-lease";
+
+/// What the manager is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Namespace of the Leases.
+    pub namespace: String,
+    /// Name of this replica, unlike every other's.
+    pub identity: String,
+    /// How long an agent may be silent before it is taken for dead.
+    pub agent_timeout: Duration,
+}
+
+/// The edges of the manager.
+pub struct Edges {
+    /// The API server.
+    pub client: Client,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Where health and metrics are served.
+    pub listener: TcpListener,
+    /// When to stop.
+    pub shutdown: CancellationToken,
+}
+
+/// Why the manager cannot go on.
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    /// The leader's Lease cannot be used.
+    #[error("the leader's Lease: {0}")]
+    Lease(#[from] LeaseManagerError),
+    /// The endpoints failed.
+    #[error("health endpoints: {0}")]
+    Io(#[from] io::Error),
+    /// A task that must run for ever has ended.
+    #[error("a part of the manager ended: {0}")]
+    Task(String),
+}
+
+/// Runs the manager until it is told to stop.
+///
+/// # Errors
+/// When it cannot begin, or a part of it fails for good.
+pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
+    let Edges { client, clock, listener, shutdown } = edges;
+    let (metrics, registry) = Metrics::for_manager();
+    let readiness = Readiness::default();
+    readiness.expect(LEASE_CHECK);
+    let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    let serving = health::serve(listener, readiness.clone(), Arc::new(registry), shutdown.clone());
+    parts.spawn(async { Ok(serving.await?) });
+
+    let lease = LeaseManagerBuilder::new(client.clone(), names::LEADER_LEASE)
+        .with_namespace(&config.namespace)
+        .with_identity(&config.identity)
+        .with_duration(LEADER_SECONDS)
+        .with_grace(LEADER_GRACE_SECONDS)
+        .build()
+        .await?;
+    let (mut leading, election) = lease.watch().await;
+    parts.spawn(async {
+        election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
+    });
+    readiness.ready(LEASE_CHECK);
+
+    let binder = bind::Binder {
+        requests: Requests::new(client.clone()),
+        events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
+        agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone()),
+        metrics: metrics.clone(),
+        clock,
+        client,
+    };
+    loop {
+        let leads = *leading.borrow_and_update();
+        metrics.leader.set(i64::from(leads));
+        tracing::info!(leads, identity = config.identity, "leadership");
+        let term = CancellationToken::new();
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            changed = leading.changed() => if changed.is_err() {
+                return Err(ManagerError::Task("the election ended".to_owned()));
+            },
+            part = parts.join_next() => if let Some(error) = failure(part) {
+                return Err(error);
+            },
+            () = binder.clone().lead(&config.namespace, term.clone()), if leads => {}
+        }
+        term.cancel();
+    }
+    Ok(())
+}
+
+fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> Option<ManagerError> {
+    match part {
+        Some(Ok(Err(error))) => Some(error),
+        Some(Err(error)) => Some(ManagerError::Task(error.to_string())),
+        Some(Ok(Ok(()))) | None => Some(ManagerError::Task("it ended early".to_owned())),
+    }
+}
