@@ -46,31 +46,41 @@ engine_config() {
   "userland-proxy": false,
   "oom-score-adjust": 0,
   "runtimes": {"clamp": {"path": "/var/lib/execlet-clamp"}},
-  "default-runtime": "clamp",
+  "default-runtime": "$(may_lower_oom_score && echo runc || echo clamp)",
   "log-driver": "json-file",
   "live-restore": false
 }
 JSON
 }
 
+# Whether we have CAP_SYS_RESOURCE, number 24.
+may_lower_oom_score() {
+	local capabilities
+	capabilities=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+	(((0x$capabilities >> 24) & 1))
+}
+
 # cri-dockerd asks for oomScoreAdj -998 for every sandbox. To go below zero takes
 # CAP_SYS_RESOURCE, which a container or a locked-down machine does not have, and
 # then runc dies without a usable message ("can't get final child's PID from
-# pipe"). This runtime is runc with the negative values raised to 0.
+# pipe"). The engine also hands every capability to a privileged container, and runc
+# refuses one that it has not. This runtime is runc, asked for neither.
 engine_runtime() {
 	cat <<SH
 #!/bin/sh
-bundle=
-want=
-for arg in "\$@"; do
-	case \$want\$arg in
-	1*) bundle=\$arg; want= ;;
-	--bundle=*) bundle=\${arg#--bundle=} ;;
-	--bundle | -b) want=1 ;;
+# Of \`create --bundle FOLDER\` and \`exec --process FILE\`: the file that says what to run.
+spec=
+option=
+for word in "\$@"; do
+	case \$option in
+	--bundle) spec=\$word/config.json ;;
+	--process) spec=\$word ;;
 	esac
+	option=\$word
 done
-if [ -n "\$bundle" ] && [ -f "\$bundle/config.json" ]; then
-	sed -i 's/"oomScoreAdj":[ ]*-[0-9]*/"oomScoreAdj":0/g' "\$bundle/config.json"
+if [ -f "\$spec" ]; then
+	sed -i -e 's/"oomScoreAdj":-[0-9]*/"oomScoreAdj":0/' \\
+		-e 's/"CAP_SYS_RESOURCE",//g; s/,\{0,1\}"CAP_SYS_RESOURCE"//g' "\$spec"
 fi
 exec $RUNC "\$@"
 SH
