@@ -4,6 +4,17 @@
 //! and manager, those use engine and infra, everything may use wire, core and
 //! api, and core and api are pure. `tests/layering.rs` holds that.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::too_many_lines,
+        clippy::needless_pass_by_value,
+        clippy::unnecessary_wraps,
+        clippy::large_stack_arrays,
+        reason = "tables and helpers of tests read better so"
+    )
+)]
+
 pub mod agent;
 pub mod api;
 pub mod core;

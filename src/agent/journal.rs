@@ -5,8 +5,9 @@
 //! digest at its end tells a damaged file, which is put aside and never used.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,6 +24,8 @@ use crate::core::{
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
+/// An outcome holds the end of the output: it is for root alone.
+const FILE_MODE: u32 = 0o600;
 const SUFFIX: &str = "json";
 const DAMAGED: &str = "damaged";
 
@@ -169,7 +172,7 @@ fn replace(folder: &Path, name: &str, text: &[u8]) -> Result<(), JournalError> {
     let path = folder.join(name);
     let next = folder.join(format!("{name}.next"));
     let write = || -> io::Result<()> {
-        let mut file = File::create(&next)?;
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&next)?;
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&next, &path)?;

@@ -75,7 +75,7 @@ async fn verdict<E: Engine>(node: &Node<E>, exec: &ExecId, death: &Death, end: S
         match state {
             // The clock runs only once there is nothing left to wait for.
             Ok(ExecState { pid: Some(pid), code: None, .. }) if process::find(pid).is_some() => {
-                until = Instant::now() + PATIENCE
+                until = Instant::now() + PATIENCE;
             }
             Err(EngineError::Unreachable { .. }) => {
                 tracing::warn!(%exec, "waiting for the engine to tell the exit code");

@@ -14,7 +14,7 @@ use std::{
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::AsyncWriteExt,
 };
 
@@ -27,6 +27,9 @@ use crate::{
 pub const LOG_FILE: &str = "output.log";
 /// Most characters of a request's name in its folder's name: a file name has at most 255 bytes.
 const NAME_LIMIT: usize = 128;
+/// Output is for root and its group, as the logs of containers are.
+const FOLDER_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
 /// Bytes gathered before they go to the disk.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -83,6 +86,7 @@ impl Spool {
     }
 
     /// A log of at most `limit` bytes for a request that starts now.
+    #[must_use]
     pub fn create(&self, request: &RequestKey, limit: u64) -> Log {
         let folder = self.folder(request);
         self.books().open.entry(folder.clone()).or_insert(0);
@@ -201,8 +205,9 @@ impl Log {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                tokio::fs::create_dir_all(&self.folder).await?;
-                let file = OpenOptions::new().create(true).append(true).open(self.folder.join(LOG_FILE)).await?;
+                DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.folder).await?;
+                let path = self.folder.join(LOG_FILE);
+                let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path).await?;
                 none.insert(file)
             }
         };

@@ -110,7 +110,7 @@ impl<E: Engine> Work<E> {
             // What has ended does not depend on the engine, and must not wait for it.
             (ContainerView::Unfit(Reason::ContainerNotRunning, "not asked".to_owned()), ExecView::None)
         } else {
-            (prepare::look(&self.node, request).await?, self.look(&self.exec(seen, request)).await?)
+            (prepare::look(&self.node, request).await?, self.look(self.exec(seen, request).as_ref()).await?)
         };
         Ok(decide(&Situation {
             wanted: Wanted::Request(request),
@@ -168,7 +168,7 @@ impl<E: Engine> Work<E> {
     }
 
     /// What engine and kernel say of an exec.
-    async fn look(&self, exec: &Option<ExecRef>) -> Result<ExecView, EngineError> {
+    async fn look(&self, exec: Option<&ExecRef>) -> Result<ExecView, EngineError> {
         let Some(exec) = exec else { return Ok(ExecView::None) };
         if self.noted_process(exec).is_some_and(process::alive) {
             return Ok(ExecView::Alive);
@@ -214,13 +214,11 @@ impl<E: Engine> Work<E> {
 
     /// The process of an exec, from the journal, else from the engine.
     async fn process(&self, exec: &ExecRef) -> Option<ProcessRef> {
-        match self.noted_process(exec) {
-            Some(process) => Some(process),
-            None => {
-                let pid = self.node.engine.inspect_exec(&exec.id).await.ok()?.pid?;
-                process::find(pid).filter(|_| process::is_in(pid, &exec.container.id))
-            }
+        if let Some(process) = self.noted_process(exec) {
+            return Some(process);
         }
+        let pid = self.node.engine.inspect_exec(&exec.id).await.ok()?.pid?;
+        process::find(pid).filter(|_| process::is_in(pid, &exec.container.id))
     }
 
     async fn remember(&mut self, exec: ExecRef, stage: Stage) -> Result<(), StepError> {
@@ -251,7 +249,7 @@ impl<E: Engine> Work<E> {
 
     /// The request was deleted. What never started never will; what runs is watched to its end.
     async fn gone(&mut self) -> Result<Next, StepError> {
-        let exec = self.look(&self.entry.as_ref().map(|entry| entry.exec.clone())).await?;
+        let exec = self.look(self.entry.as_ref().map(|entry| &entry.exec)).await?;
         let action = decide(&Situation {
             wanted: Wanted::Gone,
             entry: self.entry.as_ref(),

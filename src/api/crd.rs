@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{ExecRequest, names::GROUP};
 
@@ -29,7 +29,10 @@ pub fn exec_request() -> Result<CustomResourceDefinition, serde_json::Error> {
         condition["status"]["enum"] = json!(["True", "False", "Unknown"]);
     }
     for version in array(&mut crd["spec"]["versions"]) {
-        not_nullable(&mut version["schema"]);
+        each_object(&mut version["schema"], &mut |schema| {
+            not_nullable(schema);
+            unwrap_description(schema);
+        });
     }
     crd["metadata"]["labels"] = json!({"app.kubernetes.io/name": "execlet", "app.kubernetes.io/part-of": GROUP});
     serde_json::from_value(crd)
@@ -53,13 +56,24 @@ fn default_status() -> Value {
 
 /// An optional field is left out, not null: that is the convention, and with it the API
 /// server takes a null that a template left behind for a field that is not set.
-fn not_nullable(schema: &mut Value) {
-    match schema {
+fn not_nullable(schema: &mut Map<String, Value>) {
+    schema.remove("nullable");
+}
+
+/// `kubectl explain` wraps lines itself: the breaks of the source code would only make them ragged.
+fn unwrap_description(schema: &mut Map<String, Value>) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.replace('\n', " ");
+    }
+}
+
+fn each_object(value: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
+    match value {
         Value::Object(fields) => {
-            fields.remove("nullable");
-            fields.values_mut().for_each(not_nullable);
+            change(fields);
+            fields.values_mut().for_each(|field| each_object(field, change));
         }
-        Value::Array(items) => items.iter_mut().for_each(not_nullable),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_object(item, change)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -3,6 +3,12 @@
 //! The Rust types are the source; `crds/` is generated from them. This module
 //! is pure: it knows no client, no clock and no engine.
 
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    reason = "the comments on the types are the manual that `kubectl explain` prints, which knows no Markdown"
+)]
+
 pub mod conditions;
 pub mod crd;
 pub mod names;

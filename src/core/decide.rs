@@ -17,6 +17,7 @@ use crate::api::Reason;
 /// How far the agent has come with an exec. Written to disk *before* the act it speaks of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "stage")]
+#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub enum Stage {
     /// The exec was created; nothing has run.
     Prepared,
@@ -98,6 +99,7 @@ pub struct Situation<'a> {
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
 pub enum Action {
     /// Create an exec in this container and journal it.
     Prepare(ContainerRef),

@@ -251,6 +251,7 @@ async fn refuse_if_unbound(binder: &Binder, invalid: &InvalidObject) -> Result<A
     binder.refuse_unreadable(invalid).await
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 fn on_error(object: Arc<Guarded>, error: &BindError, _: Arc<Binder>) -> Action {
     let meta = match &object.0 {
         Ok(request) => &request.metadata,

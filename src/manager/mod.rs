@@ -11,7 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 use kube::Client;
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agents::LiveAgents;
@@ -30,6 +30,8 @@ use crate::{
 const LEADER_SECONDS: u64 = 15;
 /// How long before its end it is renewed, in seconds.
 const LEADER_GRACE_SECONDS: u64 = 5;
+/// How long giving the Lease back may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Name in `/readyz`.
 const LEASE_CHECK: &str = "leader-lease";
 
@@ -110,24 +112,30 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         tracing::info!(leads, identity = config.identity, "leadership");
         let term = CancellationToken::new();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             changed = leading.changed() => if changed.is_err() {
                 return Err(ManagerError::Task("the election ended".to_owned()));
             },
-            part = parts.join_next() => if let Some(error) = failure(part) {
-                return Err(error);
-            },
+            part = parts.join_next() => return Err(failure(part)),
             () = binder.clone().lead(&config.namespace, term.clone()), if leads => {}
         }
         term.cancel();
     }
+    // The election sees that nobody listens any more and gives the Lease back, so that another
+    // replica leads at once.
+    drop(leading);
+    let release = async { while parts.join_next().await.is_some() {} };
+    if timeout(RELEASE_TIMEOUT, release).await.is_err() {
+        tracing::warn!("the leader's Lease could not be given back in time; it runs out by itself");
+    }
     Ok(())
 }
 
-fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> Option<ManagerError> {
+fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> ManagerError {
     match part {
-        Some(Ok(Err(error))) => Some(error),
-        Some(Err(error)) => Some(ManagerError::Task(error.to_string())),
-        Some(Ok(Ok(()))) | None => Some(ManagerError::Task("it ended early".to_owned())),
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => ManagerError::Task(error.to_string()),
+        Some(Ok(Ok(()))) | None => ManagerError::Task("it ended early".to_owned()),
     }
 }

@@ -1,5 +1,7 @@
 //! The command line, parsed once into plain structs.
 
+#![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
