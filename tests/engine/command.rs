@@ -1,0 +1,54 @@
+//! What of the spec reaches the command.
+
+use execlet::engine::ExecSpec;
+
+use crate::lab::{Lab, command, shell};
+
+#[tokio::test]
+async fn arguments_reach_the_command_as_they_are() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let run = lab.run(&container, &command(["printf", "[%s]", "a b", "", "$HOME", "'\"\\", "ü\n"])).await;
+    assert_eq!(String::from_utf8(run.output.stdout).unwrap(), "[a b][][$HOME]['\"\\][ü\n]");
+}
+
+#[tokio::test]
+async fn environment_folder_and_user_reach_the_command() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = r#"echo "$GREETING"; echo "$EMPTY."; echo "${PATH:+inherited}"; pwd; id -un; id -u"#;
+    let spec = ExecSpec {
+        env: vec!["GREETING=a=b c\n$d".into(), "EMPTY=".into()],
+        working_dir: Some("/tmp/../etc".into()),
+        user: Some("app".into()),
+        ..shell(script)
+    };
+    lab.sh(&container, "mkdir -p /tmp").await;
+    let run = lab.run(&container, &spec).await;
+    let stdout = String::from_utf8(run.output.stdout).unwrap();
+    assert_eq!(stdout, "a=b c\n$d\n.\ninherited\n/etc\napp\n1000\n");
+
+    let spec = ExecSpec { user: Some("1234:5678".into()), ..shell("id -u; id -g") };
+    assert_eq!(lab.run(&container, &spec).await.output.stdout, b"1234\n5678\n");
+    assert_eq!(lab.sh(&container, "pwd; id -un").await, "/\nroot\n");
+}
+
+#[tokio::test]
+async fn a_command_without_stdin_reads_its_end_at_once() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    assert_eq!(lab.sh(&container, "cat; echo ended").await, "ended\n");
+}
+
+#[tokio::test]
+async fn the_process_leads_a_session_and_a_group_of_its_own() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    for tty in [false, true] {
+        let script = "read -r pid name state parent group session rest < /proc/self/stat; echo $pid $group $session";
+        let run = lab.run(&container, &ExecSpec { tty, ..shell(script) }).await;
+        let stdout = String::from_utf8(run.output.stdout).unwrap();
+        let ids: Vec<&str> = stdout.split_whitespace().collect();
+        assert_eq!(ids, [ids[0]; 3], "tty: {tty}");
+    }
+}

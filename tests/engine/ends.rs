@@ -1,0 +1,99 @@
+//! How streams and execs end when something else than the command decides it.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder};
+use execlet::{
+    core::ids::ExecId,
+    engine::{Engine, EngineError, ExecSpec, ExecStream},
+    infra::process,
+};
+use tokio::{task::JoinHandle, time::Instant};
+
+use crate::lab::{Lab, TestContainer, read, shell};
+
+/// The engine forces the end of a stream that a child holds open so long after the exit; the code relies on it.
+const LEAST_DELAY: Duration = Duration::from_millis(1500);
+
+impl Lab {
+    /// Runs a script until inspect has its code. Its stream may go on.
+    async fn run_until_exit(&self, container: &TestContainer, script: &str) -> (ExecId, ExecStream) {
+        let exec = self.create(container, &shell(script)).await;
+        let stream = self.start(&exec).await;
+        self.code(&exec).await;
+        (exec, stream)
+    }
+}
+
+/// The moment at which a process ends.
+fn exit_of(pid: u32) -> JoinHandle<Instant> {
+    let process = process::find(pid).expect("a process of this machine");
+    tokio::spawn(async move {
+        process::ended(process).await.unwrap();
+        Instant::now()
+    })
+}
+
+#[tokio::test]
+async fn a_child_that_holds_the_output_delays_the_end_of_the_stream_but_not_the_code() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "sleep 60 & echo begun; read _ < /gate; exit 7";
+    let exec = lab.create(&container, &shell(script)).await;
+    let reading = tokio::spawn(read(lab.start(&exec).await));
+    let exit = exit_of(lab.pid(&exec).await);
+    container.open_gate();
+    assert_eq!(lab.code(&exec).await, 7);
+    assert!(!reading.is_finished(), "the code is there before the end of the stream");
+    let output = reading.await.unwrap().expect("a clean end, which shows nothing of what was cut off");
+    let delay = exit.await.unwrap().elapsed();
+    assert_eq!(output.stdout, b"begun\n");
+    assert!(delay > LEAST_DELAY, "{delay:?}");
+    assert_eq!(lab.sh(&container, "pidof sleep | wc -w").await, "2\n", "the child lives on");
+}
+
+#[tokio::test]
+async fn an_exec_whose_container_is_killed_ends_with_137() {
+    let lab = Lab::open().await;
+    for tty in [false, true] {
+        let container = lab.container().await;
+        let spec = ExecSpec { tty, ..shell("echo begun; sleep 60") };
+        let (exec, stream) = lab.begin(&container, &spec).await;
+        lab.docker.kill_container(container.id(), None::<KillContainerOptions>).await.unwrap();
+        read(stream).await.expect("a clean end");
+        assert_eq!((lab.code(&exec).await, lab.death(&exec).await.code), (137, 137), "tty: {tty}");
+    }
+}
+
+#[tokio::test]
+async fn an_exec_whose_container_is_removed_is_forgotten_but_the_event_tells_137() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (exec, stream) = lab.begin(&container, &shell("echo begun; sleep 60")).await;
+    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    lab.docker.remove_container(container.id(), Some(options)).await.unwrap();
+    read(stream).await.expect("a clean end");
+    assert_eq!(lab.death(&exec).await.code, 137);
+    let inspect = lab.engine.inspect_exec(&exec).await;
+    assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "{inspect:?}");
+}
+
+#[tokio::test]
+async fn a_child_that_holds_the_output_delays_the_ends_of_other_execs_but_takes_nothing_from_them() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let waiting = shell("echo begun; read _ < /gate; echo whole; exit 8");
+    let exec = lab.create(&container, &waiting).await;
+    let reading = tokio::spawn(read(lab.start(&exec).await));
+    let exit = exit_of(lab.pid(&exec).await);
+
+    let (holder, _stream) = lab.run_until_exit(&container, "sleep 60 & exit 7").await;
+    container.open_gate();
+    let exit = exit.await.unwrap();
+    assert_eq!(lab.died(&holder), None, "the engine waits for the end of the first stream");
+    assert_eq!(lab.inspect(&exec).await.code, None, "and has not yet looked at the second exit");
+
+    assert_eq!(reading.await.unwrap().expect("a clean end").stdout, b"begun\nwhole\n");
+    assert!(exit.elapsed() > LEAST_DELAY, "{:?}", exit.elapsed());
+    assert_eq!(lab.inspect(&exec).await.code, Some(8));
+}

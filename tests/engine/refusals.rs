@@ -1,0 +1,97 @@
+//! What the engine refuses, and what each refusal becomes.
+
+use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder, WaitContainerOptions};
+use execlet::engine::{ContainerQuery, Engine, EngineError, docker::DockerEngine};
+use futures::StreamExt;
+
+use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell, within};
+
+impl Lab {
+    /// Kills the container, and waits for its end.
+    async fn kill(&self, container: &TestContainer) {
+        self.docker.kill_container(container.id(), None::<KillContainerOptions>).await.unwrap();
+        let mut ended = self.docker.wait_container(container.id(), None::<WaitContainerOptions>);
+        // The end comes as an error, because its code is not 0.
+        within("the end of the container", ended.next()).await.expect("an answer").ok();
+    }
+}
+
+#[tokio::test]
+async fn no_exec_is_created_in_a_container_that_does_not_run() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let create = async || lab.engine.create_exec(&container.id, &shell("true")).await;
+
+    lab.docker.pause_container(container.id()).await.unwrap();
+    let refusal = create().await;
+    assert!(matches!(refusal, Err(EngineError::ContainerNotRunning(_))), "paused: {refusal:?}");
+
+    lab.docker.unpause_container(container.id()).await.unwrap();
+    lab.kill(&container).await;
+    let refusal = create().await;
+    assert!(matches!(refusal, Err(EngineError::ContainerNotRunning(_))), "exited: {refusal:?}");
+}
+
+#[tokio::test]
+async fn what_the_engine_does_not_know_is_told_as_such() {
+    let lab = Lab::open().await;
+    let unknown = "0123456789abcdef";
+    let create = lab.engine.create_exec(&unknown.into(), &shell("true")).await;
+    assert!(matches!(create, Err(EngineError::NoSuchContainer(_))), "{create:?}");
+    let inspect = lab.engine.inspect_exec(&unknown.into()).await;
+    assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "{inspect:?}");
+    let start = lab.engine.start_exec(&unknown.into(), false).await.err();
+    assert!(matches!(start, Some(EngineError::NoSuchExec(_))), "{start:?}");
+}
+
+#[tokio::test]
+async fn a_start_in_a_paused_container_is_refused_and_may_be_tried_again() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let exec = lab.create(&container, &shell("echo run >> /runs; exit 7")).await;
+
+    lab.docker.pause_container(container.id()).await.unwrap();
+    for _ in 0..2 {
+        let start = lab.engine.start_exec(&exec, false).await.err();
+        assert!(matches!(start, Some(EngineError::ContainerNotRunning(_))), "{start:?}");
+    }
+    assert_eq!(lab.inspect(&exec).await, NEVER_STARTED);
+
+    lab.docker.unpause_container(container.id()).await.unwrap();
+    read(lab.start(&exec).await).await.unwrap();
+    assert_eq!(lab.inspect(&exec).await.code, Some(7));
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn an_exec_of_an_earlier_run_of_its_container_cannot_be_started() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let created = lab.create(&container, &shell("echo run >> /runs")).await;
+    let finished = lab.run(&container, &shell("exit 7")).await;
+
+    let options = RestartContainerOptionsBuilder::new().t(0).build();
+    lab.docker.restart_container(container.id(), Some(options)).await.unwrap();
+
+    let start = lab.engine.start_exec(&created, false).await.err();
+    assert!(matches!(start, Some(EngineError::NoSuchExec(_))), "{start:?}");
+    assert_eq!(lab.sh(&container, "test ! -e /runs; echo $?").await, "0\n");
+    assert_eq!(lab.inspect(&finished.exec).await.code, Some(7), "a finished one still answers");
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_does_not_answer() {
+    let nowhere = DockerEngine::new("/no/such/socket");
+    let query = ContainerQuery { namespace: "n".into(), pod_name: "p".into(), container: "c".into() };
+    let errors = [
+        nowhere.version().await.err(),
+        nowhere.find_containers(&query).await.err(),
+        nowhere.create_exec(&"c".into(), &shell("true")).await.err(),
+        nowhere.start_exec(&"e".into(), false).await.err(),
+        nowhere.inspect_exec(&"e".into()).await.err(),
+        nowhere.exec_deaths(None).next().await.expect("an error").err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Some(EngineError::Unreachable { .. })), "{error:?}");
+    }
+}

@@ -1,0 +1,109 @@
+//! An exec is a token for one start, whatever happens around it.
+
+use std::pin::pin;
+
+use execlet::{core::ids::ExecId, engine::Engine};
+use futures::{future::join_all, poll};
+use tokio::task::yield_now;
+
+use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell};
+
+/// Creates execs that each note their number in `/runs` when they run.
+async fn create_many(lab: &Lab, container: &TestContainer, count: usize) -> Vec<ExecId> {
+    let mut execs = Vec::new();
+    for number in 0..count {
+        execs.push(lab.create(container, &shell(&format!("echo {number} >> /runs"))).await);
+    }
+    execs
+}
+
+/// The numbers in `/runs`, in order.
+async fn runs(lab: &Lab, container: &TestContainer) -> Vec<usize> {
+    let text = lab.sh(container, "touch /runs; cat /runs").await;
+    let mut runs: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
+    runs.sort_unstable();
+    runs
+}
+
+#[tokio::test]
+async fn creating_an_exec_runs_nothing() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let exec = create_many(&lab, &container, 1).await.remove(0);
+    assert_eq!(lab.inspect(&exec).await, NEVER_STARTED, "no code is not code 0");
+    assert_eq!(runs(&lab, &container).await, Vec::<usize>::new());
+    assert_eq!(lab.inspect(&exec).await, NEVER_STARTED);
+}
+
+#[tokio::test]
+async fn a_second_start_of_a_running_exec_gives_the_engines_words_as_output_and_runs_nothing() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (exec, first) = lab.begin(&container, &shell("echo run >> /runs; echo begun; read _ < /gate; exit 7")).await;
+    let second = read(lab.start(&exec).await).await.expect("a clean end, though the command goes on");
+    let words = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(words.contains("already running"), "{words}");
+    assert!(lab.inspect(&exec).await.running);
+
+    container.open_gate();
+    read(first).await.expect("an unbroken stream");
+    assert_eq!((lab.code(&exec).await, lab.death(&exec).await.code), (7, 7));
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn a_second_start_of_a_finished_exec_gives_the_engines_words_as_output_and_runs_nothing() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let run = lab.run(&container, &shell("echo run >> /runs; exit 7")).await;
+    let second = read(lab.start(&run.exec).await).await.expect("a clean end");
+    let words = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(words.contains("already run"), "{words}");
+    assert_eq!(lab.inspect(&run.exec).await, run.state);
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn eight_racing_starts_run_each_of_sixty_execs_once() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let execs = create_many(&lab, &container, 60).await;
+    for some in execs.chunks(10) {
+        let racing = some.iter().flat_map(|exec| [exec; 8]).map(async |exec| {
+            if let Ok(stream) = lab.engine.start_exec(exec, false).await {
+                read(stream).await.expect("a clean end");
+            }
+        });
+        join_all(racing).await;
+    }
+    for exec in &execs {
+        assert_eq!(lab.code(exec).await, 0);
+    }
+    assert_eq!(runs(&lab, &container).await, (0..60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_exec_whose_start_was_cut_in_flight_runs_once_when_started_again() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let execs = create_many(&lab, &container, 40).await;
+    for (number, exec) in execs.iter().enumerate() {
+        // Each is cut a little later: before the request is sent, while it is on its way, when it was answered.
+        let mut start = pin!(lab.engine.start_exec(exec, false));
+        for _ in 0..number {
+            if poll!(start.as_mut()).is_ready() {
+                break;
+            }
+            yield_now().await;
+        }
+    }
+    for exec in &execs {
+        if let Ok(stream) = lab.engine.start_exec(exec, false).await {
+            read(stream).await.expect("a clean end");
+        }
+    }
+    for exec in &execs {
+        lab.code(exec).await;
+    }
+    assert_eq!(runs(&lab, &container).await, (0..40).collect::<Vec<_>>());
+}
