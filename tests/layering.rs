@@ -264,9 +264,9 @@ fn chain(tokens: &[TokenTree], from: usize) -> (Vec<String>, usize) {
 fn resolve(path: &[String], module: &[String]) -> Vec<String> {
     let ups = path.iter().take_while(|name| *name == "super").count();
     let base = match path.first().map(String::as_str) {
-        Some("crate") => return path.to_vec(),
         Some("self") => return [&["crate".to_owned()], module, &path[1..]].concat(),
         Some("super") => &module[..module.len().saturating_sub(ups)],
+        // From the root already, or not ours.
         Some(_) | None => return path.to_vec(),
     };
     [&["crate".to_owned()], base, &path[ups..]].concat()
