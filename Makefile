@@ -82,7 +82,7 @@ test-e2e: install ## Run the end-to-end tests on the cluster
 	@$(WITH_CLUSTER); cargo test --locked --test e2e
 
 .PHONY: lint
-lint: ## Format, clippy, licences and advisories, chart
+lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@scripts/toolchain cargo-deny

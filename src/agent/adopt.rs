@@ -29,7 +29,7 @@ pub(super) async fn adopt<E: Engine>(
     node.metrics.running.inc();
     let death = node.deaths.of(&exec.id);
     until_end(node, &exec.id, process).await;
-    let outcome = settle::unseen(node, &exec.id, request).await;
+    let outcome = settle::unseen(node, exec, request).await;
     drop(death);
     node.metrics.running.dec();
     outcome

@@ -23,7 +23,7 @@ pub(super) async fn commit<E: Engine>(
         Written::Lost | Written::Gone => Ok(None),
         Written::Refused(message) => {
             tracing::error!(
-                request = ?seen.metadata.name, namespace = ?seen.metadata.namespace, reason = %Reason::InvalidRequest, message,
+                request = ?seen.metadata.name, namespace = ?seen.metadata.namespace, reason = %Reason::InvalidRequest, why = message,
                 "the API server refuses the commit; the command will not start before it takes it"
             );
             Ok(None)

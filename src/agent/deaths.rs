@@ -5,14 +5,17 @@
 //! an event that comes is evidence, and one that does not come proves nothing.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::StreamExt;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{core::ids::ExecId, engine::Engine, infra::health::Readiness};
@@ -24,11 +27,21 @@ const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
 /// Name in `/readyz`.
 pub const CHECK: &str = "engine-events";
 
-type Waiters = HashMap<ExecId, watch::Sender<Option<i32>>>;
+/// Ends that are remembered though nobody waits for them yet: after a restart of the agent the
+/// engine tells of them before the requests are in hand.
+const REMEMBERED: usize = 1024;
+/// A stream that has not failed for so long is taken to work.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Who waits for which exec.
 #[derive(Clone, Default)]
-pub struct Deaths(Arc<Mutex<Waiters>>);
+pub struct Deaths(Arc<Mutex<Book>>);
+
+#[derive(Default)]
+struct Book {
+    waiters: HashMap<ExecId, watch::Sender<Option<i32>>>,
+    unasked: VecDeque<(ExecId, i32)>,
+}
 
 /// The event of one exec, when it has come. Dropping it ends the wait.
 pub struct Death {
@@ -41,55 +54,61 @@ impl Deaths {
     /// Begins to wait for the end of an exec. To be sure of the event, begin before the start.
     #[must_use]
     pub fn of(&self, exec: &ExecId) -> Death {
-        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = waiters.entry(exec.clone()).or_insert_with(|| watch::channel(None).0);
+        let mut book = self.lock();
+        let known = book.unasked.iter().find(|(died, _)| died == exec).map(|(_, code)| *code);
+        let sender = book.waiters.entry(exec.clone()).or_insert_with(|| watch::channel(known).0);
         Death { exec: exec.clone(), code: sender.subscribe(), deaths: self.clone() }
     }
 
-    /// Listens to the engine until `shutdown`.
+    /// Listens to the engine until `shutdown`, for all that ended since `since`.
     pub async fn listen<E: Engine>(
         self,
         engine: Arc<E>,
         readiness: Readiness,
         shutdown: CancellationToken,
-        begin: Timestamp,
+        mut since: Timestamp,
     ) {
-        let mut since = begin;
         while !shutdown.is_cancelled() {
             let from = since.checked_sub(OVERLAP).unwrap_or(since);
             let mut events = engine.exec_deaths(Some(from));
-            readiness.ready(CHECK);
-            loop {
+            let why = loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    event = events.next() => match event {
-                        Some(Ok(died)) => {
+                    event = timeout(SETTLED, events.next()) => match event {
+                        Err(_) => readiness.ready(CHECK),
+                        Ok(Some(Ok(died))) => {
                             since = since.max(died.at);
-                            self.tell(&died.exec, died.code);
+                            self.tell(died.exec, died.code);
+                            readiness.ready(CHECK);
                         }
-                        Some(Err(error)) => {
-                            tracing::warn!(%error, "the engine's events broke off");
-                            readiness.not_ready(CHECK, error.to_string());
-                            break;
-                        }
-                        None => {
-                            readiness.not_ready(CHECK, "the engine closed its events");
-                            break;
-                        }
+                        Ok(Some(Err(error))) => break error.to_string(),
+                        Ok(None) => break "the engine closed them".to_owned(),
                     },
                 }
-            }
+            };
+            tracing::warn!(why, "the engine's events broke off");
+            readiness.not_ready(CHECK, why);
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RECONNECT) => {}
+                () = sleep(RECONNECT) => {}
             }
         }
     }
 
-    fn tell(&self, exec: &ExecId, code: i32) {
-        if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(exec) {
+    fn tell(&self, exec: ExecId, code: i32) {
+        let mut book = self.lock();
+        if let Some(sender) = book.waiters.get(&exec) {
             sender.send_replace(Some(code));
+        } else {
+            book.unasked.push_back((exec, code));
+            if book.unasked.len() > REMEMBERED {
+                book.unasked.pop_front();
+            }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,10 +131,10 @@ impl Death {
 
 impl Drop for Death {
     fn drop(&mut self) {
-        let mut waiters = self.deaths.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = self.deaths.lock();
         // This one is still counted.
-        if waiters.get(&self.exec).is_some_and(|sender| sender.receiver_count() <= 1) {
-            waiters.remove(&self.exec);
+        if book.waiters.get(&self.exec).is_some_and(|sender| sender.receiver_count() <= 1) {
+            book.waiters.remove(&self.exec);
         }
     }
 }
@@ -128,14 +147,25 @@ mod tests {
     async fn whoever_waits_is_told_and_nobody_else_is_remembered() {
         let deaths = Deaths::default();
         let mut death = deaths.of(&"e".into());
-        deaths.tell(&"other".into(), 1);
+        deaths.tell("other".into(), 1);
         assert_eq!(death.code(), None);
-        deaths.tell(&"e".into(), 3);
+        deaths.tell("e".into(), 3);
         assert_eq!((death.wait().await, death.code()), (3, Some(3)));
         let second = deaths.of(&"e".into());
         drop(death);
         assert_eq!(second.code(), Some(3));
         drop(second);
-        assert!(deaths.0.lock().expect("a lock").is_empty());
+        assert!(deaths.lock().waiters.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_was_told_before_anybody_asked_is_known() {
+        let deaths = Deaths::default();
+        deaths.tell("e".into(), 7);
+        assert_eq!(deaths.of(&"e".into()).code(), Some(7));
+        for n in 0..REMEMBERED {
+            deaths.tell(format!("other-{n}").as_str().into(), 0);
+        }
+        assert_eq!(deaths.of(&"e".into()).code(), None, "what is remembered is bounded");
     }
 }

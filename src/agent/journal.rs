@@ -5,11 +5,15 @@
 //! digest at its end tells a damaged file, which is put aside and never used.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -46,6 +50,7 @@ pub struct Record {
 #[derive(Clone)]
 pub struct Journal {
     folder: Arc<PathBuf>,
+    turns: Turns,
     _lock: Arc<File>,
 }
 
@@ -53,7 +58,7 @@ pub struct Journal {
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// Another agent uses it.
-    #[error("{path} is locked: another execlet agent runs on this node with the same state folder; stop it first")]
+    #[error("{path} is locked: another execlet agent runs on this node with the same state folder")]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -99,7 +104,7 @@ impl Journal {
             Err(TryLockError::Error(e)) => return Err(failed("lock", &lock_path, e)),
         }
         let records = read_all(&folder)?;
-        Ok((Self { folder: Arc::new(folder), _lock: Arc::new(lock) }, records))
+        Ok((Self { folder: Arc::new(folder), turns: Turns::default(), _lock: Arc::new(lock) }, records))
     }
 
     /// Writes what is remembered of a request. When this returns `Ok` it survives a crash.
@@ -109,8 +114,9 @@ impl Journal {
     pub async fn write(&self, request: &RequestKey, created: Timestamp, entry: &Entry) -> Result<(), JournalError> {
         let record = Record { format: FORMAT, request: request.clone(), created, entry: entry.clone() };
         let text = encode(&record).map_err(|source| JournalError::Encode { request: request.to_string(), source })?;
-        let (folder, uid) = (Arc::clone(&self.folder), request.uid.clone());
-        blocking(move || replace(&folder, &file_name(&uid), &text)).await
+        let (folder, name) = (Arc::clone(&self.folder), file_name(&request.uid));
+        let turn = self.turns.next(&request.uid);
+        blocking(move || turn.take(|| replace(&folder, &name, &text))).await
     }
 
     /// Forgets a request.
@@ -119,12 +125,52 @@ impl Journal {
     /// When the file system refuses.
     pub async fn remove(&self, uid: &RequestUid) -> Result<(), JournalError> {
         let path = self.folder.join(file_name(uid));
-        blocking(move || match fs::remove_file(&path) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed("remove", &path, error)),
+        let turn = self.turns.next(uid);
+        let removed = blocking(move || {
+            turn.take(|| match fs::remove_file(&path) {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(failed("remove", &path, error)),
+            })
         })
-        .await
+        .await;
+        self.turns.forget(uid);
+        removed
+    }
+}
+
+/// Keeps the writes of one request in the order in which they were asked for. Whoever asked may be
+/// gone (its future dropped) while its write still waits for a thread: it must not undo a later one.
+#[derive(Clone, Default)]
+struct Turns(Arc<Mutex<HashMap<RequestUid, Arc<Mutex<u64>>>>>);
+
+/// The right to write, unless a later one was given out meanwhile and used.
+struct Turn {
+    number: u64,
+    last: Arc<Mutex<u64>>,
+}
+
+impl Turns {
+    fn next(&self, uid: &RequestUid) -> Turn {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = Arc::clone(all.entry(uid.clone()).or_default());
+        Turn { number: NUMBER.fetch_add(1, Ordering::Relaxed), last }
+    }
+
+    fn forget(&self, uid: &RequestUid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+impl Turn {
+    fn take(self, act: impl FnOnce() -> Result<(), JournalError>) -> Result<(), JournalError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.number < *last {
+            return Ok(());
+        }
+        *last = self.number;
+        act()
     }
 }
 
@@ -240,6 +286,26 @@ mod tests {
         journal.remove(&key().uid).await.expect("removing twice is no error");
         drop(journal);
         assert!(Journal::open(state.path()).expect("opened").1.is_empty());
+    }
+
+    #[test]
+    fn a_write_that_comes_late_does_not_undo_a_later_one() {
+        let turns = Turns::default();
+        let (first, second) = (turns.next(&"u".into()), turns.next(&"u".into()));
+        let mut done = Vec::new();
+        second
+            .take(|| {
+                done.push(2);
+                Ok(())
+            })
+            .expect("taken");
+        first
+            .take(|| {
+                done.push(1);
+                Ok(())
+            })
+            .expect("passed over");
+        assert_eq!(done, [2]);
     }
 
     #[test]

@@ -23,7 +23,13 @@ mod watch;
 mod witness;
 mod work;
 
-use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -34,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     deaths::Deaths,
     heartbeat::Heartbeat,
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Record},
     node::Node,
     spool::Spool,
 };
@@ -54,7 +60,10 @@ use crate::{
 
 /// Pause before an engine that does not answer is asked again.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
-/// Name in `/readyz`.
+/// Pause before a journal that another agent has is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+/// Names in `/readyz`.
+const JOURNAL_CHECK: &str = "journal";
 const ENGINE_CHECK: &str = "engine";
 
 /// What the agent is told at its start.
@@ -121,7 +130,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let Edges { engine, client, clock, listener, shutdown } = edges;
     let (metrics, registry) = Metrics::for_agent();
     let readiness = Readiness::default();
-    for check in [ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
+    for check in [JOURNAL_CHECK, ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
         readiness.expect(check);
     }
     // The endpoints outlast the drain, so that a probe does not cut it short.
@@ -129,7 +138,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let mut parts = JoinSet::new();
     serve(&mut parts, listener, &readiness, registry, &ended);
 
-    let (journal, records) = Journal::open(&config.state_dir)?;
+    let Some((journal, records)) = open_journal(&config.state_dir, &readiness, &shutdown).await? else { return Ok(()) };
     let unfinished: HashSet<RequestUid> = records.iter().map(|record| record.request.uid.clone()).collect();
     let spool = Spool::open(&config.log_dir, config.spool_total_bytes, &unfinished, metrics.spool_bytes.clone())
         .map_err(|source| AgentError::Io { what: format!("spool folder {}", config.log_dir.display()), source })?;
@@ -137,7 +146,9 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
     let deaths = Deaths::default();
-    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone(), clock.now());
+    // What ended while no agent listened is told too, as far back as the engine remembers.
+    let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
+    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone(), since);
     parts.spawn(async {
         listening.await;
         Ok(())
@@ -191,6 +202,32 @@ async fn first_failure(parts: &mut JoinSet<Result<(), AgentError>>) -> AgentErro
             Some(Ok(Err(error))) => return error,
             Some(Err(error)) => return AgentError::Task(error.to_string()),
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// Opens the journal as soon as no other agent has it: during an update the one before this may
+/// still be with its last commands. `None` if told to stop before.
+async fn open_journal(
+    state: &Path,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Journal, Vec<Record>)>, AgentError> {
+    loop {
+        match Journal::open(state) {
+            Ok(opened) => {
+                readiness.ready(JOURNAL_CHECK);
+                return Ok(Some(opened));
+            }
+            Err(error @ JournalError::Locked { .. }) => {
+                tracing::warn!(%error, "waiting for the journal");
+                readiness.not_ready(JOURNAL_CHECK, error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = sleep(JOURNAL_RETRY) => {}
         }
     }
 }

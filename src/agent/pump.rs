@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{journal::hex, node::Node, spool::LogState};
+use super::{journal::hex, node::Node, spool::LogState, witness::Seen};
 use crate::{
     api::{OutputStatus, StreamStatus},
     core::{outcome::StreamEnd, output::Tail, request::BoundRequest},
@@ -20,25 +20,30 @@ use crate::{
     wire::{OutputStream, cri},
 };
 
+/// Why output may not be complete: an agent before this one had the stream, or somebody else.
+const STREAM_LOST: &str = "StreamLost";
+/// The stream broke, or the engine went away at its end.
+pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// How long output waits in memory for more before it goes to the log.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
 /// stream that ends so late after its process may have been cut.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
-/// A stream that is still open so long after its process has ended will not end.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// A stream that is still open so long after its process has ended will not end. The engine handles
+/// the ends of one container one after another, so that the last of many takes minutes.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Bytes of the beginning of standard output that are kept: the runtime's error, if the start failed.
 const HEAD_BYTES: usize = 1024;
 /// Longest line read back from a log, in bytes: a record and its header.
 const RECORD_BYTES: u64 = cri::MAX_CONTENT as u64 + 128;
 
 /// What was received of one stream.
-struct Received1 {
+struct OneStream {
     tail: Tail,
     digest: Sha256,
 }
 
-impl Received1 {
+impl OneStream {
     fn new(limit: usize) -> Self {
         Self { tail: Tail::new(limit), digest: Sha256::new() }
     }
@@ -55,14 +60,14 @@ impl Received1 {
 
 /// Both streams.
 struct Streams {
-    stdout: Received1,
-    stderr: Received1,
+    stdout: OneStream,
+    stderr: OneStream,
 }
 
 impl Streams {
     fn new(request: &BoundRequest) -> Self {
         let limit = usize::try_from(request.spec.output.tail_bytes).unwrap_or(0);
-        Self { stdout: Received1::new(limit), stderr: Received1::new(limit) }
+        Self { stdout: OneStream::new(limit), stderr: OneStream::new(limit) }
     }
 
     fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
@@ -90,13 +95,13 @@ pub(super) struct Received {
     pub(super) head: String,
 }
 
-/// Drains the stream to its end. `exited` tells when the process had ended. The bytes are kept
+/// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them (`sole`).
 pub(super) async fn pump<E: Engine>(
     node: &Node<E>,
     request: &BoundRequest,
     mut stream: ExecStream,
-    mut exited: watch::Receiver<Option<Instant>>,
+    mut seen: watch::Receiver<Seen>,
     sole: bool,
 ) -> Received {
     let mut streams = Streams::new(request);
@@ -108,7 +113,9 @@ pub(super) async fn pump<E: Engine>(
             chunk = stream.next() => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    head.extend(chunk.bytes.iter().take(HEAD_BYTES - head.len()));
+                    if chunk.stream == OutputStream::Stdout {
+                        head.extend(chunk.bytes.iter().take(HEAD_BYTES - head.len()));
+                    }
                     streams.push(chunk.stream, &chunk.bytes);
                     let timestamp = format!("{:.9}", node.clock.now());
                     log.write(chunk.stream, &timestamp, &chunk.bytes).await;
@@ -121,17 +128,17 @@ pub(super) async fn pump<E: Engine>(
                 }
             },
             () = sleep(FLUSH_AFTER), if log.is_dirty() => log.flush().await,
-            () = never_ending(&mut exited) => {
+            () = never_ending(&mut seen) => {
                 tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
                 break StreamEnd::Broken;
             }
         }
     };
     let ended = Instant::now();
-    let late = exited.borrow().is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
+    let late = seen.borrow().ended.is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
     let incomplete = match (sole, end, late, log.close().await) {
-        (false, ..) => Some("StreamLost"),
-        (true, StreamEnd::Broken, ..) => Some("StreamBroken"),
+        (false, ..) => Some(STREAM_LOST),
+        (true, StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
         (true, StreamEnd::Clean, true, _) => Some("ForcedEnd"),
         (true, StreamEnd::Clean, false, LogState::Limited) => Some("SpoolLimit"),
         (true, StreamEnd::Clean, false, LogState::Failed) => Some("SpoolFailed"),
@@ -141,9 +148,9 @@ pub(super) async fn pump<E: Engine>(
     Received { end, output: streams.status(incomplete), head }
 }
 
-async fn never_ending(exited: &mut watch::Receiver<Option<Instant>>) {
-    let at = match exited.wait_for(Option::is_some).await {
-        Ok(at) => *at,
+async fn never_ending(seen: &mut watch::Receiver<Seen>) {
+    let at = match seen.wait_for(|seen| seen.ended.is_some()).await {
+        Ok(seen) => seen.ended,
         Err(_) => None,
     };
     match at {
@@ -159,7 +166,7 @@ pub(super) async fn recall<E: Engine>(node: &Node<E>, request: &BoundRequest) ->
     if let Err(error) = read_log(&path, &mut streams).await {
         tracing::info!(request = %request.key, uid = %request.key.uid, %error, path = %path.display(), "no earlier output could be read");
     }
-    streams.status(Some("StreamLost"))
+    streams.status(Some(STREAM_LOST))
 }
 
 async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {

@@ -42,11 +42,11 @@ pub(super) async fn report<E: Engine>(
             Written::Lost => {}
             Written::Gone => break,
             Written::Refused(message) if shortened => {
-                tracing::error!(request = %key, uid = %key.uid, message, "the API server refuses the outcome; it stays in the journal");
+                tracing::error!(request = %key, uid = %key.uid, why = message, "the API server refuses the outcome; it stays in the journal");
                 sleep(REFUSED_PAUSE).await;
             }
             Written::Refused(message) => {
-                tracing::warn!(request = %key, uid = %key.uid, message, "the API server refuses the outcome; tried without the output's end");
+                tracing::warn!(request = %key, uid = %key.uid, why = message, "the API server refuses the outcome; tried without the output's end");
                 outcome = without_tails(outcome);
                 shortened = true;
             }
@@ -59,7 +59,7 @@ pub(super) async fn report<E: Engine>(
 
 async fn said<E: Engine>(node: &Node<E>, key: &RequestKey, outcome: &Outcome) {
     let code = outcome.exit.map(|exit| exit.code);
-    tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, code, message = outcome.message, "finished");
+    tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, code, why = outcome.message, "finished");
     node.metrics.finished(outcome.reason);
     node.events.publish(key, "Exec", outcome.reason, &outcome.message).await;
 }

@@ -30,6 +30,8 @@ const NAME_LIMIT: usize = 128;
 /// Output is for root and its group, as the logs of containers are.
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
+/// Most folders of finished requests that are kept: small ones take more inodes than bytes.
+const MAX_FOLDERS: usize = 20_000;
 /// Bytes gathered before they go to the disk.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -124,7 +126,7 @@ impl Spool {
 
 impl Books {
     fn take(&mut self, folder: &Path, bytes: u64, gone: &mut Vec<PathBuf>) -> bool {
-        while self.used + bytes > self.limit {
+        while self.used + bytes > self.limit || self.finished.len() > MAX_FOLDERS {
             let Some((_, (old, size))) = self.finished.pop_first() else { return false };
             self.used = self.used.saturating_sub(size);
             gone.push(old);
@@ -135,9 +137,13 @@ impl Books {
     }
 
     fn finish(&mut self, folder: &Path, at: SystemTime) {
-        if let Some(size) = self.open.remove(folder) {
-            self.count += 1;
-            self.finished.insert((at, self.count), (folder.to_owned(), size));
+        match self.open.remove(folder) {
+            // Nothing was written, so there is no folder.
+            None | Some(0) => {}
+            Some(size) => {
+                self.count += 1;
+                self.finished.insert((at, self.count), (folder.to_owned(), size));
+            }
         }
     }
 }
@@ -171,12 +177,16 @@ impl Log {
         }
         let before = self.buffer.len();
         cri::encode(&mut self.buffer, stream, timestamp, chunk);
-        let size = (self.buffer.len() - before) as u64;
-        if size > self.room || !self.spool.take(&self.folder, size) {
+        let fits = whole_records(&self.buffer[before..], self.room);
+        if fits < self.buffer.len() - before {
+            self.buffer.truncate(before + fits);
+            self.state = LogState::Limited;
+        }
+        if self.spool.take(&self.folder, fits as u64) {
+            self.room -= fits as u64;
+        } else {
             self.buffer.truncate(before);
             self.state = LogState::Limited;
-        } else {
-            self.room -= size;
         }
         if self.buffer.len() >= BUFFER_BYTES || self.state == LogState::Limited {
             self.flush().await;
@@ -222,6 +232,16 @@ impl Log {
     }
 }
 
+/// Length of the longest beginning of `records` that is at most `room` bytes and ends with a record.
+fn whole_records(records: &[u8], room: u64) -> usize {
+    match usize::try_from(room) {
+        Ok(room) if room < records.len() => {
+            records[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+        }
+        Ok(_) | Err(_) => records.len(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,13 +278,16 @@ mod tests {
     async fn a_request_cannot_take_more_than_its_limit() {
         let root = tempfile::tempdir().expect("a folder");
         let spool = open(root.path(), 1000, &[]);
-        let mut log = spool.create(&key("a"), 60);
-        log.write(OutputStream::Stdout, TIME, b"0123456789\n").await;
-        log.write(OutputStream::Stdout, TIME, b"0123456789\n").await;
+        let mut log = spool.create(&key("a"), 100);
+        log.write(OutputStream::Stdout, TIME, b"one\ntwo\nthree\n").await;
         log.write(OutputStream::Stdout, TIME, b"\n").await;
         assert_eq!(log.close().await, LogState::Limited);
-        let size = fs::metadata(spool.log_path(&key("a"))).expect("a log").len();
-        assert!(size <= 60, "{size}");
+        let text = fs::read_to_string(spool.log_path(&key("a"))).expect("a log");
+        assert_eq!(
+            text,
+            format!("{TIME} stdout F one\n{TIME} stdout F two\n"),
+            "whole records, and none after the cut"
+        );
     }
 
     #[tokio::test]

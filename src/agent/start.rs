@@ -3,12 +3,14 @@
 use std::time::Instant as StdInstant;
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::sync::watch;
 
 use super::{
+    deaths::Death,
     node::{Node, StepError},
     pump::{self, Received},
-    settle, witness,
+    settle,
+    witness::{self, Seen},
 };
 use crate::{
     api::Reason,
@@ -39,10 +41,6 @@ pub(super) async fn start<E: Engine>(
             let message = format!("the container was restarted before the command could start: {message}");
             return Ok(Some(Outcome::refused(Reason::ContainerDied, message, node.clock.now())));
         }
-        Err(EngineError::AlreadyStarted(message)) => {
-            tracing::info!(request = %request.key, uid = %request.key.uid, message, "the exec was started before");
-            return Ok(None);
-        }
         Err(error) => return Err(error.into()),
     };
     node.metrics.step(Step::Start, begun.elapsed());
@@ -60,35 +58,24 @@ async fn attend<E: Engine>(
     created: Timestamp,
     sole: bool,
     stream: ExecStream,
-    death: super::deaths::Death,
+    death: Death,
 ) -> Outcome {
     let begun = StdInstant::now();
-    let received = pump(node, request, exec, created, sole, stream).await;
+    let (tell, told) = watch::channel(Seen::default());
+    let received = tokio::select! {
+        received = pump::pump(node, request, stream, told.clone(), sole) => received,
+        never = witness::watch(node, &request.key, created, exec, &tell) => match never {},
+    };
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
     // Only the stream of a start that nobody can have made before tells anything.
-    let end = if sole { received.end } else { StreamEnd::Broken };
-    let outcome = settle::settle(node, &exec.id, &death, end, received).await;
+    let received = if sole {
+        received
+    } else {
+        Received { end: StreamEnd::Broken, output: pump::recall(node, request).await, head: String::new() }
+    };
+    let process = told.borrow().process;
+    let outcome = settle::settle(node, exec, process, &death, received).await;
     node.metrics.step(Step::Settle, begun.elapsed());
     outcome
-}
-
-async fn pump<E: Engine>(
-    node: &Node<E>,
-    request: &BoundRequest,
-    exec: &ExecRef,
-    created: Timestamp,
-    sole: bool,
-    stream: ExecStream,
-) -> Received {
-    let (told, exited) = tokio::sync::watch::channel(None::<Instant>);
-    let watching = async {
-        let at = witness::watch(node, &request.key, created, exec).await;
-        told.send_replace(Some(at));
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        received = pump::pump(node, request, stream, exited, sole) => received,
-        () = watching => std::future::pending().await,
-    }
 }

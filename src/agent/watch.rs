@@ -86,8 +86,8 @@ pub(super) async fn run<E: Engine>(
                     desk.hear(event);
                 }
                 Some(Err(error)) => {
+                    // Whether the API server answers is the Lease's to say: a watch that works is silent.
                     tracing::warn!(error, "the watch of requests broke off, it is opened again");
-                    readiness.not_ready(CHECK, error);
                 }
                 None => break,
             },
@@ -170,16 +170,19 @@ impl<E: Engine> Desk<E> {
     }
 
     fn done(&mut self, done: Result<(Id, ()), tokio::task::JoinError>) {
-        let id = match done {
-            Ok((id, ())) => id,
+        let (id, failed) = match done {
+            Ok((id, ())) => (id, false),
             Err(error) => {
-                tracing::error!(request = ?self.running.get(&error.id()), %error, "a request's task failed; it is taken up again when the agent restarts");
-                error.id()
+                tracing::error!(request = ?self.running.get(&error.id()), %error, "a request's task failed; it is taken up again with the next news of it");
+                (error.id(), true)
             }
         };
         let Some(key) = self.running.remove(&id) else { return };
         self.queue.done(&key.namespace);
         self.known.remove(&key.uid);
+        if failed {
+            return;
+        }
         self.ended.push_back(key.uid);
         if self.ended.len() > REMEMBERED {
             self.ended.pop_front();
@@ -202,7 +205,7 @@ impl<E: Engine> Desk<E> {
 
 async fn refuse_unreadable<E: Engine>(node: Arc<Node<E>>, key: RequestKey, invalid: InvalidObject) {
     let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
-    tracing::error!(request = %key, uid = %key.uid, message, "refused");
+    tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
     let now = node.clock.now();
     let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
     let from = ExecRequestStatus { node_name: Some(node.name.to_string()), ..ExecRequestStatus::default() };

@@ -1,9 +1,12 @@
 //! The kernel's witness of a running exec: which process it is, and when it ended.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::node::Node;
 use crate::{
@@ -19,22 +22,35 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// What has been seen of an exec's process so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Which process it is. One that ends at once may never be seen.
+    pub(super) process: Option<ProcessRef>,
+    /// The moment by which it had ended.
+    pub(super) ended: Option<Instant>,
+}
+
 /// Finds the process of an exec that was just started, notes it in the journal,
-/// and waits for its end. Gives the moment by which it had ended.
+/// waits for its end, and tells both as soon as they are known. Never returns.
 pub(super) async fn watch<E: Engine>(
     node: &Node<E>,
     request: &RequestKey,
     created: Timestamp,
     exec: &ExecRef,
-) -> Instant {
-    let Some(process) = find(node, exec).await else { return Instant::now() };
-    let entry = Entry { exec: exec.clone(), boot: node.boot.clone(), stage: Stage::Running { process } };
-    if let Err(error) = node.journal.write(request, created, &entry).await {
-        // `starting` still stands in the journal, which is true as well, only less exact.
-        tracing::warn!(%request, uid = %request.uid, %error, "the process could not be noted in the journal");
+    tell: &watch::Sender<Seen>,
+) -> Infallible {
+    if let Some(process) = find(node, exec).await {
+        tell.send_modify(|seen| seen.process = Some(process));
+        let entry = Entry { exec: exec.clone(), boot: node.boot.clone(), stage: Stage::Running { process } };
+        if let Err(error) = node.journal.write(request, created, &entry).await {
+            // `starting` still stands in the journal, which is true as well, only less exact.
+            tracing::warn!(%request, uid = %request.uid, %error, "the process could not be noted in the journal");
+        }
+        ended(process).await;
     }
-    ended(process).await;
-    Instant::now()
+    tell.send_modify(|seen| seen.ended = Some(Instant::now()));
+    std::future::pending().await
 }
 
 /// Waits for the end of a process, with or without the kernel's help.

@@ -15,12 +15,12 @@ use super::{
     adopt, commit,
     journal::Record,
     node::{Node, StepError},
-    prepare, report, settle, start,
+    prepare, pump, report, settle, start,
 };
 use crate::{
     api::{ExecRequest, Reason},
     core::{
-        decide::{Action, ContainerView, Entry, ExecView, Situation, Stage, Wanted, decide},
+        decide::{Action, ContainerView, Entry, ExecView, Situation, Stage, Wanted, decide, decide_without_engine},
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
         outcome::Outcome,
         request::{BoundRequest, Progress},
@@ -104,22 +104,35 @@ impl<E: Engine> Work<E> {
     }
 
     async fn decide(&self, seen: &ExecRequest, request: &BoundRequest) -> Result<Action, StepError> {
-        let settled = matches!(self.entry, Some(Entry { stage: Stage::Ended { .. }, .. }))
-            || request.progress == Progress::Finished;
-        let (container, exec) = if settled {
+        let ended = matches!(self.entry, Some(Entry { stage: Stage::Ended { .. }, .. }));
+        if let Some(action) = self.without_engine(request, "").filter(|_| ended) {
             // What has ended does not depend on the engine, and must not wait for it.
-            (ContainerView::Unfit(Reason::ContainerNotRunning, "not asked".to_owned()), ExecView::None)
-        } else {
-            (prepare::look(&self.node, request).await?, self.look(self.exec(seen, request).as_ref()).await?)
-        };
-        Ok(decide(&Situation {
-            wanted: Wanted::Request(request),
-            entry: self.entry.as_ref(),
-            container,
-            exec,
-            boot: &self.node.boot,
-            now: self.node.clock.now(),
-        }))
+            return Ok(action);
+        }
+        let exec = self.exec(seen, request);
+        match self.ask_engine(request, exec.as_ref()).await {
+            Ok((container, exec)) => Ok(decide(&Situation {
+                wanted: Wanted::Request(request),
+                entry: self.entry.as_ref(),
+                container,
+                exec,
+                boot: &self.node.boot,
+                now: self.node.clock.now(),
+            })),
+            Err(error) => self.without_engine(request, &error.to_string()).ok_or(error.into()),
+        }
+    }
+
+    async fn ask_engine(
+        &self,
+        request: &BoundRequest,
+        exec: Option<&ExecRef>,
+    ) -> Result<(ContainerView, ExecView), EngineError> {
+        Ok((prepare::look(&self.node, request).await?, self.look(exec).await?))
+    }
+
+    fn without_engine(&self, request: &BoundRequest, why: &str) -> Option<Action> {
+        decide_without_engine(request, self.entry.as_ref(), self.node.clock.now(), why)
     }
 
     async fn act(&mut self, action: Action, seen: ExecRequest, request: &BoundRequest) -> Result<Next, StepError> {
@@ -154,11 +167,16 @@ impl<E: Engine> Work<E> {
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                let ended = Some(settle::unseen(&self.node, &exec.id, request).await);
+                let ended = Some(settle::unseen(&self.node, &exec, request).await);
                 self.end(exec, ended).await?;
                 self.seen = Some(seen);
             }
-            Action::Report(outcome) => return self.report(seen, outcome).await,
+            Action::Report(mut outcome) => {
+                if outcome.may_have_run && outcome.output.is_none() {
+                    outcome.output = Some(pump::recall(&self.node, request).await);
+                }
+                return self.report(seen, outcome).await;
+            }
             Action::Forget => {
                 self.forget().await?;
                 return Ok(Next::Done);

@@ -22,6 +22,9 @@ pub const MANAGER_CONTROLLER: &str = "execlet.dev/manager";
 /// Annotation with which a pod names the container that `kubectl exec` takes by default.
 pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 
+/// Annotation of the mirror of a static pod: the UID that the kubelet knows the pod by.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
 /// Environment variable that tags every process of a request; reserved in `spec.env`.
 pub const UID_ENV: &str = "EXECLET_UID";
 

@@ -7,7 +7,10 @@ use k8s_openapi::{
 };
 
 use super::{request::starting_deadline, transition::Binding};
-use crate::api::{ExecRequest, Reason, names::DEFAULT_CONTAINER_ANNOTATION};
+use crate::api::{
+    ExecRequest, Reason,
+    names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
+};
 
 /// What the manager is to do with an unbound request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +104,12 @@ fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Res
     };
     container_runs(pod, name, phase, &container)?;
     agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
-    Ok(Binding { node, pod_uid: uid, container: container.name })
+    Ok(Binding { node, pod_uid: uid_on_node(pod).unwrap_or(uid), container: container.name })
+}
+
+/// A static pod has another UID on its node than its mirror has at the API server.
+fn uid_on_node(pod: &Pod) -> Option<String> {
+    pod.metadata.annotations.as_ref()?.get(MIRROR_ANNOTATION).cloned()
 }
 
 /// The three kinds of container that a pod has. `kubectl exec` reaches each of them while it runs.
@@ -123,20 +131,11 @@ struct Chosen {
 /// The container asked for, or the one that kubectl would take: annotated, else the first.
 fn container_name(request: &ExecRequest, pod: &Pod) -> Result<Chosen, BindDecision> {
     let pod_name = &request.spec.target.pod_name;
-    let all = containers(pod);
     let annotated = pod.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CONTAINER_ANNOTATION));
-    let wanted = match (&request.spec.target.container, annotated) {
-        (Some(name), _) => Some(name),
-        // kubectl falls back to the first container when the annotation names none of the pod's.
-        (None, Some(name)) => Some(name).filter(|name| all.iter().any(|c| c.name == **name)),
-        (None, None) => None,
-    };
-    let found = match wanted {
-        Some(name) => all.iter().position(|c| c.name == *name),
-        None => Some(0).filter(|_| !all.is_empty()),
-    };
-    let mut all = all;
-    match found {
+    // As in kubectl, an annotation that names no container of the pod is an error, not a hint.
+    let wanted = request.spec.target.container.as_ref().or(annotated.filter(|name| !name.is_empty()));
+    let mut all = containers(pod);
+    match all.iter().position(|c| wanted.is_none_or(|name| c.name == *name)) {
         Some(index) => Ok(all.swap_remove(index)),
         None => Err(BindDecision::Refuse(
             Reason::ContainerNotFound,

@@ -101,8 +101,20 @@ fn the_first_container_is_the_default() {
 fn the_annotated_container_is_the_default() {
     let annotation = |name| json!({"metadata": {"annotations": {DEFAULT_CONTAINER_ANNOTATION: name}}});
     bound_to(decide(&web(), &annotation("log")), "log");
-    bound_to(decide(&web(), &annotation("no-such")), "app");
+    refused(
+        &decide(&web(), &annotation("db")),
+        Reason::ContainerNotFound,
+        "container db not found in pod web: it has app, log",
+    );
+    bound_to(decide(&web(), &annotation("")), "app");
     bound_to(decide(&named("app"), &annotation("log")), "app");
+}
+
+#[test]
+fn a_static_pod_is_bound_by_the_uid_that_its_node_knows() {
+    let mirror = json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "hash"}}});
+    let BindDecision::Bind(binding) = decide(&web(), &mirror) else { panic!("not bound") };
+    assert_eq!(binding.pod_uid, "hash");
 }
 
 #[test]

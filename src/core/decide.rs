@@ -134,7 +134,38 @@ pub fn decide(situation: &Situation<'_>) -> Action {
         (Progress::Bound, Some(entry)) => bound(situation, request, entry),
         // The status names another exec than the journal: the journal's was never started.
         (Progress::Committed(id), Some(entry)) if entry.exec.id == *id => committed(situation, request, entry),
-        (Progress::Committed(_), _) => committed_without_journal(situation),
+        (Progress::Committed(_), _) => committed_without_journal(situation, request),
+    }
+}
+
+/// What can be decided while the engine does not answer: an outcome that is known is reported, and
+/// what has not been committed by its deadline is given up. `None`: wait for the engine.
+#[must_use]
+pub fn decide_without_engine(
+    request: &BoundRequest,
+    entry: Option<&Entry>,
+    now: Timestamp,
+    why: &str,
+) -> Option<Action> {
+    // As in `decide`: the journal of another exec than the committed one says nothing.
+    let entry = entry.filter(|entry| match &request.progress {
+        Progress::Committed(id) => entry.exec.id == *id,
+        Progress::Bound | Progress::Finished => true,
+    });
+    match (&request.progress, entry.map(|entry| &entry.stage)) {
+        (Progress::Finished, _) => Some(Action::Forget),
+        (Progress::Bound | Progress::Committed(_), Some(Stage::Ended { outcome })) => {
+            Some(Action::Report(outcome.clone()))
+        }
+        (Progress::Bound, None | Some(Stage::Prepared)) if now >= request.starting_deadline => {
+            let message = format!(
+                "the command did not start within startingDeadlineSeconds={}: {why}",
+                request.spec.starting_deadline_seconds
+            );
+            Some(Action::Report(Outcome::refused(Reason::StartingDeadlineExceeded, message, now)))
+        }
+        (Progress::Bound, None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }))
+        | (Progress::Committed(_), None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. })) => None,
     }
 }
 
@@ -232,11 +263,14 @@ fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
 }
 
 /// The journal is lost. Whether it was started can only be asked of the engine.
-fn committed_without_journal(situation: &Situation<'_>) -> Action {
+fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) -> Action {
     match situation.exec {
         ExecView::Alive => Action::Adopt,
         ExecView::Ended => Action::Settle,
-        ExecView::Created => Action::Start { sole: false },
+        ExecView::Created => match too_late(situation, request) {
+            Some(outcome) => Action::Report(outcome),
+            None => Action::Start { sole: false },
+        },
         ExecView::Unknown | ExecView::None => lost(
             situation,
             "the command was committed, but neither the agent's journal nor the engine knows what became of it",

@@ -324,11 +324,44 @@ fn nothing_starts_after_the_starting_deadline() {
             ExecView::Created,
             Step::Report(Reason::StartingDeadlineExceeded),
         ),
+        row(
+            "committed, journal lost",
+            Committed("e".into()),
+            None,
+            same(),
+            ExecView::Created,
+            Step::Report(Reason::StartingDeadlineExceeded),
+        ),
         row("running", Committed("e".into()), Some(running()), same(), ExecView::Alive, Step::Adopt),
         row("ended", Committed("e".into()), Some(running()), same(), ExecView::Ended, Step::Settle),
     ];
     for row in rows {
         assert_eq!(step(ask(&row, "boot-1", DEADLINE)), row.expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn without_the_engine_only_what_needs_none_is_decided() {
+    use Progress::{Bound, Committed, Finished};
+    let won = || Committed("e".into());
+    let late = Some(Step::Report(Reason::StartingDeadlineExceeded));
+    let known = || Some(Step::Report(Reason::NonZeroExitCode));
+    for (progress, stage, now, expected) in [
+        (Bound, None, 1, None),
+        (Bound, None, DEADLINE, late),
+        (Bound, Some(Stage::Prepared), DEADLINE, Some(Step::Report(Reason::StartingDeadlineExceeded))),
+        (won(), Some(Stage::Prepared), DEADLINE, None),
+        (won(), Some(running()), DEADLINE, None),
+        (Bound, Some(Stage::Starting), DEADLINE, None),
+        (won(), None, DEADLINE, None),
+        (won(), Some(ended()), 1, known()),
+        (Bound, Some(ended()), 1, known()),
+        (Finished, Some(running()), 1, Some(Step::Forget)),
+    ] {
+        let request = request(progress.clone());
+        let entry = stage.clone().map(entry);
+        let action = decide_without_engine(&request, entry.as_ref(), at(now), "the engine is down");
+        assert_eq!(action.map(step), expected, "{progress:?} {stage:?} {now}");
     }
 }
 

@@ -66,9 +66,7 @@ impl DockerEngine {
     /// What an error of bollard means; `missing` says what a 404 stands for.
     fn error(&self, call: &'static str, error: BollardError, missing: fn(String) -> EngineError) -> EngineError {
         match error {
-            BollardError::DockerResponseServerError { status_code, message } => {
-                refused(status_code, message, missing, EngineError::ContainerNotRunning)
-            }
+            BollardError::DockerResponseServerError { status_code, message } => refused(status_code, message, missing),
             BollardError::JsonDataError { message, .. } => EngineError::Protocol { call, message },
             other => unreachable(&self.socket, call, &other),
         }
@@ -214,29 +212,15 @@ async fn start(socket: &Path, exec: &ExecId, tty: bool) -> Result<ExecStream, En
         status => {
             let text = Limited::new(response.into_body(), ERROR_TEXT_LIMIT).collect().await;
             let text = text.map(|body| error_text(&body.to_bytes())).unwrap_or_default();
-            Err(refused(status.as_u16(), text, EngineError::NoSuchExec, start_conflict))
+            Err(refused(status.as_u16(), text, EngineError::NoSuchExec))
         }
     }
 }
 
-/// A 409 on start: the container's state, or the exec's. The engine tells them apart by words only.
-fn start_conflict(message: String) -> EngineError {
-    if message.contains("already") || message.contains("has already run") {
-        EngineError::AlreadyStarted(message)
-    } else {
-        EngineError::ContainerNotRunning(message)
-    }
-}
-
-fn refused(
-    status: u16,
-    message: String,
-    missing: fn(String) -> EngineError,
-    conflict: fn(String) -> EngineError,
-) -> EngineError {
+fn refused(status: u16, message: String, missing: fn(String) -> EngineError) -> EngineError {
     match status {
         404 => missing(message),
-        409 => conflict(message),
+        409 => EngineError::ContainerNotRunning(message),
         status => EngineError::Refused { status, message },
     }
 }

@@ -33,7 +33,8 @@ pub trait Engine: Send + Sync + 'static {
         exec: &ExecSpec,
     ) -> impl Future<Output = Result<ExecId, EngineError>> + Send;
 
-    /// Starts an exec and gives its output. An exec starts at most once, ever; see [`EngineError::AlreadyStarted`].
+    /// Starts an exec and gives its output. An exec starts at most once, ever. A second start runs
+    /// nothing, but is not refused: its stream has the engine's complaint in place of output.
     fn start_exec(&self, exec: &ExecId, tty: bool) -> impl Future<Output = Result<ExecStream, EngineError>> + Send;
 
     /// What the engine says of an exec. Not to be believed in everything: see `core::outcome`.
@@ -156,9 +157,6 @@ pub enum EngineError {
     /// 409: the container is paused or does not run.
     #[error("the container is not running: {0}")]
     ContainerNotRunning(String),
-    /// 409 on start: the exec's one start is used up.
-    #[error("the exec was started before: {0}")]
-    AlreadyStarted(String),
     /// It will not do this, however often it is asked.
     #[error("the engine refused with HTTP status {status}: {message}")]
     Refused {

@@ -17,8 +17,12 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::interval;
 
-use crate::{api::names, core::bind::Agents};
+use crate::{api::names, core::bind::Agents, infra::clock::Clock};
+
+/// How often the live ones are counted: one that falls silent makes no news.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// What was seen of one agent.
 #[derive(Clone, Debug)]
@@ -33,11 +37,12 @@ pub(super) struct LiveAgents {
     seen: Arc<Mutex<HashMap<String, Seen>>>,
     timeout: Duration,
     gauge: Gauge,
+    clock: Arc<dyn Clock>,
 }
 
 impl LiveAgents {
-    pub(super) fn new(timeout: Duration, gauge: Gauge) -> Self {
-        Self { seen: Arc::default(), timeout, gauge }
+    pub(super) fn new(timeout: Duration, gauge: Gauge, clock: Arc<dyn Clock>) -> Self {
+        Self { seen: Arc::default(), timeout, gauge, clock }
     }
 
     /// Watches the Leases for as long as it is polled. Calls `synced` when all are known.
@@ -45,10 +50,21 @@ impl LiveAgents {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
         let mut news = watcher(leases, watcher::Config::default().labels(&selector)).default_backoff().boxed();
-        while let Some(event) = news.next().await {
+        let mut clock = interval(COUNT_EVERY);
+        loop {
+            let event = tokio::select! {
+                event = news.next() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                _ = clock.tick() => {
+                    self.count();
+                    continue;
+                }
+            };
             match event {
                 Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
-                    self.note(&lease, Instant::now(), Timestamp::now());
+                    self.note(&lease, Instant::now(), self.clock.now());
                 }
                 Ok(watcher::Event::Delete(lease)) => self.forget(&lease),
                 Ok(watcher::Event::InitDone) => synced(),
@@ -130,7 +146,7 @@ mod tests {
     }
 
     fn agents(timeout: Duration) -> LiveAgents {
-        LiveAgents::new(timeout, Gauge::default())
+        LiveAgents::new(timeout, Gauge::default(), Arc::new(crate::infra::clock::SystemClock))
     }
 
     fn wall(second: i64) -> Timestamp {

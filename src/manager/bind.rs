@@ -43,8 +43,9 @@ use crate::{
 const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
 /// Requests in hand at a time.
 const CONCURRENCY: u16 = 16;
-/// How soon a request that waits is looked at again.
+/// How soon a request that waits is looked at again: a tenth of its age, within these.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
 /// How soon a failed look is repeated.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long reading a pod may take.
@@ -139,7 +140,7 @@ impl Binder {
             // The watch brings the newer object.
             Written::Lost | Written::Gone => Ok(Action::await_change()),
             Written::Refused(message) => {
-                tracing::error!(request = %key, uid = %key.uid, message, "the API server refuses the status");
+                tracing::error!(request = %key, uid = %key.uid, why = message, "the API server refuses the status");
                 Ok(Action::requeue(RETRY))
             }
         }
@@ -156,11 +157,11 @@ impl Binder {
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
             }
             News::Waits(reason, message) => {
-                tracing::info!(request = %key, uid = %key.uid, %reason, message, "waits");
+                tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
                 self.events.publish(key, "Bind", *reason, message).await;
             }
             News::Finished(reason, message) => {
-                tracing::info!(request = %key, uid = %key.uid, %reason, message, "finished");
+                tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
                 self.metrics.finished(*reason);
                 self.events.publish(key, "Bind", *reason, message).await;
             }
@@ -170,7 +171,7 @@ impl Binder {
     async fn refuse_unreadable(&self, invalid: &InvalidObject) -> Result<Action, BindError> {
         let key = key_of(&invalid.metadata)?;
         let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
-        tracing::error!(request = %key, uid = %key.uid, message, "refused");
+        tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
         self.metrics.unreadable.inc();
         let now = self.clock.now();
         let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
@@ -194,10 +195,18 @@ impl News {
     fn then(&self, read: &ExecRequest, now: Timestamp) -> Action {
         match self {
             Self::Bound(_) => at_deadline(read, now),
-            Self::Waits(..) => Action::requeue(LOOK_AGAIN),
+            Self::Waits(..) => Action::requeue(look_again(read, now)),
             Self::Finished(..) => Action::await_change(),
         }
     }
+}
+
+/// Soon for a new request, seldom for one that has waited long: each look reads a pod.
+fn look_again(request: &ExecRequest, now: Timestamp) -> Duration {
+    let age = request.metadata.creation_timestamp.as_ref().map(|created| now.duration_since(created.0).unsigned_abs());
+    let left = starting_deadline(request).map(|deadline| now.duration_until(deadline).unsigned_abs());
+    let pause = (age.unwrap_or_default() / 10).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST);
+    left.map_or(pause, |left| pause.min(left.max(LOOK_AGAIN)))
 }
 
 /// Looks again when the starting deadline has passed.
@@ -214,7 +223,8 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
     };
     let empty = ExecRequestStatus::default();
     let from = request.status.as_ref().unwrap_or(&empty);
-    if from.completion_time.is_some() || from.exec_id.is_some() {
+    let deleted = request.metadata.deletion_timestamp.is_some();
+    if deleted || from.completion_time.is_some() || from.exec_id.is_some() {
         return Ok(Action::await_change());
     }
     let key = key_of(&request.metadata)?;

@@ -101,7 +101,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let binder = bind::Binder {
         requests: Requests::new(client.clone()),
         events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
-        agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone()),
+        agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
         metrics: metrics.clone(),
         clock,
         client,
@@ -110,6 +110,9 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         let leads = *leading.borrow_and_update();
         metrics.leader.set(i64::from(leads));
         tracing::info!(leads, identity = config.identity, "leadership");
+        if !leads {
+            metrics.agents.set(0);
+        }
         let term = CancellationToken::new();
         tokio::select! {
             biased;

@@ -1,0 +1,250 @@
+//! Tests that disturb the installation, and so run alone.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for};
+
+const CRD: &str = "execrequests.execlet.dev";
+
+fn agent_on(node: &str) -> String {
+    let node = format!("spec.nodeName={node}");
+    let args = [
+        "get",
+        "pods",
+        "-n",
+        NAMESPACE,
+        "-l",
+        "app.kubernetes.io/component=agent",
+        "--field-selector",
+        &node,
+        "-o",
+        "name",
+    ];
+    kubectl(&args).trim().to_owned()
+}
+
+/// Takes the agent off a node, and puts it back when dropped.
+struct WithoutAgent(&'static str);
+
+impl WithoutAgent {
+    async fn on(node: &'static str) -> Self {
+        kubectl(&["label", "node", node, "execlet.test/agent=off", "--overwrite"]);
+        let affinity = json!({"spec": {"template": {"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "execlet.test/agent", "operator": "NotIn", "values": ["off"]}]}
+            ]}
+        }}}}}});
+        patch_agents(&affinity);
+        wait_for("the agent to be gone", async || agent_on(node).is_empty().then_some(())).await;
+        rolled_out();
+        Self(node)
+    }
+
+    async fn end(self) {
+        let node = self.0;
+        drop(self);
+        wait_for("the agent to be back", async || (!agent_on(node).is_empty()).then_some(())).await;
+        rolled_out();
+    }
+}
+
+impl Drop for WithoutAgent {
+    fn drop(&mut self) {
+        patch_agents(&json!({"spec": {"template": {"spec": {"affinity": null}}}}));
+        kubectl(&["label", "node", self.0, "execlet.test/agent-"]);
+    }
+}
+
+fn patch_agents(patch: &serde_json::Value) {
+    kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", &patch.to_string()]);
+}
+
+fn rolled_out() {
+    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+#[tokio::test]
+async fn a_pod_replaced_under_its_name_between_bind_and_start_is_never_touched() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let without = WithoutAgent::on("n2").await;
+    // The agent's Lease is still fresh: the manager binds.
+    let name = lab.create(
+        json!({"target": {"podName": "web"}, "command": ["touch", "/tmp/ran"], "startingDeadlineSeconds": 300}),
+    );
+    lab.request_when(&name, "to be bound", |s| s.node_name.as_deref() == Some("n2")).await;
+    lab.delete_pod("web").await;
+    lab.pod("web", "n2").await;
+    without.end().await;
+    let done = lab.finished(&name).await;
+    done.never_ran("PodReplaced");
+    assert_eq!(lab.exec("web", "test -e /tmp/ran").1, 1, "nothing ran in the new pod");
+}
+
+#[tokio::test]
+async fn a_node_without_a_live_agent_leaves_a_request_pending_until_its_deadline() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let without = WithoutAgent::on("n2").await;
+    kubectl(&["delete", "lease", "execlet-agent.n2", "-n", NAMESPACE]);
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 5}));
+    lab.request_when(&name, "to wait for the agent", |s| s.conditions.iter().any(|c| c.reason == "AgentNotReady"))
+        .await;
+    let done = lab.finished(&name).await;
+    without.end().await;
+    done.never_ran("StartingDeadlineExceeded");
+    assert!(done.message().contains("no execlet agent runs on node n2"), "{}", done.message());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_while_a_command_runs_does_not_run_it_again_and_tells_its_code() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let script = "echo ran >> /tmp/runs; echo before; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script]}));
+    wait_for("the command to run", async || (lab.exec("web", "test -e /tmp/runs").1 == 0).then_some(())).await;
+    let agent = agent_on("n1");
+    kubectl(&["delete", "-n", NAMESPACE, &agent, "--grace-period=1"]);
+    rolled_out();
+    assert_ne!(agent_on("n1"), agent, "another agent");
+    assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
+    let done = lab.finished(&name).await;
+    done.ended_with(9);
+    assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+    let output = done.status.output.as_ref().expect("output");
+    assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamLost")));
+    assert_eq!(done.stdout(), "before\n", "what was received before is kept");
+}
+
+#[tokio::test]
+async fn a_request_that_finished_while_its_agent_was_away_gets_its_true_code() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let script = "echo ran >> /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; exit 11";
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script]}));
+    wait_for("the command to run", async || (lab.exec("web", "test -e /tmp/runs").1 == 0).then_some(())).await;
+    let without = WithoutAgent::on("n2").await;
+    assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
+    without.end().await;
+    let done = lab.finished(&name).await;
+    done.ended_with(11);
+    assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn a_container_restarted_between_bind_and_start_is_bound_anew_by_nobody() {
+    let lab = Lab::alone().await;
+    let id = container_id(&lab.pod("web", "n2").await, "main");
+    let without = WithoutAgent::on("n2").await;
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 300}));
+    lab.request_when(&name, "to be bound", |s| s.node_name.as_deref() == Some("n2")).await;
+    docker("n2", &["kill", &id]);
+    lab.pod_when("web", "to have a restarted container", |pod| {
+        let all = pod.status.as_ref().and_then(|s| s.container_statuses.clone()).unwrap_or_default();
+        all.iter().any(|c| c.restart_count > 0 && c.ready)
+    })
+    .await;
+    without.end().await;
+    // The same pod, and nothing was prepared in the container that died: the request may run.
+    lab.finished(&name).await.ended_with(0);
+}
+
+/// Loosens the schema of the definition, and tightens it again when dropped.
+struct LooseSchema {
+    tight: String,
+}
+
+impl LooseSchema {
+    async fn new(lab: &Lab) -> Self {
+        let tight = kubectl(&["get", "crd", CRD, "-o", "json"]);
+        let tty = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tty";
+        let patch = json!([{"op": "replace", "path": tty, "value": {"x-kubernetes-preserve-unknown-fields": true}}]);
+        kubectl(&["patch", "crd", CRD, "--type=json", "-p", &patch.to_string()]);
+        let it = Self { tight };
+        wait_for("the loose schema to be served", async || {
+            let spec = json!({"target": {"podName": "web"}, "command": ["true"], "tty": "often"});
+            let request = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+                "metadata": {"name": "try", "namespace": lab.namespace}, "spec": spec});
+            let tried =
+                kubectl_with(&["create", "--validate=false", "--dry-run=server", "-f", "-"], &request.to_string());
+            tried.status.success().then_some(())
+        })
+        .await;
+        it
+    }
+}
+
+impl Drop for LooseSchema {
+    fn drop(&mut self) {
+        let mut crd: serde_json::Value = serde_json::from_str(&self.tight).expect("JSON");
+        let spec = crd["spec"].take();
+        let patch = json!([{"op": "replace", "path": "/spec", "value": spec}]);
+        let done = kubectl_with(&["patch", "crd", CRD, "--type=json", "--patch-file=/dev/stdin"], &patch.to_string());
+        assert!(done.status.success(), "the definition could not be put back: {}", text(&done.stderr));
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let unreadable = |name: &str, status: serde_json::Value| {
+        let request = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+            "metadata": {"name": name, "namespace": lab.namespace},
+            "spec": {"target": {"podName": "web"}, "command": ["true"], "tty": "often"}});
+        let created = kubectl_with(&["create", "--validate=false", "-f", "-"], &request.to_string());
+        assert!(created.status.success(), "{}", text(&created.stderr));
+        if !status.is_null() {
+            let patch = json!({"status": status}).to_string();
+            lab.kubectl(&["patch", "execrequest", name, "--subresource=status", "--type=merge", "-p", &patch]);
+        }
+    };
+    let loose = LooseSchema::new(&lab).await;
+    let agent = agent_on("n1");
+    // The manager sees it first. For the agent's turn the manager has to be away.
+    kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=0"]);
+    wait_for("the managers to be gone", async || {
+        let selector = "app.kubernetes.io/component=manager";
+        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "name"]).is_empty().then_some(())
+    })
+    .await;
+    let (bound, unbound) = (unique("bound"), unique("unbound"));
+    unreadable(&bound, json!({"phase": "Bound", "nodeName": "n1", "podUID": "u", "container": "main"}));
+    let refused = |name: String| {
+        let lab = &lab;
+        async move {
+            wait_for(&format!("{name} to be refused"), async || {
+                let path = "jsonpath={.status.conditions[?(@.type==\"Finished\")].reason}";
+                (lab.kubectl(&["get", "execrequest", &name, "-o", path]) == "InvalidRequest").then_some(())
+            })
+            .await;
+        }
+    };
+    refused(bound).await;
+    unreadable(&unbound, serde_json::Value::Null);
+    kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=2"]);
+    refused(unbound).await;
+    drop(loose);
+    lab.sh("web", "exit 3").await.ended_with(3);
+    assert_eq!(agent_on("n1"), agent, "the agent lives");
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+#[tokio::test]
+async fn another_manager_leads_when_the_leader_goes() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let leader =
+        || kubectl(&["get", "lease", "execlet-manager", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}"]);
+    let first = leader();
+    assert!(!first.is_empty(), "somebody leads");
+    kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"]);
+    let begun = std::time::Instant::now();
+    wait_for("another leader", async || Some(leader()).filter(|now| !now.is_empty() && *now != first).map(|_| ()))
+        .await;
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    lab.sh("web", "exit 3").await.ended_with(3);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+}
