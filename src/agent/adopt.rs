@@ -18,18 +18,24 @@ use crate::{
 /// Pause between two looks at an exec whose process is not known.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Waits for the end and concludes.
+/// Waits for the end and concludes. `None` if the agent is told to stop before: nothing is lost by
+/// leaving it to the next one.
 pub(super) async fn adopt<E: Engine>(
     node: &Node<E>,
     request: &BoundRequest,
     exec: &ExecRef,
     process: Option<ProcessRef>,
-) -> Outcome {
+) -> Option<Outcome> {
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();
     let death = node.deaths.of(&exec.id);
-    until_end(node, &exec.id, process).await;
-    let outcome = settle::unseen(node, exec, request).await;
+    let outcome = tokio::select! {
+        () = node.stopping.cancelled() => None,
+        outcome = async {
+            until_end(node, &exec.id, process).await;
+            settle::unseen(node, exec, request).await
+        } => Some(outcome),
+    };
     drop(death);
     node.metrics.running.dec();
     outcome

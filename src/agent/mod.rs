@@ -170,6 +170,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         deaths,
         metrics,
         clock,
+        stopping: shutdown.clone(),
     });
     let watching =
         watch::run(node, client, config.max_concurrent, records, readiness, shutdown.clone(), config.drain_timeout);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     deaths::Deaths,
@@ -32,6 +33,8 @@ pub(super) struct Node<E> {
     pub(super) deaths: Deaths,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
+    /// The agent was told to stop: what its successor can do as well is left to it.
+    pub(super) stopping: CancellationToken,
 }
 
 /// A step could not be done now. Nothing is lost: what is to be done is decided anew.

@@ -80,6 +80,9 @@ impl<E: Engine> Work<E> {
                 Ok(Next::Again) => pause = FIRST_PAUSE,
                 Err(error) => {
                     tracing::warn!(request = %self.key, uid = %self.key.uid, %error, "a step failed, it will be tried again");
+                    if self.node.stopping.is_cancelled() && !self.has_ended() {
+                        return;
+                    }
                     self.seen = None;
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -99,13 +102,15 @@ impl<E: Engine> Work<E> {
             return self.gone().await;
         };
         let action = self.decide(&seen, &request).await?;
+        if self.node.stopping.is_cancelled() && !matches!(action, Action::Report(_) | Action::Forget) {
+            return Ok(Next::Done);
+        }
         tracing::debug!(request = %self.key, uid = %self.key.uid, ?action, "decided");
         self.act(action, seen, &request).await
     }
 
     async fn decide(&self, seen: &ExecRequest, request: &BoundRequest) -> Result<Action, StepError> {
-        let ended = matches!(self.entry, Some(Entry { stage: Stage::Ended { .. }, .. }));
-        if let Some(action) = self.without_engine(request, "").filter(|_| ended) {
+        if let Some(action) = self.without_engine(request, "").filter(|_| self.has_ended()) {
             // What has ended does not depend on the engine, and must not wait for it.
             return Ok(action);
         }
@@ -162,8 +167,10 @@ impl<E: Engine> Work<E> {
             }
             Action::Adopt => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                let ended = Some(adopt::adopt(&self.node, request, &exec, self.process(&exec).await).await);
-                self.end(exec, ended).await?;
+                match adopt::adopt(&self.node, request, &exec, self.process(&exec).await).await {
+                    Some(outcome) => self.end(exec, Some(outcome)).await?,
+                    None => return Ok(Next::Done),
+                }
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
@@ -239,6 +246,11 @@ impl<E: Engine> Work<E> {
         process::find(pid).filter(|_| process::is_in(pid, &exec.container.id))
     }
 
+    /// An outcome is known and not yet reported.
+    fn has_ended(&self) -> bool {
+        matches!(self.entry, Some(Entry { stage: Stage::Ended { .. }, .. }))
+    }
+
     async fn remember(&mut self, exec: ExecRef, stage: Stage) -> Result<(), StepError> {
         let entry = Entry { exec, boot: self.node.boot.clone(), stage };
         self.node.journal.write(&self.key, self.created, &entry).await?;
@@ -278,7 +290,11 @@ impl<E: Engine> Work<E> {
         });
         if let (Action::Adopt, Some(entry)) = (&action, &self.entry) {
             tracing::warn!(request = %self.key, uid = %self.key.uid, exec = %entry.exec.id, "the request was deleted while its command runs; the command goes on");
-            adopt::until_end(&self.node, &entry.exec.id, self.process(&entry.exec).await).await;
+            let process = self.process(&entry.exec).await;
+            tokio::select! {
+                () = self.node.stopping.cancelled() => return Ok(Next::Done),
+                () = adopt::until_end(&self.node, &entry.exec.id, process) => {}
+            }
         }
         self.forget().await?;
         Ok(Next::Done)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, helm, kubectl, kubectl_raw, kubectl_with, text, wait_for};
+use crate::lab::{Lab, NAMESPACE, helm, kubectl, kubectl_raw, kubectl_with, run, text, wait_for};
 
 const RELEASE: &str = "execlet";
 const CHART: &str = "charts/execlet";
@@ -81,66 +81,64 @@ async fn the_charts_own_test_passes() {
     assert!(said.contains("Succeeded"), "{said}");
 }
 
+/// The installation as it was found; put back when dropped, whatever a test did to it.
+struct Installation(Value);
+
+impl Installation {
+    fn found() -> Self {
+        let values = helm(&["get", "values", RELEASE, "-n", NAMESPACE, "-o", "json"]);
+        Self(serde_json::from_str(&values).expect("JSON"))
+    }
+
+    fn with(&self, change: &str) {
+        Self::install(&self.0, &["--set", change]);
+    }
+
+    fn uninstall() {
+        helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m"]);
+    }
+
+    fn install(values: &Value, more: &[&str]) {
+        let fixed = ["upgrade", "--install", RELEASE, CHART, "-n", NAMESPACE, "--wait", "--timeout", "3m", "-f", "-"];
+        let done = run("helm", &[&fixed, more].concat(), &values.to_string());
+        assert!(done.status.success(), "helm upgrade: {}", text(&done.stderr));
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        Self::install(&self.0, &["--reset-values"]);
+    }
+}
+
 #[tokio::test]
 async fn an_upgrade_and_an_uninstall_leave_nothing_stuck() {
     let lab = Lab::alone().await;
     lab.pod("web", "n1").await;
-    let values = helm(&["get", "values", RELEASE, "-n", NAMESPACE, "-o", "json"]);
-    let values: Value = serde_json::from_str(&values).expect("JSON");
-    let upgrade = |change: Value| {
-        let mut all = values.clone();
-        for (key, value) in change.as_object().unwrap() {
-            all[key] = value.clone();
-        }
-        let file = std::env::temp_dir().join(format!("{}.json", lab.namespace));
-        std::fs::write(&file, all.to_string()).expect("written");
-        let done = helm(&[
-            "upgrade",
-            "--install",
-            RELEASE,
-            CHART,
-            "-n",
-            NAMESPACE,
-            "--wait",
-            "--timeout",
-            "3m",
-            "-f",
-            &file.to_string_lossy(),
-        ]);
-        std::fs::remove_file(&file).expect("removed");
-        done
-    };
-    upgrade(json!({"log": {"format": "json", "level": "debug"}}));
+    let installation = Installation::found();
+    installation.with("log.level=debug");
     let done = lab.sh("web", "exit 3").await;
     done.ended_with(3);
     let name = done.request.metadata.name.clone().expect("a name");
 
-    helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m"]);
+    Installation::uninstall();
+    wait_for("everything but definition and records to be gone", async || {
+        let kinds = "all,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,poddisruptionbudgets";
+        let label = "app.kubernetes.io/instance=execlet";
+        kubectl(&["get", kinds, "-A", "-l", label, "-o", "name"]).is_empty().then_some(())
+    })
+    .await;
     assert!(kubectl(&["get", "crd", CRD, "-o", "name"]).contains(CRD), "the definition is kept");
     assert!(lab.kubectl(&["get", "execrequest", &name, "-o", "name"]).contains(&name), "the record is kept");
-    let left = kubectl(&[
-        "get",
-        "all,clusterroles,clusterrolebindings,roles,rolebindings",
-        "-A",
-        "-l",
-        "app.kubernetes.io/instance=execlet",
-        "-o",
-        "name",
-    ]);
-    assert_eq!(left, "", "nothing else is left");
     // Without execlet, requests and namespaces with unfinished ones still go away.
-    lab.kubectl(&["create", "namespace", &format!("{}-x", lab.namespace)]);
     let other = format!("{}-x", lab.namespace);
+    kubectl(&["create", "namespace", &other]);
     let orphan = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
         "metadata": {"name": "orphan", "namespace": other}, "spec": {"target": {"podName": "web"}, "command": ["true"]}});
     assert!(kubectl_with(&["create", "-f", "-"], &orphan.to_string()).status.success());
     lab.kubectl(&["delete", "execrequest", &name, "--timeout=30s"]);
     kubectl(&["delete", "namespace", &other, "--timeout=60s"]);
 
-    upgrade(json!({}));
-    wait_for("the new agents to work", async || {
-        kubectl(&["get", "lease", "-n", NAMESPACE, "-o", "name"]).contains("execlet-agent.n1").then_some(())
-    })
-    .await;
+    drop(installation);
     lab.sh("web", "exit 4").await.ended_with(4);
 }

@@ -343,7 +343,8 @@ fn succeeded(program: &str, args: &[&str], output: Output) -> String {
     text(&output.stdout)
 }
 
-fn run(program: &str, args: &[&str], input: &str) -> Output {
+/// A program with this input.
+pub fn run(program: &str, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(args)
         .current_dir(root())
