@@ -86,6 +86,7 @@ lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, char
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@scripts/toolchain cargo-deny
+	cargo fetch --locked --quiet
 	cargo deny --offline check licenses bans sources
 	@$(WITH_CLUSTER); charts/check
 

@@ -36,10 +36,25 @@ impl WithoutAgent {
                 {"matchExpressions": [{"key": "execlet.test/agent", "operator": "NotIn", "values": ["off"]}]}
             ]}
         }}}}}});
+        let it = Self(node);
         patch_agents(&affinity);
+        wait_for("the agent to be told to stop", async || {
+            let path = "jsonpath={.metadata.deletionTimestamp}";
+            let agent = agent_on(node);
+            (agent.is_empty()
+                || !kubectl(&["get", "-n", NAMESPACE, &agent, "--ignore-not-found", "-o", path]).is_empty())
+            .then_some(())
+        })
+        .await;
+        // It would go on with its commands for as long as its grace period allows.
+        let label = "label=io.kubernetes.container.name=agent";
+        let running = text(&docker(node, &["ps", "--quiet", "--filter", label]));
+        for id in running.split_whitespace() {
+            docker(node, &["kill", id]);
+        }
         wait_for("the agent to be gone", async || agent_on(node).is_empty().then_some(())).await;
         rolled_out();
-        Self(node)
+        it
     }
 
     async fn end(self) {

@@ -210,7 +210,8 @@ impl Lab {
     }
 
     pub async fn delete_pod(&self, name: &str) {
-        self.pods().delete(name, &DeleteParams::default().grace_period(0)).await.expect("deleted");
+        // With a grace period the object goes when the container has gone, and not before.
+        self.pods().delete(name, &DeleteParams::default().grace_period(1)).await.expect("deleted");
         wait_for("the pod to be gone", async || self.pods().get_opt(name).await.ok()?.is_none().then_some(())).await;
     }
 }
