@@ -17,6 +17,8 @@ include tests/cluster/cluster.mk
 ifdef KUBECONFIG
 # An image that the nodes of your cluster can pull.
 IMAGE ?=
+# An image with a shell, for the demo's pod.
+DEMO_IMAGE ?= busybox:1.36
 CLUSTER_DEPS :=
 IMAGE_DEPS := need-image
 WITH_CLUSTER := true
@@ -33,7 +35,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: $(CLUSTER_DEPS) install ## Cluster, installation, one request, its result (12 min on a new machine, then under 90 s)
-	@$(WITH_CLUSTER); scripts/demo
+	@$(WITH_CLUSTER); DEMO_IMAGE=$(DEMO_IMAGE) scripts/demo
 
 .PHONY: build
 build: ## Build for development

@@ -279,6 +279,8 @@ fn exec_died(event: EventMessage) -> Option<ExecDied> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -287,6 +289,43 @@ mod tests {
         assert!(api_number("1.41") >= Some(MIN_API));
         assert!(api_number("1.100") > Some(MIN_API));
         assert_eq!(api_number("newest"), None);
+    }
+
+    /// An engine that answers each call with this body. No real one of that age can be had.
+    async fn engine_that_says(body: &'static str) -> (tempfile::TempDir, DockerEngine) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let read = connection.read(&mut request).await;
+                assert!(read.is_ok_and(|bytes| bytes > 0), "a request");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+                let answer = format!("{head}\r\nConnection: close\r\n\r\n{body}");
+                connection.write_all(answer.as_bytes()).await.expect("answered");
+            }
+        });
+        (folder, DockerEngine::new(socket))
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_too_old_is_refused_and_told_what_is_wanted() {
+        let (_folder, engine) = engine_that_says(r#"{"Version":"19.03.15","ApiVersion":"1.40"}"#).await;
+        let refused = engine.version().await.expect_err("too old").to_string();
+        assert!(refused.contains("is version 19.03.15 with API 1.40; wanted is API 1.41 or newer"), "{refused}");
+        let (_folder, engine) = engine_that_says(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#).await;
+        assert_eq!(engine.version().await.expect("new enough").api, "1.41");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_unreachable_and_its_socket_is_named() {
+        let refused = DockerEngine::new("/no/such/docker.sock").version().await.expect_err("no engine");
+        assert!(
+            matches!(&refused, EngineError::Unreachable { socket, .. } if socket == "/no/such/docker.sock"),
+            "{refused}"
+        );
     }
 
     #[test]
