@@ -2,7 +2,7 @@
 
 use super::node::{Node, StepError};
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, Reason},
+    api::{ExecRequest, ExecRequestStatus},
     core::{ids::ExecRef, transition::Write},
     engine::Engine,
     infra::requests::Written,
@@ -21,12 +21,6 @@ pub(super) async fn commit<E: Engine>(
     match node.requests.write_status(seen, write.committed(exec)).await? {
         Written::Won(request) => Ok(Some(*request)),
         Written::Lost | Written::Gone => Ok(None),
-        Written::Refused(message) => {
-            tracing::error!(
-                request = ?seen.metadata.name, namespace = ?seen.metadata.namespace, reason = %Reason::InvalidRequest, why = message,
-                "the API server refuses the commit; the command will not start before it takes it"
-            );
-            Ok(None)
-        }
+        Written::Refused(message) => Err(StepError::Refused(message)),
     }
 }

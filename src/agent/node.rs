@@ -46,4 +46,6 @@ pub(super) enum StepError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error("the API server refuses the commit, so the command may not start: {0}")]
+    Refused(String),
 }

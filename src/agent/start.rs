@@ -23,15 +23,15 @@ use crate::{
     infra::metrics::Step,
 };
 
-/// Starts the committed exec; the journal says `starting` already. Gives the outcome,
-/// or `None` if what happened has to be found out by looking again.
+/// Starts the committed exec; the journal says `starting` already. After an error, what happened
+/// has to be found out by looking again.
 pub(super) async fn start<E: Engine>(
     node: &Node<E>,
     request: &BoundRequest,
     exec: &ExecRef,
     created: Timestamp,
     sole: bool,
-) -> Result<Option<Outcome>, StepError> {
+) -> Result<Outcome, StepError> {
     // Subscribed before the start, or a quick end would be missed.
     let death = node.deaths.of(&exec.id);
     let begun = StdInstant::now();
@@ -39,7 +39,7 @@ pub(super) async fn start<E: Engine>(
         Ok(stream) => stream,
         Err(EngineError::NoSuchExec(message)) if sole => {
             let message = format!("the container was restarted before the command could start: {message}");
-            return Ok(Some(Outcome::refused(Reason::ContainerDied, message, node.clock.now())));
+            return Ok(Outcome::refused(Reason::ContainerDied, message, node.clock.now()));
         }
         Err(error) => return Err(error.into()),
     };
@@ -48,7 +48,7 @@ pub(super) async fn start<E: Engine>(
     node.metrics.running.inc();
     let outcome = attend(node, request, exec, created, sole, stream, death).await;
     node.metrics.running.dec();
-    Ok(Some(outcome))
+    Ok(outcome)
 }
 
 async fn attend<E: Engine>(

@@ -96,6 +96,8 @@ impl<E: Engine> Work<E> {
             Some(seen) => Some(seen),
             None => self.node.requests.get(&self.key).await?,
         };
+        // A request that is being deleted is as good as gone, whoever still holds it.
+        let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
         let Some((seen, request)) =
             seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)))
         else {
@@ -161,21 +163,21 @@ impl<E: Engine> Work<E> {
             Action::Start { sole } => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 self.remember(exec.clone(), Stage::Starting).await?;
-                let ended = start::start(&self.node, request, &exec, self.created, sole).await?;
-                self.end(exec, ended).await?;
+                let outcome = start::start(&self.node, request, &exec, self.created, sole).await?;
+                self.end(exec, outcome).await;
                 self.seen = Some(seen);
             }
             Action::Adopt => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 match adopt::adopt(&self.node, request, &exec, self.process(&exec).await).await {
-                    Some(outcome) => self.end(exec, Some(outcome)).await?,
+                    Some(outcome) => self.end(exec, outcome).await,
                     None => return Ok(Next::Done),
                 }
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                let ended = Some(settle::unseen(&self.node, &exec, request).await);
-                self.end(exec, ended).await?;
+                let outcome = settle::unseen(&self.node, &exec, request).await;
+                self.end(exec, outcome).await;
                 self.seen = Some(seen);
             }
             Action::Report(mut outcome) => {
@@ -259,14 +261,12 @@ impl<E: Engine> Work<E> {
     }
 
     /// The outcome is known, in memory at least: a journal that cannot be written never holds back a report.
-    async fn end(&mut self, exec: ExecRef, outcome: Option<Outcome>) -> Result<(), StepError> {
-        let Some(outcome) = outcome else { return Ok(()) };
+    async fn end(&mut self, exec: ExecRef, outcome: Outcome) {
         let stage = Stage::Ended { outcome };
         if let Err(error) = self.remember(exec.clone(), stage.clone()).await {
             tracing::error!(request = %self.key, uid = %self.key.uid, %error, "the outcome could not be written to the journal, it is reported all the same");
             self.entry = Some(Entry { exec, boot: self.node.boot.clone(), stage });
         }
-        Ok(())
     }
 
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {

@@ -292,7 +292,7 @@ mod tests {
     }
 
     /// An engine that answers each call with this body. No real one of that age can be had.
-    async fn engine_that_says(body: &'static str) -> (tempfile::TempDir, DockerEngine) {
+    fn engine_that_says(body: &'static str) -> (tempfile::TempDir, DockerEngine) {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("docker.sock");
         let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
@@ -312,10 +312,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_that_is_too_old_is_refused_and_told_what_is_wanted() {
-        let (_folder, engine) = engine_that_says(r#"{"Version":"19.03.15","ApiVersion":"1.40"}"#).await;
+        let (_folder, engine) = engine_that_says(r#"{"Version":"19.03.15","ApiVersion":"1.40"}"#);
         let refused = engine.version().await.expect_err("too old").to_string();
         assert!(refused.contains("is version 19.03.15 with API 1.40; wanted is API 1.41 or newer"), "{refused}");
-        let (_folder, engine) = engine_that_says(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#).await;
+        let (_folder, engine) = engine_that_says(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#);
         assert_eq!(engine.version().await.expect("new enough").api, "1.41");
     }
 
