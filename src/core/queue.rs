@@ -145,6 +145,31 @@ mod tests {
     }
 
     #[test]
+    fn the_namespace_with_the_fewest_running_comes_first() {
+        let mut queue = FairQueue::new(3);
+        for n in 0..2 {
+            queue.push("long", at(n), &format!("l{n}"), "long");
+            queue.push("short", at(n), &format!("s{n}"), "short");
+        }
+        assert_eq!([queue.pop(), queue.pop()], [Some("long"), Some("short")]);
+        queue.done("short");
+        assert_eq!(queue.pop(), Some("short"), "though it was served last");
+    }
+
+    #[test]
+    fn one_that_runs_already_takes_a_place_beyond_the_limit() {
+        let mut queue = FairQueue::new(1);
+        queue.admit("a");
+        queue.admit("a");
+        queue.push("b", at(1), "x", ());
+        assert_eq!((queue.pop(), queue.running()), (None, 2));
+        queue.done("a");
+        assert_eq!(queue.pop(), None);
+        queue.done("a");
+        assert_eq!(queue.pop(), Some(()));
+    }
+
+    #[test]
     fn the_same_request_twice_is_one() {
         let mut queue = FairQueue::new(10);
         queue.push("a", at(1), "x", 1);
