@@ -1,60 +1,82 @@
 //! Adopt: a command that an earlier agent started runs on. Its output from then
-//! on is lost, its end is not.
+//! on is lost, its end is not, and what may end it still does.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
-use super::{node::Node, settle, witness};
+use super::{
+    memory::Memory,
+    node::{Node, World},
+    oversee::{News, Overseen},
+    settle,
+    witness::Seen,
+    work::Watched,
+};
 use crate::{
     core::{
+        decide::{Entry, Stage},
         ids::{ExecId, ExecRef, ProcessRef},
-        outcome::Outcome,
         request::BoundRequest,
     },
     engine::{Engine, EngineError},
+    infra::kernel::Kernel,
 };
 
 /// Pause between two looks at an exec whose process is not known.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Waits for the end and concludes. `None` if the agent is told to stop before: nothing is lost by
+/// Waits for the end and concludes. The agent may be told to stop before: nothing is lost by
 /// leaving it to the next one.
-pub(super) async fn adopt<E: Engine>(
-    node: &Node<E>,
-    request: &BoundRequest,
+pub(super) async fn adopt<W: World>(
+    node: &Node<W>,
+    request: Option<&BoundRequest>,
     exec: &ExecRef,
     process: Option<ProcessRef>,
-) -> Option<Outcome> {
-    tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, ?process, "adopted");
+    memory: &Memory<W>,
+    news: &mut watch::Receiver<News>,
+) -> Watched {
+    let key = memory.key();
+    tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();
     let death = node.deaths.of(&exec.id);
-    let outcome = tokio::select! {
-        () = node.stopping.cancelled() => None,
+    let pipes = match memory.entry() {
+        Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
+        Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
+    };
+    let (_tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
+    let ended_by = OnceLock::new();
+    let overseen = Overseen { node, request, exec, memory, news, seen, ended_by: &ended_by };
+    let watched = tokio::select! {
+        biased;
+        () = node.stopping.cancelled() => Watched::Left,
         outcome = async {
-            until_end(node, &exec.id, process).await;
-            settle::unseen(node, exec, request).await
-        } => Some(outcome),
+            let exit = until_end(node, &exec.id, process).await;
+            settle::unseen(node, exec, request, exit, ended_by.get().copied()).await
+        } => Watched::Ended(outcome),
+        survivors = overseen.oversee() => Watched::Ended(settle::survived(node, request, &survivors).await),
     };
     drop(death);
     node.metrics.running.dec();
-    outcome
+    watched
 }
 
-/// Waits until the process has ended, or the engine says that there is none.
-pub(super) async fn until_end<E: Engine>(node: &Node<E>, exec: &ExecId, process: Option<ProcessRef>) {
+/// Waits until the process has ended, or the engine says that there is none. Gives the exit code
+/// if the kernel tells it.
+async fn until_end<W: World>(node: &Node<W>, exec: &ExecId, process: Option<ProcessRef>) -> Option<i32> {
     if let Some(process) = process {
-        return witness::ended(process).await;
+        return node.kernel.ended(process).await;
     }
     let mut death = node.deaths.of(exec);
     loop {
         match node.engine.inspect_exec(exec).await {
-            Ok(state) if state.code.is_some() => return,
-            Err(EngineError::NoSuchExec(_)) => return,
+            Ok(state) if state.code.is_some() => return None,
+            Err(EngineError::NoSuchExec(_)) => return None,
             Ok(_) | Err(_) => {}
         }
         tokio::select! {
-            _ = death.wait() => return,
+            biased;
+            _ = death.wait() => return None,
             () = sleep(LOOK_EVERY) => {}
         }
     }

@@ -1,17 +1,16 @@
 //! Commit: one compare-and-swap, after which this exec may start and no other ever will.
 
-use super::node::{Node, StepError};
+use super::node::{Node, StepError, World};
 use crate::{
     api::{ExecRequest, ExecRequestStatus},
     core::{ids::ExecRef, transition::Write},
-    engine::Engine,
-    infra::requests::Written,
+    infra::requests::{Requests, Written},
 };
 
 /// Tries to commit, on the object that the decision was made on. Gives the object
 /// if that won; in every other case it must be read again.
-pub(super) async fn commit<E: Engine>(
-    node: &Node<E>,
+pub(super) async fn commit<W: World>(
+    node: &Node<W>,
     seen: &ExecRequest,
     exec: &ExecRef,
 ) -> Result<Option<ExecRequest>, StepError> {

@@ -1,19 +1,15 @@
-//! The agent's durable memory: one small file for each unfinished request.
+//! The agent's durable memory: one small file for each unfinished request, and a
+//! tombstone for each finished one.
 //!
-//! A file is written whole under another name, synced, renamed and its folder
-//! synced, so after a crash at any moment it is the old one or the new one. A
-//! digest at its end tells a damaged file, which is put aside and never used.
+//! A digest at the end of a file tells a damaged one, which is put aside and
+//! never used. A tombstone holds the outcome for as long as it can matter: it keeps
+//! a request from running again when the API server is set back to an older state.
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -21,17 +17,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::disk::{Disk, SLOT, Taken};
 use crate::core::{
-    decide::Entry,
+    decide::{Entry, Stage},
     ids::{RequestKey, RequestUid},
+    transition::without_tails,
 };
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
-/// An outcome holds the end of the output: it is for root alone.
-const FILE_MODE: u32 = 0o600;
-const SUFFIX: &str = "json";
-const DAMAGED: &str = "damaged";
+const SUFFIX: &str = ".json";
+const DAMAGED: &str = ".damaged";
+const TOMBSTONES: &str = "tombstones";
+const OLD_TOMBSTONES: &str = "tombstones.old";
+/// Tombstones in one file. Two files are kept: at least so many are remembered, at most twice as many.
+const TOMBSTONE_LIMIT: usize = 20_000;
+/// Characters of a digest.
+const DIGEST: usize = 64;
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,13 +48,40 @@ pub struct Record {
     pub entry: Entry,
 }
 
-/// The folder of files, and the lock that makes this process its only writer.
-#[derive(Clone)]
-pub struct Journal {
-    folder: Arc<PathBuf>,
-    turns: Turns,
-    _lock: Arc<File>,
+impl Record {
+    /// What is remembered of a request.
+    #[must_use]
+    pub fn new(request: RequestKey, created: Timestamp, entry: Entry) -> Self {
+        Self { format: FORMAT, request, created, entry }
+    }
+
+    fn without_tails(mut self) -> Self {
+        if let Stage::Ended { outcome } = self.entry.stage {
+            self.entry.stage = Stage::Ended { outcome: without_tails(outcome) };
+        }
+        self
+    }
 }
+
+/// The records and tombstones of this node.
+#[derive(Clone)]
+pub struct Journal<D> {
+    disk: Arc<D>,
+    tombs: Arc<Mutex<Tombs>>,
+}
+
+/// Where each tombstone is.
+#[derive(Debug, Default)]
+struct Tombs {
+    new: HashMap<TombKey, Place>,
+    old: HashMap<TombKey, Place>,
+    /// The last line was cut off, so that the next one begins with a line end.
+    torn: bool,
+}
+
+/// The beginning of the digest of a request's UID.
+type TombKey = [u8; 16];
+type Place = (u64, u32);
 
 /// The journal cannot be used.
 #[derive(Debug, Error)]
@@ -64,12 +93,12 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The file system refuses.
-    #[error("journal: cannot {act} {path}: {source}")]
+    #[error("journal: cannot {act} {what}: {source}")]
     Io {
         /// What was tried.
         act: &'static str,
-        /// On which file.
-        path: PathBuf,
+        /// With which file, or of which request.
+        what: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -83,111 +112,132 @@ pub enum JournalError {
         #[source]
         source: serde_json::Error,
     },
-    /// The writing task was ended.
-    #[error("journal: the writer was stopped")]
-    Stopped,
 }
 
-impl Journal {
-    /// Opens the journal below `state`, takes the lock, and reads all records.
+impl From<Taken> for JournalError {
+    fn from(taken: Taken) -> Self {
+        match taken {
+            Taken::ByAnother(path) => Self::Locked { path },
+            Taken::Failed(act, path, source) => Self::Io { act, what: path.display().to_string(), source },
+        }
+    }
+}
+
+impl JournalError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
+impl<D: Disk> Journal<D> {
+    /// Reads everything that is on the disk.
     ///
     /// # Errors
-    /// When another process holds the lock, or the folder cannot be read or made.
-    pub fn open(state: &Path) -> Result<(Self, Vec<Record>), JournalError> {
-        let folder = state.join("journal");
-        fs::create_dir_all(&folder).map_err(|e| failed("make folder", &folder, e))?;
-        let lock_path = state.join("lock");
-        let lock = File::create(&lock_path).map_err(|e| failed("open", &lock_path, e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::Locked { path: lock_path }),
-            Err(TryLockError::Error(e)) => return Err(failed("lock", &lock_path, e)),
-        }
-        let records = read_all(&folder)?;
-        Ok((Self { folder: Arc::new(folder), turns: Turns::default(), _lock: Arc::new(lock) }, records))
+    /// When the file system refuses.
+    pub fn open(disk: D) -> Result<(Self, Vec<Record>), JournalError> {
+        let records = read_all(&disk)?;
+        let (new, torn) = read_tombs(&disk, TOMBSTONES)?;
+        let (old, _) = read_tombs(&disk, OLD_TOMBSTONES)?;
+        let tombs = Tombs { new, old, torn };
+        Ok((Self { disk: Arc::new(disk), tombs: Arc::new(Mutex::new(tombs)) }, records))
     }
 
     /// Writes what is remembered of a request. When this returns `Ok` it survives a crash.
     ///
     /// # Errors
     /// When the file system refuses; the former record, if any, then still stands.
-    pub async fn write(&self, request: &RequestKey, created: Timestamp, entry: &Entry) -> Result<(), JournalError> {
-        let record = Record { format: FORMAT, request: request.clone(), created, entry: entry.clone() };
-        let text = encode(&record).map_err(|source| JournalError::Encode { request: request.to_string(), source })?;
-        let (folder, name) = (Arc::clone(&self.folder), file_name(&request.uid));
-        let turn = self.turns.next(&request.uid);
-        blocking(move || turn.take(|| replace(&folder, &name, &text))).await
+    pub async fn write(&self, record: Record) -> Result<(), JournalError> {
+        let name = file_name(&record.request.uid);
+        let text = encode(&record)?;
+        let large = text.len() > SLOT;
+        match self.disk.replace(&name, text).await {
+            // Room is kept for everything but the end of the output.
+            Err(_) if large => self.disk.replace(&name, encode(&record.without_tails())?).await,
+            written => written,
+        }
+        .map_err(|source| JournalError::Io { act: "write", what: name, source })
     }
 
-    /// Forgets a request.
+    /// Forgets an unfinished request. If it has ended, a tombstone is put up first.
+    ///
+    /// # Errors
+    /// When the file system refuses; the record then still stands.
+    pub async fn remove(&self, record: Record) -> Result<(), JournalError> {
+        let uid = record.request.uid.clone();
+        if matches!(record.entry.stage, Stage::Ended { .. }) {
+            self.entomb(record).await?;
+        }
+        let name = file_name(&uid);
+        self.disk.remove(&name).await.map_err(|source| JournalError::Io { act: "remove", what: name, source })
+    }
+
+    async fn entomb(&self, record: Record) -> Result<(), JournalError> {
+        let key = tomb_key(&record.request.uid);
+        if self.tombs().place(&key).is_some() {
+            return Ok(());
+        }
+        let failed = |act| move |source| JournalError::Io { act, what: TOMBSTONES.to_owned(), source };
+        if self.tombs().new.len() >= TOMBSTONE_LIMIT {
+            self.disk.rename(TOMBSTONES, OLD_TOMBSTONES).map_err(failed("rename"))?;
+            let mut tombs = self.tombs();
+            tombs.old = std::mem::take(&mut tombs.new);
+        }
+        let mut line = encode_line(&record.without_tails())?;
+        let length = u32::try_from(line.len() - 1).unwrap_or(u32::MAX);
+        let torn = std::mem::replace(&mut self.tombs().torn, true);
+        if torn {
+            line.insert(0, b'\n');
+        }
+        let offset = self.disk.append(TOMBSTONES, line).await.map_err(failed("add to"))?;
+        let mut tombs = self.tombs();
+        tombs.torn = false;
+        tombs.new.insert(key, (offset + u64::from(torn), length));
+        Ok(())
+    }
+
+    /// What is remembered of a request that has ended.
     ///
     /// # Errors
     /// When the file system refuses.
-    pub async fn remove(&self, uid: &RequestUid) -> Result<(), JournalError> {
-        let path = self.folder.join(file_name(uid));
-        let turn = self.turns.next(uid);
-        let removed = blocking(move || {
-            turn.take(|| match fs::remove_file(&path) {
-                Ok(()) => Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(failed("remove", &path, error)),
-            })
-        })
-        .await;
-        self.turns.forget(uid);
-        removed
+    pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
+        let Some((file, (offset, length))) = self.tombs().place(&tomb_key(uid)) else { return Ok(None) };
+        let line = self.disk.read_at(file, offset, length as usize);
+        let line = line.map_err(|source| JournalError::Io { act: "read", what: file.to_owned(), source })?;
+        Ok(decode_line(&line).filter(|record| record.request.uid == *uid).map(|record| record.entry))
+    }
+
+    fn tombs(&self) -> MutexGuard<'_, Tombs> {
+        self.tombs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps the writes of one request in the order in which they were asked for. Whoever asked may be
-/// gone (its future dropped) while its write still waits for a thread: it must not undo a later one.
-#[derive(Clone, Default)]
-struct Turns(Arc<Mutex<HashMap<RequestUid, Arc<Mutex<u64>>>>>);
-
-/// The right to write, unless a later one was given out meanwhile and used.
-struct Turn {
-    number: u64,
-    last: Arc<Mutex<u64>>,
-}
-
-impl Turns {
-    fn next(&self, uid: &RequestUid) -> Turn {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = Arc::clone(all.entry(uid.clone()).or_default());
-        Turn { number: NUMBER.fetch_add(1, Ordering::Relaxed), last }
-    }
-
-    fn forget(&self, uid: &RequestUid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+impl Tombs {
+    fn place(&self, key: &TombKey) -> Option<(&'static str, Place)> {
+        let new = self.new.get(key).map(|place| (TOMBSTONES, *place));
+        new.or_else(|| self.old.get(key).map(|place| (OLD_TOMBSTONES, *place)))
     }
 }
 
-impl Turn {
-    fn take(self, act: impl FnOnce() -> Result<(), JournalError>) -> Result<(), JournalError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.number < *last {
-            return Ok(());
-        }
-        *last = self.number;
-        act()
-    }
-}
-
-async fn blocking(work: impl FnOnce() -> Result<(), JournalError> + Send + 'static) -> Result<(), JournalError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(JournalError::Stopped))
-}
-
-fn failed(act: &'static str, path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io { act, path: path.to_owned(), source }
+fn tomb_key(uid: &RequestUid) -> TombKey {
+    let digest = Sha256::digest(uid.as_str().as_bytes());
+    let mut key = TombKey::default();
+    key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    key
 }
 
 fn file_name(uid: &RequestUid) -> String {
-    format!("{uid}.{SUFFIX}")
+    format!("{uid}{SUFFIX}")
 }
 
-fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
-    let mut text = serde_json::to_vec(record)?;
+fn json(record: &Record) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(record).map_err(|source| JournalError::Encode { request: record.request.to_string(), source })
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, JournalError> {
+    let mut text = json(record)?;
     let digest = hex(&Sha256::digest(&text));
     text.push(b'\n');
     text.extend_from_slice(digest.as_bytes());
@@ -196,8 +246,27 @@ fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 fn decode(text: &[u8]) -> Option<Record> {
-    let (json, digest) = text.strip_suffix(b"\n")?.split_at_checked(text.len().checked_sub(66)?)?;
-    let digest = digest.strip_prefix(b"\n")?;
+    // The file is filled up with line ends.
+    let end = text.iter().rposition(|byte| *byte != b'\n')? + 1;
+    let (json, digest) = text.get(..end)?.split_at_checked(end.checked_sub(DIGEST + 1)?)?;
+    checked(json, digest.strip_prefix(b"\n")?).filter(|_| text.len() > end)
+}
+
+fn encode_line(record: &Record) -> Result<Vec<u8>, JournalError> {
+    let json = json(record)?;
+    let mut line = hex(&Sha256::digest(&json)).into_bytes();
+    line.push(b' ');
+    line.extend(json);
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn decode_line(line: &[u8]) -> Option<Record> {
+    let (digest, json) = line.split_at_checked(DIGEST)?;
+    checked(json.strip_prefix(b" ")?, digest)
+}
+
+fn checked(json: &[u8], digest: &[u8]) -> Option<Record> {
     if hex(&Sha256::digest(json)).as_bytes() != digest {
         return None;
     }
@@ -214,127 +283,167 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn replace(folder: &Path, name: &str, text: &[u8]) -> Result<(), JournalError> {
-    let path = folder.join(name);
-    let next = folder.join(format!("{name}.next"));
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&next)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&next, &path)?;
-        File::open(folder)?.sync_all()
+fn read_all<D: Disk>(disk: &D) -> Result<Vec<Record>, JournalError> {
+    let failed = |act, what: &str| {
+        let what = what.to_owned();
+        move |source| JournalError::Io { act, what, source }
     };
-    write().map_err(|e| failed("write", &path, e))
-}
-
-fn read_all(folder: &Path) -> Result<Vec<Record>, JournalError> {
     let mut records = Vec::new();
-    for file in fs::read_dir(folder).map_err(|e| failed("list", folder, e))? {
-        let path = file.map_err(|e| failed("list", folder, e))?.path();
-        match path.extension().and_then(|suffix| suffix.to_str()) {
-            Some(SUFFIX) => {}
-            Some(DAMAGED) | None => continue,
-            // A write that was cut off: the record before it still stands.
-            Some(_) => {
-                fs::remove_file(&path).map_err(|e| failed("remove", &path, e))?;
-                continue;
-            }
-        }
-        let text = fs::read(&path).map_err(|e| failed("read", &path, e))?;
-        if let Some(record) = decode(&text) {
+    for name in disk.list().map_err(failed("list", "the folder"))? {
+        let Some(uid) = name.strip_suffix(SUFFIX) else { continue };
+        let Some(text) = disk.read(&name).map_err(failed("read", &name))? else { continue };
+        if let Some(record) = decode(&text).filter(|record| record.request.uid.as_str() == uid) {
             records.push(record);
         } else {
-            let aside = path.with_extension(DAMAGED);
-            tracing::error!(path = %path.display(), aside = %aside.display(), "a journal file is damaged: put aside, what became of its exec is asked of the engine");
-            fs::rename(&path, &aside).map_err(|e| failed("put aside", &path, e))?;
+            let aside = format!("{uid}{DAMAGED}");
+            tracing::error!(
+                name,
+                aside,
+                "a journal file is damaged: put aside, what became of its exec is asked of the engine"
+            );
+            disk.rename(&name, &aside).map_err(failed("put aside", &name))?;
         }
     }
     Ok(records)
 }
 
+/// Where each tombstone of a file is, and whether its last line was cut off.
+fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<(HashMap<TombKey, Place>, bool), JournalError> {
+    let failed = |source| JournalError::Io { act: "read", what: name.to_owned(), source };
+    let mut tombs = HashMap::new();
+    let mut offset = 0;
+    let text = disk.read(name).map_err(failed)?.unwrap_or_default();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        match decode_line(text) {
+            Some(record) => {
+                let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                tombs.insert(tomb_key(&record.request.uid), (offset, length));
+            }
+            None if text.is_empty() => {}
+            None => {
+                tracing::warn!(name, offset, "a tombstone is damaged: it was cut off by a crash, or the disk is bad")
+            }
+        }
+        offset += line.len() as u64;
+    }
+    let torn = text.last().is_some_and(|byte| *byte != b'\n');
+    Ok((tombs, torn))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::core::{
-        decide::Stage,
-        ids::{ContainerRef, ExecRef},
+    use crate::{
+        agent::disk::Folder,
+        api::{ExitCodeSource, OutputStatus, StreamStatus},
+        core::{
+            ids::{ContainerRef, ExecRef},
+            outcome::{Exit, Outcome},
+        },
     };
 
-    fn key() -> RequestKey {
-        RequestKey { namespace: "shop".into(), name: "r".into(), uid: "u-1".into() }
+    fn record(uid: &str, stage: Stage) -> Record {
+        let request = RequestKey { namespace: "shop".into(), name: "r".into(), uid: uid.into() };
+        let container = ContainerRef { id: "c".into(), started_at: "t".into() };
+        let exec = ExecRef { id: "e".into(), container };
+        let entry = Entry { exec, boot: "b".into(), stage, started: None, kill: None };
+        Record::new(request, Timestamp::UNIX_EPOCH, entry)
     }
 
-    fn entry(stage: Stage) -> Entry {
-        let container = ContainerRef { id: "c".into(), started_at: "t".into() };
-        Entry { exec: ExecRef { id: "e".into(), container }, boot: "b".into(), stage }
+    fn ended(tail: &str) -> Stage {
+        let stdout = StreamStatus { tail: Some(tail.to_owned()), bytes: 1, ..StreamStatus::default() };
+        let output = OutputStatus { stdout, ..OutputStatus::default() };
+        let exit = Exit { code: 3, source: ExitCodeSource::Engine };
+        Stage::Ended { outcome: Outcome::exited(exit, output, Timestamp::UNIX_EPOCH) }
+    }
+
+    fn open(state: &Path) -> (Journal<Folder>, Vec<Record>) {
+        Journal::open(Folder::open(state, "journal").expect("a folder")).expect("opened")
     }
 
     #[tokio::test]
     async fn what_was_written_is_read_after_a_restart() {
         let state = tempfile::tempdir().expect("a folder");
-        let (journal, records) = Journal::open(state.path()).expect("opened");
+        let (journal, records) = open(state.path());
         assert!(records.is_empty());
-        journal.write(&key(), Timestamp::UNIX_EPOCH, &entry(Stage::Prepared)).await.expect("written");
-        journal.write(&key(), Timestamp::UNIX_EPOCH, &entry(Stage::Starting)).await.expect("written");
+        journal.write(record("u", Stage::Prepared)).await.expect("written");
+        journal.write(record("u", Stage::Starting)).await.expect("written");
         drop(journal);
-        let (journal, records) = Journal::open(state.path()).expect("opened");
-        assert_eq!(
-            records.iter().map(|r| (&r.request, &r.entry)).collect::<Vec<_>>(),
-            [(&key(), &entry(Stage::Starting))]
-        );
-        journal.remove(&key().uid).await.expect("removed");
-        journal.remove(&key().uid).await.expect("removing twice is no error");
+        let (journal, records) = open(state.path());
+        assert_eq!(records, [record("u", Stage::Starting)]);
+        journal.remove(record("u", Stage::Starting)).await.expect("removed");
+        assert_eq!(journal.tombstone(&"u".into()).expect("read"), None, "it has not ended");
         drop(journal);
-        assert!(Journal::open(state.path()).expect("opened").1.is_empty());
+        assert!(open(state.path()).1.is_empty());
     }
 
-    #[test]
-    fn a_write_that_comes_late_does_not_undo_a_later_one() {
-        let turns = Turns::default();
-        let (first, second) = (turns.next(&"u".into()), turns.next(&"u".into()));
-        let mut done = Vec::new();
-        second
-            .take(|| {
-                done.push(2);
-                Ok(())
-            })
-            .expect("taken");
-        first
-            .take(|| {
-                done.push(1);
-                Ok(())
-            })
-            .expect("passed over");
-        assert_eq!(done, [2]);
-    }
-
-    #[test]
-    fn a_second_agent_is_refused() {
+    #[tokio::test]
+    async fn what_has_ended_is_remembered_without_its_output() {
         let state = tempfile::tempdir().expect("a folder");
-        let _first = Journal::open(state.path()).expect("opened");
-        assert!(matches!(Journal::open(state.path()), Err(JournalError::Locked { .. })));
+        let (journal, _) = open(state.path());
+        for uid in ["u", "v"] {
+            journal.write(record(uid, ended("secret"))).await.expect("written");
+            journal.remove(record(uid, ended("secret"))).await.expect("removed");
+        }
+        let check = |journal: &Journal<Folder>| {
+            let entry = journal.tombstone(&"v".into()).expect("read").expect("a tombstone");
+            let Stage::Ended { outcome } = entry.stage else { panic!("it has ended") };
+            assert_eq!(outcome.exit.map(|exit| exit.code), Some(3));
+            assert_eq!(outcome.output.and_then(|output| output.stdout.tail), None);
+            assert_eq!(journal.tombstone(&"w".into()).expect("read"), None);
+        };
+        check(&journal);
+        drop(journal);
+        // A crash in the middle of another tombstone.
+        let path = state.path().join("journal/tombstones");
+        let mut text = std::fs::read(&path).expect("read");
+        text.extend_from_slice(b"0123 half of a to");
+        std::fs::write(&path, text).expect("written");
+        let (journal, records) = open(state.path());
+        assert!(records.is_empty());
+        check(&journal);
+        journal.remove(record("w", ended(""))).await.expect("entombed");
+        drop(journal);
+        let (journal, _) = open(state.path());
+        assert!(journal.tombstone(&"w".into()).expect("read").is_some(), "a line after a torn one counts");
+    }
+
+    #[tokio::test]
+    async fn an_outcome_with_much_output_is_kept_whole() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(state.path());
+        journal.write(record("u", Stage::Starting)).await.expect("written");
+        let long = record("u", ended(&"x".repeat(2 * SLOT)));
+        journal.write(long.clone()).await.expect("written");
+        drop(journal);
+        assert_eq!(open(state.path()).1, [long]);
     }
 
     #[test]
     fn a_file_that_was_cut_or_changed_at_any_byte_is_put_aside() {
-        let record =
-            Record { format: FORMAT, request: key(), created: Timestamp::UNIX_EPOCH, entry: entry(Stage::Starting) };
-        let whole = encode(&record).expect("encoded");
-        assert_eq!(decode(&whole), Some(record));
+        let whole = encode(&record("u", Stage::Starting)).expect("encoded");
+        assert_eq!(decode(&whole), Some(record("u", Stage::Starting)));
+        let mut padded = whole.clone();
+        padded.resize(SLOT, b'\n');
+        assert_eq!(decode(&padded), Some(record("u", Stage::Starting)));
         for end in 0..whole.len() {
             assert_eq!(decode(&whole[..end]), None, "cut at {end}");
-            let mut changed = whole.clone();
+            let mut changed = padded.clone();
             changed[end] ^= 1;
             assert_eq!(decode(&changed), None, "changed at {end}");
         }
+        padded[SLOT - 1] = b'x';
+        assert_eq!(decode(&padded), None, "something behind the end");
         let state = tempfile::tempdir().expect("a folder");
-        fs::create_dir_all(state.path().join("journal")).expect("made");
-        let path = state.path().join("journal/u-1.json");
-        fs::write(&path, &whole[..20]).expect("written");
-        fs::write(path.with_extension("json.next"), b"half").expect("written");
-        let (_journal, records) = Journal::open(state.path()).expect("opened");
-        assert!(records.is_empty());
-        assert!(path.with_extension(DAMAGED).exists());
-        assert!(!path.with_extension("json.next").exists());
+        std::fs::create_dir_all(state.path().join("journal")).expect("made");
+        let path = |name: &str| state.path().join("journal").join(name);
+        std::fs::write(path("u.json"), &whole[..20]).expect("written");
+        std::fs::write(path("v.json"), &whole).expect("written");
+        let (_journal, records) = open(state.path());
+        assert!(records.is_empty(), "the second one is another request's");
+        assert!(path("u.damaged").exists() && path("v.damaged").exists());
     }
 }

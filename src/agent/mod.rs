@@ -1,25 +1,30 @@
 //! The agent: runs the requests that are bound to its node.
 //!
 //! One file a step, in the order of a request's way: watch, work (decide and
-//! dispatch), prepare, commit, start, pump, settle, report. Beside them what
-//! outlives a step: journal, spool, the engine's `exec_die` events, the Lease.
+//! dispatch), prepare, commit, start, pump, settle, report; and beside a command
+//! that runs: witness, oversee, kill. Then what outlives a step: journal, spool,
+//! the engine's `exec_die` events, the Lease.
 //! The agent never reads pods, and writes nothing but the status of requests,
 //! its Lease and Events.
 
 pub mod deaths;
+pub mod disk;
 pub mod heartbeat;
 pub mod journal;
+pub mod node;
+pub mod oversee;
 pub mod spool;
+pub mod watch;
 
 mod adopt;
 mod commit;
-mod node;
+mod kill;
+mod memory;
 mod prepare;
 mod pump;
 mod report;
 mod settle;
 mod start;
-mod watch;
 mod witness;
 mod work;
 
@@ -39,22 +44,28 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     deaths::Deaths,
+    disk::Folder,
     heartbeat::Heartbeat,
     journal::{Journal, JournalError, Record},
-    node::Node,
+    node::{Node, World},
     spool::Spool,
+    watch::Intake,
 };
 use crate::{
     api::names,
-    core::ids::{NodeName, RequestUid},
+    core::{
+        ids::{NodeName, RequestUid},
+        queue::Limits,
+    },
     engine::{Engine, EngineError},
     infra::{
         clock::Clock,
         events::Events,
         health::{self, Readiness},
+        kernel::Linux,
         metrics::Metrics,
         process,
-        requests::Requests,
+        requests::KubeRequests,
     },
 };
 
@@ -62,6 +73,8 @@ use crate::{
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 /// Pause before a journal that another agent has is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+/// Folder of the journal, below that of the state.
+const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
 const JOURNAL_CHECK: &str = "journal";
 const ENGINE_CHECK: &str = "engine";
@@ -77,8 +90,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Folder of the spool.
     pub log_dir: PathBuf,
-    /// Most requests at a time.
-    pub max_concurrent: usize,
+    /// How many run at the same time.
+    pub limits: Limits,
     /// Most bytes that the spool may take.
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
@@ -122,6 +135,16 @@ pub struct Edges<E> {
     pub shutdown: CancellationToken,
 }
 
+/// A node as it is.
+struct Real<E>(std::marker::PhantomData<E>);
+
+impl<E: Engine> World for Real<E> {
+    type Engine = E;
+    type Requests = KubeRequests;
+    type Kernel = Linux;
+    type Disk = Folder;
+}
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
@@ -159,11 +182,12 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         beating.await;
         Ok(())
     });
-    let node = Arc::new(Node {
+    let node = Arc::new(Node::<Real<E>> {
         name: config.node.clone(),
         boot,
         engine,
-        requests: Requests::new(client.clone()),
+        kernel: Linux,
+        requests: KubeRequests::new(client.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
@@ -172,8 +196,9 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         clock,
         stopping: shutdown.clone(),
     });
-    let watching =
-        watch::run(node, client, config.max_concurrent, records, readiness, shutdown.clone(), config.drain_timeout);
+    let intake = Intake { limits: config.limits, drain: config.drain_timeout };
+    let news = watch::news(client, &config.node);
+    let watching = watch::run(node, news, intake, records, readiness, shutdown.clone());
     let result = tokio::select! {
         () = watching => Ok(()),
         part = first_failure(&mut parts) => Err(part),
@@ -213,9 +238,10 @@ async fn open_journal(
     state: &Path,
     readiness: &Readiness,
     shutdown: &CancellationToken,
-) -> Result<Option<(Journal, Vec<Record>)>, AgentError> {
+) -> Result<Option<(Journal<Folder>, Vec<Record>)>, AgentError> {
     loop {
-        match Journal::open(state) {
+        let opened = Folder::open(state, JOURNAL_FOLDER).map_err(JournalError::from).and_then(Journal::open);
+        match opened {
             Ok(opened) => {
                 readiness.ready(JOURNAL_CHECK);
                 return Ok(Some(opened));

@@ -1,4 +1,4 @@
-//! What the steps share: this node, its engine, and the agent's memory.
+//! What the steps share: this node, what it stands on, and the agent's memory.
 
 use std::sync::Arc;
 
@@ -7,34 +7,60 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deaths::Deaths,
+    disk::Disk,
     journal::{Journal, JournalError},
     spool::Spool,
 };
 use crate::{
     core::ids::{BootId, NodeName},
-    engine::EngineError,
+    engine::{Engine, EngineError},
     infra::{
         clock::Clock,
         events::Events,
+        kernel::Kernel,
         metrics::Metrics,
         requests::{ApiError, Requests},
     },
 };
 
+/// What the agent stands on: the real things, or a model of them that fails on purpose.
+pub trait World: Send + Sync + 'static {
+    /// The engine.
+    type Engine: Engine;
+    /// The API server.
+    type Requests: Requests;
+    /// The kernel.
+    type Kernel: Kernel;
+    /// The disk of the journal.
+    type Disk: Disk;
+}
+
 /// This node.
-pub(super) struct Node<E> {
-    pub(super) name: NodeName,
-    pub(super) boot: BootId,
-    pub(super) engine: Arc<E>,
-    pub(super) requests: Requests,
-    pub(super) events: Events,
-    pub(super) journal: Journal,
-    pub(super) spool: Spool,
-    pub(super) deaths: Deaths,
-    pub(super) metrics: Metrics,
-    pub(super) clock: Arc<dyn Clock>,
+pub struct Node<W: World> {
+    /// Its name.
+    pub name: NodeName,
+    /// Its boot.
+    pub boot: BootId,
+    /// Its engine.
+    pub engine: Arc<W::Engine>,
+    /// Its kernel.
+    pub kernel: W::Kernel,
+    /// The requests, as the API server has them.
+    pub requests: W::Requests,
+    /// News for people.
+    pub events: Events,
+    /// What must not be forgotten.
+    pub journal: Journal<W::Disk>,
+    /// The output of the commands.
+    pub spool: Spool,
+    /// The ends of execs, as the engine tells them.
+    pub deaths: Deaths,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
     /// The agent was told to stop: what its successor can do as well is left to it.
-    pub(super) stopping: CancellationToken,
+    pub stopping: CancellationToken,
 }
 
 /// A step could not be done now. Nothing is lost: what is to be done is decided anew.

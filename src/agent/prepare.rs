@@ -1,6 +1,6 @@
 //! Prepare: find the container, create the exec. Nothing runs yet.
 
-use super::node::{Node, StepError};
+use super::node::{Node, StepError, World};
 use crate::{
     api::{Reason, names::UID_ENV},
     core::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The bound container, as the engine shows it now.
-pub(super) async fn look<E: Engine>(node: &Node<E>, request: &BoundRequest) -> Result<ContainerView, EngineError> {
+pub(super) async fn look<W: World>(node: &Node<W>, request: &BoundRequest) -> Result<ContainerView, EngineError> {
     let query = ContainerQuery {
         namespace: request.key.namespace.clone(),
         pod_name: request.pod_name.clone(),
@@ -59,8 +59,8 @@ fn choose(request: &BoundRequest, found: Vec<Container>) -> ContainerView {
 }
 
 /// Creates the exec, or says why this can never be.
-pub(super) async fn create<E: Engine>(
-    node: &Node<E>,
+pub(super) async fn create<W: World>(
+    node: &Node<W>,
     request: &BoundRequest,
     container: ContainerRef,
 ) -> Result<Result<ExecRef, Outcome>, StepError> {
@@ -103,6 +103,8 @@ mod tests {
             spec: serde_json::from_value(spec).expect("a spec"),
             starting_deadline: Timestamp::MAX,
             progress: Progress::Bound,
+            container_id: "".into(),
+            committed_at: None,
         }
     }
 

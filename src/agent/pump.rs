@@ -12,11 +12,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{journal::hex, node::Node, spool::LogState, witness::Seen};
+use super::{
+    journal::hex,
+    node::{Node, World},
+    spool::LogState,
+    witness::Seen,
+};
 use crate::{
-    api::{OutputStatus, StreamStatus},
-    core::{outcome::StreamEnd, output::Tail, request::BoundRequest},
-    engine::{Engine, ExecStream},
+    api::{OutputLimits, OutputStatus, StreamStatus},
+    core::{ids::RequestKey, outcome::StreamEnd, output::Tail, request::BoundRequest},
+    engine::ExecStream,
     wire::{OutputStream, cri},
 };
 
@@ -27,7 +32,7 @@ pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// How long output waits in memory for more before it goes to the log.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
-/// stream that ends so late after its process may have been cut.
+/// stream that ends so late after its process may have been cut, unless nobody held it.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
 /// A stream that is still open so long after its process has ended will not end. The engine handles
 /// the ends of one container one after another, so that the last of many takes minutes.
@@ -65,8 +70,8 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(request: &BoundRequest) -> Self {
-        let limit = usize::try_from(request.spec.output.tail_bytes).unwrap_or(0);
+    fn new(limits: &OutputLimits) -> Self {
+        let limit = usize::try_from(limits.tail_bytes).unwrap_or(0);
         Self { stdout: OneStream::new(limit), stderr: OneStream::new(limit) }
     }
 
@@ -97,14 +102,14 @@ pub(super) struct Received {
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them (`sole`).
-pub(super) async fn pump<E: Engine>(
-    node: &Node<E>,
+pub(super) async fn pump<W: World>(
+    node: &Node<W>,
     request: &BoundRequest,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
     sole: bool,
 ) -> Received {
-    let mut streams = Streams::new(request);
+    let mut streams = Streams::new(&request.spec.output);
     let mut head = Vec::new();
     let mut log = node.spool.create(&request.key, u64::try_from(request.spec.output.spool_bytes).unwrap_or(0));
     let end = loop {
@@ -135,8 +140,13 @@ pub(super) async fn pump<E: Engine>(
         }
     };
     let ended = Instant::now();
-    let late = seen.borrow().ended.is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
-    let incomplete = match (sole, end, late, log.close().await) {
+    let forced = {
+        let seen = seen.borrow();
+        let late = seen.ended.is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
+        // A late end may also be the engine's being busy with the ends of others.
+        late && seen.held != Some(false)
+    };
+    let incomplete = match (sole, end, forced, log.close().await) {
         (false, ..) => Some(STREAM_LOST),
         (true, StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
         (true, StreamEnd::Clean, true, _) => Some("ForcedEnd"),
@@ -160,11 +170,13 @@ async fn never_ending(seen: &mut watch::Receiver<Seen>) {
 }
 
 /// What an earlier agent received and spooled, before its stream was lost.
-pub(super) async fn recall<E: Engine>(node: &Node<E>, request: &BoundRequest) -> OutputStatus {
-    let mut streams = Streams::new(request);
-    let path = node.spool.log_path(&request.key);
-    if let Err(error) = read_log(&path, &mut streams).await {
-        tracing::info!(request = %request.key, uid = %request.key.uid, %error, path = %path.display(), "no earlier output could be read");
+pub(super) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &OutputLimits) -> OutputStatus {
+    let mut streams = Streams::new(limits);
+    if limits.spool_bytes > 0 {
+        let path = node.spool.log_path(key);
+        if let Err(error) = read_log(&path, &mut streams).await {
+            tracing::info!(request = %key, uid = %key.uid, %error, path = %path.display(), "no earlier output could be read");
+        }
     }
     streams.status(Some(STREAM_LOST))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::node::{Node, StepError};
+use super::node::{Node, StepError, World};
 use crate::{
     api::{ExecRequest, ExecRequestStatus},
     core::{
@@ -12,43 +12,41 @@ use crate::{
         outcome::Outcome,
         transition::{Write, without_tails},
     },
-    engine::Engine,
-    infra::requests::Written,
+    infra::requests::{Requests, Written},
 };
 
 /// Pause before a report that was refused is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Writes the outcome until the API server has it, or has no such request any more.
-pub(super) async fn report<E: Engine>(
-    node: &Node<E>,
+pub(super) async fn report<W: World>(
+    node: &Node<W>,
     key: &RequestKey,
     seen: ExecRequest,
-    mut outcome: Outcome,
+    outcome: &Outcome,
 ) -> Result<(), StepError> {
     let mut current = Some(seen);
-    let mut shortened = false;
+    let mut shortened = None;
     while let Some(object) = current {
         let from = object.status.clone().unwrap_or_else(ExecRequestStatus::default);
         if from.completion_time.is_some() {
             return Ok(());
         }
         let write = Write { from: &from, generation: object.metadata.generation, at: node.clock.now() };
-        match node.requests.write_status(&object, write.finished(&outcome)).await? {
+        match node.requests.write_status(&object, write.finished(shortened.as_ref().unwrap_or(outcome))).await? {
             Written::Won(_) => {
-                said(node, key, &outcome).await;
+                said(node, key, outcome).await;
                 return Ok(());
             }
             Written::Lost => {}
             Written::Gone => break,
-            Written::Refused(message) if shortened => {
+            Written::Refused(message) if shortened.is_some() => {
                 tracing::error!(request = %key, uid = %key.uid, why = message, "the API server refuses the outcome; it stays in the journal");
                 sleep(REFUSED_PAUSE).await;
             }
             Written::Refused(message) => {
                 tracing::warn!(request = %key, uid = %key.uid, why = message, "the API server refuses the outcome; tried without the output's end");
-                outcome = without_tails(outcome);
-                shortened = true;
+                shortened = Some(without_tails(outcome.clone()));
             }
         }
         current = node.requests.get(key).await?;
@@ -57,7 +55,7 @@ pub(super) async fn report<E: Engine>(
     Ok(())
 }
 
-async fn said<E: Engine>(node: &Node<E>, key: &RequestKey, outcome: &Outcome) {
+async fn said<W: World>(node: &Node<W>, key: &RequestKey, outcome: &Outcome) {
     let code = outcome.exit.map(|exit| exit.code);
     tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, code, why = outcome.message, "finished");
     node.metrics.finished(outcome.reason);

@@ -1,77 +1,159 @@
 //! Settle: collect the evidence of an exec's end, and conclude by the trust rule.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     deaths::Death,
-    node::Node,
+    node::{Node, World},
+    oversee::Survivors,
     pump::{self, Received},
-    witness,
+    witness::Seen,
 };
 use crate::{
     api::{OutputStatus, Reason},
     core::{
-        ids::{ExecRef, ProcessRef},
-        outcome::{Evidence, Inspected, Outcome, StreamEnd, Verdict, judge},
+        ids::ExecRef,
+        kill::{Cause, name_survivors},
+        outcome::{Evidence, Exit, Inspected, Outcome, StreamEnd, Verdict, judge},
         request::BoundRequest,
     },
-    engine::{Engine, EngineError, ExecState},
-    infra::process,
+    engine::{Container, ContainerState, Engine, EngineError, ExecState},
+    infra::kernel::Kernel,
 };
 
-/// How long evidence may take to come, once the engine has taken note of the end.
+/// How long evidence may take to come, once the engine has taken note of the end: the event of one
+/// exec waits for those of its container's other execs.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take if the engine knows no such exec: it was restarted, or the container is gone.
+const FORGOTTEN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the engine may take for that. It handles the ends of one container one after another,
 /// and spends up to 4 s on each whose output a child still holds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(600);
 /// First pause between two looks; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The code of a process that was killed, as all are whose container ends.
+const KILLED: i32 = 128 + 9;
+/// How long the end of a container may take to show after that of its processes.
+const CONTAINER_END: Duration = Duration::from_millis(500);
 
-/// Concludes for an exec whose output was received here. `process` is known if it was seen.
-pub(super) async fn settle<E: Engine>(
-    node: &Node<E>,
-    exec: &ExecRef,
-    process: Option<ProcessRef>,
-    death: &Death,
-    received: Received,
+/// An exec whose output was received here.
+pub(super) struct Ending<'a> {
+    pub(super) exec: &'a ExecRef,
+    pub(super) death: &'a Death,
+    pub(super) received: Received,
+}
+
+/// Concludes for an exec whose output was received here. `seen` tells of its process, `ended_by`
+/// why it was ended, if it was.
+pub(super) async fn settle<W: World>(
+    node: &Node<W>,
+    ending: Ending<'_>,
+    mut seen: watch::Receiver<Seen>,
+    ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    if let Some(process) = process {
+    let Ending { exec, death, received } = ending;
+    let known = seen.borrow().process.is_some();
+    let exit = if known {
         // A stream may end before its process: ours broke, or the engine went away.
-        witness::ended(process).await;
-    }
+        seen.wait_for(|seen| seen.ended.is_some()).await.map_or(None, |seen| seen.exit)
+    } else {
+        None
+    };
     let Received { end, mut output, head } = received;
-    let (verdict, engine) = verdict(node, exec, death, end).await;
+    let (verdict, engine) = verdict(node, exec, death, end, exit).await;
     if engine == Stayed::No && output.complete {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
         output.incomplete_reason = Some(pump::STREAM_BROKEN.to_owned());
     }
-    conclude(node, verdict, output, &head)
+    conclude(node, exec, verdict, output, &head, ended_by.get().copied()).await
 }
 
-/// Concludes for an exec whose end nobody saw.
-pub(super) async fn unseen<E: Engine>(node: &Node<E>, exec: &ExecRef, request: &BoundRequest) -> Outcome {
+/// Concludes for an exec whose output was not received here, with the exit code that the kernel
+/// told, if it did.
+pub(super) async fn unseen<W: World>(
+    node: &Node<W>,
+    exec: &ExecRef,
+    request: Option<&BoundRequest>,
+    exit: Option<i32>,
+    ended_by: Option<Cause>,
+) -> Outcome {
     let death = node.deaths.of(&exec.id);
-    let (verdict, _) = verdict(node, exec, &death, StreamEnd::Broken).await;
-    let output = pump::recall(node, request).await;
-    conclude(node, verdict, output, "")
+    let (verdict, _) = verdict(node, exec, &death, StreamEnd::Broken, exit).await;
+    let output = recall(node, request).await;
+    conclude(node, exec, verdict, output, "", ended_by).await
 }
 
-fn conclude<E: Engine>(node: &Node<E>, verdict: Verdict, output: OutputStatus, head: &str) -> Outcome {
-    let now = node.clock.now();
-    match verdict {
-        Verdict::Exited(exit) => Outcome::exited(exit, output, now),
-        Verdict::StartFailed => {
+/// Concludes for an exec of which processes do not die.
+pub(super) async fn survived<W: World>(
+    node: &Node<W>,
+    request: Option<&BoundRequest>,
+    survivors: &Survivors,
+) -> Outcome {
+    let output = recall(node, request).await;
+    Outcome::kill_failed(survivors.cause, &name_survivors(&survivors.living), output, node.clock.now())
+}
+
+async fn recall<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> OutputStatus {
+    match request {
+        Some(request) => pump::recall(node, &request.key, &request.spec.output).await,
+        None => OutputStatus::default(),
+    }
+}
+
+async fn conclude<W: World>(
+    node: &Node<W>,
+    exec: &ExecRef,
+    verdict: Verdict,
+    output: OutputStatus,
+    head: &str,
+    ended_by: Option<Cause>,
+) -> Outcome {
+    match (verdict, ended_by) {
+        (Verdict::StartFailed, _) => {
             let hint = if head.is_empty() { "it gave no reason" } else { head };
-            Outcome::refused(Reason::StartFailed, format!("the engine could not start the command: {hint}"), now)
+            let message = format!("the engine could not start the command: {hint}");
+            Outcome::refused(Reason::StartFailed, message, node.clock.now())
         }
-        Verdict::Undecided => {
+        (Verdict::Exited(exit), Some(cause)) => Outcome::killed(cause, Some(exit), output, node.clock.now()),
+        (Verdict::Undecided, Some(cause)) => Outcome::killed(cause, None, output, node.clock.now()),
+        (Verdict::Exited(exit @ Exit { code: KILLED, .. }), None) if container_ended(node, exec).await => {
+            Outcome::died_with_container(exit, output, node.clock.now())
+        }
+        (Verdict::Exited(exit), None) => Outcome::exited(exit, output, node.clock.now()),
+        (Verdict::Undecided, None) => {
             let message = "the command has ended, but the engine no longer tells its true exit code";
-            Outcome::lost(message, Some(output), now)
+            Outcome::lost(message, Some(output), node.clock.now())
         }
+    }
+}
+
+/// Whether the run of the container that the exec was in has ended.
+async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
+    let begun = Instant::now();
+    loop {
+        match node.engine.container(&exec.container.id).await {
+            Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, reference, .. })) => {
+                if reference != exec.container && !exec.container.started_at.is_empty() {
+                    return true;
+                }
+            }
+            Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => return true,
+            Err(error) => {
+                tracing::debug!(exec = %exec.id, %error, "whether the container ended too is not known");
+                return false;
+            }
+        }
+        if begun.elapsed() >= CONTAINER_END {
+            return false;
+        }
+        sleep(FIRST_PAUSE * 10).await;
     }
 }
 
@@ -83,26 +165,38 @@ enum Stayed {
 }
 
 /// Waits until the evidence decides, or until no more of it can be expected.
-async fn verdict<E: Engine>(node: &Node<E>, exec: &ExecRef, death: &Death, end: StreamEnd) -> (Verdict, Stayed) {
+async fn verdict<W: World>(
+    node: &Node<W>,
+    exec: &ExecRef,
+    death: &Death,
+    end: StreamEnd,
+    kernel: Option<i32>,
+) -> (Verdict, Stayed) {
     let begun = Instant::now();
     let mut until = begun + PATIENCE;
     let mut pause = FIRST_PAUSE;
     let mut engine = Stayed::Yes;
     loop {
         let state = node.engine.inspect_exec(&exec.id).await;
+        if state.is_err() {
+            engine = Stayed::No;
+        }
         let inspect = state.as_ref().ok().copied().and_then(inspected);
-        match judge(&Evidence { inspect, event: death.code(), stream: end }) {
+        match judge(&Evidence { inspect, event: death.code(), kernel, stream: end }) {
             Verdict::Undecided => {}
             verdict => return (verdict, engine),
         }
         // The clock runs only once there is nothing left to wait for.
         let wait = match state {
             // The engine takes some living processes for ended ones.
-            Ok(ExecState { pid: Some(pid), .. }) if process::is_in(pid, &exec.container.id) => true,
+            Ok(ExecState { pid: Some(pid), .. }) if node.kernel.is_in(pid, &exec.container.id) => true,
             Ok(ExecState { running: true, code: None, .. }) => begun.elapsed() < ENGINE_PATIENCE,
             Ok(_) => false,
+            Err(EngineError::NoSuchExec(_)) => {
+                until = until.min(Instant::now() + FORGOTTEN_PATIENCE);
+                false
+            }
             Err(error) => {
-                engine = Stayed::No;
                 tracing::warn!(exec = %exec.id, %error, "waiting for the engine to tell the exit code");
                 matches!(error, EngineError::Unreachable { .. })
             }

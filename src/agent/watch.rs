@@ -2,82 +2,155 @@
 //! them runs when.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, Client,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::{DeserializeGuard, ObjectMeta, error_boundary::InvalidObject},
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::{
+    sync::watch,
     task::{Id, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{journal::Record, node::Node, work::Work};
+use super::{
+    journal::Record,
+    node::{Node, World},
+    oversee::News,
+    work::Work,
+};
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        ids::{RequestKey, RequestUid},
+        ids::{NodeName, RequestKey, RequestUid},
         outcome::Outcome,
-        queue::FairQueue,
-        request::key_of,
+        queue::{FairQueue, Limits, Ticket},
+        request::{key_of, starting_deadline},
         transition::Write,
     },
-    engine::Engine,
-    infra::health::Readiness,
+    infra::{health::Readiness, requests::Requests, retry},
 };
 
 /// Name in `/readyz`.
-pub(super) const CHECK: &str = "watch";
-/// How many requests are remembered after their end, so that late news of them starts nothing.
+pub const CHECK: &str = "watch";
+/// How many requests are remembered after their end: late news of one is checked before it is believed.
 const REMEMBERED: usize = 4096;
+/// Objects in one page of the first list. One may be as large as 1.5 MB.
+const PAGE: u32 = 50;
+/// How many that passed their deadline in the queue are dealt with at a time, beyond the limits.
+const EXPIRED_AT_ONCE: usize = 16;
 
-/// Everything that is in hand.
-struct Desk<E> {
-    node: Arc<Node<E>>,
-    queue: FairQueue<Work<E>>,
-    tasks: JoinSet<()>,
-    /// What each task works on.
-    running: HashMap<Id, RequestKey>,
-    /// Waiting or running.
-    known: HashSet<RequestUid>,
-    ended: VecDeque<RequestUid>,
-    /// What the journal held at the start and nobody has taken up yet.
-    remembered: HashMap<RequestUid, Record>,
+/// How long it waits for news at most, before it looks at the deadlines again.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// An event of the watch.
+pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
+
+/// How the agent takes work.
+#[derive(Clone, Copy, Debug)]
+pub struct Intake {
+    /// How many run at the same time.
+    pub limits: Limits,
+    /// How long, once told to stop, it goes on with what runs.
+    pub drain: Duration,
 }
 
-/// Watches and works until told to stop, then goes on with what runs for at most `drain`.
-pub(super) async fn run<E: Engine>(
-    node: Arc<Node<E>>,
-    client: Client,
-    max_concurrent: usize,
+/// What the API server tells of the requests that are bound to this node.
+pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
+    let fields = format!("status.nodeName={node},status.completionTime=");
+    let config = watcher::Config::default().fields(&fields).page_size(PAGE);
+    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
+    watcher(api, config)
+        .backoff(retry::Pauses::default())
+        .map_err(|error| error.to_string())
+        .map_ok(|event| {
+            event.modify(|guard| {
+                if let Ok(request) = &mut guard.0 {
+                    // Often more than the rest of the object, and of no use here.
+                    request.metadata.managed_fields = None;
+                }
+            })
+        })
+        .boxed()
+}
+
+/// Everything that is in hand.
+struct Desk<W: World> {
+    node: Arc<Node<W>>,
+    queue: FairQueue<Waiting>,
+    tasks: JoinSet<()>,
+    /// What each task works on.
+    running: HashMap<Id, Running>,
+    /// Waiting or running.
+    known: HashMap<RequestUid, Known>,
+    ended: Ended,
+    expired: usize,
+    /// What the journal held at the start and nobody has taken up yet.
+    remembered: BTreeMap<String, Record>,
+    /// Those in the list that is being read anew.
+    listed: Option<HashSet<RequestUid>>,
+}
+
+/// One that waits. Its object is read when its turn comes: ten thousand that wait take little room.
+struct Waiting {
+    key: RequestKey,
+    ticket: Ticket,
+    /// The object, if its turn may come at once.
+    seen: Option<ExecRequest>,
+}
+
+struct Running {
+    key: RequestKey,
+    container: String,
+    expired: bool,
+}
+
+/// Where one is that is in hand.
+enum Known {
+    Waiting(Ticket),
+    Running(watch::Sender<News>),
+}
+
+/// The last that have ended.
+#[derive(Default)]
+struct Ended {
+    order: VecDeque<RequestUid>,
+    all: HashSet<RequestUid>,
+}
+
+/// Works on what the news tell of until told to stop, then goes on with what runs for at most
+/// `intake.drain`.
+pub async fn run<W: World>(
+    node: Arc<Node<W>>,
+    mut news: impl Stream<Item = Result<Event, String>> + Send + Unpin,
+    intake: Intake,
     records: Vec<Record>,
     readiness: Readiness,
     shutdown: CancellationToken,
-    drain: Duration,
 ) {
-    let fields = format!("status.nodeName={},status.completionTime=", node.name);
-    let config = watcher::Config::default().fields(&fields);
-    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
-    let mut news = watcher(api, config).default_backoff().map_err(|error| error.to_string()).boxed();
     let mut desk = Desk {
         node,
-        queue: FairQueue::new(max_concurrent),
+        queue: FairQueue::new(intake.limits),
         tasks: JoinSet::new(),
         running: HashMap::new(),
-        known: HashSet::new(),
-        ended: VecDeque::new(),
-        remembered: records.into_iter().map(|record| (record.request.uid.clone(), record)).collect(),
+        known: HashMap::new(),
+        ended: Ended::default(),
+        expired: 0,
+        remembered: records.into_iter().map(|record| (record.request.uid.to_string(), record)).collect(),
+        listed: None,
     };
     loop {
+        let until_deadline = desk.until_deadline();
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             Some(done) = desk.tasks.join_next_with_id() => desk.done(done),
             event = news.next() => match event {
@@ -91,11 +164,12 @@ pub(super) async fn run<E: Engine>(
                 }
                 None => break,
             },
+            () = sleep(until_deadline) => {}
         }
         desk.start_next();
     }
     tracing::info!(running = desk.running.len(), waiting = desk.queue.waiting(), "no new work is taken");
-    let drained = timeout(drain, async {
+    let drained = timeout(intake.drain, async {
         while let Some(done) = desk.tasks.join_next_with_id().await {
             desk.done(done);
         }
@@ -108,102 +182,205 @@ pub(super) async fn run<E: Engine>(
     }
 }
 
-impl<E: Engine> Desk<E> {
-    fn hear(&mut self, event: watcher::Event<DeserializeGuard<ExecRequest>>) {
+impl<W: World> Desk<W> {
+    fn hear(&mut self, event: Event) {
+        if let (watcher::Event::InitApply(guard), Some(listed)) = (&event, &mut self.listed) {
+            listed.extend(meta(guard).uid.as_deref().map(RequestUid::from));
+        }
         match event {
             watcher::Event::Apply(guard) | watcher::Event::InitApply(guard) => match guard.0 {
                 Ok(request) => self.take(request),
                 Err(invalid) => self.refuse(invalid),
             },
-            watcher::Event::InitDone => self.take_up_remembered(),
+            watcher::Event::InitDone => {
+                self.miss();
+                self.take_up_remembered();
+            }
             // Left the selection or was deleted: whoever works on it reads it again.
-            watcher::Event::Delete(_) | watcher::Event::Init => {}
+            watcher::Event::Delete(guard) => {
+                if let Some(uid) = &meta(&guard).uid {
+                    self.tell(&uid.as_str().into(), News::Left);
+                }
+            }
+            watcher::Event::Init => self.listed = Some(HashSet::new()),
         }
     }
 
-    fn take(&mut self, request: ExecRequest) {
+    /// Whoever is in hand and no longer in the list left while the watch was broken.
+    fn miss(&mut self) {
+        let Some(listed) = self.listed.take() else { return };
+        let missed: Vec<RequestUid> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in missed {
+            self.tell(&uid, News::Left);
+        }
+    }
+
+    /// Tells whoever works on it. One that waits and is canceled or deleted need not wait any longer.
+    fn tell(&mut self, uid: &RequestUid, news: News) {
+        match self.known.get(uid) {
+            Some(Known::Running(teller)) => {
+                teller.send_replace(news);
+            }
+            Some(Known::Waiting(ticket)) => {
+                let wanted = match &news {
+                    News::Changed(request) => !request.spec.cancel && request.metadata.deletion_timestamp.is_none(),
+                    News::Left => false,
+                    News::None => true,
+                };
+                if !wanted && let Some(waiting) = self.queue.take(&ticket.clone()) {
+                    self.spawn(Waiting { seen: None, ..waiting }, false);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn take(&mut self, mut request: ExecRequest) {
         let Ok(key) = key_of(&request.metadata) else { return };
-        if self.known.contains(&key.uid) || self.ended.contains(&key.uid) {
+        if self.known.contains_key(&key.uid) {
+            self.tell(&key.uid, News::Changed(Box::new(request)));
             return;
         }
         let created = request.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        let entry = self.remembered.remove(&key.uid).map(|record| record.entry);
-        self.add(key, created, entry.is_some(), |node, key| Work::new(node, key, created, request, entry));
+        let deadline = starting_deadline(&request).unwrap_or(Timestamp::MAX);
+        let ticket = Ticket {
+            namespace: key.namespace.clone(),
+            container: place(&request),
+            created,
+            uid: key.uid.to_string(),
+            deadline,
+        };
+        request.metadata.managed_fields = None;
+        // Late news of one that has ended is stale, unless an older state was restored.
+        let fresh = !self.ended.all.contains(&key.uid);
+        let runs = request.status.as_ref().is_some_and(|status| status.exec_id.is_some());
+        let record = self.remembered.remove(key.uid.as_str());
+        if runs || record.is_some() {
+            // It may run already: waiting for a free place would only leave it unwatched.
+            self.queue.admit(&ticket.namespace, &ticket.container);
+            let (teller, news) = watch::channel(News::None);
+            let seen = Some(request).filter(|_| fresh);
+            let entry = record.map(|record| record.entry);
+            let work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
+            self.work(key, ticket.container, teller, work, false);
+            return;
+        }
+        self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
+        let seen = Some(request).filter(|_| fresh && self.queue.waiting() == 0);
+        self.queue.push(&ticket.clone(), Waiting { key, ticket, seen });
     }
 
     /// What the journal knows and the watch does not show: finished or deleted meanwhile.
     fn take_up_remembered(&mut self) {
         for (_, record) in std::mem::take(&mut self.remembered) {
-            self.add(record.request.clone(), record.created, true, |node, _| Work::remembered(node, record));
+            let (key, container) = (record.request.clone(), record.entry.exec.container.id.to_string());
+            self.queue.admit(&key.namespace, &container);
+            let (teller, news) = watch::channel(News::None);
+            let work = Work::remembered(Arc::clone(&self.node), record, news);
+            self.work(key, container, teller, work, false);
         }
     }
 
-    fn add(
-        &mut self,
-        key: RequestKey,
-        created: Timestamp,
-        at_once: bool,
-        work: impl FnOnce(Arc<Node<E>>, RequestKey) -> Work<E>,
-    ) {
-        self.known.insert(key.uid.clone());
-        let work = work(Arc::clone(&self.node), key.clone());
-        if at_once {
-            // It may run already: waiting for a free place would only leave it unwatched.
-            self.queue.admit(&key.namespace);
-            self.spawn(key, work);
-        } else {
-            let (namespace, uid) = (key.namespace.clone(), key.uid.to_string());
-            self.queue.push(&namespace, created, &uid, work);
+    /// Until the next one that waits passes its deadline.
+    fn until_deadline(&self) -> Duration {
+        match self.queue.next_deadline() {
+            Some(deadline) if self.expired < EXPIRED_AT_ONCE => {
+                let left = Duration::try_from(self.node.clock.now().duration_until(deadline)).unwrap_or_default();
+                // A little more, for clocks that are not so fine.
+                (left + Duration::from_millis(2)).min(IDLE)
+            }
+            Some(_) | None => IDLE,
         }
     }
 
     fn start_next(&mut self) {
-        while let Some(work) = self.queue.pop() {
-            self.spawn(work.key().clone(), work);
+        while let Some(waiting) = self.queue.pop() {
+            self.spawn(waiting, false);
+        }
+        while self.expired < EXPIRED_AT_ONCE
+            && let Some(waiting) = self.queue.pop_expired(self.node.clock.now())
+        {
+            self.spawn(waiting, true);
         }
         self.node.metrics.waiting.set(i64::try_from(self.queue.waiting()).unwrap_or(i64::MAX));
     }
 
-    fn spawn(&mut self, key: RequestKey, work: Work<E>) {
+    fn spawn(&mut self, waiting: Waiting, expired: bool) {
+        let Waiting { key, ticket, seen } = waiting;
+        let (teller, news) = watch::channel(News::None);
+        let work = Work::new(Arc::clone(&self.node), key.clone(), ticket.created, seen, None, news);
+        self.work(key, ticket.container, teller, work, expired);
+    }
+
+    fn work(&mut self, key: RequestKey, container: String, teller: watch::Sender<News>, work: Work<W>, expired: bool) {
+        self.known.insert(key.uid.clone(), Known::Running(teller));
         let task = self.tasks.spawn(work.run());
-        self.running.insert(task.id(), key);
+        self.expired += usize::from(expired);
+        self.running.insert(task.id(), Running { key, container, expired });
     }
 
     fn done(&mut self, done: Result<(Id, ()), tokio::task::JoinError>) {
         let (id, failed) = match done {
             Ok((id, ())) => (id, false),
             Err(error) => {
-                tracing::error!(request = ?self.running.get(&error.id()), %error, "a request's task failed; it is taken up again with the next news of it");
+                let key = self.running.get(&error.id()).map(|running| &running.key);
+                tracing::error!(request = ?key, %error, "a request's task failed; it is taken up again with the next news of it");
                 (error.id(), true)
             }
         };
-        let Some(key) = self.running.remove(&id) else { return };
-        self.queue.done(&key.namespace);
+        let Some(Running { key, container, expired }) = self.running.remove(&id) else { return };
+        self.expired -= usize::from(expired);
+        self.queue.done(&key.namespace, &container);
         self.known.remove(&key.uid);
-        if failed {
-            return;
-        }
-        self.ended.push_back(key.uid);
-        if self.ended.len() > REMEMBERED {
-            self.ended.pop_front();
+        if !failed {
+            self.ended.remember(key.uid);
         }
     }
 
     /// An object that cannot be read is refused, unless something of it may run.
     fn refuse(&mut self, invalid: InvalidObject) {
         let Ok(key) = key_of(&invalid.metadata) else { return };
-        if self.known.contains(&key.uid) || self.ended.contains(&key.uid) || self.remembered.contains_key(&key.uid) {
+        let ended = self.ended.all.contains(&key.uid);
+        if ended || self.known.contains_key(&key.uid) || self.remembered.contains_key(key.uid.as_str()) {
             return;
         }
         self.node.metrics.unreadable.inc();
-        self.known.insert(key.uid.clone());
-        self.queue.admit(&key.namespace);
+        self.queue.admit(&key.namespace, "");
+        self.known.insert(key.uid.clone(), Known::Running(watch::channel(News::None).0));
         let task = self.tasks.spawn(refuse_unreadable(Arc::clone(&self.node), key.clone(), invalid));
-        self.running.insert(task.id(), key);
+        self.running.insert(task.id(), Running { key, container: String::new(), expired: false });
     }
 }
 
-async fn refuse_unreadable<E: Engine>(node: Arc<Node<E>>, key: RequestKey, invalid: InvalidObject) {
+impl Ended {
+    fn remember(&mut self, uid: RequestUid) {
+        if self.all.insert(uid.clone()) {
+            self.order.push_back(uid);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+}
+
+fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
+    match &guard.0 {
+        Ok(request) => &request.metadata,
+        Err(invalid) => &invalid.metadata,
+    }
+}
+
+/// The container of a bound request, for the limits.
+fn place(request: &ExecRequest) -> String {
+    let status = request.status.as_ref();
+    let pod = status.and_then(|status| status.pod_uid.as_deref()).unwrap_or_default();
+    let container = status.and_then(|status| status.container.as_deref()).unwrap_or_default();
+    format!("{pod}/{container}")
+}
+
+async fn refuse_unreadable<W: World>(node: Arc<Node<W>>, key: RequestKey, invalid: InvalidObject) {
     let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
     tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
     let now = node.clock.now();

@@ -1,76 +1,94 @@
-//! The kernel's witness of a running exec: which process it is, and when it ended.
+//! The kernel's witness of a running exec: which process it is, when it ended, and how.
 
 use std::{convert::Infallible, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
 
-use super::node::Node;
+use super::{
+    memory::Memory,
+    node::{Node, World},
+};
 use crate::{
     core::{
-        decide::{Entry, Stage},
-        ids::{ExecRef, ProcessRef, RequestKey},
+        family::Family,
+        ids::{ExecRef, ProcessRef},
     },
     engine::{Engine, EngineError},
-    infra::process,
+    infra::kernel::Kernel,
 };
 
 /// First pause between two looks for the process; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A stream that is still open so long after its process ended is held by another process.
+const STILL_OPEN: Duration = Duration::from_millis(200);
 
 /// What has been seen of an exec's process so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     /// Which process it is. One that ends at once may never be seen.
     pub(super) process: Option<ProcessRef>,
+    /// Inodes of the pipes that it writes to.
+    pub(super) pipes: Vec<u64>,
     /// The moment by which it had ended.
     pub(super) ended: Option<Instant>,
+    /// Its exit code, if the kernel kept it.
+    pub(super) exit: Option<i32>,
+    /// Whether a process held its output after its end; `None` if that could not be seen.
+    pub(super) held: Option<bool>,
 }
 
 /// Finds the process of an exec that was just started, notes it in the journal,
-/// waits for its end, and tells both as soon as they are known. Never returns.
-pub(super) async fn watch<E: Engine>(
-    node: &Node<E>,
-    request: &RequestKey,
-    created: Timestamp,
+/// waits for its end, and tells all of it as soon as it is known. Never returns.
+pub(super) async fn watch<W: World>(
+    node: &Node<W>,
+    memory: &Memory<W>,
     exec: &ExecRef,
     tell: &watch::Sender<Seen>,
 ) -> Infallible {
+    let mut exit = None;
     if let Some(process) = find(node, exec).await {
-        tell.send_modify(|seen| seen.process = Some(process));
-        let entry = Entry { exec: exec.clone(), boot: node.boot.clone(), stage: Stage::Running { process } };
-        if let Err(error) = node.journal.write(request, created, &entry).await {
-            // `starting` still stands in the journal, which is true as well, only less exact.
-            tracing::warn!(%request, uid = %request.uid, %error, "the process could not be noted in the journal");
-        }
-        ended(process).await;
+        let pipes = node.kernel.output_pipes(process);
+        tell.send_modify(|seen| (seen.process, seen.pipes) = (Some(process), pipes.clone()));
+        let (noted, ended) =
+            tokio::join!(biased; memory.note_process(exec, process, pipes), node.kernel.ended(process));
+        let () = noted;
+        exit = ended;
     }
-    tell.send_modify(|seen| seen.ended = Some(Instant::now()));
+    tell.send_modify(|seen| (seen.ended, seen.exit) = (Some(Instant::now()), exit));
+    sleep(STILL_OPEN).await;
+    let pipes = tell.borrow().pipes.clone();
+    let held = holders(node, exec, pipes).await;
+    tell.send_modify(|seen| seen.held = held);
     std::future::pending().await
 }
 
-/// Waits for the end of a process, with or without the kernel's help.
-pub(super) async fn ended(process: ProcessRef) {
-    if let Err(error) = process::ended(process).await {
-        tracing::debug!(pid = process.pid, %error, "no pidfd, the process is looked at instead");
-        while process::alive(process) {
-            sleep(LONGEST_PAUSE).await;
+/// Whether a process of the container holds one of these pipes.
+async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, pipes: Vec<u64>) -> Option<bool> {
+    if pipes.is_empty() {
+        return None;
+    }
+    let family = Family { uid: "".into(), leader: None, pipes, since_ticks: 0 };
+    match node.kernel.family(family, exec.container.id.clone()).await {
+        Ok(living) => Some(!living.is_empty()),
+        Err(error) => {
+            tracing::debug!(exec = %exec.id, %error, "who holds the output cannot be seen");
+            None
         }
     }
 }
 
 /// The process, or `None` if it had ended before it could be found.
-async fn find<E: Engine>(node: &Node<E>, exec: &ExecRef) -> Option<ProcessRef> {
+async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Option<ProcessRef> {
     let mut pause = FIRST_PAUSE;
     loop {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         match node.engine.inspect_exec(&exec.id).await {
-            Ok(state) => match (state.pid.and_then(process::find), state.code) {
+            Ok(state) => match (state.pid.and_then(|pid| process_of(node, exec, pid)), state.code) {
                 (Some(process), None) => return Some(process),
                 (_, Some(_)) => return None,
                 (None, None) => {}
@@ -79,4 +97,9 @@ async fn find<E: Engine>(node: &Node<E>, exec: &ExecRef) -> Option<ProcessRef> {
             Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be inspected"),
         }
     }
+}
+
+/// The process with this PID, if it is one of the exec's container.
+pub(super) fn process_of<W: World>(node: &Node<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
+    node.kernel.find(pid).filter(|_| node.kernel.is_in(pid, &exec.container.id))
 }

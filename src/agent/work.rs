@@ -9,13 +9,16 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     adopt, commit,
     journal::Record,
-    node::{Node, StepError},
-    prepare, pump, report, settle, start,
+    kill,
+    memory::Memory,
+    node::{Node, StepError, World},
+    oversee::News,
+    prepare, pump, report, settle, start, witness,
 };
 use crate::{
     api::{ExecRequest, Reason},
@@ -26,21 +29,22 @@ use crate::{
         request::{BoundRequest, Progress},
     },
     engine::{Engine, EngineError},
-    infra::{metrics::Step, process},
+    infra::{kernel::Kernel, metrics::Step, requests::Requests},
 };
 
 /// Pause after the first failed step; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One request in the agent's hands.
-pub(super) struct Work<E> {
-    node: Arc<Node<E>>,
-    key: RequestKey,
-    created: Timestamp,
+pub(super) struct Work<W: World> {
+    node: Arc<Node<W>>,
+    memory: Memory<W>,
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
-    entry: Option<Entry>,
+    news: watch::Receiver<News>,
+    /// The disk was full when the last step failed.
+    disk_is_full: bool,
 }
 
 /// What the loop does after an action.
@@ -49,26 +53,35 @@ enum Next {
     Done,
 }
 
-impl<E: Engine> Work<E> {
+/// How the watching of a running command ended.
+pub(super) enum Watched {
+    /// With an outcome.
+    Ended(Outcome),
+    /// The agent stops: the next one goes on.
+    Left,
+}
+
+impl<W: World> Work<W> {
     /// A request that the watch has shown.
     pub(super) fn new(
-        node: Arc<Node<E>>,
+        node: Arc<Node<W>>,
         key: RequestKey,
         created: Timestamp,
-        seen: ExecRequest,
+        seen: Option<ExecRequest>,
         entry: Option<Entry>,
+        news: watch::Receiver<News>,
     ) -> Self {
-        Self { node, key, created, seen: Some(seen), entry }
+        let memory = Memory::new(Arc::clone(&node), key, created, entry);
+        Self { node, memory, seen, news, disk_is_full: false }
     }
 
     /// A request that only the journal knows of.
-    pub(super) fn remembered(node: Arc<Node<E>>, record: Record) -> Self {
-        Self { node, key: record.request, created: record.created, seen: None, entry: Some(record.entry) }
+    pub(super) fn remembered(node: Arc<Node<W>>, record: Record, news: watch::Receiver<News>) -> Self {
+        Self::new(node, record.request, record.created, None, Some(record.entry), news)
     }
 
-    /// Which request.
-    pub(super) fn key(&self) -> &RequestKey {
-        &self.key
+    fn key(&self) -> &RequestKey {
+        self.memory.key()
     }
 
     /// Works until nothing is left to do.
@@ -77,12 +90,16 @@ impl<E: Engine> Work<E> {
         loop {
             match self.step().await {
                 Ok(Next::Done) => return,
-                Ok(Next::Again) => pause = FIRST_PAUSE,
+                Ok(Next::Again) => {
+                    pause = FIRST_PAUSE;
+                    self.disk_is_full = false;
+                }
                 Err(error) => {
-                    tracing::warn!(request = %self.key, uid = %self.key.uid, %error, "a step failed, it will be tried again");
-                    if self.node.stopping.is_cancelled() && !self.has_ended() {
+                    tracing::warn!(request = %self.key(), uid = %self.key().uid, %error, "a step failed, it will be tried again");
+                    if self.node.stopping.is_cancelled() && self.memory.outcome().is_none() {
                         return;
                     }
+                    self.complain(&error).await;
                     self.seen = None;
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -91,119 +108,206 @@ impl<E: Engine> Work<E> {
         }
     }
 
+    /// Tells people what holds a request up, once.
+    async fn complain(&mut self, error: &StepError) {
+        let full = matches!(error, StepError::Journal(error) if error.is_full());
+        if full && !self.disk_is_full {
+            let why = format!("the command does not start while the agent cannot write its journal: {error}");
+            self.node.events.publish(self.key(), "Prepare", Reason::NodeDiskFull, &why).await;
+        }
+        self.disk_is_full = full;
+    }
+
     async fn step(&mut self) -> Result<Next, StepError> {
         let seen = match self.seen.take() {
             Some(seen) => Some(seen),
-            None => self.node.requests.get(&self.key).await?,
+            None => self.node.requests.get(self.key()).await?,
         };
         // A request that is being deleted is as good as gone, whoever still holds it.
         let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
-        let Some((seen, request)) =
-            seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)))
-        else {
-            return self.gone().await;
-        };
-        let action = self.decide(&seen, &request).await?;
+        let seen = seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)));
+        let entry = self.entry()?;
+        let action = self.decide(seen.as_ref().map(|(_, request)| request), entry.as_ref()).await?;
         if self.node.stopping.is_cancelled() && !matches!(action, Action::Report(_) | Action::Forget) {
             return Ok(Next::Done);
         }
-        tracing::debug!(request = %self.key, uid = %self.key.uid, ?action, "decided");
-        self.act(action, seen, &request).await
+        tracing::debug!(request = %self.key(), uid = %self.key().uid, ?action, "decided");
+        match seen {
+            Some((seen, request)) => self.act(action, seen, &request).await,
+            None => self.act_without_request(action).await,
+        }
     }
 
-    async fn decide(&self, seen: &ExecRequest, request: &BoundRequest) -> Result<Action, StepError> {
-        if let Some(action) = self.without_engine(request, "").filter(|_| self.has_ended()) {
-            // What has ended does not depend on the engine, and must not wait for it.
-            return Ok(action);
+    /// What is remembered: in hand, else on a tombstone.
+    fn entry(&self) -> Result<Option<Entry>, StepError> {
+        match self.memory.entry() {
+            Some(entry) => Ok(Some(entry)),
+            None => Ok(self.node.journal.tombstone(&self.key().uid)?),
         }
-        let exec = self.exec(seen, request);
-        match self.ask_engine(request, exec.as_ref()).await {
-            Ok((container, exec)) => Ok(decide(&Situation {
-                wanted: Wanted::Request(request),
-                entry: self.entry.as_ref(),
+    }
+
+    async fn decide(&self, request: Option<&BoundRequest>, entry: Option<&Entry>) -> Result<Action, StepError> {
+        let now = self.node.clock.now();
+        let asked = match entry.map(|entry| &entry.stage) {
+            // What has ended does not depend on the engine, and must not wait for it.
+            Some(Stage::Ended { .. }) => Ok((not_asked(), ExecView::None)),
+            Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }) | None => {
+                self.ask_engine(request, entry).await
+            }
+        };
+        let action = match (asked, request) {
+            (Ok((container, exec)), _) => decide(&Situation {
+                wanted: request.map_or(Wanted::Gone, Wanted::Request),
+                entry,
                 container,
                 exec,
                 boot: &self.node.boot,
-                now: self.node.clock.now(),
-            })),
-            Err(error) => self.without_engine(request, &error.to_string()).ok_or(error.into()),
+                now,
+            }),
+            (Err(error), Some(request)) => {
+                decide_without_engine(request, entry, now, &error.to_string()).ok_or(error)?
+            }
+            (Err(error), None) => return Err(error.into()),
+        };
+        Ok(self.name_the_full_disk(action))
+    }
+
+    /// The deadline passed because of the disk.
+    fn name_the_full_disk(&self, action: Action) -> Action {
+        match action {
+            Action::Report(mut outcome) if self.disk_is_full && outcome.reason == Reason::StartingDeadlineExceeded => {
+                outcome.reason = Reason::NodeDiskFull;
+                outcome.message.push_str(
+                    ": the disk of the agent's journal is full, and it starts nothing that it could not remember",
+                );
+                Action::Report(outcome)
+            }
+            action => action,
         }
     }
 
     async fn ask_engine(
         &self,
-        request: &BoundRequest,
-        exec: Option<&ExecRef>,
+        request: Option<&BoundRequest>,
+        entry: Option<&Entry>,
     ) -> Result<(ContainerView, ExecView), EngineError> {
-        Ok((prepare::look(&self.node, request).await?, self.look(exec).await?))
-    }
-
-    fn without_engine(&self, request: &BoundRequest, why: &str) -> Option<Action> {
-        decide_without_engine(request, self.entry.as_ref(), self.node.clock.now(), why)
+        let exec = self.look(request, entry).await?;
+        let container = match request {
+            Some(request) if request.progress == Progress::Bound => prepare::look(&self.node, request).await?,
+            // It matters only for what has not been committed.
+            Some(_) | None => not_asked(),
+        };
+        Ok((container, exec))
     }
 
     async fn act(&mut self, action: Action, seen: ExecRequest, request: &BoundRequest) -> Result<Next, StepError> {
         let begun = Instant::now();
-        let exec = self.exec(&seen, request);
+        let exec = exec_of(Some(request), self.memory.entry().as_ref());
         match action {
             Action::Prepare(container) => {
                 match prepare::create(&self.node, request, container).await? {
-                    Ok(exec) => self.remember(exec, Stage::Prepared).await?,
+                    Ok(exec) => self.memory.put_down(exec, Stage::Prepared).await?,
                     Err(outcome) => return self.report(seen, outcome).await,
                 }
                 self.done(Step::Prepare, begun);
                 self.seen = Some(seen);
             }
             Action::Commit => {
-                if let Some(entry) = &self.entry {
-                    self.seen = commit::commit(&self.node, &seen, &entry.exec).await?;
+                if let Some(exec) = exec {
+                    self.seen = commit::commit(&self.node, &seen, &exec).await?;
                     self.done(Step::Commit, begun);
                 }
             }
             Action::Start { sole } => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                self.remember(exec.clone(), Stage::Starting).await?;
-                let outcome = start::start(&self.node, request, &exec, self.created, sole).await?;
-                self.end(exec, outcome).await;
-                self.seen = Some(seen);
+                self.memory.put_down(exec.clone(), Stage::Starting).await?;
+                let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await?;
+                return Ok(self.end(&exec, watched).await);
             }
             Action::Adopt => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                match adopt::adopt(&self.node, request, &exec, self.process(&exec).await).await {
-                    Some(outcome) => self.end(exec, outcome).await,
-                    None => return Ok(Next::Done),
-                }
+                let process = self.process(&exec).await;
+                let watched =
+                    adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await;
+                return Ok(self.end(&exec, watched).await);
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                let outcome = settle::unseen(&self.node, &exec, request).await;
-                self.end(exec, outcome).await;
+                let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
+                let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
+                self.memory.end(&exec, outcome).await;
                 self.seen = Some(seen);
             }
+            Action::Kill => return Ok(self.kill().await),
             Action::Report(mut outcome) => {
                 if outcome.may_have_run && outcome.output.is_none() {
-                    outcome.output = Some(pump::recall(&self.node, request).await);
+                    outcome.output = Some(pump::recall(&self.node, self.key(), &request.spec.output).await);
                 }
                 return self.report(seen, outcome).await;
             }
-            Action::Forget => {
-                self.forget().await?;
-                return Ok(Next::Done);
-            }
+            Action::Forget => return Ok(self.forget(None).await),
         }
         Ok(Next::Again)
     }
 
-    /// What engine and kernel say of an exec.
-    async fn look(&self, exec: Option<&ExecRef>) -> Result<ExecView, EngineError> {
-        let Some(exec) = exec else { return Ok(ExecView::None) };
-        if self.noted_process(exec).is_some_and(process::alive) {
+    /// There is nobody to report to. What never started never will; what runs is killed.
+    async fn act_without_request(&mut self, action: Action) -> Result<Next, StepError> {
+        match (action, exec_of(None, self.memory.entry().as_ref())) {
+            (Action::Adopt, Some(exec)) => {
+                let process = self.process(&exec).await;
+                let watched = adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news).await;
+                Ok(self.end(&exec, watched).await)
+            }
+            (Action::Kill, _) => Ok(self.kill().await),
+            (action, _) => {
+                let now = self.node.clock.now();
+                let outcome = match action {
+                    Action::Report(outcome) => outcome,
+                    Action::Prepare(_)
+                    | Action::Commit
+                    | Action::Start { .. }
+                    | Action::Adopt
+                    | Action::Settle
+                    | Action::Kill
+                    | Action::Forget => {
+                        Outcome::refused(Reason::Deleted, "the request was deleted before the command could start", now)
+                    }
+                };
+                let known = self.memory.outcome();
+                let ran = self.memory.entry().is_some_and(|entry| entry.may_have_run());
+                let outcome = match known {
+                    Some(outcome) => outcome,
+                    None if ran => Outcome::lost("the request was deleted while the command ran", None, now),
+                    None => outcome,
+                };
+                Ok(self.forget(self.memory.entry().is_some().then_some(outcome)).await)
+            }
+        }
+    }
+
+    /// Goes on killing what has survived.
+    async fn kill(&mut self) -> Next {
+        if let Some(entry) = self.memory.entry() {
+            tokio::select! {
+                biased;
+                () = self.node.stopping.cancelled() => return Next::Done,
+                () = kill::to_the_last(&self.node, self.key(), &entry) => {}
+            }
+        }
+        self.forget(None).await
+    }
+
+    /// What engine and kernel say of the exec.
+    async fn look(&self, request: Option<&BoundRequest>, entry: Option<&Entry>) -> Result<ExecView, EngineError> {
+        let Some(exec) = exec_of(request, entry) else { return Ok(ExecView::None) };
+        let node = &self.node;
+        if noted_process(entry, &exec, node).is_some_and(|process| node.kernel.alive(process)) {
             return Ok(ExecView::Alive);
         }
-        match self.node.engine.inspect_exec(&exec.id).await {
+        match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => Ok(match (state.code, state.pid) {
                 // The engine takes some living processes for ended ones: the kernel decides.
-                (_, Some(pid)) if process::is_in(pid, &exec.container.id) => ExecView::Alive,
+                (_, Some(pid)) if node.kernel.is_in(pid, &exec.container.id) => ExecView::Alive,
                 (Some(_), _) => ExecView::Ended,
                 (None, None) if !state.running => ExecView::Created,
                 (None, _) => ExecView::Alive,
@@ -213,102 +317,71 @@ impl<E: Engine> Work<E> {
         }
     }
 
-    /// The exec in question: the committed one, as the journal or, where that is lost, the status
-    /// knows it; before the commit the one in the journal, if any.
-    fn exec(&self, seen: &ExecRequest, request: &BoundRequest) -> Option<ExecRef> {
-        let known = self.entry.as_ref().map(|entry| entry.exec.clone());
-        let Progress::Committed(id) = &request.progress else { return known };
-        known.filter(|exec| exec.id == *id).or_else(|| {
-            let container = seen.status.as_ref().and_then(|status| status.container_id.clone()).unwrap_or_default();
-            Some(ExecRef {
-                id: id.clone(),
-                container: ContainerRef { id: container.into(), started_at: String::new() },
-            })
-        })
-    }
-
-    /// The process that the journal has noted in this boot.
-    fn noted_process(&self, exec: &ExecRef) -> Option<ProcessRef> {
-        match &self.entry {
-            Some(Entry { stage: Stage::Running { process }, exec: noted, boot })
-                if noted == exec && *boot == self.node.boot =>
-            {
-                Some(*process)
-            }
-            Some(_) | None => None,
-        }
-    }
-
     /// The process of an exec, from the journal, else from the engine.
     async fn process(&self, exec: &ExecRef) -> Option<ProcessRef> {
-        if let Some(process) = self.noted_process(exec) {
+        if let Some(process) = noted_process(self.memory.entry().as_ref(), exec, &self.node) {
             return Some(process);
         }
         let pid = self.node.engine.inspect_exec(&exec.id).await.ok()?.pid?;
-        process::find(pid).filter(|_| process::is_in(pid, &exec.container.id))
+        witness::process_of(&self.node, exec, pid)
     }
 
-    /// An outcome is known and not yet reported.
-    fn has_ended(&self) -> bool {
-        matches!(self.entry, Some(Entry { stage: Stage::Ended { .. }, .. }))
-    }
-
-    async fn remember(&mut self, exec: ExecRef, stage: Stage) -> Result<(), StepError> {
-        let entry = Entry { exec, boot: self.node.boot.clone(), stage };
-        self.node.journal.write(&self.key, self.created, &entry).await?;
-        self.entry = Some(entry);
-        Ok(())
-    }
-
-    /// The outcome is known, in memory at least: a journal that cannot be written never holds back a report.
-    async fn end(&mut self, exec: ExecRef, outcome: Outcome) {
-        let stage = Stage::Ended { outcome };
-        if let Err(error) = self.remember(exec.clone(), stage.clone()).await {
-            tracing::error!(request = %self.key, uid = %self.key.uid, %error, "the outcome could not be written to the journal, it is reported all the same");
-            self.entry = Some(Entry { exec, boot: self.node.boot.clone(), stage });
+    /// Notes how the watching of a command has ended. The report is the next step.
+    async fn end(&mut self, exec: &ExecRef, watched: Watched) -> Next {
+        match watched {
+            Watched::Ended(outcome) => {
+                self.memory.end(exec, outcome).await;
+                Next::Again
+            }
+            Watched::Left => Next::Done,
         }
     }
 
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
-        report::report(&self.node, &self.key, seen, outcome).await?;
+        report::report(&self.node, self.key(), seen, &outcome).await?;
         self.done(Step::Report, begun);
-        self.forget().await?;
-        Ok(Next::Done)
+        if self.memory.entry().is_some_and(|entry| entry.has_survivors()) {
+            return Ok(Next::Again);
+        }
+        Ok(self.forget(Some(outcome)).await)
     }
 
-    /// The request was deleted. What never started never will; what runs is watched to its end.
-    async fn gone(&mut self) -> Result<Next, StepError> {
-        let exec = self.look(self.entry.as_ref().map(|entry| &entry.exec)).await?;
-        let action = decide(&Situation {
-            wanted: Wanted::Gone,
-            entry: self.entry.as_ref(),
-            container: ContainerView::Unfit(Reason::ContainerNotRunning, "not asked".to_owned()),
-            exec,
-            boot: &self.node.boot,
-            now: self.node.clock.now(),
-        });
-        if let (Action::Adopt, Some(entry)) = (&action, &self.entry) {
-            tracing::warn!(request = %self.key, uid = %self.key.uid, exec = %entry.exec.id, "the request was deleted while its command runs; the command goes on");
-            let process = self.process(&entry.exec).await;
-            tokio::select! {
-                () = self.node.stopping.cancelled() => return Ok(Next::Done),
-                () = adopt::until_end(&self.node, &entry.exec.id, process) => {}
-            }
-        }
-        self.forget().await?;
-        Ok(Next::Done)
-    }
-
-    async fn forget(&mut self) -> Result<(), StepError> {
-        self.node.spool.finish(&self.key, self.node.clock.now().into());
-        if self.entry.is_some() {
-            self.node.journal.remove(&self.key.uid).await?;
-        }
-        Ok(())
+    async fn forget(&mut self, reported: Option<Outcome>) -> Next {
+        self.node.spool.finish(self.key(), self.node.clock.now().into());
+        self.memory.forget(reported).await;
+        Next::Done
     }
 
     fn done(&self, step: Step, begun: Instant) {
         self.node.metrics.step(step, begun.elapsed());
+    }
+}
+
+/// A container that no decision depends on.
+fn not_asked() -> ContainerView {
+    ContainerView::Unfit(Reason::ContainerNotRunning, "not asked".to_owned())
+}
+
+/// The exec in question: the committed one, as the journal or, where that is lost, the status
+/// knows it; before the commit the one in the journal, if any.
+fn exec_of(request: Option<&BoundRequest>, entry: Option<&Entry>) -> Option<ExecRef> {
+    let known = entry.map(|entry| entry.exec.clone()).filter(|exec| !exec.id.as_str().is_empty());
+    let Some(BoundRequest { progress: Progress::Committed(id), container_id, .. }) = request else { return known };
+    known.filter(|exec| exec.id == *id).or_else(|| {
+        let container = ContainerRef { id: container_id.clone(), started_at: String::new() };
+        Some(ExecRef { id: id.clone(), container })
+    })
+}
+
+/// The process that the journal has noted in this boot.
+fn noted_process<W: World>(entry: Option<&Entry>, exec: &ExecRef, node: &Node<W>) -> Option<ProcessRef> {
+    match entry {
+        Some(Entry { stage: Stage::Running { process, .. }, exec: noted, boot, .. })
+            if noted.id == exec.id && *boot == node.boot =>
+        {
+            Some(*process)
+        }
+        Some(_) | None => None,
     }
 }

@@ -54,6 +54,12 @@ reasons! {
     StartFailed => Failed,
     /// `startingDeadlineSeconds` passed before the command could start: nothing ran.
     StartingDeadlineExceeded => Failed,
+    /// `activeDeadlineSeconds` passed while the command ran, and it was ended.
+    DeadlineExceeded => Failed,
+    /// `cancel` was set: the command was ended, or never ran.
+    Canceled => Failed,
+    /// The request was deleted while its command ran, and the command was ended.
+    Deleted => Failed,
     /// There is no such pod.
     PodNotFound => Failed,
     /// Another pod stands under the same name.
@@ -62,10 +68,16 @@ reasons! {
     ContainerNotFound => Failed,
     /// The container is not running, or is paused.
     ContainerNotRunning => Failed,
-    /// The container ended or was replaced before the command could start.
+    /// The container ended or was replaced, and the command with it, or before it could start.
     ContainerDied => Failed,
     /// The request cannot be understood or is refused by the engine.
     InvalidRequest => Failed,
+    /// The agent cannot write to its disk, and starts nothing that it could not remember.
+    NodeDiskFull => Failed,
+    /// The command was to be ended, but processes of it live on.
+    KillFailed => Unknown,
+    /// The node of the command is gone, or its agent has been silent for too long.
+    NodeLost => Unknown,
     /// What became of the command cannot be known.
     OutcomeLost => Unknown,
 }

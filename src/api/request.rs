@@ -7,13 +7,15 @@ use super::status::ExecRequestStatus;
 
 /// Default of `spec.startingDeadlineSeconds`.
 pub const DEFAULT_STARTING_DEADLINE_SECONDS: i32 = 60;
+/// Default of `spec.terminationGracePeriodSeconds`.
+pub const DEFAULT_GRACE_SECONDS: i32 = 10;
 /// Default of `spec.output.tailBytes`.
 pub const DEFAULT_TAIL_BYTES: i32 = 4096;
 /// Default of `spec.output.spoolBytes`: 100 MiB.
 pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
 
-/// What to run, and where. The whole spec is immutable: to run something else,
-/// create another request.
+/// What to run, and where. All of it is immutable but `cancel`, which may be set to true
+/// until the request has finished. To run something else, create another request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "execlet.dev",
@@ -39,10 +41,12 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Finished")].reason"#, priority = 1, description = "Why the request is where it is"),
     printcolumn(name = "Started", type_ = "date", json_path = ".status.startTime", priority = 1, description = "Since when the command runs"),
     printcolumn(name = "Finished", type_ = "date", json_path = ".status.completionTime", priority = 1, description = "Since when the request is finished"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || self.spec.cancel == oldSelf.spec.cancel").message("this ExecRequest has already finished: there is nothing left to cancel"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecRequest has finished and its status is final: create another request to run the command again"),
 )]
 #[x_kube(
-    validation = Rule::new("self == oldSelf").message("spec is immutable: delete this ExecRequest and create another one"),
+    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+    validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be taken back: create another ExecRequest to run the command"),
     validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() <= 262144").message("command and env are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +94,24 @@ pub struct ExecRequestSpec {
     #[serde(default = "default_starting_deadline_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
     pub starting_deadline_seconds: i32,
+
+    /// Seconds that the command may run. When they pass, it is ended as by cancel, and the request
+    /// fails with reason DeadlineExceeded. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub active_deadline_seconds: Option<i32>,
+
+    /// Seconds between SIGTERM and SIGKILL where the command has to be ended: by cancel, by
+    /// activeDeadlineSeconds or by the deletion of this request. 0 kills at once.
+    #[serde(default = "default_grace_seconds")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub termination_grace_period_seconds: i32,
+
+    /// Set to true to end the command, with all processes that it has started, or to keep it from
+    /// starting. The only field that may be changed, once, and only until the request has finished:
+    /// `kubectl patch execrequest NAME --type=merge -p '{"spec":{"cancel":true}}'`.
+    #[serde(default)]
+    pub cancel: bool,
 
     /// How much of the output is kept, and where.
     #[serde(default)]
@@ -158,6 +180,10 @@ impl Default for OutputLimits {
 
 fn default_starting_deadline_seconds() -> i32 {
     DEFAULT_STARTING_DEADLINE_SECONDS
+}
+
+fn default_grace_seconds() -> i32 {
+    DEFAULT_GRACE_SECONDS
 }
 
 fn default_tail_bytes() -> i32 {

@@ -1,6 +1,8 @@
 //! Where a request is to run: from the request, its pod and the agents that
 //! live, to a binding, a reason to wait, or a refusal.
 
+use std::time::Duration;
+
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
     jiff::Timestamp,
@@ -35,6 +37,10 @@ pub trait Agents {
 /// Decides about an unbound request. `pod` is `None` if there is no such pod.
 #[must_use]
 pub fn bind(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents, now: Timestamp) -> BindDecision {
+    if request.spec.cancel {
+        let message = "canceled before it was bound to a node: nothing ran";
+        return BindDecision::Refuse(Reason::Canceled, message.to_owned());
+    }
     let too_late = starting_deadline(request).is_some_and(|deadline| now >= deadline);
     let exceeded = |reason, message: &str| {
         BindDecision::Refuse(Reason::StartingDeadlineExceeded, deadline_message(request, reason, message))
@@ -57,6 +63,21 @@ pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestam
     }
     let why = agents.alive(node).err()?;
     Some((Reason::StartingDeadlineExceeded, deadline_message(request, Reason::AgentNotReady, &why)))
+}
+
+/// Whether a request that was committed must be given up, because its agent has been silent for so long.
+#[must_use]
+pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Option<(Reason, String)> {
+    let status = request.status.as_ref()?;
+    let node = status.node_name.as_deref()?;
+    if status.exec_id.is_none() || status.completion_time.is_some() || silent < limit {
+        return None;
+    }
+    let message = format!(
+        "the agent on node {node} has been silent for {} s: whether the command ran to its end, and how it ended, cannot be known",
+        silent.as_secs()
+    );
+    Some((Reason::NodeLost, message))
 }
 
 fn deadline_message(request: &ExecRequest, reason: Reason, message: &str) -> String {

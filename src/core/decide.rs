@@ -4,11 +4,14 @@
 //! The agent asks after each step. A request that runs undisturbed gets
 //! `Prepare`, `Commit`, `Start`, `Report`; everything else is recovery.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{BootId, ContainerRef, ExecRef, ProcessRef},
+    kill::{Cause, Kill},
     outcome::Outcome,
     request::{BoundRequest, Progress},
 };
@@ -27,6 +30,9 @@ pub enum Stage {
     Running {
         /// The process, in the node's PID namespace.
         process: ProcessRef,
+        /// Inodes of the pipes that it writes to; none with a terminal.
+        #[serde(default)]
+        pipes: Vec<u64>,
     },
     /// It has ended, or never will run.
     Ended {
@@ -45,6 +51,30 @@ pub struct Entry {
     pub boot: BootId,
     /// How far it has come.
     pub stage: Stage,
+    /// When it was started, as time since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Duration>,
+    /// The killing of it, once that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<Kill>,
+}
+
+impl Entry {
+    /// Whether its command was started, or may have been.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        match &self.stage {
+            Stage::Prepared => false,
+            Stage::Starting | Stage::Running { .. } => true,
+            Stage::Ended { outcome } => outcome.may_have_run,
+        }
+    }
+
+    /// Whether processes of it were left alive though they were to be killed.
+    #[must_use]
+    pub fn has_survivors(&self) -> bool {
+        matches!(self.kill, Some(Kill { survivors: true, .. }))
+    }
 }
 
 /// What the API server says of the request.
@@ -114,6 +144,8 @@ pub enum Action {
     Adopt,
     /// It has ended without us: collect the evidence and conclude.
     Settle,
+    /// Its outcome is reported, or there is nobody to report it to; what is left of it is killed.
+    Kill,
     /// Write this outcome to journal and status.
     Report(Outcome),
     /// Nothing is left to do.
@@ -123,18 +155,38 @@ pub enum Action {
 /// The recovery table.
 #[must_use]
 pub fn decide(situation: &Situation<'_>) -> Action {
-    let Situation { wanted, entry, exec, boot, .. } = situation;
+    let Situation { wanted, entry, .. } = situation;
     let request = match wanted {
         Wanted::Request(request) => request,
-        Wanted::Gone => return abandoned(*entry, *exec, boot),
+        Wanted::Gone => return abandoned(situation),
     };
     match (&request.progress, entry) {
-        (Progress::Finished, _) => Action::Forget,
+        // Somebody else has finished it: what runs of it here was given up, and must not go on.
+        (Progress::Finished, _) => abandoned(situation),
         (Progress::Bound, None) => prepare(situation, request),
         (Progress::Bound, Some(entry)) => bound(situation, request, entry),
-        // The status names another exec than the journal: the journal's was never started.
         (Progress::Committed(id), Some(entry)) if entry.exec.id == *id => committed(situation, request, entry),
-        (Progress::Committed(_), _) => committed_without_journal(situation, request),
+        // The status names another exec than the journal. The journal's was never started, or
+        // else both the API server and this node have lost a part of their memory.
+        (Progress::Committed(_), Some(entry)) if entry.may_have_run() => started_twice(situation),
+        (Progress::Committed(_), Some(_) | None) => committed_without_journal(situation, request),
+    }
+}
+
+/// Why a running command is to be ended now, if it is.
+#[must_use]
+pub fn cause_to_kill(wanted: &Wanted<'_>, running: Option<Duration>) -> Option<Cause> {
+    let request = match wanted {
+        Wanted::Gone => return Some(Cause::Deleted),
+        Wanted::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
+        Wanted::Request(request) => request,
+    };
+    if request.spec.cancel {
+        return Some(Cause::Canceled);
+    }
+    match (request.active_deadline(), running) {
+        (Some(deadline), Some(running)) if running >= deadline => Some(Cause::DeadlineExceeded),
+        (Some(_) | None, Some(_) | None) => None,
     }
 }
 
@@ -153,9 +205,15 @@ pub fn decide_without_engine(
         Progress::Bound | Progress::Finished => true,
     });
     match (&request.progress, entry.map(|entry| &entry.stage)) {
-        (Progress::Finished, _) => Some(Action::Forget),
+        (Progress::Finished, None | Some(Stage::Prepared | Stage::Ended { .. })) => Some(Action::Forget),
+        // It may run and is to be killed: only the engine knows its process.
+        (Progress::Finished, Some(Stage::Starting | Stage::Running { .. })) => None,
         (Progress::Bound | Progress::Committed(_), Some(Stage::Ended { outcome })) => {
             Some(Action::Report(outcome.clone()))
+        }
+        (Progress::Bound, None | Some(Stage::Prepared)) if request.spec.cancel => {
+            let message = "canceled before the command could start: nothing ran";
+            Some(Action::Report(Outcome::refused(Reason::Canceled, message, now)))
         }
         (Progress::Bound, None | Some(Stage::Prepared)) if now >= request.starting_deadline => {
             let message = format!(
@@ -169,20 +227,22 @@ pub fn decide_without_engine(
     }
 }
 
-fn abandoned(entry: Option<&Entry>, exec: ExecView, boot: &BootId) -> Action {
-    match entry.map(|e| &e.stage) {
-        Some(Stage::Starting | Stage::Running { .. })
-            if exec == ExecView::Alive && entry.is_some_and(|e| e.boot == *boot) =>
-        {
-            Action::Adopt
-        }
-        Some(Stage::Prepared | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. }) | None => Action::Forget,
+/// Nobody waits for its outcome any more: what runs is killed, and nothing starts.
+fn abandoned(situation: &Situation<'_>) -> Action {
+    let Situation { entry, exec, boot, .. } = situation;
+    let Some(entry) = entry else { return Action::Forget };
+    let here = entry.boot == **boot;
+    match &entry.stage {
+        Stage::Starting | Stage::Running { .. } if here && *exec == ExecView::Alive => Action::Adopt,
+        // What it left behind when it ended by itself is nobody's to kill.
+        Stage::Ended { .. } | Stage::Starting | Stage::Running { .. } if here && entry.has_survivors() => Action::Kill,
+        Stage::Prepared | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. } => Action::Forget,
     }
 }
 
 /// Nothing has run. Either the way is clear, or it never will.
 fn prepare(situation: &Situation<'_>, request: &BoundRequest) -> Action {
-    match (&situation.container, too_late(situation, request)) {
+    match (&situation.container, no_longer_wanted(situation, request)) {
         (_, Some(outcome)) => Action::Report(outcome),
         (ContainerView::Unfit(reason, message), None) => {
             Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
@@ -196,7 +256,7 @@ fn bound(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Ac
     match &entry.stage {
         Stage::Prepared if entry.boot != *situation.boot => prepare(situation, request),
         Stage::Prepared => {
-            if let Some(outcome) = too_late(situation, request) {
+            if let Some(outcome) = no_longer_wanted(situation, request) {
                 return Action::Report(outcome);
             }
             match (&situation.container, situation.exec) {
@@ -225,7 +285,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
             never_started(situation, "the node was restarted before the command could start")
         }
         Stage::Prepared => match situation.exec {
-            ExecView::Created => match too_late(situation, request) {
+            ExecView::Created => match no_longer_wanted(situation, request) {
                 Some(outcome) => Action::Report(outcome),
                 None => Action::Start { sole: true },
             },
@@ -236,7 +296,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
             ExecView::Ended => Action::Settle,
         },
         Stage::Starting if situation.exec == ExecView::Created && entry.boot == *situation.boot => {
-            match too_late(situation, request) {
+            match no_longer_wanted(situation, request) {
                 Some(outcome) => Action::Report(outcome),
                 None => Action::Start { sole: false },
             }
@@ -267,7 +327,7 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
     match situation.exec {
         ExecView::Alive => Action::Adopt,
         ExecView::Ended => Action::Settle,
-        ExecView::Created => match too_late(situation, request) {
+        ExecView::Created => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
             None => Action::Start { sole: false },
         },
@@ -276,6 +336,28 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
             "the command was committed, but neither the agent's journal nor the engine knows what became of it",
         ),
     }
+}
+
+/// The status names one exec, and the journal remembers the start of another. One has run, or may
+/// have: the other is never started.
+fn started_twice(situation: &Situation<'_>) -> Action {
+    match situation.exec {
+        ExecView::Alive => Action::Adopt,
+        ExecView::Ended => Action::Settle,
+        ExecView::Created | ExecView::Unknown | ExecView::None => lost(
+            situation,
+            "the status and the agent's journal name different execs, and one of them may have run: neither is started",
+        ),
+    }
+}
+
+/// Why what has not started must not start.
+fn no_longer_wanted(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {
+    if request.spec.cancel {
+        let message = "canceled before the command could start: nothing ran";
+        return Some(Outcome::refused(Reason::Canceled, message, situation.now));
+    }
+    too_late(situation, request)
 }
 
 fn too_late(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {

@@ -26,15 +26,18 @@ fn request(progress: Progress) -> BoundRequest {
         spec,
         starting_deadline: at(DEADLINE),
         progress,
+        container_id: "c".into(),
+        committed_at: None,
     }
 }
 
 fn entry(stage: Stage) -> Entry {
-    Entry { exec: ExecRef { id: "e".into(), container: container("first") }, boot: "boot-1".into(), stage }
+    let exec = ExecRef { id: "e".into(), container: container("first") };
+    Entry { exec, boot: "boot-1".into(), stage, started: None, kill: None }
 }
 
 fn running() -> Stage {
-    Stage::Running { process: ProcessRef { pid: 7, start_ticks: 9 } }
+    Stage::Running { process: ProcessRef { pid: 7, start_ticks: 9 }, pipes: vec![] }
 }
 
 fn outcome() -> Outcome {
@@ -66,6 +69,7 @@ enum Step {
     StartAgain,
     Adopt,
     Settle,
+    Kill,
     Report(Reason),
     Forget,
 }
@@ -78,6 +82,7 @@ fn step(action: Action) -> Step {
         Action::Start { sole: false } => Step::StartAgain,
         Action::Adopt => Step::Adopt,
         Action::Settle => Step::Settle,
+        Action::Kill => Step::Kill,
         Action::Report(outcome) => Step::Report(outcome.reason),
         Action::Forget => Step::Forget,
     }
@@ -245,9 +250,147 @@ fn the_recovery_table_holds_row_by_row() {
             Alive,
             Step::Adopt,
         ),
+        // both names may have run: what the journal remembers as started, and what the status names
+        row(
+            "another exec was committed after a start, and was never started",
+            Committed("other".into()),
+            Some(Stage::Starting),
+            same(),
+            Created,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
+            "another exec was committed after a start, and runs",
+            Committed("other".into()),
+            Some(running()),
+            same(),
+            Alive,
+            Step::Adopt,
+        ),
+        row(
+            "another exec was committed after an end",
+            Committed("other".into()),
+            Some(ended()),
+            same(),
+            Ended,
+            Step::Settle,
+        ),
+        // a tombstone: it ended long ago, and an older state of the API server was restored
+        row(
+            "tombstone, restored as bound",
+            Bound,
+            Some(ended()),
+            same(),
+            NoExec,
+            Step::Report(Reason::NonZeroExitCode),
+        ),
+        row(
+            "tombstone, restored as running",
+            won(),
+            Some(ended()),
+            same(),
+            NoExec,
+            Step::Report(Reason::NonZeroExitCode),
+        ),
+        // somebody else has finished it, and it runs here
+        row("given up, and runs", Finished, Some(running()), same(), Alive, Step::Adopt),
+        row(
+            "given up, its start call was lost, and it runs",
+            Finished,
+            Some(Stage::Starting),
+            same(),
+            Alive,
+            Step::Adopt,
+        ),
+        row("given up before its start", Finished, Some(Stage::Prepared), same(), Created, Step::Forget),
+        row("given up, never started", Finished, Some(Stage::Starting), same(), Created, Step::Forget),
+        row("given up, and ended", Finished, Some(running()), same(), Ended, Step::Forget),
     ];
     for row in rows {
         assert_eq!(step(ask(&row, "boot-1", 1)), row.expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
+    use Progress::{Bound, Committed};
+    let won = || Committed("e".into());
+    let canceled = || Step::Report(Reason::Canceled);
+    for (progress, stage, exec, expected) in [
+        (Bound, None, ExecView::None, canceled()),
+        (Bound, Some(Stage::Prepared), ExecView::Created, canceled()),
+        (won(), Some(Stage::Prepared), ExecView::Created, canceled()),
+        (won(), Some(Stage::Starting), ExecView::Created, canceled()),
+        (won(), None, ExecView::Created, canceled()),
+        (won(), Some(running()), ExecView::Alive, Step::Adopt),
+        (won(), Some(running()), ExecView::Ended, Step::Settle),
+        (won(), Some(ended()), ExecView::None, Step::Report(Reason::NonZeroExitCode)),
+    ] {
+        let mut request = request(progress.clone());
+        request.spec.cancel = true;
+        let entry = stage.clone().map(entry);
+        let action = decide(&Situation {
+            wanted: Wanted::Request(&request),
+            entry: entry.as_ref(),
+            container: same(),
+            exec,
+            boot: &"boot-1".into(),
+            now: at(1),
+        });
+        assert_eq!(step(action), expected, "{progress:?} {stage:?} {exec:?}");
+        if progress == Bound && stage.is_none() {
+            let action = decide_without_engine(&request, None, at(1), "the engine is down");
+            assert_eq!(action.map(step), Some(canceled()));
+        }
+    }
+}
+
+#[test]
+fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next() {
+    let mut entry = entry(ended());
+    let kill = Kill::new(Cause::Canceled, Duration::ZERO, Duration::ZERO);
+    entry.kill = Some(Kill { survivors: true, ..kill });
+    let finished = request(Progress::Finished);
+    let committed = request(Progress::Committed("e".into()));
+    let cases = [
+        (Wanted::Request(&finished), "boot-1", Step::Kill),
+        (Wanted::Gone, "boot-1", Step::Kill),
+        (Wanted::Request(&finished), "boot-2", Step::Forget),
+        (Wanted::Gone, "boot-2", Step::Forget),
+        (Wanted::Request(&committed), "boot-1", Step::Report(Reason::NonZeroExitCode)),
+    ];
+    for (wanted, boot, expected) in cases {
+        let action = decide(&Situation {
+            wanted: wanted.clone(),
+            entry: Some(&entry),
+            container: same(),
+            exec: ExecView::None,
+            boot: &boot.into(),
+            now: at(1),
+        });
+        assert_eq!(step(action), expected, "{wanted:?} {boot}");
+    }
+}
+
+#[test]
+fn a_running_command_is_ended_for_one_of_four_causes() {
+    let running = request(Progress::Committed("e".into()));
+    let mut canceled = running.clone();
+    canceled.spec.cancel = true;
+    let mut limited = running.clone();
+    limited.spec.active_deadline_seconds = Some(30);
+    let finished = request(Progress::Finished);
+    let second = |n| Some(Duration::from_secs(n));
+    for (wanted, running, expected) in [
+        (Wanted::Request(&running), second(1_000_000), None),
+        (Wanted::Request(&limited), second(29), None),
+        (Wanted::Request(&limited), None, None),
+        (Wanted::Request(&limited), second(30), Some(Cause::DeadlineExceeded)),
+        (Wanted::Request(&canceled), second(1), Some(Cause::Canceled)),
+        (Wanted::Request(&finished), second(1), Some(Cause::GivenUp)),
+        (Wanted::Gone, second(1), Some(Cause::Deleted)),
+    ] {
+        assert_eq!(cause_to_kill(&wanted, running), expected, "{wanted:?} {running:?}");
     }
 }
 
@@ -356,7 +499,9 @@ fn without_the_engine_only_what_needs_none_is_decided() {
         (won(), None, DEADLINE, None),
         (won(), Some(ended()), 1, known()),
         (Bound, Some(ended()), 1, known()),
-        (Finished, Some(running()), 1, Some(Step::Forget)),
+        (Finished, Some(ended()), 1, Some(Step::Forget)),
+        // it may run, and only the engine knows as what
+        (Finished, Some(running()), 1, None),
     ] {
         let request = request(progress.clone());
         let entry = stage.clone().map(entry);
@@ -416,12 +561,12 @@ fn no_combination_of_facts_starts_what_may_have_run() {
                                     assert!(matches!(progress, Progress::Committed(_)), "{facts}");
                                     assert_eq!(exec, ExecView::Created, "{facts}");
                                     assert!(
-                                        !matches!(stage, Some(Stage::Running { .. } | Stage::Ended { .. }))
-                                            || *progress == Progress::Committed("other".into()),
+                                        !matches!(stage, Some(Stage::Running { .. } | Stage::Ended { .. })),
                                         "{facts}"
                                     );
                                 }
                                 Action::Report(_) => assert_ne!(*progress, Progress::Finished, "{facts}"),
+                                Action::Kill => panic!("nothing has survived: {facts}"),
                                 Action::Adopt | Action::Settle | Action::Forget => {}
                             }
                         }

@@ -5,7 +5,9 @@
 
 pub mod bind;
 pub mod decide;
+pub mod family;
 pub mod ids;
+pub mod kill;
 pub mod outcome;
 pub mod output;
 pub mod queue;

@@ -7,6 +7,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::kill::Cause;
 use crate::api::{ExecResult, ExitCodeSource, OutputStatus, Reason};
 
 /// The code that a broken stream leaves in `inspect`.
@@ -39,6 +40,8 @@ pub struct Evidence {
     pub inspect: Option<Inspected>,
     /// The code in the engine's `exec_die` event, if there was one.
     pub event: Option<i32>,
+    /// The code that the kernel kept for us, if it did.
+    pub kernel: Option<i32>,
     /// How our stream ended.
     pub stream: StreamEnd,
 }
@@ -67,6 +70,15 @@ pub struct Exit {
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
     let exited = |code, source| Verdict::Exited(Exit { code, source });
+    if let Some(code) = evidence.kernel {
+        // The kernel saw it end. Where the engine says the same, it is named as the source.
+        let source = match (evidence.inspect, evidence.event) {
+            (Some(inspect), _) if inspect.code == code => ExitCodeSource::Engine,
+            (_, Some(event)) if event == code => ExitCodeSource::Event,
+            (Some(_) | None, Some(_) | None) => ExitCodeSource::Kernel,
+        };
+        return exited(code, source);
+    }
     match (evidence.event, evidence.inspect) {
         // An event proves that there was a process. Any code but the falsified one is real.
         (Some(event), Some(inspect)) if event == inspect.code => exited(event, ExitCodeSource::Engine),
@@ -124,12 +136,45 @@ impl Outcome {
         Self { reason, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
     }
 
+    /// The command was ended. Its code is shown if it is known.
+    #[must_use]
+    pub fn killed(cause: Cause, exit: Option<Exit>, output: OutputStatus, at: Timestamp) -> Self {
+        let ended = match exit {
+            Some(exit) => format!("the command was ended with exit code {}{}", exit.code, signal_hint(exit.code)),
+            None => "the command was ended, with which exit code is not known".to_owned(),
+        };
+        let message = format!("{}: {ended}", cause.words());
+        Self { reason: cause.reason(), message, exit, may_have_run: true, output: Some(output), at }
+    }
+
+    /// The command was to be ended, but lives on.
+    #[must_use]
+    pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
+        let message = format!(
+            "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",
+            cause.words()
+        );
+        Self { reason: Reason::KillFailed, message, exit: None, may_have_run: true, output: Some(output), at }
+    }
+
+    /// The command ended together with its container.
+    #[must_use]
+    pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
+        let message = format!(
+            "the container ended while the command ran: the command ended with exit code {}{}",
+            exit.code,
+            signal_hint(exit.code)
+        );
+        Self { reason: Reason::ContainerDied, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
+    }
+
     /// The `metav1.Status` that `kubectl exec` would have received.
     #[must_use]
     pub fn result(&self) -> ExecResult {
         match self.exit {
-            Some(exit) => ExecResult::of_exit_code(exit.code),
-            None => ExecResult::of_error(&self.message),
+            // One that had to be ended has not succeeded, whatever it made of the signal.
+            Some(exit) if exit.code != 0 || self.reason == Reason::Completed => ExecResult::of_exit_code(exit.code),
+            Some(_) | None => ExecResult::of_error(&self.message),
         }
     }
 }
@@ -226,9 +271,35 @@ mod tests {
             (inspected(126, NEVER), Some(127), Broken, Verdict::Undecided),
         ];
         for (inspect, event, stream, expected) in rows {
-            let evidence = Evidence { inspect, event, stream };
+            let evidence = Evidence { inspect, event, kernel: None, stream };
             assert_eq!(judge(&evidence), expected, "{evidence:?}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_saw_stands_against_everything_that_the_engine_says() {
+        let kernel = |code| Verdict::Exited(Exit { code, source: ExitCodeSource::Kernel });
+        for (inspect, event, expected) in [
+            (inspected(7, RAN), Some(7), engine(7)),
+            (inspected(126, RAN), Some(7), event(7)),
+            (inspected(126, RAN), Some(127), kernel(7)),
+            (inspected(126, RAN), None, kernel(7)),
+            (None, Some(127), kernel(7)),
+            (None, None, kernel(7)),
+        ] {
+            let evidence = Evidence { inspect, event, kernel: Some(7), stream: StreamEnd::Broken };
+            assert_eq!(judge(&evidence), expected, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_was_ended_is_not_said_to_have_succeeded_even_with_code_0() {
+        let exit = Exit { code: 0, source: ExitCodeSource::Engine };
+        let at = Timestamp::UNIX_EPOCH;
+        let outcome = Outcome::killed(Cause::DeadlineExceeded, Some(exit), OutputStatus::default(), at);
+        assert_eq!(outcome.reason.final_phase(), crate::api::Phase::Failed);
+        assert_eq!(outcome.message, "activeDeadlineSeconds passed: the command was ended with exit code 0");
+        assert_eq!(outcome.result().status, "Failure");
     }
 
     #[test]

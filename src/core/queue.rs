@@ -1,85 +1,189 @@
-//! Who runs next: in turn over namespaces, oldest first within one.
+//! Who runs next: in turn over namespaces, oldest first within one, within the
+//! limits of the node, of each namespace and of each container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
+
+/// How many may run at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// On the node.
+    pub node: usize,
+    /// Of one namespace.
+    pub namespace: usize,
+    /// In one container. The engine handles the ends of one container one after another.
+    pub container: usize,
+}
+
+/// One that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its pod's UID and its container's name, as one word.
+    pub container: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its UID, which makes equal times distinct.
+    pub uid: String,
+    /// When it must have started.
+    pub deadline: Timestamp,
+}
 
 /// Requests that wait for a free place on this node.
 ///
 /// The namespace with the fewest running comes first, then the one that was
-/// served longest ago; so a namespace that fills the queue delays only itself.
+/// served longest ago; so a namespace that fills the queue delays only itself, and
+/// so does a container within its namespace.
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    limit: usize,
+    limits: Limits,
     namespaces: BTreeMap<String, Lane<T>>,
+    deadlines: BTreeSet<(Timestamp, String, String, String, Timestamp)>,
     running: usize,
+    waiting: usize,
     turn: u64,
 }
 
+/// The requests of one namespace.
 #[derive(Debug)]
 struct Lane<T> {
-    waiting: BTreeMap<(Timestamp, String), T>,
+    containers: BTreeMap<String, Container<T>>,
     running: usize,
     last_turn: u64,
 }
 
+/// The requests of one container, oldest first.
+#[derive(Debug)]
+struct Container<T> {
+    waiting: BTreeMap<(Timestamp, String), (Timestamp, T)>,
+    running: usize,
+}
+
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), running: 0, last_turn: 0 }
+        Self { containers: BTreeMap::new(), running: 0, last_turn: 0 }
+    }
+}
+
+impl<T> Default for Container<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), running: 0 }
+    }
+}
+
+impl<T> Lane<T> {
+    /// The container whose oldest is the oldest of those that may run.
+    fn next(&self, limits: Limits) -> Option<&str> {
+        if self.running >= limits.namespace {
+            return None;
+        }
+        let free = self.containers.iter().filter(|(_, container)| container.running < limits.container);
+        let heads = free.filter_map(|(name, container)| Some((container.waiting.first_key_value()?.0, name)));
+        heads.min().map(|(_, name)| name.as_str())
     }
 }
 
 impl<T> FairQueue<T> {
-    /// At most `limit` run at a time.
+    /// Within these limits.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, namespaces: BTreeMap::new(), running: 0, turn: 0 }
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, namespaces: BTreeMap::new(), deadlines: BTreeSet::new(), running: 0, waiting: 0, turn: 0 }
     }
 
     /// Adds one, in its place by creation time, then UID. The same one twice is one.
-    pub fn push(&mut self, namespace: &str, created: Timestamp, uid: &str, item: T) {
-        self.namespaces.entry(namespace.to_owned()).or_default().waiting.insert((created, uid.to_owned()), item);
+    pub fn push(&mut self, ticket: &Ticket, item: T) {
+        let Ticket { namespace, container, created, uid, deadline } = ticket.clone();
+        let lane = self.namespaces.entry(namespace.clone()).or_default();
+        let place = lane.containers.entry(container.clone()).or_default();
+        if place.waiting.insert((created, uid.clone()), (deadline, item)).is_none() {
+            self.waiting += 1;
+        }
+        self.deadlines.insert((deadline, namespace, container, uid, created));
     }
 
     /// The next to run, if there is a free place. Say [`FairQueue::done`] when it has ended.
     pub fn pop(&mut self) -> Option<T> {
-        if self.running >= self.limit {
+        if self.running >= self.limits.node {
             return None;
         }
-        let lane = self
-            .namespaces
-            .values_mut()
-            .filter(|lane| !lane.waiting.is_empty())
-            .min_by_key(|lane| (lane.running, lane.last_turn))?;
-        let (_, item) = lane.waiting.pop_first()?;
+        let limits = self.limits;
+        let ready = self.namespaces.iter().filter_map(|(name, lane)| Some((name, lane, lane.next(limits)?)));
+        let (namespace, _, container) = ready.min_by_key(|(_, lane, _)| (lane.running, lane.last_turn))?;
+        let (namespace, container) = (namespace.clone(), container.to_owned());
+        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
+        let ((created, uid), (deadline, item)) = place.waiting.pop_first()?;
+        self.waiting -= 1;
+        self.deadlines.remove(&(deadline, namespace.clone(), container.clone(), uid, created));
         self.turn += 1;
-        lane.last_turn = self.turn;
-        lane.running += 1;
-        self.running += 1;
+        if let Some(lane) = self.namespaces.get_mut(&namespace) {
+            lane.last_turn = self.turn;
+        }
+        self.admit(&namespace, &container);
         Some(item)
     }
 
+    /// One whose deadline has passed while it waited. It takes a place, whether one is free or not:
+    /// all there is to do is to say so.
+    pub fn pop_expired(&mut self, now: Timestamp) -> Option<T> {
+        let (deadline, ..) = self.deadlines.first()?;
+        if *deadline > now {
+            return None;
+        }
+        let (_, namespace, container, uid, created) = self.deadlines.pop_first()?;
+        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
+        let (_, item) = place.waiting.remove(&(created, uid))?;
+        self.waiting -= 1;
+        self.admit(&namespace, &container);
+        Some(item)
+    }
+
+    /// Takes one out before its turn. It takes a place, as one whose deadline has passed.
+    pub fn take(&mut self, ticket: &Ticket) -> Option<T> {
+        let Ticket { namespace, container, created, uid, .. } = ticket.clone();
+        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
+        let (deadline, item) = place.waiting.remove(&(created, uid.clone()))?;
+        self.waiting -= 1;
+        self.deadlines.remove(&(deadline, namespace.clone(), container.clone(), uid, created));
+        self.admit(&namespace, &container);
+        Some(item)
+    }
+
+    /// When the next one that waits passes its deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
+    }
+
     /// One that runs already takes a place, whether one is free or not.
-    pub fn admit(&mut self, namespace: &str) {
-        self.namespaces.entry(namespace.to_owned()).or_default().running += 1;
+    pub fn admit(&mut self, namespace: &str, container: &str) {
+        let lane = self.namespaces.entry(namespace.to_owned()).or_default();
+        lane.running += 1;
+        lane.containers.entry(container.to_owned()).or_default().running += 1;
         self.running += 1;
     }
 
-    /// One of this namespace has ended.
-    pub fn done(&mut self, namespace: &str) {
+    /// One of this container has ended.
+    pub fn done(&mut self, namespace: &str, container: &str) {
         self.running = self.running.saturating_sub(1);
-        if let Some(lane) = self.namespaces.get_mut(namespace) {
-            lane.running = lane.running.saturating_sub(1);
-            if lane.running == 0 && lane.waiting.is_empty() {
-                self.namespaces.remove(namespace);
+        let Some(lane) = self.namespaces.get_mut(namespace) else { return };
+        lane.running = lane.running.saturating_sub(1);
+        if let Some(place) = lane.containers.get_mut(container) {
+            place.running = place.running.saturating_sub(1);
+            if place.running == 0 && place.waiting.is_empty() {
+                lane.containers.remove(container);
             }
+        }
+        if lane.running == 0 && lane.containers.values().all(|place| place.waiting.is_empty()) {
+            self.namespaces.remove(namespace);
         }
     }
 
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.namespaces.values().map(|lane| lane.waiting.len()).sum()
+        self.waiting
     }
 
     /// How many run.
@@ -93,87 +197,151 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
+    const NO_LIMITS: Limits = Limits { node: 1000, namespace: 1000, container: 1000 };
+
+    fn node(limit: usize) -> Limits {
+        Limits { node: limit, ..NO_LIMITS }
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    fn ticket(namespace: &str, container: &str, second: i64, uid: &str) -> Ticket {
+        Ticket {
+            namespace: namespace.to_owned(),
+            container: container.to_owned(),
+            created: at(second),
+            uid: uid.to_owned(),
+            deadline: at(second + 60),
+        }
+    }
+
+    fn push<T>(queue: &mut FairQueue<T>, namespace: &str, second: i64, uid: &str, item: T) {
+        queue.push(&ticket(namespace, "c", second, uid), item);
+    }
+
     #[test]
     fn a_flood_in_one_namespace_delays_only_itself() {
-        let mut queue = FairQueue::new(2);
+        let mut queue = FairQueue::new(node(2));
         for n in 0..100 {
-            queue.push("flood", at(n), &format!("f{n}"), format!("flood-{n}"));
+            push(&mut queue, "flood", n, &format!("f{n}"), format!("flood-{n}"));
         }
-        queue.push("quiet", at(1000), "q", "quiet-0".to_owned());
+        push(&mut queue, "quiet", 1000, "q", "quiet-0".to_owned());
         assert_eq!(queue.pop().as_deref(), Some("flood-0"));
         assert_eq!(queue.pop().as_deref(), Some("quiet-0"));
     }
 
     #[test]
     fn within_a_namespace_the_oldest_is_first() {
-        let mut queue = FairQueue::new(10);
-        queue.push("a", at(2), "x", 2);
-        queue.push("a", at(1), "y", 1);
-        queue.push("a", at(2), "w", 3);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(3), Some(2)]);
+        let mut queue = FairQueue::new(NO_LIMITS);
+        push(&mut queue, "a", 2, "x", 2);
+        push(&mut queue, "a", 1, "y", 1);
+        push(&mut queue, "a", 2, "w", 3);
+        queue.push(&ticket("a", "other", 0, "z"), 0);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(1), Some(3), Some(2)]);
     }
 
     #[test]
     fn no_more_run_than_the_limit() {
-        let mut queue = FairQueue::new(1);
-        queue.push("a", at(1), "x", 1);
-        queue.push("b", at(1), "y", 2);
+        let mut queue = FairQueue::new(node(1));
+        push(&mut queue, "a", 1, "x", 1);
+        push(&mut queue, "b", 1, "y", 2);
         assert_eq!(queue.pop(), Some(1));
         assert_eq!(queue.pop(), None);
-        queue.done("a");
+        queue.done("a", "c");
         assert_eq!(queue.pop(), Some(2));
         assert_eq!((queue.running(), queue.waiting()), (1, 0));
     }
 
     #[test]
+    fn no_more_of_a_namespace_run_than_its_limit_and_the_others_go_on() {
+        let mut queue = FairQueue::new(Limits { namespace: 1, ..NO_LIMITS });
+        push(&mut queue, "a", 1, "x", 1);
+        push(&mut queue, "a", 2, "y", 2);
+        push(&mut queue, "b", 3, "z", 3);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(3), None]);
+        queue.done("a", "c");
+        assert_eq!(queue.pop(), Some(2));
+    }
+
+    #[test]
+    fn a_busy_container_does_not_hold_up_the_others_of_its_namespace() {
+        let mut queue = FairQueue::new(Limits { container: 1, ..NO_LIMITS });
+        for n in 0..3 {
+            queue.push(&ticket("a", "busy", n, &format!("b{n}")), n);
+        }
+        queue.push(&ticket("a", "quiet", 10, "q"), 10);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(10), None]);
+        queue.done("a", "busy");
+        assert_eq!(queue.pop(), Some(1));
+    }
+
+    #[test]
     fn namespaces_take_turns() {
-        let mut queue = FairQueue::new(1);
+        let mut queue = FairQueue::new(node(1));
         for n in 0..2 {
-            queue.push("a", at(n), &format!("a{n}"), "a");
-            queue.push("b", at(n), &format!("b{n}"), "b");
+            push(&mut queue, "a", n, &format!("a{n}"), "a");
+            push(&mut queue, "b", n, &format!("b{n}"), "b");
         }
         let mut order = Vec::new();
         while let Some(namespace) = queue.pop() {
             order.push(namespace);
-            queue.done(namespace);
+            queue.done(namespace, "c");
         }
         assert_eq!(order, ["a", "b", "a", "b"]);
     }
 
     #[test]
     fn the_namespace_with_the_fewest_running_comes_first() {
-        let mut queue = FairQueue::new(3);
+        let mut queue = FairQueue::new(node(3));
         for n in 0..2 {
-            queue.push("long", at(n), &format!("l{n}"), "long");
-            queue.push("short", at(n), &format!("s{n}"), "short");
+            push(&mut queue, "long", n, &format!("l{n}"), "long");
+            push(&mut queue, "short", n, &format!("s{n}"), "short");
         }
         assert_eq!([queue.pop(), queue.pop()], [Some("long"), Some("short")]);
-        queue.done("short");
+        queue.done("short", "c");
         assert_eq!(queue.pop(), Some("short"), "though it was served last");
     }
 
     #[test]
     fn one_that_runs_already_takes_a_place_beyond_the_limit() {
-        let mut queue = FairQueue::new(1);
-        queue.admit("a");
-        queue.admit("a");
-        queue.push("b", at(1), "x", ());
+        let mut queue = FairQueue::new(node(1));
+        queue.admit("a", "c");
+        queue.admit("a", "c");
+        push(&mut queue, "b", 1, "x", ());
         assert_eq!((queue.pop(), queue.running()), (None, 2));
-        queue.done("a");
+        queue.done("a", "c");
         assert_eq!(queue.pop(), None);
-        queue.done("a");
+        queue.done("a", "c");
         assert_eq!(queue.pop(), Some(()));
     }
 
     #[test]
     fn the_same_request_twice_is_one() {
-        let mut queue = FairQueue::new(10);
-        queue.push("a", at(1), "x", 1);
-        queue.push("a", at(1), "x", 1);
+        let mut queue = FairQueue::new(NO_LIMITS);
+        push(&mut queue, "a", 1, "x", 1);
+        push(&mut queue, "a", 1, "x", 1);
         assert_eq!(queue.waiting(), 1);
+    }
+
+    #[test]
+    fn one_that_waits_past_its_deadline_is_given_out_though_no_place_is_free() {
+        let mut queue = FairQueue::new(node(0));
+        push(&mut queue, "a", 1, "x", 1);
+        push(&mut queue, "a", 0, "y", 0);
+        assert_eq!(queue.next_deadline(), Some(at(60)));
+        assert_eq!(queue.pop_expired(at(59)), None);
+        assert_eq!([queue.pop_expired(at(60)), queue.pop_expired(at(60))], [Some(0), None]);
+        assert_eq!((queue.waiting(), queue.running()), (1, 1));
+    }
+
+    #[test]
+    fn one_that_is_canceled_need_not_wait_for_its_turn() {
+        let mut queue = FairQueue::new(node(0));
+        push(&mut queue, "a", 1, "x", 1);
+        assert_eq!(queue.take(&ticket("a", "c", 1, "x")), Some(1));
+        assert_eq!(queue.take(&ticket("a", "c", 1, "x")), None);
+        assert_eq!((queue.waiting(), queue.next_deadline()), (0, None));
     }
 }

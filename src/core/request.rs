@@ -1,10 +1,12 @@
 //! A request as the agent may use it: parsed once, so that no step has to ask
 //! again whether a field is there.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use super::ids::{ExecId, NodeName, PodUid, RequestKey};
+use super::ids::{ContainerId, ExecId, NodeName, PodUid, RequestKey};
 use crate::api::{ExecRequest, ExecRequestSpec};
 
 /// A request that the manager has bound to a node, a pod and a container.
@@ -26,6 +28,25 @@ pub struct BoundRequest {
     pub starting_deadline: Timestamp,
     /// How far its status has come.
     pub progress: Progress,
+    /// The engine's ID of the container, once committed; empty before.
+    pub container_id: ContainerId,
+    /// When it was committed, by the clock of the agent that did it.
+    pub committed_at: Option<Timestamp>,
+}
+
+impl BoundRequest {
+    /// How long the command may run.
+    #[must_use]
+    pub fn active_deadline(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.spec.active_deadline_seconds?).ok()?;
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// Time between SIGTERM and SIGKILL.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.spec.termination_grace_period_seconds).unwrap_or(0))
+    }
 }
 
 /// How far the status of a bound request has come.
@@ -85,6 +106,8 @@ impl TryFrom<&ExecRequest> for BoundRequest {
             spec: request.spec.clone(),
             starting_deadline: starting_deadline(request).ok_or(NotBound::Missing("metadata.creationTimestamp"))?,
             progress,
+            container_id: status.container_id.clone().unwrap_or_default().into(),
+            committed_at: status.start_time.as_ref().map(|time| time.0),
         })
     }
 }

@@ -72,7 +72,7 @@ impl DockerEngine {
         }
     }
 
-    async fn container(&self, id: &str) -> Result<Option<Container>, EngineError> {
+    async fn inspect_container(&self, id: &str) -> Result<Option<Container>, EngineError> {
         match self.client()?.inspect_container(id, None::<InspectContainerOptions>).await {
             Ok(found) => container_of(id, found).map(Some),
             Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
@@ -118,9 +118,13 @@ impl Engine for DockerEngine {
         let mut containers = Vec::with_capacity(listed.len());
         for id in listed.into_iter().filter_map(|summary| summary.id) {
             // One that vanishes between the two calls is as good as never listed.
-            containers.extend(self.container(&id).await?);
+            containers.extend(self.inspect_container(&id).await?);
         }
         Ok(containers)
+    }
+
+    async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
+        self.inspect_container(id.as_str()).await
     }
 
     async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {

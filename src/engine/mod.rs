@@ -26,6 +26,9 @@ pub trait Engine: Send + Sync + 'static {
         query: &ContainerQuery,
     ) -> impl Future<Output = Result<Vec<Container>, EngineError>> + Send;
 
+    /// One container; `None` if there is none.
+    fn container(&self, id: &ContainerId) -> impl Future<Output = Result<Option<Container>, EngineError>> + Send;
+
     /// Creates an exec. Nothing runs yet.
     fn create_exec(
         &self,

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes Events on requests.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    recorder: Option<Recorder>,
 }
 
 impl Events {
@@ -29,11 +29,18 @@ impl Events {
     #[must_use]
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { recorder: Some(Recorder::new(client, reporter)) }
+    }
+
+    /// Writes none, where there is nobody to read them.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { recorder: None }
     }
 
     /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
     pub async fn publish(&self, request: &RequestKey, action: &str, reason: Reason, note: &str) {
+        let Some(recorder) = &self.recorder else { return };
         let meta = ObjectMeta {
             name: Some(request.name.clone()),
             namespace: Some(request.namespace.clone()),
@@ -55,7 +62,7 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        match tokio::time::timeout(TIMEOUT, self.recorder.publish(&event, &reference)).await {
+        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &reference)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%request, %reason, %error, "an Event could not be written"),
             Err(_) => tracing::warn!(%request, %reason, "an Event could not be written in time"),

@@ -4,8 +4,10 @@
 pub mod clock;
 pub mod events;
 pub mod health;
+pub mod kernel;
 pub mod metrics;
 pub mod process;
 pub mod requests;
+pub mod retry;
 pub mod shutdown;
 pub mod telemetry;

@@ -18,9 +18,38 @@ use crate::{
 /// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The requests of the cluster.
+/// The requests of the cluster, as the agent's steps need them.
+pub trait Requests: Send + Sync + 'static {
+    /// Reads a request; `None` if it is gone, or if another one has its name.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
+
+    /// Writes the status of a request, if nobody has written to it since it was read.
+    ///
+    /// # Errors
+    /// When it is not known whether the write happened.
+    fn write_status(
+        &self,
+        read: &ExecRequest,
+        status: ExecRequestStatus,
+    ) -> impl Future<Output = Result<Written, ApiError>> + Send;
+
+    /// Writes the status of an object that cannot be read, if nobody has written to it since.
+    ///
+    /// # Errors
+    /// When it is not known whether the write happened.
+    fn write_status_of_unreadable(
+        &self,
+        meta: &ObjectMeta,
+        status: &ExecRequestStatus,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+}
+
+/// The requests behind a real API server.
 #[derive(Clone)]
-pub struct Requests {
+pub struct KubeRequests {
     client: Client,
 }
 
@@ -61,39 +90,11 @@ pub enum ApiError {
     },
 }
 
-impl Requests {
+impl KubeRequests {
     /// Through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
-    }
-
-    /// Reads a request; `None` if it is gone, or if another one has its name.
-    ///
-    /// # Errors
-    /// When the API server does not say.
-    pub async fn get(&self, key: &RequestKey) -> Result<Option<ExecRequest>, ApiError> {
-        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &key.namespace);
-        let found = bounded("get", &key.to_string(), api.get_opt(&key.name)).await?;
-        Ok(found.filter(|request| request.metadata.uid.as_deref() == Some(key.uid.as_str())))
-    }
-
-    /// Writes the status of a request, if nobody has written to it since it was read.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
-    pub async fn write_status(&self, read: &ExecRequest, status: ExecRequestStatus) -> Result<Written, ApiError> {
-        if read.status.as_ref() == Some(&status) {
-            return Ok(Written::Won(Box::new(read.clone())));
-        }
-        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
-        let name = read.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), namespace);
-        let mut next = read.clone();
-        next.status = Some(status);
-        let params = PostParams::default();
-        let written = api.replace_status(name, &params, &next);
-        verdict(bounded("update the status of", &format!("{namespace}/{name}"), written).await)
     }
 
     /// Whether an object, readable or not, is bound to a node.
@@ -109,16 +110,30 @@ impl Requests {
     fn unreadable(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<ExecRequest>(&()))
     }
+}
 
-    /// Writes the status of an object that cannot be read, if nobody has written to it since.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
-    pub async fn write_status_of_unreadable(
-        &self,
-        meta: &ObjectMeta,
-        status: &ExecRequestStatus,
-    ) -> Result<(), ApiError> {
+impl Requests for KubeRequests {
+    async fn get(&self, key: &RequestKey) -> Result<Option<ExecRequest>, ApiError> {
+        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = bounded("get", &key.to_string(), api.get_opt(&key.name)).await?;
+        Ok(found.filter(|request| request.metadata.uid.as_deref() == Some(key.uid.as_str())))
+    }
+
+    async fn write_status(&self, read: &ExecRequest, status: ExecRequestStatus) -> Result<Written, ApiError> {
+        if read.status.as_ref() == Some(&status) {
+            return Ok(Written::Won(Box::new(read.clone())));
+        }
+        let namespace = read.metadata.namespace.as_deref().unwrap_or_default();
+        let name = read.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), namespace);
+        let mut next = read.clone();
+        next.status = Some(status);
+        let params = PostParams::default();
+        let written = api.replace_status(name, &params, &next);
+        verdict(bounded("update the status of", &format!("{namespace}/{name}"), written).await)
+    }
+
+    async fn write_status_of_unreadable(&self, meta: &ObjectMeta, status: &ExecRequestStatus) -> Result<(), ApiError> {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let name = meta.name.as_deref().unwrap_or_default();
         let api = self.unreadable(namespace);

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -17,9 +17,13 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
-use crate::{api::names, core::bind::Agents, infra::clock::Clock};
+use crate::{
+    api::names,
+    core::bind::Agents,
+    infra::{clock::Clock, retry::Pauses},
+};
 
 /// How often the live ones are counted: one that falls silent makes no news.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
@@ -29,6 +33,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 struct Seen {
     renewed: Option<Timestamp>,
     fresh_since: Option<Instant>,
+    first_seen: Instant,
 }
 
 /// The agents whose Lease is fresh.
@@ -49,7 +54,7 @@ impl LiveAgents {
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut news = watcher(leases, watcher::Config::default().labels(&selector)).default_backoff().boxed();
+        let mut news = watcher(leases, watcher::Config::default().labels(&selector)).backoff(Pauses::default()).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {
@@ -81,15 +86,22 @@ impl LiveAgents {
         let mut all = self.lock();
         match all.get_mut(node) {
             Some(seen) if seen.renewed == renewed => {}
-            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now) },
+            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), ..seen.clone() },
             None => {
                 // Nothing is known of this clock and that of the node, but that they hardly
                 // differ by more than a renewal; if they do, the next renewal mends it.
                 let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
                 let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
-                all.insert(node.to_owned(), Seen { renewed, fresh_since });
+                all.insert(node.to_owned(), Seen { renewed, fresh_since, first_seen: now });
             }
         }
+    }
+
+    /// How long nothing has been heard of the agent of a node: at most since `watching`, from when on
+    /// somebody listened.
+    pub(super) fn silent_for(&self, node: &str, watching: Instant) -> Duration {
+        let heard = self.lock().get(node).map(|seen| seen.fresh_since.unwrap_or(seen.first_seen));
+        heard.map_or(watching, |heard| heard.max(watching)).elapsed()
     }
 
     fn forget(&self, lease: &Lease) {

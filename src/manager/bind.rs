@@ -10,6 +10,7 @@ use futures::StreamExt;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, Client,
+    api::ListParams,
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         Controller,
@@ -18,7 +19,10 @@ use kube::{
     },
 };
 use thiserror::Error;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::agents::LiveAgents;
@@ -35,7 +39,8 @@ use crate::{
         clock::Clock,
         events::Events,
         metrics::{Metrics, Step},
-        requests::{ApiError, Requests, Written},
+        requests::{ApiError, KubeRequests, Requests, Written},
+        retry::Pauses,
     },
 };
 
@@ -46,6 +51,11 @@ const CONCURRENCY: u16 = 16;
 /// How soon a request that waits is looked at again: a tenth of its age, within these.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
+/// How often it is looked for requests whose node is lost.
+const LOOK_FOR_LOST: Duration = Duration::from_secs(10);
+const RUNNING: &str = "status.phase=Running,status.completionTime=";
+/// Requests in one page of a list.
+const PAGE: u32 = 200;
 /// How soon a failed look is repeated.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long reading a pod may take.
@@ -57,11 +67,13 @@ type Guarded = DeserializeGuard<ExecRequest>;
 #[derive(Clone)]
 pub(super) struct Binder {
     pub(super) client: Client,
-    pub(super) requests: Requests,
+    pub(super) requests: KubeRequests,
     pub(super) events: Events,
     pub(super) agents: LiveAgents,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
+    /// How long an agent may be silent before what it runs is given up.
+    pub(super) node_lost: Duration,
 }
 
 /// A request could not be dealt with now.
@@ -96,6 +108,7 @@ impl Binder {
             }
             Controller::new(api, watcher::Config::default().fields(SELECTOR))
                 .with_config(controller::Config::default().concurrency(CONCURRENCY))
+                .trigger_backoff(Pauses::default())
                 .graceful_shutdown_on(term.cancelled_owned())
                 .run(reconcile, on_error, Arc::new(self.clone()))
                 .for_each(|result| async {
@@ -108,6 +121,53 @@ impl Binder {
         tokio::select! {
             () = watching => {}
             () = binding => {}
+            () = self.give_up_lost() => {}
+        }
+    }
+
+    /// Gives up what was committed on nodes that are gone.
+    async fn give_up_lost(&self) {
+        let watching = Instant::now();
+        let mut clock = interval(LOOK_FOR_LOST);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            // Whoever leads for the first time has to listen for as long.
+            if watching.elapsed() < self.node_lost {
+                continue;
+            }
+            if let Err(error) = self.look_for_lost(watching).await {
+                tracing::warn!(%error, "the requests that run could not be listed");
+            }
+        }
+    }
+
+    async fn look_for_lost(&self, watching: Instant) -> Result<(), kube::Error> {
+        let api: Api<Guarded> = Api::all(self.client.clone());
+        let mut params = ListParams::default().fields(RUNNING).limit(PAGE);
+        loop {
+            let list = api.list(&params).await?;
+            for request in list.items.iter().filter_map(|guard| guard.0.as_ref().ok()) {
+                let node = request.status.as_ref().and_then(|status| status.node_name.as_deref()).unwrap_or_default();
+                let silent = self.agents.silent_for(node, watching);
+                if let Some((reason, message)) = bind::node_lost(request, silent, self.node_lost) {
+                    self.give_up(request, reason, message).await;
+                }
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn give_up(&self, request: &ExecRequest, reason: Reason, message: String) {
+        let (Ok(key), Some(from)) = (key_of(&request.metadata), &request.status) else { return };
+        let now = self.clock.now();
+        let outcome = Outcome { reason, ..Outcome::lost(message.clone(), None, now) };
+        let next = Write { from, generation: request.metadata.generation, at: now }.finished(&outcome);
+        if let Err(error) = self.apply(request, &key, next, News::Finished(reason, message)).await {
+            tracing::warn!(request = %key, %error, "a lost request could not be given up, it will be tried again");
         }
     }
 

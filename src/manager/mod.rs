@@ -22,7 +22,7 @@ use crate::{
         events::Events,
         health::{self, Readiness},
         metrics::Metrics,
-        requests::Requests,
+        requests::KubeRequests,
     },
 };
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub identity: String,
     /// How long an agent may be silent before it is taken for dead.
     pub agent_timeout: Duration,
+    /// How long it may be silent before what it runs is given up as lost.
+    pub node_lost: Duration,
 }
 
 /// The edges of the manager.
@@ -99,11 +101,12 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     readiness.ready(LEASE_CHECK);
 
     let binder = bind::Binder {
-        requests: Requests::new(client.clone()),
+        requests: KubeRequests::new(client.clone()),
         events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
         metrics: metrics.clone(),
         clock,
+        node_lost: config.node_lost,
         client,
     };
     loop {

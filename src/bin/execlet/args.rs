@@ -68,6 +68,15 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_MAX_CONCURRENT", default_value_t = 64, value_parser = at_least_one)]
     pub max_concurrent: usize,
 
+    /// Most requests of one namespace to run at a time. Default: as many as on the node.
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT_PER_NAMESPACE", value_parser = at_least_one)]
+    pub max_concurrent_per_namespace: Option<usize>,
+
+    /// Most requests to run at a time in one container. The engine starts and ends those of one
+    /// container one after another, about 11 a second.
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT_PER_CONTAINER", default_value_t = 32, value_parser = at_least_one)]
+    pub max_concurrent_per_container: usize,
+
     /// Most bytes that the output of all requests may take on this node; the oldest finished goes first.
     #[arg(long, env = "EXECLET_SPOOL_TOTAL_BYTES", default_value_t = 10 << 30)]
     pub spool_total_bytes: u64,
@@ -93,6 +102,11 @@ pub struct ManagerArgs {
     /// How long an agent may not renew its Lease before it is taken for dead. Agents renew every 10 s.
     #[arg(long, env = "EXECLET_AGENT_TIMEOUT_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(20..))]
     pub agent_timeout_seconds: u64,
+
+    /// How long an agent may be silent before the commands that it runs are given up, with reason
+    /// NodeLost and outcome Unknown. Longer than a node takes to be mended: nothing undoes it.
+    #[arg(long, env = "EXECLET_NODE_LOST_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(40..))]
+    pub node_lost_seconds: u64,
 
     #[command(flatten)]
     pub common: Common,

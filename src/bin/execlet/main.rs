@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use execlet::{
     agent, api,
+    core::queue::Limits,
     engine::docker::DockerEngine,
     infra::{clock::SystemClock, shutdown, telemetry},
     manager,
@@ -56,7 +57,11 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         namespace: args.namespace,
         state_dir: args.state_dir,
         log_dir: args.log_dir,
-        max_concurrent: args.max_concurrent,
+        limits: Limits {
+            node: args.max_concurrent,
+            namespace: args.max_concurrent_per_namespace.unwrap_or(args.max_concurrent),
+            container: args.max_concurrent_per_container,
+        },
         spool_total_bytes: args.spool_total_bytes,
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
     };
@@ -72,6 +77,7 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
         namespace: args.namespace,
         identity: args.identity,
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
+        node_lost: Duration::from_secs(args.node_lost_seconds),
     };
     let edges = manager::Edges { client, clock: Arc::new(SystemClock), listener, shutdown };
     Ok(manager::run(config, edges).await?)

@@ -1,0 +1,368 @@
+//! The folder that the agent's memory is kept in: files that are replaced whole,
+//! and files that only grow. What is written has survived a crash when the call returns.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    future::Future,
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// An outcome holds the end of the output: it is for root alone.
+const FILE_MODE: u32 = 0o600;
+/// Least size of a file that is replaced whole, and of its spare, in bytes. Whatever has to be
+/// remembered of a request fits, but for the end of its output.
+pub const SLOT: usize = 8192;
+/// What fills a slot behind the text.
+const PAD: u8 = b'\n';
+const NEXT: &str = "next";
+const SPARE: &str = "spare";
+
+/// Files by name, in one folder.
+pub trait Disk: Send + Sync + 'static {
+    /// Replaces a file whole: after a crash it is the old one or the new one. Once a file exists, a
+    /// text of up to [`SLOT`] bytes replaces it even on a full disk. Of several calls for one name
+    /// the last one stands, also when its future or that of an earlier one was dropped.
+    ///
+    /// # Errors
+    /// When the file system refuses; the former file then still stands.
+    fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Adds to the end of a file, and gives the offset of what was added.
+    ///
+    /// # Errors
+    /// When the file system refuses; a part of it may then be there.
+    fn append(&self, name: &str, line: Vec<u8>) -> impl Future<Output = io::Result<u64>> + Send;
+
+    /// Gives a file another name, in place of whatever had it.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// A file whole; `None` if there is none.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// A part of a file.
+    ///
+    /// # Errors
+    /// When the file system refuses, or the file is shorter.
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+
+    /// Names of all files.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    fn list(&self) -> io::Result<Vec<String>>;
+}
+
+/// A folder of this node, and the lock that makes this process its only writer.
+#[derive(Debug)]
+pub struct Folder {
+    path: Arc<PathBuf>,
+    turns: Turns,
+    _lock: File,
+}
+
+/// The folder cannot be had.
+#[derive(Debug)]
+pub enum Taken {
+    /// Another process has the lock, which is this file.
+    ByAnother(PathBuf),
+    /// The file system refuses this, of that path.
+    Failed(&'static str, PathBuf, io::Error),
+}
+
+impl Folder {
+    /// Opens, or makes, the folder `name` below `state`, and takes the lock of `state`.
+    ///
+    /// # Errors
+    /// When another process holds the lock, or the folder cannot be read or made.
+    pub fn open(state: &Path, name: &str) -> Result<Self, Taken> {
+        let path = state.join(name);
+        fs::create_dir_all(&path).map_err(|error| Taken::Failed("make folder", path.clone(), error))?;
+        let lock_path = state.join("lock");
+        let lock = File::create(&lock_path).map_err(|error| Taken::Failed("open", lock_path.clone(), error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Taken::ByAnother(lock_path)),
+            Err(TryLockError::Error(error)) => return Err(Taken::Failed("lock", lock_path, error)),
+        }
+        let folder = Self { path: Arc::new(path), turns: Turns::default(), _lock: lock };
+        folder.tidy().map_err(|error| Taken::Failed("tidy", folder.path.to_path_buf(), error))?;
+        Ok(folder)
+    }
+
+    /// Removes what a write that was cut off has left behind: the file before it still stands.
+    fn tidy(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&*self.path)? {
+            let path = entry?.path();
+            let whole = match path.extension().and_then(|suffix| suffix.to_str()) {
+                Some(NEXT) => None,
+                Some(SPARE) => Some(path.with_extension("")),
+                Some(_) | None => continue,
+            };
+            if whole.is_none_or(|whole| !whole.exists()) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for Folder {
+    fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send {
+        let turn = self.turns.next(name);
+        let (folder, name) = (Arc::clone(&self.path), name.to_owned());
+        blocking(move || turn.take(|| replace(&folder, &name, text)))
+    }
+
+    fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send {
+        let turn = self.turns.next(name);
+        self.turns.forget(name);
+        let path = self.path.join(name);
+        blocking(move || {
+            turn.take(|| {
+                for path in [path.as_path(), &with(&path, SPARE)] {
+                    match fs::remove_file(path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn append(&self, name: &str, line: Vec<u8>) -> impl Future<Output = io::Result<u64>> + Send {
+        let path = self.path.join(name);
+        blocking(move || {
+            let mut file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
+            file.write_all(&line)?;
+            let end = file.stream_position()?;
+            file.sync_data()?;
+            Ok(end.saturating_sub(line.len() as u64))
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))?;
+        sync(&self.path)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.path.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path.join(name))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut text = vec![0; length];
+        file.read_exact(&mut text)?;
+        Ok(text)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&*self.path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
+    let path = folder.join(name);
+    let spare = with(&path, SPARE);
+    text.resize(text.len().max(SLOT), PAD);
+    // Into the blocks that the spare has already, then the two change places: no room is needed.
+    if text.len() == SLOT && path.exists() && spare.exists() && exchange(&path, &spare, &text).is_ok() {
+        return sync(folder);
+    }
+    let next = with(&path, NEXT);
+    let written = create(&next, &text).and_then(|()| {
+        if !spare.exists() {
+            create(&spare, &[PAD; SLOT])?;
+        }
+        fs::rename(&next, &path)
+    });
+    if written.is_err() {
+        // A full disk is no reason to keep half a file on it.
+        fs::remove_file(&next).ok();
+        if !path.exists() {
+            fs::remove_file(&spare).ok();
+        }
+    }
+    written?;
+    sync(folder)
+}
+
+fn exchange(path: &Path, spare: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(spare)?;
+    file.write_all(text)?;
+    // It may have been a larger one.
+    file.set_len(text.len() as u64)?;
+    file.sync_all()?;
+    Ok(renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE)?)
+}
+
+fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Keeps the writes of one file in the order in which they were asked for. Whoever asked may be
+/// gone (its future dropped) while its write still waits for a thread: it must not undo a later one.
+#[derive(Clone, Debug, Default)]
+struct Turns(Arc<Mutex<HashMap<String, Arc<Mutex<u64>>>>>);
+
+/// The right to write, unless a later one was given out meanwhile and used.
+struct Turn {
+    number: u64,
+    last: Arc<Mutex<u64>>,
+}
+
+impl Turns {
+    fn next(&self, name: &str) -> Turn {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = Arc::clone(all.entry(name.to_owned()).or_default());
+        Turn { number: NUMBER.fetch_add(1, Ordering::Relaxed), last }
+    }
+
+    fn forget(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}
+
+impl Turn {
+    fn take(self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.number < *last {
+            return Ok(());
+        }
+        *last = self.number;
+        act()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(state: &Path) -> Folder {
+        Folder::open(state, "journal").expect("a folder")
+    }
+
+    fn trimmed(text: Option<Vec<u8>>) -> Option<String> {
+        text.map(|text| String::from_utf8(text).expect("text").trim_end().to_owned())
+    }
+
+    #[test]
+    fn a_write_that_comes_late_does_not_undo_a_later_one() {
+        let turns = Turns::default();
+        let (first, second) = (turns.next("f"), turns.next("f"));
+        let mut done = Vec::new();
+        second
+            .take(|| {
+                done.push(2);
+                Ok(())
+            })
+            .expect("taken");
+        first
+            .take(|| {
+                done.push(1);
+                Ok(())
+            })
+            .expect("passed over");
+        assert_eq!(done, [2]);
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let state = tempfile::tempdir().expect("a folder");
+        let _first = folder(state.path());
+        assert!(matches!(Folder::open(state.path(), "journal"), Err(Taken::ByAnother(_))));
+    }
+
+    #[tokio::test]
+    async fn files_of_any_length_are_replaced_whole() {
+        let state = tempfile::tempdir().expect("a folder");
+        let folder = folder(state.path());
+        for text in ["one".to_owned(), "two".to_owned(), "x".repeat(SLOT * 2), "three".to_owned(), String::new()] {
+            folder.replace("f", text.clone().into_bytes()).await.expect("written");
+            assert_eq!(trimmed(folder.read("f").expect("read")), Some(text));
+        }
+        folder.remove("f").await.expect("removed");
+        folder.remove("f").await.expect("removing twice is no error");
+        assert_eq!(folder.read("f").expect("read"), None);
+        assert_eq!(folder.list().expect("listed"), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_is_found_again() {
+        let state = tempfile::tempdir().expect("a folder");
+        let folder = folder(state.path());
+        assert_eq!(folder.append("log", b"one\n".to_vec()).await.expect("added"), 0);
+        assert_eq!(folder.append("log", b"two\n".to_vec()).await.expect("added"), 4);
+        assert_eq!(folder.read_at("log", 4, 3).expect("read"), b"two");
+        folder.rename("log", "old").expect("renamed");
+        assert_eq!(folder.read("log").expect("read"), None);
+        assert_eq!(folder.read("old").expect("read"), Some(b"one\ntwo\n".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_is_tidied_away_and_the_file_before_it_stands() {
+        let state = tempfile::tempdir().expect("a folder");
+        {
+            let folder = folder(state.path());
+            folder.replace("f.json", b"whole".to_vec()).await.expect("written");
+        }
+        let path = |name: &str| state.path().join("journal").join(name);
+        fs::write(path("f.json.next"), b"half").expect("written");
+        fs::write(path("g.json.spare"), b"alone").expect("written");
+        let folder = folder(state.path());
+        assert_eq!(folder.list().expect("listed"), ["f.json", "f.json.spare"]);
+        assert_eq!(trimmed(folder.read("f.json").expect("read")), Some("whole".to_owned()));
+    }
+}

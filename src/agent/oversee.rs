@@ -1,0 +1,147 @@
+//! Oversee: while a command runs, see to it that it ends when it is to end.
+
+use std::{sync::OnceLock, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    kill,
+    memory::Memory,
+    node::{Node, World},
+    witness::Seen,
+};
+use crate::{
+    api::ExecRequest,
+    core::{
+        decide::{Wanted, cause_to_kill},
+        family::Member,
+        ids::ExecRef,
+        kill::{Cause, DEFAULT_GRACE, Kill},
+        request::BoundRequest,
+    },
+    infra::{kernel::Kernel, requests::Requests},
+};
+
+/// Pause before a request that seems to be gone is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the watch has told last of a request.
+#[derive(Clone, Debug, Default)]
+pub enum News {
+    /// Nothing since it was taken up.
+    #[default]
+    None,
+    /// It has changed.
+    Changed(Box<ExecRequest>),
+    /// It left the selection: finished by somebody, or deleted.
+    Left,
+}
+
+/// What could not be killed.
+pub(super) struct Survivors {
+    pub(super) cause: Cause,
+    pub(super) living: Vec<Member>,
+}
+
+/// A command that runs, and what may end it.
+pub(super) struct Overseen<'a, W: World> {
+    pub(super) node: &'a Node<W>,
+    /// The request, unless it is gone.
+    pub(super) request: Option<&'a BoundRequest>,
+    pub(super) exec: &'a ExecRef,
+    pub(super) memory: &'a Memory<W>,
+    pub(super) news: &'a mut watch::Receiver<News>,
+    pub(super) seen: watch::Receiver<Seen>,
+    /// Set with the first signal that reached a process.
+    pub(super) ended_by: &'a OnceLock<Cause>,
+}
+
+impl<W: World> Overseen<'_, W> {
+    /// Waits until the command is to end, and ends it. Returns only if processes of it do not die.
+    pub(super) async fn oversee(mut self) -> Survivors {
+        let begun = self.memory.entry().and_then(|entry| entry.kill);
+        let mut kill = if let Some(kill) = begun {
+            // Begun by the agent before this one.
+            self.ended_by.get_or_init(|| kill.cause);
+            kill
+        } else {
+            let grace = self.request.map_or(DEFAULT_GRACE, BoundRequest::grace);
+            let cause = self.cause().await;
+            Kill::new(cause, self.node.kernel.uptime(), grace)
+        };
+        tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");
+        self.memory.note_kill(self.exec, kill.clone()).await;
+        let living = kill::kill(&self, &kill).await;
+        {
+            let seen = self.seen.borrow();
+            kill = Kill { process: seen.process, pipes: seen.pipes.clone(), survivors: true, ..kill };
+        }
+        self.memory.note_kill(self.exec, kill.clone()).await;
+        Survivors { cause: kill.cause, living }
+    }
+
+    /// Waits for a cause.
+    async fn cause(&mut self) -> Cause {
+        let mut current = self.request.cloned();
+        loop {
+            let running = self.running(current.as_ref());
+            let wanted = current.as_ref().map_or(Wanted::Gone, Wanted::Request);
+            if let Some(cause) = cause_to_kill(&wanted, running) {
+                return cause;
+            }
+            let deadline = current.as_ref().and_then(BoundRequest::active_deadline);
+            let left = deadline.zip(running).map(|(deadline, running)| deadline.saturating_sub(running));
+            let waiting = self.next(&mut current);
+            match left {
+                // Whether it came in time or not, everything is looked at again.
+                Some(left) => drop(timeout(left, waiting).await),
+                None => waiting.await,
+            }
+        }
+    }
+
+    /// Waits until the request has changed.
+    async fn next(&mut self, current: &mut Option<BoundRequest>) {
+        if self.news.changed().await.is_err() {
+            // Nobody watches any more: the agent stops.
+            return std::future::pending().await;
+        }
+        let news = self.news.borrow_and_update().clone();
+        match news {
+            News::None => {}
+            News::Changed(request) => {
+                if request.metadata.deletion_timestamp.is_some() {
+                    *current = None;
+                } else if let Ok(request) = BoundRequest::try_from(&*request) {
+                    *current = Some(request);
+                }
+            }
+            News::Left => loop {
+                match self.node.requests.get(self.memory.key()).await {
+                    Ok(found) => {
+                        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
+                        *current = found.and_then(|found| BoundRequest::try_from(&found).ok());
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(request = %self.memory.key(), %error, "whether it was deleted is not known yet");
+                        sleep(ASK_AGAIN).await;
+                    }
+                }
+            },
+        }
+    }
+
+    /// How long the command has been running.
+    fn running(&self, current: Option<&BoundRequest>) -> Option<Duration> {
+        if let Some(started) = self.memory.entry().and_then(|entry| entry.started) {
+            return Some(self.node.kernel.uptime().saturating_sub(started));
+        }
+        // The journal is lost: the status has the time of day.
+        let committed = current?.committed_at?;
+        self.node.clock.now().duration_since(committed).try_into().ok()
+    }
+}

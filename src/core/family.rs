@@ -1,0 +1,93 @@
+//! Which processes are those of one exec.
+//!
+//! Three marks, because each can be lost: a `setsid` child leaves the session, a
+//! cleared environment the tag, a redirected output the pipe. Who loses all three
+//! is not found: `docs/engine.md`.
+
+use super::ids::{ProcessRef, RequestUid};
+
+/// What makes a process one of an exec's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Its request, which tags the environment.
+    pub uid: RequestUid,
+    /// The process that the engine started, which leads a session of its own.
+    pub leader: Option<ProcessRef>,
+    /// Inodes of the pipes that it writes its output to.
+    pub pipes: Vec<u64>,
+    /// Nothing of it is older, in the kernel's clock ticks since boot.
+    pub since_ticks: u64,
+}
+
+/// What can be seen of one process of the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Which process.
+    pub process: ProcessRef,
+    /// Its session, as the PID of the leader.
+    pub session: u32,
+    /// The tag in the environment that it was started with, if there is one and it may be read.
+    pub tag: Option<RequestUid>,
+    /// Inodes of all pipes that it has open.
+    pub pipes: Vec<u64>,
+}
+
+/// A living process of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which process.
+    pub process: ProcessRef,
+    /// Its command's name, for people.
+    pub command: String,
+    /// Its state, in the kernel's letter.
+    pub state: char,
+}
+
+impl Family {
+    /// Whether a process belongs to it.
+    #[must_use]
+    pub fn claims(&self, facts: &Facts) -> bool {
+        facts.process.start_ticks >= self.since_ticks
+            && (self.leader.is_some_and(|leader| facts.session == leader.pid)
+                || facts.tag.as_ref() == Some(&self.uid)
+                || facts.pipes.iter().any(|pipe| self.pipes.contains(pipe)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_of_the_three_marks_is_enough_but_nothing_older_is_claimed() {
+        let family = Family {
+            uid: "u".into(),
+            leader: Some(ProcessRef { pid: 7, start_ticks: 100 }),
+            pipes: vec![11, 12],
+            since_ticks: 100,
+        };
+        let rows = [
+            ("the leader itself", 7, 100, 7, None, vec![], true),
+            ("a child in the session", 8, 101, 7, None, vec![], true),
+            ("a setsid child with the tag", 8, 101, 8, Some("u"), vec![], true),
+            ("env -i setsid that holds the output", 8, 101, 8, None, vec![3, 12], true),
+            ("the container's own process", 1, 50, 1, None, vec![], false),
+            ("a process of another exec", 8, 101, 8, Some("other"), vec![13], false),
+            ("an older session of the same PID", 7, 99, 7, None, vec![], false),
+            ("an older process with the tag", 8, 99, 8, Some("u"), vec![], false),
+            ("env -i setsid with an output of its own", 8, 101, 8, None, vec![3], false),
+        ];
+        for (name, pid, start_ticks, session, tag, pipes, expected) in rows {
+            let process = ProcessRef { pid, start_ticks };
+            let facts = Facts { process, session, tag: tag.map(RequestUid::from), pipes };
+            assert_eq!(family.claims(&facts), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_claimed_by_marks_that_are_not_known() {
+        let family = Family { uid: "".into(), leader: None, pipes: vec![], since_ticks: 0 };
+        let process = ProcessRef { pid: 1, start_ticks: 1 };
+        assert!(!family.claims(&Facts { process, session: 0, tag: None, pipes: vec![1] }));
+    }
+}

@@ -1,0 +1,95 @@
+//! The node's kernel, as far as the agent needs it, so that a test can be another one.
+
+use std::{future::Future, io, time::Duration};
+
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::process;
+use crate::core::{
+    family::{Family, Member},
+    ids::{ContainerId, ProcessRef},
+    kill::Signal,
+};
+
+/// Pause between two looks at a process of which the kernel gives no handle.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the agent asks of the kernel about the processes of its node.
+pub trait Kernel: Send + Sync + 'static {
+    /// Time since boot, suspend included.
+    fn uptime(&self) -> Duration;
+
+    /// The process that has this PID now, unless it has ended.
+    fn find(&self, pid: u32) -> Option<ProcessRef>;
+
+    /// Whether this very process still lives.
+    fn alive(&self, process: ProcessRef) -> bool {
+        self.find(process.pid) == Some(process)
+    }
+
+    /// Whether the process lives, and in this container.
+    fn is_in(&self, pid: u32, container: &ContainerId) -> bool;
+
+    /// Waits until the process has ended. Gives its exit code, 128 + N for signal N, if the kernel tells.
+    fn ended(&self, process: ProcessRef) -> impl Future<Output = Option<i32>> + Send;
+
+    /// Inodes of the pipes that it writes its output to.
+    fn output_pipes(&self, process: ProcessRef) -> Vec<u64>;
+
+    /// All living processes of a family.
+    ///
+    /// # Errors
+    /// When procfs cannot be read.
+    fn family(&self, of: Family, container: ContainerId) -> impl Future<Output = io::Result<Vec<Member>>> + Send;
+
+    /// Signals that very process. `false`: it is gone, or another one has its PID, and nothing was signalled.
+    ///
+    /// # Errors
+    /// When the kernel forbids it.
+    fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool>;
+}
+
+/// The kernel that this program runs on, in whose first PID namespace it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linux;
+
+impl Kernel for Linux {
+    fn uptime(&self) -> Duration {
+        process::uptime()
+    }
+
+    fn find(&self, pid: u32) -> Option<ProcessRef> {
+        process::find(pid)
+    }
+
+    fn is_in(&self, pid: u32, container: &ContainerId) -> bool {
+        process::is_in(pid, container)
+    }
+
+    async fn ended(&self, process: ProcessRef) -> Option<i32> {
+        match process::ended(process).await {
+            Ok(code) => code,
+            Err(error) => {
+                tracing::debug!(pid = process.pid, %error, "no pidfd, the process is looked at instead");
+                while process::alive(process) {
+                    sleep(LOOK_EVERY).await;
+                }
+                None
+            }
+        }
+    }
+
+    fn output_pipes(&self, process: ProcessRef) -> Vec<u64> {
+        process::output_pipes(process)
+    }
+
+    async fn family(&self, of: Family, container: ContainerId) -> io::Result<Vec<Member>> {
+        spawn_blocking(move || process::family(&of, &container))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
+        process::signal(process, container, signal)
+    }
+}

@@ -1,0 +1,142 @@
+//! Finding and signalling the processes of one exec.
+
+use std::{fs, io};
+
+use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_open, pidfd_send_signal};
+
+use super::{Stat, alive, is_in, pid_of, proc_path, stat};
+use crate::{
+    api::names::UID_ENV,
+    core::{
+        family::{Facts, Family, Member},
+        ids::{ContainerId, ProcessRef, RequestUid},
+        kill::Signal,
+    },
+};
+
+/// Inodes of the pipes at descriptors 1 and 2; none for a terminal, or where it may not be read.
+#[must_use]
+pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
+    let pipes = [1, 2].iter().filter_map(|fd| pipe(&fs::read_link(proc_path(process.pid, &format!("fd/{fd}"))).ok()?));
+    let mut pipes: Vec<u64> = pipes.collect();
+    pipes.dedup();
+    if alive(process) { pipes } else { Vec::new() }
+}
+
+/// All living processes of a family, in one look at procfs. A process that goes away meanwhile is
+/// passed over; of one that may not be read wholly, what can be read counts.
+///
+/// # Errors
+/// When procfs cannot be listed.
+pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
+    let mut members = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(Stat { process, session, state, command }) = stat(pid) else { continue };
+        if process.start_ticks < of.since_ticks || !is_in(pid, container) {
+            continue;
+        }
+        let facts = Facts { process, session, tag: tag(pid), pipes: pipes(pid, of) };
+        if of.claims(&facts) {
+            members.push(Member { process, command, state });
+        }
+    }
+    Ok(members)
+}
+
+/// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this
+/// container, and nothing was signalled.
+///
+/// # Errors
+/// When the kernel forbids it.
+pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
+    let Some(pid) = pid_of(process) else { return Ok(false) };
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    // The handle stands for whoever had the PID when it was opened: looked at now, after that.
+    if !alive(process) || !is_in(process.pid, container) {
+        return Ok(false);
+    }
+    let signal = match signal {
+        Signal::Term => LinuxSignal::TERM,
+        Signal::Kill => LinuxSignal::KILL,
+    };
+    match pidfd_send_signal(handle, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The tag in the environment that a process was started with.
+fn tag(pid: u32) -> Option<RequestUid> {
+    let environment = fs::read(proc_path(pid, "environ")).ok()?;
+    let of = |variable: &[u8]| {
+        let value = variable.strip_prefix(UID_ENV.as_bytes())?.strip_prefix(b"=")?;
+        Some(RequestUid::from(String::from_utf8_lossy(value).into_owned()))
+    };
+    environment.split(|byte| *byte == 0).find_map(of)
+}
+
+/// Inodes of all pipes that a process has open, if any matters.
+fn pipes(pid: u32, of: &Family) -> Vec<u64> {
+    if of.pipes.is_empty() {
+        return Vec::new();
+    }
+    let descriptors = fs::read_dir(proc_path(pid, "fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|descriptor| pipe(&fs::read_link(descriptor.path()).ok()?)).collect()
+}
+
+/// The inode in a link such as `pipe:[1234]`.
+fn pipe(link: &std::path::Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::infra::process::find;
+
+    #[test]
+    fn the_pipes_of_a_process_are_those_that_it_writes_to() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+        let process = find(child.id()).expect("a process");
+        let found = output_pipes(process);
+        assert!(!found.is_empty(), "{found:?}");
+        let family = Family { uid: "".into(), leader: None, pipes: found.clone(), since_ticks: 0 };
+        assert!(pipes(child.id(), &family).contains(&found[0]));
+        drop(child.stdin.take());
+        child.wait().expect("ended");
+        assert_eq!(output_pipes(process), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn the_tag_is_read_from_the_environment() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).env(UID_ENV, "u-1").spawn().expect("cat");
+        assert_eq!(tag(child.id()), Some("u-1".into()));
+        assert_eq!(tag(std::process::id()), None);
+        drop(child.stdin.take());
+        child.wait().expect("ended");
+    }
+
+    #[test]
+    fn no_stranger_is_signalled() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat");
+        let process = find(child.id()).expect("a process");
+        let later = ProcessRef { start_ticks: process.start_ticks + 1, ..process };
+        assert!(!signal(later, &"c".into(), Signal::Kill).expect("not forbidden"), "another start time");
+        assert!(
+            !signal(process, &"0123456789abcdef".into(), Signal::Kill).expect("not forbidden"),
+            "another container"
+        );
+        assert!(alive(process));
+        drop(child.stdin.take());
+        child.wait().expect("ended");
+    }
+}

@@ -1,0 +1,58 @@
+//! How soon a watch that broke off is opened again.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use kube::runtime::utils::Backoff;
+
+/// First pause; doubles up to [`LONGEST`]. To each up to as much again is added by chance, so that
+/// the agents of a cluster do not all come at the same moment.
+const FIRST: Duration = Duration::from_millis(200);
+/// Short, so that requests go on within seconds of an API server's return.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+/// The pauses of a watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { next: FIRST }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST);
+        let chance = RandomState::new().hash_one(pause) % 1000;
+        Some(pause + pause * u32::try_from(chance).unwrap_or(0) / 1000)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_begin_anew() {
+        let mut pauses = Pauses::default();
+        let all: Vec<Duration> = pauses.by_ref().take(6).collect();
+        assert!(all[0] >= FIRST && all[0] < FIRST * 2, "{all:?}");
+        assert!(all[5] >= LONGEST && all[5] < LONGEST * 2, "{all:?}");
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|pause| pause < FIRST * 2));
+    }
+}
