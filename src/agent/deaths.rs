@@ -73,6 +73,7 @@ impl Deaths {
             let mut events = engine.exec_deaths(Some(from));
             let why = loop {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     event = timeout(SETTLED, events.next()) => match event {
                         Err(_) => readiness.ready(CHECK),
@@ -89,6 +90,7 @@ impl Deaths {
             tracing::warn!(why, "the engine's events broke off");
             readiness.not_ready(CHECK, why);
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = sleep(RECONNECT) => {}
             }

@@ -90,7 +90,7 @@ struct Desk<W: World> {
     /// What each task works on.
     running: HashMap<Id, Running>,
     /// Waiting or running.
-    known: HashMap<RequestUid, Known>,
+    known: BTreeMap<RequestUid, Known>,
     ended: Ended,
     expired: usize,
     /// What the journal held at the start and nobody has taken up yet.
@@ -141,7 +141,7 @@ pub async fn run<W: World>(
         queue: FairQueue::new(intake.limits),
         tasks: JoinSet::new(),
         running: HashMap::new(),
-        known: HashMap::new(),
+        known: BTreeMap::new(),
         ended: Ended::default(),
         expired: 0,
         remembered: records.into_iter().map(|record| (record.request.uid.to_string(), record)).collect(),

@@ -81,7 +81,10 @@ async fn the_spec_is_immutable_and_an_end_is_final() {
         lab.kubectl_fails(&[&["patch", "execrequest", name, "--type=merge", "-p", patch], subresource].concat())
     };
     let said = patch(&[], r#"{"spec":{"command":["false"]}}"#);
-    assert!(said.contains("spec is immutable: delete this ExecRequest and create another one"), "{said}");
+    assert!(
+        said.contains("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+        "{said}"
+    );
     for change in [
         r#"{"status":{"exitCode":0}}"#,
         r#"{"status":{"phase":"Running","completionTime":null}}"#,

@@ -14,6 +14,7 @@ mod chart;
 mod crowd;
 mod definition;
 mod disturbed;
+mod ending;
 mod examples;
 mod lab;
 mod outcomes;
