@@ -73,7 +73,13 @@ test: ## Run everything: lint, unit, engine, chart and end-to-end tests (27 min 
 .PHONY: test-unit
 test-unit: ## Run the tests that need neither engine nor cluster
 	@scripts/toolchain rust
-	cargo test --locked --lib --bins --test layering
+	cargo test --locked --lib --bins --test layering --test sim
+
+.PHONY: sim
+sim: ## Simulate a million requests with faults (REQUESTS, SEED; 3 min to build, then about 5 min)
+	@scripts/toolchain rust
+	EXECLET_SIM_REQUESTS=$(or $(REQUESTS),1000000) EXECLET_SIM_SEED=$(or $(SEED),1) \
+		cargo test --release --locked --test sim every -- --nocapture
 
 .PHONY: test-engine
 test-engine: cluster-up ## Run the tests against a real Docker Engine

@@ -6,7 +6,7 @@
 //! a request from running again when the API server is set back to an older state.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -77,6 +77,8 @@ struct Tombs {
     old: HashMap<TombKey, Place>,
     /// The last line was cut off, so that the next one begins with a line end.
     torn: bool,
+    /// Those that could not be put up yet. Their records are still on the disk.
+    unburied: BTreeMap<RequestUid, Record>,
 }
 
 /// The beginning of the digest of a request's UID.
@@ -141,7 +143,7 @@ impl<D: Disk> Journal<D> {
         let records = read_all(&disk)?;
         let (new, torn) = read_tombs(&disk, TOMBSTONES)?;
         let (old, _) = read_tombs(&disk, OLD_TOMBSTONES)?;
-        let tombs = Tombs { new, old, torn };
+        let tombs = Tombs { new, old, torn, unburied: BTreeMap::new() };
         Ok((Self { disk: Arc::new(disk), tombs: Arc::new(Mutex::new(tombs)) }, records))
     }
 
@@ -161,16 +163,29 @@ impl<D: Disk> Journal<D> {
         .map_err(|source| JournalError::Io { act: "write", what: name, source })
     }
 
-    /// Forgets an unfinished request. If it has ended, a tombstone is put up first.
+    /// Forgets a request. If it has ended, a tombstone is put up first; where that fails, the record
+    /// stays, does the tombstone's service, and is tried again with the next one.
     ///
     /// # Errors
-    /// When the file system refuses; the record then still stands.
+    /// When the file system refuses.
     pub async fn remove(&self, record: Record) -> Result<(), JournalError> {
-        let uid = record.request.uid.clone();
-        if matches!(record.entry.stage, Stage::Ended { .. }) {
-            self.entomb(record).await?;
+        if !matches!(record.entry.stage, Stage::Ended { .. }) {
+            return self.unlink(&record.request.uid).await;
         }
-        let name = file_name(&uid);
+        self.tombs().unburied.insert(record.request.uid.clone(), record);
+        loop {
+            let Some(record) = self.tombs().unburied.first_key_value().map(|(_, record)| record.clone()) else {
+                return Ok(());
+            };
+            let uid = record.request.uid.clone();
+            self.entomb(record).await?;
+            self.tombs().unburied.remove(&uid);
+            self.unlink(&uid).await?;
+        }
+    }
+
+    async fn unlink(&self, uid: &RequestUid) -> Result<(), JournalError> {
+        let name = file_name(uid);
         self.disk.remove(&name).await.map_err(|source| JournalError::Io { act: "remove", what: name, source })
     }
 
@@ -203,6 +218,9 @@ impl<D: Disk> Journal<D> {
     /// # Errors
     /// When the file system refuses.
     pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
+        if let Some(record) = self.tombs().unburied.get(uid) {
+            return Ok(Some(record.entry.clone()));
+        }
         let Some((file, (offset, length))) = self.tombs().place(&tomb_key(uid)) else { return Ok(None) };
         let line = self.disk.read_at(file, offset, length as usize);
         let line = line.map_err(|source| JournalError::Io { act: "read", what: file.to_owned(), source })?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::{
-        decide::Entry,
+        decide::{Entry, Stage},
         family::{Family, Member},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::{Course, Kill, Signal, Step},
@@ -26,7 +26,7 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for processes that would not die.
-const SURVIVORS_PAUSE: Duration = Duration::from_secs(5);
+const SURVIVORS_PAUSE: Duration = Duration::from_secs(2);
 /// Clock ticks a second in which the kernel counts a process's start, on every architecture.
 const TICKS: u64 = 100;
 
@@ -63,26 +63,55 @@ pub(super) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> V
     }
 }
 
+/// Goes on with a killing after the command's own process has ended: what it has started may live on.
+/// Gives those that do not die.
+pub(super) async fn finish<W: World>(node: &Node<W>, key: &RequestKey, entry: &Entry, kill: &Kill) -> Vec<Member> {
+    let mut course = Course::new(kill.since, kill.grace);
+    let mut pause = FIRST_PAUSE;
+    while let Some(living) = round(node, key, entry, kill, &mut course).await {
+        if course.is_vain(node.kernel.uptime()) && !living.is_empty() {
+            return living;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Vec::new()
+}
+
 /// Kills what has survived an earlier killing, until nothing is left of it.
 pub(super) async fn to_the_last<W: World>(node: &Node<W>, key: &RequestKey, entry: &Entry) {
     let Some(kill) = &entry.kill else { return };
     tracing::warn!(request = %key, uid = %key.uid, cause = ?kill.cause, "going on to kill what has survived");
-    let mut course = Course::new(Duration::ZERO, Duration::ZERO);
-    loop {
-        let family = family(key, kill.process, kill.pipes.clone(), entry.started);
-        match look(node, &mut course, family, &entry.exec).await.0 {
-            Step::Signal(signal, processes) => {
-                for process in processes {
-                    send(node, key, &entry.exec, process, signal);
-                }
-            }
-            Step::LookAgain => {}
-            Step::Gone => {
-                tracing::info!(request = %key, uid = %key.uid, "nothing of the command is left");
-                return;
-            }
-        }
+    let mut course = Course::new(kill.since, kill.grace);
+    while round(node, key, entry, kill, &mut course).await.is_some() {
         sleep(SURVIVORS_PAUSE).await;
+    }
+    tracing::info!(request = %key, uid = %key.uid, "nothing of the command is left");
+}
+
+/// Looks once, and signals what is due. Gives those that live; `None` if nothing is left.
+async fn round<W: World>(
+    node: &Node<W>,
+    key: &RequestKey,
+    entry: &Entry,
+    kill: &Kill,
+    course: &mut Course,
+) -> Option<Vec<Member>> {
+    let (process, pipes) = match &entry.stage {
+        Stage::Running { process, pipes } => (Some(*process), pipes.clone()),
+        Stage::Prepared | Stage::Starting | Stage::Ended { .. } => (kill.process, kill.pipes.clone()),
+    };
+    let family = family(key, process, pipes, entry.started);
+    let (step, living) = look(node, course, family, &entry.exec).await;
+    match step {
+        Step::Signal(signal, processes) => {
+            for process in processes {
+                send(node, key, &entry.exec, process, signal);
+            }
+            Some(living)
+        }
+        Step::LookAgain => Some(living),
+        Step::Gone => None,
     }
 }
 

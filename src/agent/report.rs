@@ -18,25 +18,26 @@ use crate::{
 /// Pause before a report that was refused is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes the outcome until the API server has it, or has no such request any more.
+/// Writes the outcome until the API server has it, or has no such request any more. Gives the
+/// resource version of the finished request.
 pub(super) async fn report<W: World>(
     node: &Node<W>,
     key: &RequestKey,
     seen: ExecRequest,
     outcome: &Outcome,
-) -> Result<(), StepError> {
+) -> Result<Option<String>, StepError> {
     let mut current = Some(seen);
     let mut shortened = None;
     while let Some(object) = current {
         let from = object.status.clone().unwrap_or_else(ExecRequestStatus::default);
         if from.completion_time.is_some() {
-            return Ok(());
+            return Ok(object.metadata.resource_version);
         }
         let write = Write { from: &from, generation: object.metadata.generation, at: node.clock.now() };
         match node.requests.write_status(&object, write.finished(shortened.as_ref().unwrap_or(outcome))).await? {
-            Written::Won(_) => {
+            Written::Won(written) => {
                 said(node, key, outcome).await;
-                return Ok(());
+                return Ok(written.metadata.resource_version);
             }
             Written::Lost => {}
             Written::Gone => break,
@@ -52,7 +53,7 @@ pub(super) async fn report<W: World>(
         current = node.requests.get(key).await?;
     }
     tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, "the request was deleted before its outcome could be reported");
-    Ok(())
+    Ok(None)
 }
 
 async fn said<W: World>(node: &Node<W>, key: &RequestKey, outcome: &Outcome) {

@@ -67,7 +67,7 @@ pub(super) async fn settle<W: World>(
     };
     let Received { end, mut output, head } = received;
     let (verdict, engine) = verdict(node, exec, death, end, exit).await;
-    if engine == Stayed::No && output.complete {
+    if engine == Stayed::No && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
         output.incomplete_reason = Some(pump::STREAM_BROKEN.to_owned());

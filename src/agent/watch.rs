@@ -86,7 +86,8 @@ pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event,
 struct Desk<W: World> {
     node: Arc<Node<W>>,
     queue: FairQueue<Waiting>,
-    tasks: JoinSet<()>,
+    /// Each gives the resource versions that are no news any more.
+    tasks: JoinSet<Vec<String>>,
     /// What each task works on.
     running: HashMap<Id, Running>,
     /// Waiting or running.
@@ -319,21 +320,28 @@ impl<W: World> Desk<W> {
         self.running.insert(task.id(), Running { key, container, expired });
     }
 
-    fn done(&mut self, done: Result<(Id, ()), tokio::task::JoinError>) {
-        let (id, failed) = match done {
-            Ok((id, ())) => (id, false),
+    fn done(&mut self, done: Result<(Id, Vec<String>), tokio::task::JoinError>) {
+        let (id, versions) = match done {
+            Ok((id, versions)) => (id, Some(versions)),
             Err(error) => {
                 let key = self.running.get(&error.id()).map(|running| &running.key);
                 tracing::error!(request = ?key, %error, "a request's task failed; it is taken up again with the next news of it");
-                (error.id(), true)
+                (error.id(), None)
             }
         };
         let Some(Running { key, container, expired }) = self.running.remove(&id) else { return };
         self.expired -= usize::from(expired);
         self.queue.done(&key.namespace, &container);
-        self.known.remove(&key.uid);
-        if !failed {
-            self.ended.remember(key.uid);
+        let known = self.known.remove(&key.uid);
+        let Some(versions) = versions else { return };
+        self.ended.remember(key.uid);
+        // What came too late to be looked at: an older state may have been restored.
+        if let Some(Known::Running(teller)) = known
+            && let News::Changed(request) = &*teller.borrow()
+            && !request.metadata.resource_version.as_ref().is_some_and(|version| versions.contains(version))
+            && !self.node.stopping.is_cancelled()
+        {
+            self.take((**request).clone());
         }
     }
 
@@ -347,7 +355,11 @@ impl<W: World> Desk<W> {
         self.node.metrics.unreadable.inc();
         self.queue.admit(&key.namespace, "");
         self.known.insert(key.uid.clone(), Known::Running(watch::channel(News::None).0));
-        let task = self.tasks.spawn(refuse_unreadable(Arc::clone(&self.node), key.clone(), invalid));
+        let refusing = refuse_unreadable(Arc::clone(&self.node), key.clone(), invalid);
+        let task = self.tasks.spawn(async {
+            refusing.await;
+            Vec::new()
+        });
         self.running.insert(task.id(), Running { key, container: String::new(), expired: false });
     }
 }

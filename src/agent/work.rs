@@ -17,7 +17,7 @@ use super::{
     kill,
     memory::Memory,
     node::{Node, StepError, World},
-    oversee::News,
+    oversee::{News, Survivors},
     prepare, pump, report, settle, start, witness,
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     core::{
         decide::{Action, ContainerView, Entry, ExecView, Situation, Stage, Wanted, decide, decide_without_engine},
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
+        kill::Kill,
         outcome::Outcome,
         request::{BoundRequest, Progress},
     },
@@ -45,6 +46,10 @@ pub(super) struct Work<W: World> {
     news: watch::Receiver<News>,
     /// The disk was full when the last step failed.
     disk_is_full: bool,
+    /// An exec that was created and could not be put down. The engine keeps every one: no second is made.
+    unwritten: Option<ExecRef>,
+    /// Resource versions that it wrote or finished with: news of them is no news.
+    versions: Vec<String>,
 }
 
 /// What the loop does after an action.
@@ -72,7 +77,7 @@ impl<W: World> Work<W> {
         news: watch::Receiver<News>,
     ) -> Self {
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
-        Self { node, memory, seen, news, disk_is_full: false }
+        Self { node, memory, seen, news, disk_is_full: false, unwritten: None, versions: Vec::new() }
     }
 
     /// A request that only the journal knows of.
@@ -84,12 +89,12 @@ impl<W: World> Work<W> {
         self.memory.key()
     }
 
-    /// Works until nothing is left to do.
-    pub(super) async fn run(mut self) {
+    /// Works until nothing is left to do. Gives the resource versions that are no news any more.
+    pub(super) async fn run(mut self) -> Vec<String> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.step().await {
-                Ok(Next::Done) => return,
+                Ok(Next::Done) => return self.versions,
                 Ok(Next::Again) => {
                     pause = FIRST_PAUSE;
                     self.disk_is_full = false;
@@ -97,7 +102,7 @@ impl<W: World> Work<W> {
                 Err(error) => {
                     tracing::warn!(request = %self.key(), uid = %self.key().uid, %error, "a step failed, it will be tried again");
                     if self.node.stopping.is_cancelled() && self.memory.outcome().is_none() {
-                        return;
+                        return self.versions;
                     }
                     self.complain(&error).await;
                     self.seen = None;
@@ -205,16 +210,23 @@ impl<W: World> Work<W> {
         let exec = exec_of(Some(request), self.memory.entry().as_ref());
         match action {
             Action::Prepare(container) => {
-                match prepare::create(&self.node, request, container).await? {
-                    Ok(exec) => self.memory.put_down(exec, Stage::Prepared).await?,
-                    Err(outcome) => return self.report(seen, outcome).await,
-                }
+                let exec = match self.unwritten.take().filter(|exec| exec.container == container) {
+                    Some(exec) => exec,
+                    None => match prepare::create(&self.node, request, container).await? {
+                        Ok(exec) => exec,
+                        Err(outcome) => return self.report(seen, outcome).await,
+                    },
+                };
+                self.unwritten = Some(exec.clone());
+                self.memory.put_down(exec, Stage::Prepared).await?;
+                self.unwritten = None;
                 self.done(Step::Prepare, begun);
                 self.seen = Some(seen);
             }
             Action::Commit => {
                 if let Some(exec) = exec {
                     self.seen = commit::commit(&self.node, &seen, &exec).await?;
+                    self.versions.extend(self.seen.as_ref().and_then(|seen| seen.metadata.resource_version.clone()));
                     self.done(Step::Commit, begun);
                 }
             }
@@ -222,21 +234,20 @@ impl<W: World> Work<W> {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 self.memory.put_down(exec.clone(), Stage::Starting).await?;
                 let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await?;
-                return Ok(self.end(&exec, watched).await);
+                return Ok(self.end(&exec, watched, Some(request)).await);
             }
             Action::Adopt => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 let process = self.process(&exec).await;
                 let watched =
                     adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await;
-                return Ok(self.end(&exec, watched).await);
+                return Ok(self.end(&exec, watched, Some(request)).await);
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
                 let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
-                self.memory.end(&exec, outcome).await;
-                self.seen = Some(seen);
+                return Ok(self.end(&exec, Watched::Ended(outcome), Some(request)).await);
             }
             Action::Kill => return Ok(self.kill().await),
             Action::Report(mut outcome) => {
@@ -256,31 +267,34 @@ impl<W: World> Work<W> {
             (Action::Adopt, Some(exec)) => {
                 let process = self.process(&exec).await;
                 let watched = adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news).await;
-                Ok(self.end(&exec, watched).await)
+                Ok(self.end(&exec, watched, None).await)
             }
             (Action::Kill, _) => Ok(self.kill().await),
             (action, _) => {
-                let now = self.node.clock.now();
+                let never = matches!(&self.memory.entry(), Some(entry) if !entry.may_have_run());
                 let outcome = match action {
-                    Action::Report(outcome) => outcome,
+                    Action::Report(outcome) => Some(outcome),
                     Action::Prepare(_)
                     | Action::Commit
                     | Action::Start { .. }
                     | Action::Adopt
                     | Action::Settle
                     | Action::Kill
-                    | Action::Forget => {
-                        Outcome::refused(Reason::Deleted, "the request was deleted before the command could start", now)
+                    | Action::Forget
+                        if never && self.memory.outcome().is_none() =>
+                    {
+                        let message = "the request was deleted before the command could start";
+                        Some(Outcome::refused(Reason::Deleted, message, self.node.clock.now()))
                     }
+                    Action::Prepare(_)
+                    | Action::Commit
+                    | Action::Start { .. }
+                    | Action::Adopt
+                    | Action::Settle
+                    | Action::Kill
+                    | Action::Forget => None,
                 };
-                let known = self.memory.outcome();
-                let ran = self.memory.entry().is_some_and(|entry| entry.may_have_run());
-                let outcome = match known {
-                    Some(outcome) => outcome,
-                    None if ran => Outcome::lost("the request was deleted while the command ran", None, now),
-                    None => outcome,
-                };
-                Ok(self.forget(self.memory.entry().is_some().then_some(outcome)).await)
+                Ok(self.forget(outcome).await)
             }
         }
     }
@@ -326,20 +340,34 @@ impl<W: World> Work<W> {
         witness::process_of(&self.node, exec, pid)
     }
 
-    /// Notes how the watching of a command has ended. The report is the next step.
-    async fn end(&mut self, exec: &ExecRef, watched: Watched) -> Next {
-        match watched {
-            Watched::Ended(outcome) => {
-                self.memory.end(exec, outcome).await;
-                Next::Again
+    /// Notes how a command has ended. The report is the next step.
+    async fn end(&mut self, exec: &ExecRef, watched: Watched, request: Option<&BoundRequest>) -> Next {
+        let mut outcome = match watched {
+            Watched::Ended(outcome) => outcome,
+            Watched::Left => return Next::Done,
+        };
+        let entry = self.memory.entry();
+        let kill = entry.as_ref().and_then(|entry| entry.kill.clone()).filter(|kill| !kill.survivors);
+        if let (Some(entry), Some(kill)) = (entry, kill) {
+            let unfinished = Kill { survivors: true, ..traced(&entry, kill.clone()) };
+            tokio::select! {
+                biased;
+                // The outcome is not lost: the next agent goes on with the killing.
+                () = self.node.stopping.cancelled() => self.memory.note_kill(exec, unfinished).await,
+                living = kill::finish(&self.node, self.key(), &entry, &kill) => if !living.is_empty() {
+                    self.memory.note_kill(exec, unfinished).await;
+                    outcome = settle::survived(&self.node, request, &Survivors { cause: kill.cause, living }).await;
+                }
             }
-            Watched::Left => Next::Done,
         }
+        self.memory.end(exec, outcome).await;
+        Next::Again
     }
 
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
-        report::report(&self.node, self.key(), seen, &outcome).await?;
+        let version = report::report(&self.node, self.key(), seen, &outcome).await?;
+        self.versions.extend(version);
         self.done(Step::Report, begun);
         if self.memory.entry().is_some_and(|entry| entry.has_survivors()) {
             return Ok(Next::Again);
@@ -348,6 +376,14 @@ impl<W: World> Work<W> {
     }
 
     async fn forget(&mut self, reported: Option<Outcome>) -> Next {
+        let ran = self.memory.entry().is_some_and(|entry| entry.may_have_run());
+        let reported = match (reported, self.memory.outcome()) {
+            (None, None) if ran => {
+                let message = "the request was finished or deleted while its command ran";
+                Some(Outcome::lost(message, None, self.node.clock.now()))
+            }
+            (reported, _) => reported,
+        };
         self.node.spool.finish(self.key(), self.node.clock.now().into());
         self.memory.forget(reported).await;
         Next::Done
@@ -355,6 +391,14 @@ impl<W: World> Work<W> {
 
     fn done(&self, step: Step, begun: Instant) {
         self.node.metrics.step(step, begun.elapsed());
+    }
+}
+
+/// What is being killed, as far as it was known in the end.
+fn traced(entry: &Entry, kill: Kill) -> Kill {
+    match &entry.stage {
+        Stage::Running { process, pipes } => Kill { process: Some(*process), pipes: pipes.clone(), ..kill },
+        Stage::Prepared | Stage::Starting | Stage::Ended { .. } => kill,
     }
 }
 

@@ -235,7 +235,9 @@ fn abandoned(situation: &Situation<'_>) -> Action {
     match &entry.stage {
         Stage::Starting | Stage::Running { .. } if here && *exec == ExecView::Alive => Action::Adopt,
         // What it left behind when it ended by itself is nobody's to kill.
-        Stage::Ended { .. } | Stage::Starting | Stage::Running { .. } if here && entry.has_survivors() => Action::Kill,
+        Stage::Ended { .. } if here && entry.has_survivors() => Action::Kill,
+        // Its killing has begun: its own process has ended, what that has started may live on.
+        Stage::Starting | Stage::Running { .. } if here && entry.kill.is_some() => Action::Kill,
         Stage::Prepared | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. } => Action::Forget,
     }
 }

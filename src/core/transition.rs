@@ -90,6 +90,10 @@ impl Write<'_> {
         if !may_have_run {
             status.start_time = None;
             self.set(&mut status, Started, Truth::False, *reason, message);
+        } else if conditions::get(&status.conditions, Started).is_none() {
+            // An older state was restored, which does not know of the commit.
+            let started = if exit.is_some() { Truth::True } else { Truth::Unknown };
+            self.set(&mut status, Started, started, *reason, message);
         }
         let succeeded = match status.phase {
             Phase::Succeeded => Truth::True,
@@ -187,6 +191,16 @@ mod tests {
         let status = write(&ExecRequestStatus::default()).finished(&outcome);
         assert_eq!(truth(&status, Started), Some(("False", "PodNotFound")));
         assert_eq!((status.exit_code, status.start_time.is_some()), (None, false));
+    }
+
+    #[test]
+    fn a_request_that_ran_before_its_status_was_set_back_is_not_said_never_to_have_started() {
+        let bound = ExecRequestStatus::default();
+        let exit = Exit { code: 0, source: ExitCodeSource::Engine };
+        let outcome = Outcome::exited(exit, OutputStatus::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(truth(&write(&bound).finished(&outcome), Started), Some(("True", "Completed")));
+        let outcome = Outcome::lost("the engine forgot", None, Timestamp::UNIX_EPOCH);
+        assert_eq!(truth(&write(&bound).finished(&outcome), Started), Some(("Unknown", "OutcomeLost")));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! What the engine does is what `docs/engine.md` says that it does.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -215,7 +215,6 @@ pub struct State {
     pub engine_restarts: u32,
     pub agent_crashes: u32,
     pub container_ends: u32,
-    pub gave_up: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -264,7 +263,6 @@ impl Model {
             engine_restarts: 0,
             agent_crashes: 0,
             container_ends: 0,
-            gave_up: BTreeSet::new(),
         })))
     }
 
@@ -391,7 +389,7 @@ impl State {
         let mine = self.truth(&uid);
         mine.finished = Some(status.clone());
         mine.restored = false;
-        let started = status.conditions.iter().any(|c| c.type_ == "Started" && c.status == "True");
+        let started = status.conditions.iter().any(|c| c.type_ == "Started" && c.status != "False");
         if let Some(code) = status.exit_code
             && truth.code != Some(code)
         {

@@ -1,0 +1,542 @@
+//! One episode: a handful of requests, a node, and everything that can go wrong, until it stops
+//! going wrong and all has to end well.
+
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+
+use execlet::{
+    agent::{
+        deaths::Deaths,
+        journal::Journal,
+        node::Node,
+        spool::Spool,
+        watch::{self, Event, Intake},
+    },
+    api::{ExecRequest, ExecRequestStatus, Reason},
+    core::{
+        outcome::Outcome,
+        queue::Limits,
+        transition::{Binding, Write},
+    },
+    infra::{clock::Clock, events::Events, health::Readiness, metrics::Metrics},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::DeserializeGuard;
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::{CONTAINER, Change, Model, NAMESPACE, NODE, POD, POD_UID, Plan, Planted, reason},
+    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, Simulated},
+};
+
+/// Requests in one episode.
+pub const REQUESTS: u64 = 8;
+/// How long things go wrong.
+const FAULTS: Duration = Duration::from_secs(20);
+/// How long it may take to end well from then on.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What came of an episode.
+pub struct Report {
+    pub violations: Vec<String>,
+    pub trace: Vec<String>,
+    pub finished: u64,
+    pub unknown: u64,
+    pub crashes: u32,
+}
+
+/// Plays the episode of this seed.
+pub fn play(seed: u64, planted: Option<Planted>, trace: bool, spool: &Path) -> Report {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let report = runtime.block_on(async {
+        let model = Model::new(seed, planted, trace);
+        let mut all = JoinSet::new();
+        all.spawn(users(model.clone()));
+        all.spawn(manager(model.clone()));
+        all.spawn(chaos(model.clone()));
+        all.spawn(agent(model.clone(), spool.to_owned()));
+        sleep(FAULTS).await;
+        calm(&model);
+        let ended = timeout(PATIENCE, async {
+            while !is_over(&model) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let in_time = ended.await.is_ok();
+        check(&model, in_time);
+        all.abort_all();
+        report(&model)
+    });
+    runtime.shutdown_background();
+    report
+}
+
+fn report(model: &Model) -> Report {
+    let mut state = model.lock();
+    let finals: Vec<_> = state.truth.values().filter_map(|truth| truth.finished.clone()).collect();
+    Report {
+        violations: std::mem::take(&mut state.violations),
+        trace: state.trace.take().unwrap_or_default(),
+        finished: finals.len() as u64,
+        unknown: finals.iter().filter(|status| status.phase.to_string() == "Unknown").count() as u64,
+        crashes: state.agent_crashes,
+    }
+}
+
+/// Everything that was broken works again.
+fn calm(model: &Model) {
+    let mut state = model.lock();
+    state.note(|| "no more faults".to_owned());
+    state.faults = false;
+    state.api_up = true;
+    state.engine_up = true;
+    state.disk_full = false;
+    state.container_paused = false;
+    if !state.container_runs {
+        state.restart_container();
+    }
+}
+
+fn is_over(model: &Model) -> bool {
+    let state = model.lock();
+    let all = state.objects.values().all(|object| is_finished(&object.request));
+    // What was deleted or given up is ended too.
+    let gone =
+        state.processes.values().filter(|process| process.alive).all(|process| !is_unwanted(&state, &process.uid));
+    all && gone && state.truth.len() as u64 >= REQUESTS
+}
+
+/// Whether a process must not go on: its request was deleted, given up or ended by force.
+fn is_unwanted(state: &crate::model::State, uid: &str) -> bool {
+    let object = state.objects.values().find(|object| object.request.metadata.uid.as_deref() == Some(uid));
+    let Some(object) = object else { return state.truth.get(uid).is_some_and(|truth| truth.code.is_none()) };
+    let Some(status) = object.request.status.as_ref().filter(|status| status.completion_time.is_some()) else {
+        return false;
+    };
+    matches!(reason(status), "Canceled" | "DeadlineExceeded" | "KillFailed")
+        || (reason(status) == "NodeLost" && state.truth.get(uid).is_some_and(|truth| truth.code.is_none()))
+}
+
+fn is_finished(request: &ExecRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| status.completion_time.is_some())
+}
+
+fn check(model: &Model, in_time: bool) {
+    let mut state = model.lock();
+    if in_time {
+        return;
+    }
+    let unfinished: Vec<String> = state
+        .objects
+        .values()
+        .filter(|object| !is_finished(&object.request))
+        .map(|object| object.request.metadata.name.clone().unwrap_or_default())
+        .collect();
+    if !unfinished.is_empty() {
+        state.violated(format!("never finished: {}", unfinished.join(", ")));
+    }
+    let left: Vec<String> = state
+        .processes
+        .values()
+        .filter(|process| process.alive && is_unwanted(&state, &process.uid))
+        .map(|process| format!("{} of {}", process.this.pid, process.uid))
+        .collect();
+    if !left.is_empty() {
+        state.violated(format!("left alive: {}", left.join(", ")));
+    }
+}
+
+/// People who create, cancel and delete.
+async fn users(model: Model) {
+    for number in 0..REQUESTS {
+        sleep(model.millis(0..2000)).await;
+        let name = format!("r{number}");
+        {
+            let mut state = model.lock();
+            let plan = Plan::random(&mut state.random);
+            let tty = state.random.chance(300);
+            let active = state.random.chance(150).then(|| state.random.below(5) + 1);
+            let grace = state.random.below(4);
+            let starting = *state.random.pick(&[5, 60, 600]).unwrap_or(&60);
+            let request = json!({
+                "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+                "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{number}"), "generation": 1},
+                "spec": {
+                    "target": {"podName": POD}, "command": plan.command(), "tty": tty,
+                    "startingDeadlineSeconds": starting, "activeDeadlineSeconds": active,
+                    "terminationGracePeriodSeconds": grace, "output": {"spoolBytes": 0, "tailBytes": 16},
+                },
+            });
+            let mut request: ExecRequest = serde_json::from_value(request).expect("a request");
+            request.metadata.creation_timestamp = Some(Time(state.now()));
+            request.status = Some(ExecRequestStatus::default());
+            state.truth(&format!("uid-{number}"));
+            state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
+            state.store(request);
+        }
+        let fate = model.lock().random.below(10);
+        let when = model.millis(0..6000);
+        let model = model.clone();
+        tokio::spawn(async move {
+            sleep(when).await;
+            let mut state = model.lock();
+            match fate {
+                0 | 1 => {
+                    let Some(mut request) = state.objects.get(&name).map(|object| object.request.clone()) else {
+                        return;
+                    };
+                    if !is_finished(&request) {
+                        request.spec.cancel = true;
+                        state.note(|| format!("{name} is canceled"));
+                        state.store(request);
+                    }
+                }
+                2 => state.delete(&name),
+                _ => {}
+            }
+        });
+    }
+}
+
+/// Binds what is not bound, and sometimes gives up what runs.
+async fn manager(model: Model) {
+    loop {
+        sleep(model.millis(10..300)).await;
+        let mut state = model.lock();
+        if !state.api_up {
+            continue;
+        }
+        let unbound: Vec<ExecRequest> = state
+            .objects
+            .values()
+            .filter(|object| object.request.status.as_ref().is_none_or(|status| status.node_name.is_none()))
+            .filter(|object| !is_finished(&object.request))
+            .map(|object| object.request.clone())
+            .collect();
+        for mut request in unbound {
+            let binding =
+                Binding { node: NODE.to_owned(), pod_uid: POD_UID.to_owned(), container: CONTAINER.to_owned() };
+            let from = request.status.clone().unwrap_or_else(ExecRequestStatus::default);
+            let status = Write { from: &from, generation: Some(1), at: state.now() }.bound(&binding);
+            request.status = Some(status);
+            state.store(request);
+        }
+        if state.faults && state.random.chance(3) {
+            let running: Vec<ExecRequest> = state
+                .objects
+                .values()
+                .filter(|object| !is_finished(&object.request))
+                .filter(|object| object.request.status.as_ref().is_some_and(|status| status.exec_id.is_some()))
+                .map(|object| object.request.clone())
+                .collect();
+            if let Some(mut request) = state.random.pick(&running).cloned() {
+                let now = state.now();
+                let from = request.status.clone().unwrap_or_else(ExecRequestStatus::default);
+                let outcome = Outcome { reason: Reason::NodeLost, ..Outcome::lost("the node is lost", None, now) };
+                request.status = Some(Write { from: &from, generation: Some(1), at: now }.finished(&outcome));
+                state.store(request);
+            }
+        }
+    }
+}
+
+/// Breaks things, and mends them a little later.
+async fn chaos(model: Model) {
+    loop {
+        sleep(model.millis(200..3000)).await;
+        let kind = {
+            let mut state = model.lock();
+            if !state.faults {
+                return;
+            }
+            state.random.below(12)
+        };
+        match kind {
+            0 => {
+                model.lock().crash_agent();
+            }
+            1 | 2 => restart_engine(&model).await,
+            3 => {
+                {
+                    let mut state = model.lock();
+                    state.note(|| "the API server is down".to_owned());
+                    state.api_up = false;
+                    state.break_watches();
+                }
+                sleep(model.millis(50..3000)).await;
+                model.lock().api_up = true;
+            }
+            4 => restart_container(&model).await,
+            5 => {
+                let paused = {
+                    let mut state = model.lock();
+                    state.container_paused = state.container_runs;
+                    state.note(|| "the container is paused".to_owned());
+                    state.random.millis(50..2000)
+                };
+                sleep(paused).await;
+                model.lock().container_paused = false;
+            }
+            6 => reboot(&model).await,
+            7 => {
+                // Somebody labels an object: a conflict for whoever read it before.
+                let mut state = model.lock();
+                let all: Vec<ExecRequest> = state.objects.values().map(|object| object.request.clone()).collect();
+                if let Some(request) = state.random.pick(&all).cloned() {
+                    state.store(request);
+                }
+            }
+            8 => {
+                let mut state = model.lock();
+                state.note(|| "a backup is made".to_owned());
+                state.backup = Some(state.objects.values().map(|object| object.request.clone()).collect());
+            }
+            9 => restore(&model),
+            10 => {
+                model.note(|| "the disk is full".to_owned());
+                model.lock().disk_full = true;
+                sleep(model.millis(100..3000)).await;
+                model.lock().disk_full = false;
+            }
+            _ => model.lock().break_watches(),
+        }
+    }
+}
+
+async fn restart_engine(model: &Model) {
+    let pause = {
+        let mut state = model.lock();
+        state.note(|| "the engine is killed".to_owned());
+        state.engine_up = false;
+        state.engine_restarts += 1;
+        state.listeners.clear();
+        state.random.millis(50..2500)
+    };
+    sleep(pause).await;
+    let live = {
+        let mut state = model.lock();
+        state.engine_run += 1;
+        state.execs.clear();
+        state.events.clear();
+        if !state.live_restore {
+            state.end_container();
+        }
+        state.live_restore
+    };
+    sleep(model.millis(1..50)).await;
+    {
+        let mut state = model.lock();
+        state.engine_up = true;
+        state.note(|| "the engine is back".to_owned());
+    }
+    if !live {
+        sleep(model.millis(10..1000)).await;
+        let mut state = model.lock();
+        if !state.container_runs {
+            state.restart_container();
+        }
+    }
+}
+
+async fn restart_container(model: &Model) {
+    {
+        let mut state = model.lock();
+        state.note(|| "the container ends".to_owned());
+        state.end_container();
+    }
+    sleep(model.millis(20..1500)).await;
+    let mut state = model.lock();
+    if !state.container_runs {
+        state.restart_container();
+    }
+}
+
+async fn reboot(model: &Model) {
+    {
+        let mut state = model.lock();
+        state.note(|| "the node reboots".to_owned());
+        state.crash_agent();
+        state.engine_up = false;
+        state.engine_restarts += 1;
+        state.engine_run += 1;
+        state.listeners.clear();
+        state.boot += 1;
+        state.end_container();
+    }
+    sleep(model.millis(20..200)).await;
+    {
+        let mut state = model.lock();
+        state.execs.clear();
+        state.events.clear();
+    }
+    sleep(model.millis(100..2000)).await;
+    let mut state = model.lock();
+    state.engine_up = true;
+    if !state.container_runs {
+        state.restart_container();
+    }
+}
+
+/// The API server is set back to an older state.
+fn restore(model: &Model) {
+    let mut state = model.lock();
+    let Some(backup) = state.backup.take() else { return };
+    state.note(|| "an older state of the API server is restored".to_owned());
+    for truth in state.truth.values_mut() {
+        truth.restored = true;
+    }
+    // What was created since is gone. Its resource versions may be given out a second time.
+    state.objects.clear();
+    let back = state.random.chance(500);
+    if back {
+        let last = backup.iter().filter_map(|r| r.metadata.resource_version.as_deref()?.parse().ok()).max();
+        state.version = last.unwrap_or(state.version);
+    }
+    for request in backup {
+        let name = request.metadata.name.clone().unwrap_or_default();
+        state.objects.insert(name, crate::model::Object { request });
+    }
+    state.break_watches();
+}
+
+/// The agent, from start to crash to start.
+async fn agent(model: Model, spool: std::path::PathBuf) {
+    loop {
+        let crash = {
+            let mut state = model.lock();
+            state.crashed = false;
+            Arc::clone(&state.crash)
+        };
+        let shutdown = CancellationToken::new();
+        let mut parts = JoinSet::new();
+        start_agent(&model, &spool, &mut parts, &shutdown);
+        // Now and then it is told to stop, and stops well.
+        let asked = model.chance(100).then(|| model.millis(0..8000));
+        let stop = async {
+            match asked {
+                Some(after) => sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = crash.notified() => {}
+            _ = parts.join_next() => {}
+            () = stop => {
+                model.note(|| "the agent is told to stop".to_owned());
+                shutdown.cancel();
+                tokio::select! {
+                    biased;
+                    () = crash.notified() => {}
+                    _ = parts.join_next() => {}
+                }
+            }
+        }
+        drop(parts);
+        sleep(model.millis(100..2000)).await;
+        model.note(|| "the agent starts".to_owned());
+    }
+}
+
+fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &CancellationToken) {
+    let (journal, records) = Journal::open(SimDisk(model.clone())).expect("a journal");
+    let (metrics, _) = Metrics::for_agent();
+    let spool = Spool::open(spool, 1 << 30, &HashSet::new(), Gauge::default()).expect("a spool");
+    let deaths = Deaths::default();
+    let engine = Arc::new(SimEngine(model.clone()));
+    let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
+    let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
+    let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
+    let boot = model.lock().boot;
+    let node = Arc::new(Node::<Simulated> {
+        name: NODE.into(),
+        boot: format!("boot-{boot}").into(),
+        engine,
+        kernel: SimKernel(model.clone()),
+        requests: SimRequests(model.clone()),
+        events: Events::silent(),
+        journal,
+        spool,
+        deaths,
+        metrics,
+        clock,
+        stopping: shutdown.clone(),
+    });
+    let limits = Limits { node: 6, namespace: 6, container: 4 };
+    let intake = Intake { limits, drain: Duration::from_secs(2) };
+    let (teller, news) = mpsc::unbounded_channel();
+    let news = Box::pin(futures::stream::unfold(news, async |mut news| Some((news.recv().await?, news))));
+    let watching = watch::run(node, news, intake, records, Readiness::default(), shutdown.clone());
+    // The first to end is the one that matters: it ends when the agent does.
+    parts.spawn(async {
+        tokio::select! {
+            biased;
+            () = watching => {}
+            () = async { listening.await; std::future::pending().await } => {}
+        }
+    });
+    parts.spawn(tell(model.clone(), teller));
+}
+
+/// The watch of the API server, late and broken now and then.
+async fn tell(model: Model, teller: mpsc::UnboundedSender<Result<Event, String>>) {
+    loop {
+        let listed = {
+            let mut state = model.lock();
+            if state.api_up {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                state.watchers.push(sender);
+                let all: Vec<ExecRequest> = state.objects.values().map(|object| object.request.clone()).collect();
+                Some((all, receiver))
+            } else {
+                None
+            }
+        };
+        let Some((all, mut changes)) = listed else {
+            sleep(Duration::from_millis(500)).await;
+            continue;
+        };
+        let mut shown: HashSet<String> = HashSet::new();
+        teller.send(Ok(Event::Init)).ok();
+        sleep(model.millis(0..30)).await;
+        for request in all.into_iter().filter(is_selected) {
+            shown.insert(request.metadata.uid.clone().unwrap_or_default());
+            teller.send(Ok(Event::InitApply(DeserializeGuard(Ok(request))))).ok();
+        }
+        teller.send(Ok(Event::InitDone)).ok();
+        while let Some(change) = changes.recv().await {
+            if model.chance(50) {
+                sleep(model.millis(0..1000)).await;
+            }
+            let event = match change {
+                Change::Broken => break,
+                Change::Applied(request) if is_selected(&request) => {
+                    shown.insert(request.metadata.uid.clone().unwrap_or_default());
+                    Event::Apply(DeserializeGuard(Ok(*request)))
+                }
+                Change::Applied(request) | Change::Deleted(request) => {
+                    if !shown.remove(request.metadata.uid.as_deref().unwrap_or_default()) {
+                        continue;
+                    }
+                    Event::Delete(DeserializeGuard(Ok(*request)))
+                }
+            };
+            teller.send(Ok(event)).ok();
+        }
+        teller.send(Err("the watch broke off".to_owned())).ok();
+        sleep(model.millis(10..1500)).await;
+    }
+}
+
+/// Bound to this node, and not finished.
+fn is_selected(request: &ExecRequest) -> bool {
+    let status = request.status.as_ref();
+    status.is_some_and(|status| status.node_name.as_deref() == Some(NODE) && status.completion_time.is_none())
+}
