@@ -89,6 +89,11 @@ test-engine: cluster-up ## Run the tests against a real Docker Engine
 test-e2e: install ## Run the end-to-end tests on the cluster
 	@$(WITH_CLUSTER); cargo test --locked --test e2e
 
+.PHONY: faults
+faults: install ## Kill agents, engines and the API server 300 times while requests run (30 min; ROUNDS, SEED)
+	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),300) $(if $(SEED),FAULT_SEED=$(SEED)) \
+		cargo test --locked --test faults -- --nocapture
+
 .PHONY: lint
 lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart
 	cargo fmt --check

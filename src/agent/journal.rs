@@ -340,7 +340,7 @@ fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<(HashMap<TombKey, Place>,
             }
             None if text.is_empty() => {}
             None => {
-                tracing::warn!(name, offset, "a tombstone is damaged: it was cut off by a crash, or the disk is bad")
+                tracing::warn!(name, offset, "a tombstone is damaged: it was cut off by a crash, or the disk is bad");
             }
         }
         offset += line.len() as u64;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Why output may not be complete: an agent before this one had the stream, or somebody else.
-const STREAM_LOST: &str = "StreamLost";
+pub(super) const STREAM_LOST: &str = "StreamLost";
 /// The stream broke, or the engine went away at its end.
 pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// How long output waits in memory for more before it goes to the log.

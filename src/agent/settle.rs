@@ -103,7 +103,8 @@ pub(super) async fn survived<W: World>(
 async fn recall<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> OutputStatus {
     match request {
         Some(request) => pump::recall(node, &request.key, &request.spec.output).await,
-        None => OutputStatus::default(),
+        // Nobody will read it.
+        None => OutputStatus { incomplete_reason: Some(pump::STREAM_LOST.to_owned()), ..OutputStatus::default() },
     }
 }
 

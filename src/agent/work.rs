@@ -59,6 +59,7 @@ enum Next {
 }
 
 /// How the watching of a running command ended.
+#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub(super) enum Watched {
     /// With an outcome.
     Ended(Outcome),

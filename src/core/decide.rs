@@ -206,8 +206,6 @@ pub fn decide_without_engine(
     });
     match (&request.progress, entry.map(|entry| &entry.stage)) {
         (Progress::Finished, None | Some(Stage::Prepared | Stage::Ended { .. })) => Some(Action::Forget),
-        // It may run and is to be killed: only the engine knows its process.
-        (Progress::Finished, Some(Stage::Starting | Stage::Running { .. })) => None,
         (Progress::Bound | Progress::Committed(_), Some(Stage::Ended { outcome })) => {
             Some(Action::Report(outcome.clone()))
         }
@@ -222,7 +220,9 @@ pub fn decide_without_engine(
             );
             Some(Action::Report(Outcome::refused(Reason::StartingDeadlineExceeded, message, now)))
         }
-        (Progress::Bound, None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }))
+        // Of what is finished something may run and is to be killed: only the engine knows its process.
+        (Progress::Finished, Some(Stage::Starting | Stage::Running { .. }))
+        | (Progress::Bound, None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }))
         | (Progress::Committed(_), None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. })) => None,
     }
 }

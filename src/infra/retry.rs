@@ -14,7 +14,7 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_millis(1500);
 
 /// The pauses of a watch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pauses {
     next: Duration,
 }

@@ -33,7 +33,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 struct Seen {
     renewed: Option<Timestamp>,
     fresh_since: Option<Instant>,
-    first_seen: Instant,
+    known_since: Instant,
 }
 
 /// The agents whose Lease is fresh.
@@ -92,7 +92,7 @@ impl LiveAgents {
                 // differ by more than a renewal; if they do, the next renewal mends it.
                 let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
                 let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
-                all.insert(node.to_owned(), Seen { renewed, fresh_since, first_seen: now });
+                all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now });
             }
         }
     }
@@ -100,7 +100,7 @@ impl LiveAgents {
     /// How long nothing has been heard of the agent of a node: at most since `watching`, from when on
     /// somebody listened.
     pub(super) fn silent_for(&self, node: &str, watching: Instant) -> Duration {
-        let heard = self.lock().get(node).map(|seen| seen.fresh_since.unwrap_or(seen.first_seen));
+        let heard = self.lock().get(node).map(|seen| seen.fresh_since.unwrap_or(seen.known_since));
         heard.map_or(watching, |heard| heard.max(watching)).elapsed()
     }
 

@@ -37,7 +37,7 @@ async fn inspect_and_the_event_tell_the_code_of_a_command_whose_stream_was_whole
 
         let inspect = inspected(run.state);
         for event in [None, Some(code)] {
-            let evidence = Evidence { inspect, event, stream: StreamEnd::Clean };
+            let evidence = Evidence { inspect, event, kernel: None, stream: StreamEnd::Clean };
             assert_eq!(judge(&evidence), told_by_the_engine(code), "{script}: {evidence:?}");
         }
     }
@@ -59,7 +59,7 @@ async fn a_command_that_could_not_be_started_has_a_code_but_no_process_and_no_ev
     for (spec, words) in rows {
         let run = lab.run(&container, &spec).await;
         assert!(matches!(run.state, ExecState { running: false, code: Some(126 | 127), pid: None }), "{:?}", run.state);
-        let evidence = Evidence { inspect: inspected(run.state), event: None, stream: StreamEnd::Clean };
+        let evidence = Evidence { inspect: inspected(run.state), event: None, kernel: None, stream: StreamEnd::Clean };
         assert_eq!(judge(&evidence), Verdict::StartFailed, "{spec:?}");
         // The reason comes as if the command had written it.
         let text = String::from_utf8_lossy(&run.output.stdout);

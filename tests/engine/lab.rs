@@ -198,7 +198,7 @@ impl Lab {
     pub async fn verdict(&self, exec: &ExecId, stream: StreamEnd) -> Verdict {
         let event = Some(self.death(exec).await.code);
         let state = self.inspect(exec).await;
-        judge(&Evidence { inspect: inspected(state), event, stream })
+        judge(&Evidence { inspect: inspected(state), event, kernel: None, stream })
     }
 
     /// Runs the same with the engine's own client: its output, and its exit code.

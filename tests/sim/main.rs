@@ -10,7 +10,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::too_many_lines,
-    reason = "tests: a failure is to be loud"
+    clippy::struct_excessive_bools,
+    reason = "tests: a failure is to be loud, and a model is full of states"
 )]
 
 mod episode;

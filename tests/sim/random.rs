@@ -1,4 +1,4 @@
-//! Chance that can be had again: a SplitMix64 generator.
+//! Chance that can be had again: a `SplitMix64` generator.
 
 use std::{ops::Range, time::Duration};
 

@@ -67,6 +67,6 @@ mod tests {
 
     #[test]
     fn a_wait_status_is_decoded_as_a_shell_does() {
-        assert_eq!([0, 3 << 8, 255 << 8, 15, 9, 0x80 | 11].map(decode), [0, 3, 255, 143, 137, 139]);
+        assert_eq!([0, 3 << 8, 255 << 8, 15, 9, 0x80 + 11].map(decode), [0, 3, 255, 143, 137, 139]);
     }
 }

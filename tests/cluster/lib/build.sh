@@ -3,12 +3,13 @@
 # a machine and kept outside the clone, under a name that changes with the
 # module's files, the recipe and the compiler.
 
-readonly MODULES=(pause etcd kube cri-dockerd helm)
+mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm && engine_modules)
+readonly MODULES
 
 module_cost() { # on two cores with nothing cached
 	case $1 in
 	kube) echo "about 5 min" ;;
-	cri-dockerd | helm) echo "about 2 min" ;;
+	cri-dockerd | helm | dockerd) echo "about 2 min" ;;
 	*) echo "under 1 min" ;;
 	esac
 }
@@ -28,7 +29,17 @@ module_recipe() {
 	cri-dockerd) echo "github.com/Mirantis/cri-dockerd" ;;
 	helm) echo "helm.sh/helm/v4/cmd/helm" ;;
 	pause) echo "." ;;
+	dockerd | runc) engine_recipe "$1" ;;
 	esac
+}
+
+# Whether a module is built with C, and with which tags.
+module_needs_c() {
+	[[ $1 == runc ]]
+}
+
+module_tags() {
+	if [[ $1 == runc ]]; then echo seccomp; fi
 }
 
 # The names under which a module's binary is called.
@@ -97,8 +108,8 @@ build_module() {
 	package=${recipe%% *}
 	(
 		cd "$HERE/go/$module" || exit
-		CGO_ENABLED=0 GOFLAGS=-buildvcs=false nice -n 5 \
-			go build -mod=readonly -trimpath -ldflags "-s -w ${recipe#"$package"}" -o "$temp/$module" "$package"
+		CGO_ENABLED=$(module_needs_c "$module" && echo 1 || echo 0) GOFLAGS=-buildvcs=false nice -n 5 \
+			go build -mod=readonly -trimpath -tags "$(module_tags "$module")" -ldflags "-s -w ${recipe#"$package"}" -o "$temp/$module" "$package"
 	)
 	for command in $(module_commands "$module"); do
 		[[ $command == "$module" ]] || ln -s "$module" "$temp/$command"

@@ -5,10 +5,7 @@
 # $DIR/cluster.env is written when a cluster is whole. A folder, a process or a
 # link without it is what a killed run left.
 
-readonly FACTS=$DIR/cluster.env
-
 is_up() { [[ -f $FACTS ]]; }
-fact() { sed -n "s/^$1=//p" "$FACTS"; }
 
 all_nodes() {
 	local count=${NODE_COUNT:-} i

@@ -2,28 +2,73 @@
 # The Docker Engine: the only place that knows which one a node runs.
 # Another engine is another branch in each of these functions.
 
+# Unless one is asked for, it is that of the cluster which is up.
+readonly FACTS=$DIR/cluster.env
+fact() { sed -n "s/^$1=//p" "$FACTS"; }
+
+ENGINE=${ENGINE:-$([[ -f $FACTS ]] && fact ENGINE || true)}
 readonly ENGINE=${ENGINE:-20.10}
 
 engine_check() {
 	case $ENGINE in
-	20.10) ;;
-	*) die "ENGINE=$ENGINE is not known; known: 20.10 (Debian's docker.io)" ;;
+	20.10 | 29) ;;
+	*) die "ENGINE=$ENGINE is not known; known: 20.10 (Debian's docker.io), 29 (a current one, built here)" ;;
 	esac
 }
 
+# containerd and the docker command are Debian's for both. runc 1.1 is too old for
+# engine 29 (time namespaces), and it takes libseccomp to build one that knows the
+# engine's seccomp profile.
 engine_packages() {
 	cat <<'LIST'
 docker.io /usr/sbin/dockerd
 containerd /usr/bin/containerd
 runc /usr/sbin/runc
 LIST
+	[[ $ENGINE == 29 ]] && cat <<'LIST'
+libseccomp-dev /usr/include/seccomp.h
+pkg-config /usr/bin/pkg-config
+gcc /usr/bin/gcc
+libc6-dev /usr/include/stdio.h
+LIST
+	return 0
+}
+
+# Which modules under go/ it is built from.
+engine_modules() {
+	if [[ $ENGINE == 29 ]]; then printf '%s\n' dockerd runc; fi
+}
+
+engine_recipe() {
+	case $1 in
+	dockerd) echo "github.com/moby/moby/v2/cmd/dockerd" ;;
+	runc) echo "github.com/opencontainers/runc" ;;
+	esac
 }
 
 # Absolute paths: a machine may have a docker command of its own earlier on the
 # PATH, with contexts and a version that are not the engine's.
-readonly DOCKERD=/usr/sbin/dockerd
 readonly DOCKER=/usr/bin/docker
-readonly RUNC=/usr/sbin/runc
+
+engine_dockerd() {
+	if [[ $ENGINE == 29 ]]; then echo "${BIN[dockerd]}/dockerd"; else echo /usr/sbin/dockerd; fi
+}
+
+engine_runc() {
+	if [[ $ENGINE == 29 ]]; then echo "${BIN[runc]}/runc"; else echo /usr/sbin/runc; fi
+}
+
+# What only a current engine knows. Without the first, images would be containerd's,
+# which Debian's containerd is too old for; since version 28 an engine drops packets
+# between the pods of two nodes, unless it is told that routes lead to them.
+engine_extras() {
+	[[ $ENGINE == 29 ]] || return 0
+	cat <<'JSON'
+  "features": {"containerd-snapshotter": false},
+  "allow-direct-routing": true,
+  "ip-forward-no-drop": true,
+JSON
+}
 
 # The engine's settings for a node. They are a file and not flags, so that a test
 # may change one (live-restore, say) and send dockerd a HUP or restart it.
@@ -46,7 +91,8 @@ engine_config() {
   "userland-proxy": false,
   "oom-score-adjust": 0,
   "runtimes": {"clamp": {"path": "/var/lib/execlet-clamp"}},
-  "default-runtime": "$(may_lower_oom_score && echo runc || echo clamp)",
+  "default-runtime": "$([[ $ENGINE == 20.10 ]] && may_lower_oom_score && echo runc || echo clamp)",
+$(engine_extras)
   "log-driver": "json-file",
   "live-restore": false
 }
@@ -64,8 +110,11 @@ may_lower_oom_score() {
 # CAP_SYS_RESOURCE, which a container or a locked-down machine does not have, and
 # then runc dies without a usable message ("can't get final child's PID from
 # pipe"). The engine also hands every capability to a privileged container, and runc
-# refuses one that it has not. This runtime is runc, asked for neither.
+# refuses one that it has not. This runtime is the engine's runc, asked for neither
+# where they are not to be had.
 engine_runtime() {
+	local clamp=1
+	if may_lower_oom_score; then clamp=; fi
 	cat <<SH
 #!/bin/sh
 # Of \`create --bundle FOLDER\` and \`exec --process FILE\`: the file that says what to run.
@@ -78,10 +127,10 @@ for word in "\$@"; do
 	esac
 	option=\$word
 done
-if [ -f "\$spec" ]; then
+if [ -n "$clamp" ] && [ -f "\$spec" ]; then
 	sed -i -e 's/"oomScoreAdj":-[0-9]*/"oomScoreAdj":0/' \\
 		-e 's/"CAP_SYS_RESOURCE",//g; s/,\{0,1\}"CAP_SYS_RESOURCE"//g' "\$spec"
 fi
-exec $RUNC "\$@"
+exec $(engine_runc) "\$@"
 SH
 }

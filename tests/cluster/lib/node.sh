@@ -22,6 +22,7 @@ prepare_node() {
 # about TLS on the streaming connection ("HTTP response to HTTPS client").
 # Image collection and eviction: the disk is the machine's, and how full it is says
 # nothing about the cluster; a collected image could not be pulled again.
+# crashLoopBackOff: tests kill containers by the hundred, and must not wait minutes for each.
 # oomScoreAdj: see the engine's runtime.
 kubelet_config() {
 	cat <<YAML
@@ -49,7 +50,8 @@ evictionHard: {memory.available: 50Mi, nodefs.available: 1%, nodefs.inodesFree: 
 nodeStatusUpdateFrequency: 4s
 nodeLeaseDurationSeconds: 16
 shutdownGracePeriod: 0s
-featureGates: {ExtendWebSocketsToKubelet: false}
+featureGates: {ExtendWebSocketsToKubelet: false, KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 YAML
 }
 
@@ -72,7 +74,7 @@ YAML
 # living: it refuses to start, or waits for that containerd.
 launch_dockerd() {
 	rm -f "$DIR/$1/run/docker.pid" "$DIR/$1/run/docker/containerd/containerd.pid"
-	spawn "$1" dockerd "$DOCKERD" --config-file /var/lib/docker-daemon.json
+	spawn "$1" dockerd "$(engine_dockerd)" --config-file /var/lib/docker-daemon.json
 }
 ready_dockerd() { docker_on "$1" version; }
 
