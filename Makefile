@@ -83,7 +83,7 @@ sim: ## Simulate a million requests with faults (REQUESTS, SEED; 3 min to build,
 
 .PHONY: test-engine
 test-engine: cluster-up ## Run the tests against a real Docker Engine
-	EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1) cargo test --locked --test engine
+	EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1) EXECLET_TEST_ENGINE_NODE=n2 cargo test --locked --test engine
 
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster

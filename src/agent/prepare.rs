@@ -77,8 +77,9 @@ pub(super) async fn create<W: World>(
     match node.engine.create_exec(&container.id, &exec).await {
         Ok(id) => Ok(Ok(ExecRef { id, container })),
         Err(EngineError::Refused { status, message }) if (400..500).contains(&status) => {
-            let message = format!("the engine refused to prepare the command: {message}");
-            Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())))
+            // Some engines find out here what others find out at the start: a user that is not there.
+            let message = format!("the engine could not start the command: {message}");
+            Ok(Err(Outcome::refused(Reason::StartFailed, message, node.clock.now())))
         }
         // The container's state has changed since it was looked at: look again.
         Err(error) => Err(error.into()),

@@ -3,7 +3,7 @@
 use execlet::{
     api::ExitCodeSource,
     core::outcome::{Evidence, Exit, StreamEnd, Verdict, judge},
-    engine::{ExecSpec, ExecState},
+    engine::{Engine, EngineError, ExecSpec, ExecState},
 };
 use futures::{StreamExt, stream};
 
@@ -51,12 +51,19 @@ async fn a_command_that_could_not_be_started_has_a_code_but_no_process_and_no_ev
         (command(["/no/such/program"]), "no such file"),
         (command(["no-such-program"]), "not found"),
         (command(["/etc/passwd"]), "permission denied"),
-        (ExecSpec { user: Some("nobody-here".into()), ..shell("true") }, "nobody-here"),
         (ExecSpec { working_dir: Some("/no/such/folder".into()), ..shell("true") }, "/no/such/folder"),
         (ExecSpec { tty: true, ..command(["no-such-program"]) }, "not found"),
     ];
     let mut failed = Vec::new();
-    for (spec, words) in rows {
+    // A user that is not there is found at the start, or in a current engine at the creation already.
+    let stranger = ExecSpec { user: Some("nobody-here".into()), ..shell("true") };
+    let known = lab.engine.create_exec(&container.id, &stranger).await;
+    assert_eq!(known.is_ok(), lab.is_old().await, "{known:?}");
+    if let Err(error) = &known {
+        assert!(matches!(error, EngineError::Refused { status: 400, message } if message.contains("nobody-here")));
+    }
+    let stranger = known.is_ok().then_some((stranger, "nobody-here"));
+    for (spec, words) in rows.into_iter().chain(stranger) {
         let run = lab.run(&container, &spec).await;
         assert!(matches!(run.state, ExecState { running: false, code: Some(126 | 127), pid: None }), "{:?}", run.state);
         let evidence = Evidence { inspect: inspected(run.state), event: None, kernel: None, stream: StreamEnd::Clean };

@@ -86,19 +86,33 @@ impl Lab {
                 "{SOCKET} is not set: it names the socket of the Docker Engine to test on; `make test-engine` sets it"
             );
         };
+        Self::at(socket).await
+    }
+
+    /// On another engine.
+    pub async fn at(socket: PathBuf) -> Self {
         let engine = Arc::new(DockerEngine::new(&socket));
         engine.version().await.expect("an engine that answers");
         let (sender, deaths) = watch::channel(HashMap::new());
         let mut events = engine.exec_deaths(Some(Timestamp::now()));
         let listener = tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                let died = event.expect("the engine's events");
+                // The stream ends with its engine.
+                let Ok(died) = event else { return };
                 sender.send_modify(|deaths| {
                     deaths.insert(died.exec.clone(), died);
                 });
             }
         });
         Self { engine, docker: connect(&socket), socket, deaths, listener }
+    }
+
+    /// Whether this engine is older than 28.0, API 1.48, since when a broken stream no longer
+    /// overwrites a code. An engine that was built from its module tells no version.
+    pub async fn is_old(&self) -> bool {
+        let api = self.engine.version().await.unwrap().api;
+        let minor = api.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+        minor.expect("an API version") < 48
     }
 
     /// A running container with a fifo `/gate`, at which a command can wait for a line.

@@ -2,20 +2,11 @@
 
 use execlet::{
     core::outcome::{Exit, StreamEnd, Verdict},
-    engine::{Engine, ExecSpec},
+    engine::ExecSpec,
     infra::process,
 };
 
 use crate::lab::{Lab, on_a_terminal, shell, until};
-
-impl Lab {
-    /// Whether this engine gives the code 126 to an exec whose client is gone: it was mended in Docker Engine 28.
-    async fn falsifies(&self) -> bool {
-        let version = self.engine.version().await.unwrap().engine;
-        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-        major.expect("a version that begins with a number") < 28
-    }
-}
 
 fn is_seven(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Exited(Exit { code: 7, .. }))
@@ -46,7 +37,7 @@ async fn a_noisy_command_goes_on_without_its_client_and_only_the_event_tells_its
     assert_eq!(lab.death(&exec).await.code, 7);
     assert_eq!(lab.sh(&container, "cat /done").await, "done\n");
     // The true code may be seen for a moment, before the false one.
-    let expected = if lab.falsifies().await { 126 } else { 7 };
+    let expected = if lab.is_old().await { 126 } else { 7 };
     until("the code that stays", async || (lab.code(&exec).await == expected).then_some(())).await;
     assert!(is_seven(lab.verdict(&exec, StreamEnd::Broken).await));
 }
@@ -60,7 +51,7 @@ async fn a_terminal_without_its_client_is_said_to_have_ended_while_its_process_l
     let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
     drop(stream);
     container.open_gate();
-    if lab.falsifies().await {
+    if lab.is_old().await {
         assert_eq!(lab.code(&exec).await, 126);
         assert!(!lab.inspect(&exec).await.running);
     }
@@ -70,7 +61,7 @@ async fn a_terminal_without_its_client_is_said_to_have_ended_while_its_process_l
     process::ended(process).await.unwrap();
     assert_eq!(lab.sh(&container, "cat /done").await, "done\n");
     let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
-    if lab.falsifies().await {
+    if lab.is_old().await {
         assert_eq!(lab.death(&exec).await.code, 127);
         assert_eq!(verdict, Verdict::Undecided, "with both falsified there is no telling, and nothing is made up");
     } else {

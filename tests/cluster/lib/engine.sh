@@ -58,11 +58,14 @@ engine_runc() {
 	if [[ $ENGINE == 29 ]]; then echo "${BIN[runc]}/runc"; else echo /usr/sbin/runc; fi
 }
 
-# What only a current engine knows. Without the first, images would be containerd's,
+# What only one of them knows. In a current engine, without the first, images would be containerd's,
 # which Debian's containerd is too old for; since version 28 an engine drops packets
 # between the pods of two nodes, unless it is told that routes lead to them.
 engine_extras() {
-	[[ $ENGINE == 29 ]] || return 0
+	if [[ $ENGINE != 29 ]]; then
+		echo '  "oom-score-adjust": 0,'
+		return
+	fi
 	cat <<'JSON'
   "features": {"containerd-snapshotter": false},
   "allow-direct-routing": true,
@@ -89,7 +92,6 @@ engine_config() {
   "bip": "$(node_pod_net "$node").1/24",
   "ip-masq": false,
   "userland-proxy": false,
-  "oom-score-adjust": 0,
   "runtimes": {"clamp": {"path": "/var/lib/execlet-clamp"}},
   "default-runtime": "$([[ $ENGINE == 20.10 ]] && may_lower_oom_score && echo runc || echo clamp)",
 $(engine_extras)

@@ -1,0 +1,129 @@
+//! Which processes are those of one exec, and how they end.
+
+use std::time::Duration;
+
+use execlet::{
+    core::{
+        family::{Family, Member},
+        ids::ProcessRef,
+        kill::Signal,
+    },
+    engine::ExecSpec,
+    infra::process,
+};
+
+use crate::lab::{Lab, TestContainer, on_a_terminal, shell, until};
+
+/// What a script leaves, and the commands of all processes that are its exec's. It has written `begun`.
+const SCRIPTS: [(&str, &str, &[&str]); 6] = [
+    ("a plain sleeper", "echo begun; sleep 100; true", &["sh", "sleep"]),
+    ("a setsid child after the end of its parent", "setsid sleep 100 >/dev/null 2>&1 & echo begun", &["sleep"]),
+    (
+        "a child without environment after the end of its parent",
+        "env -i sleep 100 >/dev/null 2>&1 & echo begun",
+        &["sleep"],
+    ),
+    ("env -i setsid that holds the output", "env -i setsid sleep 100 & echo begun", &["sleep"]),
+    (
+        "a tree of forks",
+        "for i in 1 2; do sh -c 'sleep 100 & sleep 100; true' & done; sleep 0.1; echo begun; wait",
+        &["sh", "sh", "sh", "sleep", "sleep", "sleep", "sleep"],
+    ),
+    (
+        "a child without its parent's output and tag, in its session",
+        "env -i sh -c 'sleep 100; true' </dev/null >/dev/null 2>&1 & echo begun; read _ < /gate",
+        &["sh", "sh", "sleep"],
+    ),
+];
+
+fn tagged(spec: ExecSpec, uid: &str) -> ExecSpec {
+    ExecSpec { env: vec![format!("EXECLET_UID={uid}")], ..spec }
+}
+
+/// The family of an exec of which one process was seen.
+fn family(uid: &str, leader: ProcessRef, pipes: Vec<u64>) -> Family {
+    Family { uid: uid.into(), leader: Some(leader), pipes, since_ticks: leader.start_ticks }
+}
+
+fn commands(members: &[Member]) -> Vec<&str> {
+    let mut commands: Vec<&str> = members.iter().map(|member| member.command.as_str()).collect();
+    commands.sort_unstable();
+    commands
+}
+
+/// Ends a family, and shows that nothing of it is left.
+async fn end(family: &Family, container: &TestContainer) {
+    until("the processes to be gone", async || {
+        let living = process::family(family, &container.id).unwrap();
+        for member in &living {
+            process::signal(member.process, &container.id, Signal::Kill).expect("not forbidden");
+        }
+        living.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_process_of_an_exec_is_found_and_none_of_another() {
+    let lab = Lab::open().await;
+    for (what, script, expected) in SCRIPTS {
+        let container = lab.container().await;
+        let (other, _other_stream) =
+            lab.begin(&container, &tagged(shell("echo begun; sleep 100; true"), "other")).await;
+        let other = process::find(lab.pid(&other).await).expect("a process");
+        // The first look is at the process itself, as the agent's is: it waits at the gate until then.
+        let gated = format!("echo first; read _ < /gate; {script}");
+        let (exec, mut stream) = lab.begin(&container, &tagged(shell(&gated), "mine")).await;
+        let leader = process::find(lab.pid(&exec).await).expect("a process");
+        let pipes = process::output_pipes(leader);
+        assert!(!pipes.is_empty());
+        container.open_gate();
+        stream.next().await.expect("a stream").expect("begun");
+        let mine = family("mine", leader, pipes);
+        let found = until(what, async || {
+            let found = process::family(&mine, &container.id).unwrap();
+            (commands(&found) == expected).then_some(found)
+        })
+        .await;
+        assert!(found.iter().all(|member| member.process != other), "{what}");
+        end(&mine, &container).await;
+        assert!(process::alive(other), "{what}: the other exec goes on");
+    }
+}
+
+#[tokio::test]
+async fn the_processes_of_a_terminal_are_found_by_its_session() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let spec = tagged(on_a_terminal("sleep 100 & sleep 100 & echo begun; wait"), "mine");
+    let (exec, _stream) = lab.begin(&container, &spec).await;
+    let leader = process::find(lab.pid(&exec).await).expect("a process");
+    assert_eq!(process::output_pipes(leader), Vec::<u64>::new(), "a terminal is no pipe");
+    let mine = family("mine", leader, Vec::new());
+    until("all three", async || {
+        (commands(&process::family(&mine, &container.id).unwrap()) == ["sh", "sleep", "sleep"]).then_some(())
+    })
+    .await;
+    end(&mine, &container).await;
+}
+
+#[tokio::test]
+async fn the_kernel_tells_the_code_that_the_engine_does_not() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    for tty in [false, true] {
+        let script = "echo begun; read _ < /gate; seq 20000; exit 7";
+        let (exec, stream) = lab.begin(&container, &ExecSpec { tty, ..shell(script) }).await;
+        let leader = process::find(lab.pid(&exec).await).expect("a process");
+        let ended = tokio::spawn(process::ended(leader));
+        // Until the handle is open, there is nothing to keep the code for.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(stream);
+        container.open_gate();
+        let told = ended.await.unwrap().expect("a handle");
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+        let tells = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
+        assert_eq!(told, tells.then_some(7), "tty: {tty}");
+    }
+}

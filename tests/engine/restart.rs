@@ -1,0 +1,111 @@
+//! An engine that is killed and started again, with and without live-restore.
+//!
+//! `EXECLET_TEST_ENGINE_NODE` names the node of the test cluster whose engine may be
+//! killed; it is not the one that the other tests are on.
+
+use std::{env, path::PathBuf, process::Command};
+
+use execlet::{
+    engine::{Engine, EngineError},
+    infra::process,
+};
+
+use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
+
+const NODE: &str = "EXECLET_TEST_ENGINE_NODE";
+
+/// The engine of one node, with its settings as they were when dropped.
+struct Own {
+    node: String,
+    settings: PathBuf,
+    before: String,
+}
+
+fn cluster(args: &[&str]) -> String {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/cluster");
+    let output = Command::new(tool).args(args).output().expect("the cluster's tool");
+    assert!(output.status.success(), "cluster {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+impl Own {
+    fn open(live_restore: bool) -> Self {
+        let node = env::var(NODE).unwrap_or_else(|_| {
+            panic!("{NODE} is not set: it names a node whose engine may be killed; `make test-engine` sets it")
+        });
+        // The folder that is `/run` on the node is beside the one that holds its settings.
+        let socket = PathBuf::from(cluster(&["socket", &node]));
+        let settings = socket.parent().and_then(|run| run.parent()).unwrap().join("lib/docker-daemon.json");
+        let before = std::fs::read_to_string(&settings).expect("the engine's settings");
+        let own = Self { node, settings, before };
+        own.set(live_restore);
+        own
+    }
+
+    fn set(&self, live_restore: bool) {
+        let text = self.before.replace("\"live-restore\": false", &format!("\"live-restore\": {live_restore}"));
+        std::fs::write(&self.settings, text).expect("written");
+        // It reads its settings again.
+        cluster(&["kill", &self.node, "dockerd", "HUP"]);
+    }
+
+    async fn lab(&self) -> Lab {
+        Lab::at(cluster(&["socket", &self.node]).into()).await
+    }
+
+    fn kill(&self) {
+        cluster(&["kill", &self.node, "dockerd"]);
+    }
+
+    fn start(&self) {
+        cluster(&["start", &self.node, "dockerd"]);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.start();
+        self.set(false);
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_were_well() {
+    // Both kinds in one test: they share one engine.
+    for live_restore in [false, true] {
+        let own = Own::open(live_restore);
+        let lab = own.lab().await;
+        let container = lab.container().await;
+        let created = lab.create(&container, &shell("true")).await;
+        let finished = lab.run(&container, &shell("exit 3")).await.exec;
+        let script = "echo begun; read _ < /gate; exit 7";
+        let (running, stream) = lab.begin(&container, &shell(script)).await;
+        let (terminal, terminal_stream) = lab.begin(&container, &on_a_terminal("echo begun; sleep 300")).await;
+        let [one, two] =
+            [lab.pid(&running).await, lab.pid(&terminal).await].map(|pid| process::find(pid).expect("a process"));
+        let ended = tokio::spawn(process::ended(one));
+
+        own.kill();
+        read(stream).await.expect("a clean end of the stream, which tells nothing");
+        read(terminal_stream).await.expect("the same with a terminal");
+        assert!(process::alive(one) && process::alive(two), "the processes outlive the engine");
+
+        own.start();
+        let lab = own.lab().await;
+        for exec in [&created, &finished, &running, &terminal] {
+            let inspect = lab.engine.inspect_exec(exec).await;
+            assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "live-restore {live_restore}: {inspect:?}");
+        }
+        if live_restore {
+            assert!(process::alive(one) && process::alive(two), "they run on");
+            container.open_gate();
+            let code = within("the end", ended).await.unwrap().expect("a handle");
+            assert!(code.is_none_or(|code| code == 7), "only the kernel knows it: {code:?}");
+        } else {
+            until("the processes to be ended with their container", async || {
+                (!process::alive(one) && !process::alive(two)).then_some(())
+            })
+            .await;
+        }
+    }
+}
