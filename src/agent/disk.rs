@@ -91,20 +91,26 @@ pub enum Taken {
 }
 
 impl Folder {
-    /// Opens, or makes, the folder `name` below `state`, and takes the lock of `state`.
+    /// Opens, or makes, the folder `name` below `state`, and takes the lock of `state`, in the name
+    /// of `holder`.
     ///
     /// # Errors
     /// When another process holds the lock, or the folder cannot be read or made.
-    pub fn open(state: &Path, name: &str) -> Result<Self, Taken> {
+    pub fn open(state: &Path, name: &str, holder: &str) -> Result<Self, Taken> {
         let path = state.join(name);
         fs::create_dir_all(&path).map_err(|error| Taken::Failed("make folder", path.clone(), error))?;
         let lock_path = state.join("lock");
-        let lock = File::create(&lock_path).map_err(|error| Taken::Failed("open", lock_path.clone(), error))?;
+        let failed = |act, error| Taken::Failed(act, lock_path.clone(), error);
+        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path);
+        let mut lock = open.map_err(|error| failed("open", error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Taken::ByAnother(lock_path)),
-            Err(TryLockError::Error(error)) => return Err(Taken::Failed("lock", lock_path, error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
         }
+        // Whoever waits for the lock can see who has it.
+        let sign = lock.set_len(0).and_then(|()| lock.write_all(holder.as_bytes()));
+        sign.map_err(|error| failed("write", error))?;
         let folder = Self { path: Arc::new(path), turns: Turns::default(), _lock: lock };
         folder.tidy().map_err(|error| Taken::Failed("tidy", folder.path.to_path_buf(), error))?;
         Ok(folder)
@@ -291,7 +297,7 @@ mod tests {
     use super::*;
 
     fn folder(state: &Path) -> Folder {
-        Folder::open(state, "journal").expect("a folder")
+        Folder::open(state, "journal", "me").expect("a folder")
     }
 
     fn trimmed(text: Option<Vec<u8>>) -> Option<String> {
@@ -322,7 +328,8 @@ mod tests {
     fn a_second_process_is_refused() {
         let state = tempfile::tempdir().expect("a folder");
         let _first = folder(state.path());
-        assert!(matches!(Folder::open(state.path(), "journal"), Err(Taken::ByAnother(_))));
+        assert!(matches!(Folder::open(state.path(), "journal", "you"), Err(Taken::ByAnother(_))));
+        assert_eq!(fs::read_to_string(state.path().join("lock")).expect("read"), "me");
     }
 
     #[tokio::test]

@@ -379,7 +379,7 @@ mod tests {
     }
 
     fn open(state: &Path) -> (Journal<Folder>, Vec<Record>) {
-        Journal::open(Folder::open(state, "journal").expect("a folder")).expect("opened")
+        Journal::open(Folder::open(state, "journal", "me").expect("a folder")).expect("opened")
     }
 
     #[tokio::test]

@@ -54,10 +54,11 @@ use self::{
 use crate::{
     api::names,
     core::{
-        ids::{NodeName, RequestUid},
+        ids::{NodeName, ProcessRef, RequestUid},
+        kill::Signal,
         queue::Limits,
     },
-    engine::{Engine, EngineError},
+    engine::{Container, ContainerState, Engine, EngineError},
     infra::{
         clock::Clock,
         events::Events,
@@ -161,7 +162,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let mut parts = JoinSet::new();
     serve(&mut parts, listener, &readiness, registry, &ended);
 
-    let Some((journal, records)) = open_journal(&config.state_dir, &readiness, &shutdown).await? else { return Ok(()) };
+    let opened = open_journal(&*engine, &config.state_dir, &readiness, &shutdown).await?;
+    let Some((journal, records)) = opened else { return Ok(()) };
     let unfinished: HashSet<RequestUid> = records.iter().map(|record| record.request.uid.clone()).collect();
     let spool = Spool::open(&config.log_dir, config.spool_total_bytes, &unfinished, metrics.spool_bytes.clone())
         .map_err(|source| AgentError::Io { what: format!("spool folder {}", config.log_dir.display()), source })?;
@@ -234,27 +236,47 @@ async fn first_failure(parts: &mut JoinSet<Result<(), AgentError>>) -> AgentErro
 
 /// Opens the journal as soon as no other agent has it: during an update the one before this may
 /// still be with its last commands. `None` if told to stop before.
-async fn open_journal(
+async fn open_journal<E: Engine>(
+    engine: &E,
     state: &Path,
     readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Journal<Folder>, Vec<Record>)>, AgentError> {
+    let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
-        let opened = Folder::open(state, JOURNAL_FOLDER).map_err(JournalError::from).and_then(Journal::open);
+        let opened = Folder::open(state, JOURNAL_FOLDER, &me).map_err(JournalError::from).and_then(Journal::open);
         match opened {
             Ok(opened) => {
                 readiness.ready(JOURNAL_CHECK);
                 return Ok(Some(opened));
             }
-            Err(error @ JournalError::Locked { .. }) => {
+            Err(JournalError::Locked { path }) => {
+                let error = JournalError::Locked { path: path.clone() };
                 tracing::warn!(%error, "waiting for the journal");
                 readiness.not_ready(JOURNAL_CHECK, error.to_string());
+                end_orphan(engine, &path).await;
             }
             Err(error) => return Err(error.into()),
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             () = sleep(JOURNAL_RETRY) => {}
+        }
+    }
+}
+
+/// Ends the agent that has the lock, if the engine no longer knows that it runs. An engine that is
+/// killed while it starts a container may leave one behind: it is cut off from the network, and
+/// nobody else would ever end it. One that is still with its last commands is never touched.
+async fn end_orphan<E: Engine>(engine: &E, lock: &Path) {
+    let holder = std::fs::read_to_string(lock).ok().and_then(|text| serde_json::from_str::<ProcessRef>(&text).ok());
+    let Some(holder) = holder.filter(|holder| process::alive(*holder)) else { return };
+    let Some(container) = process::container_of(holder) else { return };
+    match engine.container(&container).await {
+        Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, .. })) | Err(_) => {}
+        Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => {
+            let ended = process::signal(holder, &container, Signal::Kill);
+            tracing::warn!(pid = holder.pid, %container, ?ended, "the agent that has the journal was left behind by the engine: ended it");
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::core::ids::{BootId, ContainerId, ProcessRef};
 /// Positions in `/proc/PID/stat`, counted from the field after the command's name.
 const SESSION_FIELD: usize = 3;
 const START_TIME_FIELD: usize = 19;
+/// Characters of the engine's ID of a container.
+const CONTAINER_ID: usize = 64;
 /// A process has ended before its parent has taken note of it, and only then its code is told.
 const PARENT_PATIENCE: Duration = Duration::from_secs(1);
 /// First pause before the code is asked for again; doubles.
@@ -82,6 +84,14 @@ pub fn is_in(pid: u32, container: &ContainerId) -> bool {
     let id = container.as_str();
     let groups = || fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default();
     !id.is_empty() && find(pid).is_some() && groups().contains(id)
+}
+
+/// The container that a process is in, by the engine's ID in the path of its control group.
+#[must_use]
+pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
+    let groups = fs::read_to_string(proc_path(process.pid, "cgroup")).ok().filter(|_| alive(process))?;
+    let id = groups.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == CONTAINER_ID)?;
+    Some(id.into())
 }
 
 /// Waits until this very process has ended. Gives its exit code, 128 + N for signal N, if the

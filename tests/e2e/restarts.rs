@@ -1,0 +1,263 @@
+//! What restarts while commands run, and what is lost by it: nothing that could be kept.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::lab::{Done, Lab, NAMESPACE, cluster, kubectl, text, unique, wait_for};
+
+/// How soon after the return of what was away the right state is there.
+const SOON: Duration = Duration::from_secs(5);
+/// Runs, notes that it did, and ends with this code when told to.
+const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
+
+fn tool(args: &[&str]) -> String {
+    let output = cluster(args);
+    assert!(output.status.success(), "cluster {}: {}", args.join(" "), text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
+fn rolled_out() {
+    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+impl Lab {
+    /// A command that waits for `/tmp/go`, under way.
+    async fn waiting(&self, pod: &str, more: Value) -> String {
+        let mut spec = json!({"target": {"podName": pod}, "command": ["sh", "-c", SCRIPT]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let name = self.create(spec);
+        wait_for("the command to run", async || (self.exec(pod, "test -e /tmp/runs").1 == 0).then_some(())).await;
+        name
+    }
+
+    /// The end of a request, which must be there soon.
+    async fn soon(&self, name: &str) -> Done {
+        let begun = Instant::now();
+        let done = self.finished(name).await;
+        assert!(begun.elapsed() < SOON, "{:?}: {:#?}", begun.elapsed(), done.status);
+        done
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_learns_the_end_within_seconds_of_its_return() {
+    let lab = Lab::alone().await;
+    let pod = lab.pod("web", "n1").await;
+    for component in ["apiserver", "etcd"] {
+        let name = lab.waiting("web", json!({})).await;
+        tool(&["kill", "control", component]);
+        // Without the API server there is no kubectl exec: the engine opens the gate.
+        let id = crate::lab::container_id(&pod, "main");
+        crate::lab::docker("n1", &["exec", &id, "touch", "/tmp/go"]);
+        tool(&["start", "control", component]);
+        wait_for("the API server", async || lab.requests().get(&name).await.ok()).await;
+        let done = lab.soon(&name).await;
+        done.ended_with(9);
+        assert!(done.status.output.as_ref().is_some_and(|output| output.complete), "its stream never broke");
+        assert_eq!(lab.exec("web", "cat /tmp/runs; rm /tmp/runs /tmp/go").0, b"ran\n");
+        // And new requests go their way again.
+        let begun = Instant::now();
+        lab.sh("web", "exit 3").await.ended_with(3);
+        assert!(begun.elapsed() < SOON * 2, "after {component}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_kubelet_that_restarts_changes_nothing() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let name = lab.waiting("web", json!({})).await;
+    tool(&["restart", "n2", "kubelet"]);
+    wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
+    let done = lab.soon(&name).await;
+    done.ended_with(9);
+    assert!(done.status.output.as_ref().is_some_and(|output| output.complete));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_again() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let name = lab.waiting("web", json!({})).await;
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    rolled_out();
+    wait_for("the agent's container to be back", async || {
+        let agents = tool(&["docker", "n2", "ps", "--quiet", "--filter", "label=io.kubernetes.container.name=agent"]);
+        (!agents.is_empty()).then_some(())
+    })
+    .await;
+    let done = lab.soon(&name).await;
+    // Whether the agent or the engine went first decides what is known.
+    match done.reason() {
+        "OutcomeLost" => assert_eq!(done.status.phase.to_string(), "Unknown"),
+        "ContainerDied" | "NonZeroExitCode" => done.ended_with(137),
+        other => panic!("{other}: {:#?}", done.status),
+    }
+    assert_eq!(done.condition("Started"), Some("True"), "it has run");
+    lab.ready("web").await;
+    lab.sh("web", "test ! -e /tmp/runs").await.ended_with(0);
+}
+
+/// Settings of a node's engine, put back when dropped.
+struct LiveRestore {
+    node: &'static str,
+    path: PathBuf,
+    before: String,
+}
+
+impl LiveRestore {
+    fn on(node: &'static str) -> Self {
+        let socket = PathBuf::from(tool(&["socket", node]));
+        let path = socket.parent().and_then(|run| run.parent()).unwrap().join("lib/docker-daemon.json");
+        let before = fs::read_to_string(&path).expect("the engine's settings");
+        fs::write(&path, before.replace("\"live-restore\": false", "\"live-restore\": true")).expect("written");
+        tool(&["kill", node, "dockerd", "HUP"]);
+        Self { node, path, before }
+    }
+}
+
+impl Drop for LiveRestore {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.before).expect("written");
+        cluster(&["kill", self.node, "dockerd", "HUP"]);
+    }
+}
+
+#[tokio::test]
+async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_its_code() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let live = LiveRestore::on("n2");
+    let name = lab.waiting("web", json!({})).await;
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
+    let done = lab.soon(&name).await;
+    drop(live);
+    done.ended_with(9);
+    let source = done.status.exit_code_source.map(|source| format!("{source:?}"));
+    assert_eq!(source.as_deref(), Some("Kernel"), "the engine has forgotten it");
+    let output = done.status.output.as_ref().expect("output");
+    assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
+    assert_eq!(done.stdout(), "begun\n");
+    assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    lab.pod("late", "n1").await;
+    let canceled = lab.waiting("web", json!({"terminationGracePeriodSeconds": 1})).await;
+    let limited = lab.waiting("late", json!({"activeDeadlineSeconds": 8, "terminationGracePeriodSeconds": 1})).await;
+    let label = "label=io.kubernetes.container.name=agent";
+    let id = tool(&["docker", "n1", "ps", "--quiet", "--filter", label]);
+    tool(&["docker", "n1", "kill", &id]);
+    lab.kubectl(&["patch", "execrequest", &canceled, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
+    assert_eq!(lab.finished(&canceled).await.reason(), "Canceled");
+    let done = lab.finished(&limited).await;
+    assert_eq!(done.reason(), "DeadlineExceeded");
+    let ran =
+        done.status.completion_time.as_ref().unwrap().0.duration_since(done.status.start_time.as_ref().unwrap().0);
+    assert!(ran.as_secs() < 20, "the time before the agent's end counts: {ran}");
+    for pod in ["web", "late"] {
+        assert_eq!(lab.exec(pod, "cat /tmp/runs").0, b"ran\n");
+        assert_eq!(lab.exec(pod, "pidof sh").1, 1, "nothing of it is left");
+    }
+}
+
+/// The record of a request in the journal of a node, on this machine's disk.
+fn record(node: &str, uid: &str) -> String {
+    tool(&["exec", node, "cat", &format!("/var/lib/execlet/journal/{uid}.json")])
+}
+
+#[tokio::test]
+async fn a_command_of_an_earlier_boot_is_neither_adopted_nor_run_again() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let name = lab.waiting("web", json!({})).await;
+    let uid = lab.requests().get(&name).await.expect("the request").metadata.uid.expect("a UID");
+    wait_for("its process to be noted", async || record("n2", &uid).contains("\"running\"").then_some(())).await;
+    // As after a reboot: the journal speaks of another boot. (The boot of this machine cannot be had anew.)
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
+    let stop = r#"{"spec":{"template":{"spec":{"nodeSelector":{"execlet.test/none":"1"}}}}}"#;
+    kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", stop]);
+    wait_for("the agents to be told to stop", async || {
+        let label = "label=io.kubernetes.container.name=agent";
+        let id = tool(&["docker", "n2", "ps", "--quiet", "--filter", label]);
+        if !id.is_empty() {
+            cluster(&["docker", "n2", "kill", &id]);
+        }
+        let pods = kubectl(&[
+            "get",
+            "pods",
+            "-n",
+            NAMESPACE,
+            "-l",
+            "app.kubernetes.io/component=agent",
+            "--field-selector",
+            "spec.nodeName=n2",
+            "-o",
+            "name",
+        ]);
+        pods.is_empty().then_some(())
+    })
+    .await;
+    let text = record("n2", &uid);
+    let json = text.lines().next().expect("JSON").replace(boot.trim(), "an-earlier-boot");
+    let digest = Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let path = format!("/var/lib/execlet/journal/{uid}.json");
+    let script = format!("printf '%s\\n%s\\n' '{}' {digest} > {path}", json.replace('\'', "'\\''"));
+    tool(&["exec", "n2", "sh", "-c", &script]);
+    let start = r#"{"spec":{"template":{"spec":{"nodeSelector":{"execlet.test/none":null}}}}}"#;
+    kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", start]);
+    let done = lab.finished(&name).await;
+    rolled_out();
+    assert_eq!((done.reason(), done.status.phase.to_string().as_str()), ("OutcomeLost", "Unknown"));
+    assert!(done.message().contains("the node was restarted while the command ran"), "{}", done.message());
+    assert_eq!(lab.exec("web", "cat /tmp/runs; touch /tmp/go").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn a_rolling_update_under_load_loses_nothing_and_doubles_nothing() {
+    let lab = Lab::alone().await;
+    for node in ["n1", "n2"] {
+        lab.pod(node, node).await;
+    }
+    let create = |name: &str, node: &str, code: u32| {
+        let script = format!("echo {name} >> /tmp/all; echo begun; sleep 3; echo done; exit {code}");
+        lab.create_named(
+            name,
+            json!({"target": {"podName": node}, "command": ["sh", "-c", script], "startingDeadlineSeconds": 300}),
+        );
+    };
+    let mut names = Vec::new();
+    let mut one = |count: u32| {
+        let (name, node) = (unique("r"), ["n1", "n2"][count as usize % 2]);
+        create(&name, node, count % 100);
+        names.push((name, count % 100));
+    };
+    (0..16).for_each(&mut one);
+    kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
+    (16..48).for_each(&mut one);
+    rolled_out();
+    let (mut whole, mut runs) = (0, String::new());
+    for (name, code) in &names {
+        let done = lab.finished(name).await;
+        done.ended_with(i32::try_from(*code).unwrap());
+        whole += usize::from(done.status.output.as_ref().is_some_and(|output| output.complete));
+    }
+    for node in ["n1", "n2"] {
+        runs.push_str(&text(&lab.exec(node, "cat /tmp/all").0));
+    }
+    let mut lines: Vec<&str> = runs.lines().collect();
+    lines.sort_unstable();
+    let count = lines.len();
+    lines.dedup();
+    assert_eq!((count, lines.len()), (names.len(), names.len()), "each ran once");
+    assert_eq!(whole, names.len(), "the old agents stayed with what they had started: no output was lost");
+}
