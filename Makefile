@@ -92,7 +92,15 @@ test-e2e: install ## Run the end-to-end tests on the cluster
 .PHONY: faults
 faults: install ## Kill agents, engines and the API server 300 times while requests run (30 min; ROUNDS, SEED)
 	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),300) $(if $(SEED),FAULT_SEED=$(SEED)) \
-		cargo test --locked --test faults -- --nocapture
+		cargo test --locked --test faults whatever -- --nocapture
+
+.PHONY: flood
+flood: install ## Ten thousand requests at once (15 min; FLOOD)
+	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
+
+.PHONY: bench
+bench: install ## Memory of an agent at rest and with 500 commands running (3 min)
+	@benches/memory
 
 .PHONY: lint
 lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart

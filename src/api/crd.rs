@@ -127,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_the_spec_but_cancel_is_held_immutable() {
+        let crd = serde_json::to_value(exec_request().expect("a definition")).expect("JSON");
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let rules = spec["x-kubernetes-validations"].to_string();
+        for field in spec["properties"].as_object().expect("fields").keys() {
+            let held = rules.contains(&format!("self.{field} == oldSelf.{field}"));
+            assert_eq!(held, field != "cancel", "{field}");
+        }
+    }
+
+    #[test]
     fn the_committed_definition_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/execrequests.execlet.dev.yaml");
         let committed = std::fs::read_to_string(path).expect("crds/ holds the definition");

@@ -1,6 +1,6 @@
 //! What restarts while commands run, and what is lost by it: nothing that could be kept.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -170,6 +170,14 @@ async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
     }
 }
 
+fn sha256(text: &str) -> String {
+    let mut hex = String::new();
+    for byte in Sha256::digest(text.as_bytes()) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
+}
+
 /// The record of a request in the journal of a node, on this machine's disk.
 fn record(node: &str, uid: &str) -> String {
     tool(&["exec", node, "cat", &format!("/var/lib/execlet/journal/{uid}.json")])
@@ -209,7 +217,7 @@ async fn a_command_of_an_earlier_boot_is_neither_adopted_nor_run_again() {
     .await;
     let text = record("n2", &uid);
     let json = text.lines().next().expect("JSON").replace(boot.trim(), "an-earlier-boot");
-    let digest = Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let digest = sha256(&json);
     let path = format!("/var/lib/execlet/journal/{uid}.json");
     let script = format!("printf '%s\\n%s\\n' '{}' {digest} > {path}", json.replace('\'', "'\\''"));
     tool(&["exec", "n2", "sh", "-c", &script]);

@@ -21,6 +21,8 @@ mod lab;
 mod random;
 mod verdict;
 
+mod flood;
+
 use std::{
     collections::BTreeMap,
     env,
