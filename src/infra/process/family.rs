@@ -98,7 +98,10 @@ fn pipe(link: &std::path::Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
 
     use super::*;
     use crate::infra::process::find;
@@ -119,6 +122,11 @@ mod tests {
     #[test]
     fn the_tag_is_read_from_the_environment() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).env(UID_ENV, "u-1").spawn().expect("cat");
+        // A process that has just been started has no environment for a moment.
+        let until = Instant::now() + Duration::from_secs(10);
+        while tag(child.id()).is_none() && Instant::now() < until {
+            std::thread::yield_now();
+        }
         assert_eq!(tag(child.id()), Some("u-1".into()));
         assert_eq!(tag(std::process::id()), None);
         drop(child.stdin.take());
