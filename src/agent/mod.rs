@@ -9,6 +9,7 @@
 
 pub mod deaths;
 pub mod disk;
+pub mod handover;
 pub mod heartbeat;
 pub mod journal;
 pub mod node;
@@ -32,19 +33,24 @@ use std::{
     collections::HashSet,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use kube::Client;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     deaths::Deaths,
     disk::Folder,
+    handover::{Estate, Heir, Heirs},
     heartbeat::Heartbeat,
     journal::{Journal, JournalError, Record},
     node::{Node, World},
@@ -74,6 +80,9 @@ use crate::{
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 /// Pause before a journal that another agent has is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+/// How long an agent is called ready that stands by for the journal: longer than any agent drains. What
+/// keeps it for longer is no predecessor.
+const STAND_BY: Duration = Duration::from_secs(600);
 /// Folder of the journal, below that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
@@ -163,7 +172,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     serve(&mut parts, listener, &readiness, registry, &ended);
 
     let opened = open_journal(&*engine, &config.state_dir, &readiness, &shutdown).await?;
-    let Some((journal, records)) = opened else { return Ok(()) };
+    let Some((journal, records, estate)) = opened else { return Ok(()) };
+    let heirs = Arc::new(Heirs::default());
     let unfinished: HashSet<RequestUid> = records.iter().map(|record| record.request.uid.clone()).collect();
     let spool = Spool::open(&config.log_dir, config.spool_total_bytes, &unfinished, metrics.spool_bytes.clone())
         .map_err(|source| AgentError::Io { what: format!("spool folder {}", config.log_dir.display()), source })?;
@@ -196,7 +206,16 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         deaths,
         metrics,
         clock,
+        heirs: Arc::clone(&heirs),
+        estate: Mutex::new(estate),
         stopping: shutdown.clone(),
+    });
+    let (state, told) = (config.state_dir.clone(), shutdown.clone());
+    parts.spawn(async move {
+        if let Err(error) = heirs.expect(&state, told).await {
+            tracing::warn!(%error, "no successor can take over the engine's connections");
+        }
+        Ok(())
     });
     let intake = Intake { limits: config.limits, drain: config.drain_timeout };
     let news = watch::news(client, &config.node);
@@ -241,19 +260,25 @@ async fn open_journal<E: Engine>(
     state: &Path,
     readiness: &Readiness,
     shutdown: &CancellationToken,
-) -> Result<Option<(Journal<Folder>, Vec<Record>)>, AgentError> {
+) -> Result<Option<(Journal<Folder>, Vec<Record>, Estate)>, AgentError> {
+    let mut heir = Heir::new(state);
+    let begun = Instant::now();
     let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
         let opened = Folder::open(state, JOURNAL_FOLDER, &me).map_err(JournalError::from).and_then(Journal::open);
         match opened {
-            Ok(opened) => {
+            Ok((journal, records)) => {
                 readiness.ready(JOURNAL_CHECK);
-                return Ok(Some(opened));
+                readiness.stand_by(false);
+                return Ok(Some((journal, records, heir.estate().await)));
             }
             Err(JournalError::Locked { path }) => {
                 let error = JournalError::Locked { path: path.clone() };
                 tracing::warn!(%error, "waiting for the journal");
                 readiness.not_ready(JOURNAL_CHECK, error.to_string());
+                heir.connect();
+                // An agent that is replaced ends only when the one beside it is ready.
+                readiness.stand_by(begun.elapsed() < STAND_BY);
                 end_orphan(engine, &path).await;
             }
             Err(error) => return Err(error.into()),

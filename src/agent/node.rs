@@ -1,6 +1,6 @@
 //! What the steps share: this node, what it stands on, and the agent's memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     deaths::Deaths,
     disk::Disk,
+    handover::{Estate, Heirs},
     journal::{Journal, JournalError},
     spool::Spool,
 };
 use crate::{
-    core::ids::{BootId, NodeName},
-    engine::{Engine, EngineError},
+    core::ids::{BootId, ExecId, NodeName, RequestUid},
+    engine::{Engine, EngineError, ExecStream},
     infra::{
         clock::Clock,
         events::Events,
@@ -59,8 +60,20 @@ pub struct Node<W: World> {
     pub metrics: Metrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Who goes on with the engine's connections.
+    pub heirs: Arc<Heirs>,
+    /// Connections that a predecessor has left.
+    pub estate: Mutex<Estate>,
     /// The agent was told to stop: what its successor can do as well is left to it.
     pub stopping: CancellationToken,
+}
+
+impl<W: World> Node<W> {
+    /// The stream of an exec that a predecessor has handed over.
+    pub(super) fn inherited(&self, uid: &RequestUid, exec: &ExecId) -> Option<ExecStream> {
+        let (of, parts) = self.estate.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)?;
+        (of == *exec).then(|| ExecStream::from_parts(parts).ok())?
+    }
 }
 
 /// A step could not be done now. Nothing is lost: what is to be done is decided anew.

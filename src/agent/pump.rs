@@ -20,7 +20,12 @@ use super::{
 };
 use crate::{
     api::{OutputLimits, OutputStatus, StreamStatus},
-    core::{ids::RequestKey, outcome::StreamEnd, output::Tail, request::BoundRequest},
+    core::{
+        ids::{ExecId, RequestKey},
+        outcome::StreamEnd,
+        output::Tail,
+        request::BoundRequest,
+    },
     engine::ExecStream,
     wire::{OutputStream, cri},
 };
@@ -92,6 +97,17 @@ impl Streams {
     }
 }
 
+/// Where a stream comes from, and so what it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Of a start that nobody can have made before.
+    Sole,
+    /// From the agent before this one, whose log holds what came before.
+    Inherited,
+    /// Of a start that somebody may have made before.
+    Shared,
+}
+
 /// Everything that was received, and how it ended.
 pub(super) struct Received {
     pub(super) end: StreamEnd,
@@ -101,15 +117,26 @@ pub(super) struct Received {
 }
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
-/// only if nobody else can have read a part of them (`sole`).
+/// only if nobody else can have read a part of them (`sole`). `None`: the stream was handed over to
+/// the next agent.
 pub(super) async fn pump<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
-    sole: bool,
-) -> Received {
+    exec: &ExecId,
+    origin: Origin,
+) -> Option<Received> {
+    let sole = origin != Origin::Shared;
     let mut streams = Streams::new(&request.spec.output);
+    let mut whole = true;
+    if origin == Origin::Inherited
+        && let Err(error) = read_log(&node.spool.log_path(&request.key), &mut streams).await
+    {
+        // One that has written nothing yet has no log.
+        whole = error.kind() == std::io::ErrorKind::NotFound;
+    }
+    let mut given = false;
     let mut head = Vec::new();
     let mut log = node.spool.create(&request.key, u64::try_from(request.spec.output.spool_bytes).unwrap_or(0));
     let end = loop {
@@ -132,6 +159,17 @@ pub(super) async fn pump<W: World>(
                     break StreamEnd::Broken;
                 }
             },
+            // A log that is cut short does not tell the successor what was received.
+            () = node.heirs.begun(), if sole && whole && !given && log.is_whole() => {
+                given = true;
+                log.flush().await;
+                if log.is_whole() {
+                    match node.heirs.give(&request.key.uid, exec, stream) {
+                        Ok(()) => return None,
+                        Err(back) => stream = back,
+                    }
+                }
+            }
             () = sleep(FLUSH_AFTER), if log.is_dirty() => log.flush().await,
             () = never_ending(&mut seen) => {
                 tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
@@ -146,7 +184,7 @@ pub(super) async fn pump<W: World>(
         // A late end may also be the engine's being busy with the ends of others.
         late && seen.held != Some(false)
     };
-    let incomplete = match (sole, end, forced, log.close().await) {
+    let incomplete = match (sole && whole, end, forced, log.close().await) {
         (false, ..) => Some(STREAM_LOST),
         (true, StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
         (true, StreamEnd::Clean, true, _) => Some("ForcedEnd"),
@@ -155,7 +193,7 @@ pub(super) async fn pump<W: World>(
         (true, StreamEnd::Clean, false, LogState::Whole) => None,
     };
     let head = String::from_utf8_lossy(&head).trim().to_owned();
-    Received { end, output: streams.status(incomplete), head }
+    Some(Received { end, output: streams.status(incomplete), head })
 }
 
 async fn never_ending(seen: &mut watch::Receiver<Seen>) {

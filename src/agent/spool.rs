@@ -91,8 +91,10 @@ impl Spool {
     #[must_use]
     pub fn create(&self, request: &RequestKey, limit: u64) -> Log {
         let folder = self.folder(request);
-        self.books().open.entry(folder.clone()).or_insert(0);
-        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room: limit, state: LogState::Whole }
+        // There is one already if another agent had begun it.
+        let used = *self.books().open.entry(folder.clone()).or_insert(0);
+        let room = limit.saturating_sub(used);
+        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state: LogState::Whole }
     }
 
     /// The request has ended: from now on its folder may go when room is needed.
@@ -191,6 +193,12 @@ impl Log {
         if self.buffer.len() >= BUFFER_BYTES || self.state == LogState::Limited {
             self.flush().await;
         }
+    }
+
+    /// Whether it holds everything so far.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.state == LogState::Whole
     }
 
     /// Whether bytes wait to be written.

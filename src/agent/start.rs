@@ -9,7 +9,7 @@ use super::{
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Overseen},
-    pump::{self, Received},
+    pump::{self, Origin, Received},
     settle::{self, Ending},
     witness::{self, Seen},
     work::Watched,
@@ -18,6 +18,7 @@ use crate::{
     api::Reason,
     core::{
         ids::ExecRef,
+        kill::Cause,
         outcome::{Outcome, StreamEnd},
         request::BoundRequest,
     },
@@ -38,6 +39,7 @@ pub(super) async fn start<W: World>(
     // Subscribed before the start, or a quick end would be missed.
     let death = node.deaths.of(&exec.id);
     let begun = StdInstant::now();
+    let origin = if sole { Origin::Sole } else { Origin::Shared };
     let stream = match node.engine.start_exec(&exec.id, request.spec.tty).await {
         Ok(stream) => stream,
         Err(EngineError::NoSuchExec(message)) if sole => {
@@ -48,6 +50,39 @@ pub(super) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
+    Ok(stay(node, request, exec, memory, news, Stream { stream, origin, death }).await)
+}
+
+/// Goes on with a stream that the agent before this one has handed over.
+pub(super) async fn resume<W: World>(
+    node: &Node<W>,
+    request: &BoundRequest,
+    exec: &ExecRef,
+    memory: &Memory<W>,
+    news: &mut watch::Receiver<News>,
+    stream: ExecStream,
+) -> Watched {
+    tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
+    let death = node.deaths.of(&exec.id);
+    stay(node, request, exec, memory, news, Stream { stream, origin: Origin::Inherited, death }).await
+}
+
+/// What there is to attend to.
+struct Stream {
+    stream: ExecStream,
+    origin: Origin,
+    death: Death,
+}
+
+/// Stays with a command to its end.
+async fn stay<W: World>(
+    node: &Node<W>,
+    request: &BoundRequest,
+    exec: &ExecRef,
+    memory: &Memory<W>,
+    news: &mut watch::Receiver<News>,
+    stream: Stream,
+) -> Watched {
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
@@ -55,38 +90,37 @@ pub(super) async fn start<W: World>(
         Overseen { node, request: Some(request), exec, memory, news, seen: seen.clone(), ended_by: &ended_by };
     let outcome = tokio::select! {
         biased;
-        outcome = attend(node, request, exec, sole, stream, death, seen, &ended_by) => outcome,
+        outcome = attend(node, request, exec, stream, seen, &ended_by) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
-        survivors = overseen.oversee() => settle::survived(node, Some(request), &survivors).await,
+        survivors = overseen.oversee() => Some(settle::survived(node, Some(request), &survivors).await),
     };
     node.metrics.running.dec();
-    Ok(Watched::Ended(outcome))
+    outcome.map_or(Watched::Left, Watched::Ended)
 }
 
-#[allow(clippy::too_many_arguments, reason = "the two halves of one step, told everything")]
+/// Receives everything and concludes. `None`: the next agent does.
 async fn attend<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
     exec: &ExecRef,
-    sole: bool,
-    stream: ExecStream,
-    death: Death,
+    stream: Stream,
     seen: watch::Receiver<Seen>,
-    ended_by: &OnceLock<crate::core::kill::Cause>,
-) -> Outcome {
+    ended_by: &OnceLock<Cause>,
+) -> Option<Outcome> {
+    let Stream { stream, origin, death } = stream;
     let begun = StdInstant::now();
-    let received = pump::pump(node, request, stream, seen.clone(), sole).await;
+    let received = pump::pump(node, request, stream, seen.clone(), &exec.id, origin).await?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    // Only the stream of a start that nobody can have made before tells anything.
-    let received = if sole {
-        received
-    } else {
+    // A stream that somebody may have read a part of tells nothing.
+    let received = if origin == Origin::Shared {
         let output = pump::recall(node, &request.key, &request.spec.output).await;
         Received { end: StreamEnd::Broken, output, head: String::new() }
+    } else {
+        received
     };
     let ending = Ending { exec, death: &death, received };
     let outcome = settle::settle(node, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
-    outcome
+    Some(outcome)
 }

@@ -244,6 +244,10 @@ impl<W: World> Work<W> {
             }
             Action::Adopt => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
+                if let Some(stream) = self.node.inherited(&request.key.uid, &exec.id) {
+                    let watched = start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await;
+                    return Ok(self.end(&exec, watched, Some(request)).await);
+                }
                 let process = self.process(&exec).await;
                 let watched =
                     adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await;
@@ -251,6 +255,10 @@ impl<W: World> Work<W> {
             }
             Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
+                if let Some(stream) = self.node.inherited(&request.key.uid, &exec.id) {
+                    let watched = start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await;
+                    return Ok(self.end(&exec, watched, Some(request)).await);
+                }
                 let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
                 let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
                 return Ok(self.end(&exec, Watched::Ended(outcome), Some(request)).await);

@@ -211,7 +211,10 @@ async fn start(socket: &Path, exec: &ExecId, tty: bool) -> Result<ExecStream, En
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {
             let upgraded = hyper::upgrade::on(response).await.map_err(|e| failed(&e))?;
-            Ok(ExecStream::new(TokioIo::new(upgraded), tty))
+            Ok(match upgraded.downcast::<TokioIo<UnixStream>>() {
+                Ok(parts) => ExecStream::over(parts.io.into_inner(), parts.read_buf.into(), tty),
+                Err(upgraded) => ExecStream::new(TokioIo::new(upgraded), tty),
+            })
         }
         status => {
             let text = Limited::new(response.into_body(), ERROR_TEXT_LIMIT).collect().await;

@@ -1,8 +1,13 @@
 //! The output of a running exec, chunk by chunk.
 
+use std::{io, os::fd::OwnedFd};
+
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::UnixStream,
+};
 
 use crate::wire::{
     OutputStream,
@@ -35,9 +40,27 @@ pub enum StreamError {
 /// The output of one exec. Reading must never wait for anybody else: a slow
 /// reader makes the engine lose output and falsify the exit code.
 pub struct ExecStream {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
+    reader: Reader,
     framing: Framing,
     buffer: BytesMut,
+}
+
+enum Reader {
+    /// The engine's own socket, which another process can go on with.
+    Unix(UnixStream),
+    /// Anything else.
+    Other(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+/// A stream in a form that can be given to another process.
+#[derive(Debug)]
+pub struct Parts {
+    /// The connection to the engine.
+    pub connection: OwnedFd,
+    /// What was read from it and not yet decoded, as it would have to come next.
+    pub rest: Vec<u8>,
+    /// Whether it is a terminal's.
+    pub tty: bool,
 }
 
 enum Framing {
@@ -47,11 +70,57 @@ enum Framing {
     Frames(Decoder),
 }
 
+impl Framing {
+    fn new(tty: bool) -> Self {
+        if tty { Self::Raw } else { Self::Frames(Decoder::default()) }
+    }
+}
+
 impl ExecStream {
     /// Takes over a connection on which the engine sends output.
     pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        let framing = if tty { Framing::Raw } else { Framing::Frames(Decoder::default()) };
-        Self { reader: Box::new(reader), framing, buffer: BytesMut::new() }
+        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new() }
+    }
+
+    /// Takes over the engine's socket, of which so much was read already.
+    #[must_use]
+    pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
+        Self { reader: Reader::Unix(connection), framing: Framing::new(tty), buffer }
+    }
+
+    /// Takes the stream apart, for another process.
+    ///
+    /// # Errors
+    /// With the stream itself, if it is not over a socket.
+    pub fn into_parts(self) -> Result<Parts, Self> {
+        let Self { reader, framing, buffer } = self;
+        let connection = match reader {
+            Reader::Unix(connection) => connection,
+            Reader::Other(reader) => return Err(Self { reader: Reader::Other(reader), framing, buffer }),
+        };
+        let (header, tty) = match &framing {
+            Framing::Raw => (None, true),
+            Framing::Frames(decoder) => (decoder.header(), false),
+        };
+        let rest = [header.iter().flatten().copied().collect(), buffer.to_vec()].concat();
+        match connection.into_std() {
+            Ok(connection) => Ok(Parts { connection: connection.into(), rest, tty }),
+            Err(error) => {
+                tracing::error!(%error, "a connection to the engine was lost");
+                Err(Self::new(tokio::io::empty(), tty))
+            }
+        }
+    }
+
+    /// Goes on with a stream that was taken apart.
+    ///
+    /// # Errors
+    /// When the connection is of no use.
+    pub fn from_parts(parts: Parts) -> io::Result<Self> {
+        let connection = std::os::unix::net::UnixStream::from(parts.connection);
+        connection.set_nonblocking(true)?;
+        let connection = UnixStream::from_std(connection)?;
+        Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
@@ -64,7 +133,11 @@ impl ExecStream {
                 return Ok(Some(chunk));
             }
             self.buffer.reserve(READ_BYTES);
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+            let read = match &mut self.reader {
+                Reader::Unix(socket) => socket.read_buf(&mut self.buffer).await?,
+                Reader::Other(reader) => reader.read_buf(&mut self.buffer).await?,
+            };
+            if read == 0 {
                 return match &self.framing {
                     Framing::Raw => Ok(None),
                     Framing::Frames(decoder) => Ok(decoder.finish(&self.buffer).map(|()| None)?),

@@ -12,7 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 /// What must hold before this process is ready, by name.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Readiness(Arc<Mutex<States>>);
+
+#[derive(Default)]
+struct States {
+    checks: BTreeMap<&'static str, Result<(), String>>,
+    standby: bool,
+}
 
 impl Readiness {
     /// Not ready until `name` is.
@@ -30,8 +36,14 @@ impl Readiness {
         self.set(name, Err(why.into()));
     }
 
+    /// Everything is ready for the moment when its predecessor goes, which it is waiting for: that is as
+    /// good as ready, or the one would wait for the other.
+    pub fn stand_by(&self, standby: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).standby = standby;
+    }
+
     fn set(&self, name: &'static str, state: Result<(), String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, state);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).checks.insert(name, state);
     }
 
     fn report(&self) -> (StatusCode, String) {
@@ -39,7 +51,10 @@ impl Readiness {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         let mut code = StatusCode::OK;
-        for (name, state) in states.iter() {
+        if states.standby {
+            return (code, "standing by for its predecessor\n".to_owned());
+        }
+        for (name, state) in &states.checks {
             let line = match state {
                 Ok(()) => writeln!(text, "[+] {name} ok"),
                 Err(why) => {

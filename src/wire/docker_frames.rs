@@ -53,6 +53,19 @@ impl Decoder {
         }
     }
 
+    /// A header for what is missing of the current frame: with it in front of the rest, another decoder
+    /// goes on where this one stopped.
+    #[must_use]
+    pub fn header(&self) -> Option<[u8; HEADER]> {
+        let (stream, missing) = self.current.filter(|(_, missing)| *missing > 0)?;
+        let stream = match stream {
+            OutputStream::Stdout => 1,
+            OutputStream::Stderr => 2,
+        };
+        let [a, b, c, d] = u32::try_from(missing).ok()?.to_be_bytes();
+        Some([stream, 0, 0, 0, a, b, c, d])
+    }
+
     /// Says whether the stream may end here.
     ///
     /// # Errors

@@ -171,8 +171,12 @@ async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
 }
 
 fn sha256(text: &str) -> String {
+    sha256_of(text.as_bytes())
+}
+
+fn sha256_of(bytes: &[u8]) -> String {
     let mut hex = String::new();
-    for byte in Sha256::digest(text.as_bytes()) {
+    for byte in Sha256::digest(bytes) {
         write!(hex, "{byte:02x}").unwrap();
     }
     hex
@@ -228,6 +232,43 @@ async fn a_command_of_an_earlier_boot_is_neither_adopted_nor_run_again() {
     assert_eq!((done.reason(), done.status.phase.to_string().as_str()), ("OutcomeLost", "Unknown"));
     assert!(done.message().contains("the node was restarted while the command ran"), "{}", done.message());
     assert_eq!(lab.exec("web", "cat /tmp/runs; touch /tmp/go").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn an_update_hands_the_output_of_a_running_command_over_to_the_next_agent() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    // Both kinds of stream, and more output than one read takes, all through the update.
+    let script = "echo ran >> /tmp/runs; i=0; until [ -e /tmp/go ]; do i=$((i+1)); seq $i $((i+2000)); sleep 0.2; done; echo $i; exit 9";
+    let names = [false, true].map(|tty| {
+        lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": tty, "output": {"tailBytes": 64}}))
+    });
+    for name in &names {
+        lab.request_when(name, "to run", |status| status.exec_id.is_some()).await;
+    }
+    let agents = || tool(&["docker", "n1", "ps", "--quiet", "--filter", "label=io.kubernetes.container.name=agent"]);
+    let before = agents();
+    kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
+    rolled_out();
+    wait_for("the old agent to be gone", async || (!agents().contains(&before)).then_some(())).await;
+    assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
+    for name in &names {
+        let done = lab.finished(name).await;
+        done.ended_with(9);
+        let output = done.status.output.as_ref().expect("output");
+        assert!(output.complete, "nothing was lost: {output:#?}");
+        // What the command counted is what it wrote: so many blocks of 2001 lines, and the count.
+        let [stdout, _] = lab.spool(&done.request);
+        let lines: Vec<String> = text(&stdout).lines().map(|line| line.trim().to_owned()).collect();
+        let blocks: usize = lines.last().expect("the count").parse().expect("a number");
+        assert_eq!(lines.len(), blocks * 2001 + 1);
+        assert!(
+            lines[..blocks * 2001].iter().enumerate().all(|(n, line)| *line == (n / 2001 + 1 + n % 2001).to_string())
+        );
+        assert_eq!(output.stdout.bytes, i64::try_from(stdout.len()).unwrap());
+        assert_eq!(output.stdout.sha256.as_deref(), Some(sha256_of(&stdout).as_str()));
+    }
+    assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\nran\n");
 }
 
 #[tokio::test]

@@ -467,6 +467,8 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         deaths,
         metrics,
         clock,
+        heirs: Arc::default(),
+        estate: std::sync::Mutex::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };
