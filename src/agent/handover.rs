@@ -3,19 +3,23 @@
 //!
 //! The successor waits beside it for the journal's lock, connected to a socket in
 //! the state folder. Told to stop, the old one sends each connection as a file descriptor, with what
-//! it has read and not yet decoded. What it has decoded is in the spool, from
-//! which the successor takes counts, digests and tails.
+//! it has read and not yet decoded, and what it has received so far in words: counts, tails and the
+//! states of the digests. From then on until the successor has the lock nobody
+//! reads, which is short; the successor knows how long it was.
 
 use std::{
     collections::HashMap,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut, Read as _},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,33 +29,86 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{task::JoinHandle, time::timeout};
+use serde_json::Value;
+use tokio::{net::UnixListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    received::{InWords, Streams},
+    spool::LogState,
+};
 use crate::{
+    api::OutputLimits,
     core::ids::{ExecId, RequestUid},
     engine::{ExecStream, Parts},
 };
 
+/// Version of the messages. Counts up when they change, or the form in which `sha2` writes its state.
+const FORMAT: u32 = 1;
 const SOCKET: &str = "handover.sock";
 /// How long one message may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most that is read at once, in bytes.
 const READ: usize = 64 * 1024;
+/// Longest message, in bytes: two tails and what was not yet decoded, in base64.
+const LONGEST: usize = 1 << 20;
 /// How long the successor waits for the last message, once it has the lock.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Between two looks whether a successor is there.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// One connection, as it goes over the socket beside its descriptor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Message {
+    format: u32,
     uid: RequestUid,
     exec: ExecId,
     tty: bool,
     /// What was read and not decoded, in base64.
     rest: String,
+    /// When nobody read any more, as time since boot.
+    given: Duration,
+    /// [`Words`]; nothing, if somebody else may have read a part of the output.
+    received: Option<Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Words {
+    streams: InWords,
+    log: LogState,
+}
+
+/// What is known of a stream that goes from one agent to the next.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    /// What came before; nothing, if somebody else may have read a part of it.
+    pub(super) received: Option<(Streams, LogState)>,
+    /// When nobody read any more, as time since boot.
+    pub(super) given: Duration,
+}
+
+/// One connection that a predecessor has left.
+#[derive(Debug)]
+pub struct Legacy {
+    exec: ExecId,
+    parts: Parts,
+    given: Duration,
+    received: Option<Words>,
+}
+
+/// What a predecessor has left, by request.
+pub type Estate = HashMap<RequestUid, Legacy>;
+
+impl Legacy {
+    /// The stream, if it is of this exec, and what came before.
+    pub(super) fn open(self, exec: &ExecId, limits: &OutputLimits) -> Option<(ExecStream, Inheritance)> {
+        if self.exec != *exec {
+            return None;
+        }
+        let received = self.received.and_then(|words| Some((Streams::from_words(&words.streams, limits)?, words.log)));
+        let stream = ExecStream::from_parts(self.parts).ok()?;
+        Some((stream, Inheritance { received, given: self.given }))
+    }
 }
 
 /// The side of the agent that has the journal.
@@ -60,47 +117,50 @@ pub struct Heirs {
     /// The successor, once there is one.
     heir: Mutex<Option<UnixStream>>,
     begun: CancellationToken,
+    pumping: AtomicUsize,
 }
 
-/// What a predecessor has left, by request.
-pub type Estate = HashMap<RequestUid, (ExecId, Parts)>;
+/// A stream is being read.
+#[derive(Debug)]
+pub(super) struct Pumping<'a>(&'a AtomicUsize);
+
+impl Drop for Pumping<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Heirs {
-    /// Waits for successors until `shutdown`, and then tells all who stream to hand over, if there is one.
-    pub async fn expect(&self, state: &Path, shutdown: CancellationToken) -> io::Result<()> {
+    /// Lets successors connect, for ever. The last one counts.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub async fn expect(&self, state: &Path) -> io::Result<()> {
         let path = socket(state);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
         let listener = UnixListener::bind(&path)?;
-        listener.set_nonblocking(true)?;
-        let mut last = false;
         loop {
-            match listener.accept() {
-                Ok((heir, _)) => {
-                    heir.set_nonblocking(false)?;
-                    heir.set_write_timeout(Some(SEND_TIMEOUT))?;
-                    tracing::info!("a successor waits for the journal");
-                    *self.heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(heir);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-            if last {
-                break;
-            }
-            // One that has just come is looked for once more.
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => last = true,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+            let heir = listener.accept().await?.0.into_std()?;
+            tracing::info!("a successor waits for the journal");
+            *self.heir() = Some(heir);
         }
-        if self.heir.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.begun.cancel();
-        }
-        Ok(())
+    }
+
+    /// Whether a successor is there, and lives.
+    #[must_use]
+    pub fn are_there(&self) -> bool {
+        let mut heir = self.heir();
+        // It never writes: only one that has gone can be read, to its end.
+        let lives = |heir: &mut UnixStream| matches!(heir.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        heir.as_mut().is_some_and(lives)
+    }
+
+    /// From now on whoever reads a stream gives it away.
+    pub fn begin(&self) {
+        self.begun.cancel();
     }
 
     /// Waits until it is time to hand over.
@@ -108,37 +168,78 @@ impl Heirs {
         self.begun.cancelled().await;
     }
 
-    /// Gives a stream to the successor, or back if it cannot be given.
-    ///
-    /// # Errors
-    /// With the stream, as it was.
-    pub fn give(&self, uid: &RequestUid, exec: &ExecId, stream: ExecStream) -> Result<(), ExecStream> {
-        let parts = stream.into_parts()?;
-        let rest = STANDARD.encode(&parts.rest);
-        let message = Message { uid: uid.clone(), exec: exec.clone(), tty: parts.tty, rest };
+    /// Counts a stream that is being read.
+    pub(super) fn pumping(&self) -> Pumping<'_> {
+        self.pumping.fetch_add(1, Ordering::Relaxed);
+        Pumping(&self.pumping)
+    }
+
+    /// How many streams are being read.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.pumping.load(Ordering::Relaxed)
+    }
+
+    /// Gives a stream to the successor. `Some`: it cannot be given, and comes back.
+    pub(super) fn give(
+        &self,
+        uid: &RequestUid,
+        exec: &ExecId,
+        stream: ExecStream,
+        mut inheritance: Inheritance,
+    ) -> Option<(ExecStream, Inheritance)> {
+        let parts = match stream.into_parts() {
+            Ok(parts) => parts,
+            Err(stream) => return Some((stream, inheritance)),
+        };
+        let words = |(streams, log): &mut (Streams, LogState)| Words { streams: streams.in_words(), log: *log };
+        let message = Message {
+            format: FORMAT,
+            uid: uid.clone(),
+            exec: exec.clone(),
+            tty: parts.tty,
+            rest: STANDARD.encode(&parts.rest),
+            given: inheritance.given,
+            received: inheritance.received.as_mut().and_then(|received| serde_json::to_value(words(received)).ok()),
+        };
         match self.send(&message, &parts) {
-            Ok(()) => Ok(()),
+            Ok(()) => None,
             Err(error) => {
                 tracing::warn!(%uid, %error, "a connection could not be handed over, it is drained here");
-                ExecStream::from_parts(parts)
-                    .map_err(|_| ExecStream::new(tokio::io::empty(), message.tty))
-                    .and_then(Err)
+                let back = ExecStream::from_parts(parts).unwrap_or_else(|error| {
+                    tracing::error!(%uid, %error, "a connection to the engine was lost");
+                    ExecStream::broken()
+                });
+                Some((back, inheritance))
             }
         }
     }
 
     fn send(&self, message: &Message, parts: &Parts) -> io::Result<()> {
-        let mut heir = self.heir.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heir = self.heir();
         let socket = heir.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        // One successor at a time, one message after another: it reads at once, all it does until it has the lock.
+        socket.set_nonblocking(false)?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let mut text = serde_json::to_vec(message)?;
         text.push(b'\n');
         let descriptors = [parts.connection.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let sent = sendmsg(&*socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
+        let sent = sendmsg(&*socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL);
         // The descriptor has gone with the first bytes; the others follow.
-        io::Write::write_all(socket, &text[sent..])
+        let written = sent.map_err(io::Error::from).and_then(|sent| io::Write::write_all(socket, &text[sent..]));
+        let again = socket.set_nonblocking(true);
+        if written.is_err() {
+            // Half a message would spoil the next one.
+            *heir = None;
+        }
+        written.and(again)
+    }
+
+    fn heir(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,7 +258,7 @@ impl Heir {
 
     /// Connects to the one that has the journal, if it is not yet. Whether it is.
     pub fn connect(&mut self) -> bool {
-        if self.receiving.as_ref().is_some_and(|receiving| !receiving.is_finished()) {
+        if self.receiving.is_some() {
             return true;
         }
         let Ok(socket) = UnixStream::connect(&self.path) else { return false };
@@ -165,12 +266,23 @@ impl Heir {
         true
     }
 
-    /// Everything that was handed over, once the predecessor has gone.
-    pub async fn estate(self) -> Estate {
-        let Some(receiving) = self.receiving else { return Estate::new() };
-        match timeout(LAST_WORDS, receiving).await {
-            Ok(Ok(estate)) => estate,
-            Ok(Err(_)) | Err(_) => Estate::new(),
+    /// Waits until the one that has the journal has said its last word. What it has left is kept.
+    pub async fn predecessor_gone(&mut self, estate: &mut Estate) {
+        match &mut self.receiving {
+            Some(receiving) => {
+                if let Ok(left) = receiving.await {
+                    estate.extend(left);
+                }
+                self.receiving = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the last words of the one that had the journal: it has ended.
+    pub async fn last_words(mut self, estate: &mut Estate) {
+        if self.receiving.is_some() && timeout(LAST_WORDS, self.predecessor_gone(estate)).await.is_err() {
+            tracing::warn!("the handover did not come to its end: what was not handed over is adopted");
         }
     }
 }
@@ -186,6 +298,10 @@ fn receive(socket: &UnixStream) -> Estate {
     loop {
         match receive_some(socket, &mut text, &mut descriptors) {
             Ok(0) => return estate,
+            Ok(_) if text.len() > LONGEST => {
+                tracing::warn!("the handover broke off: a message is longer than {LONGEST} bytes");
+                return estate;
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the handover broke off");
@@ -198,13 +314,23 @@ fn receive(socket: &UnixStream) -> Estate {
                 continue;
             }
             let connection = descriptors.remove(0);
-            let message = serde_json::from_slice::<Message>(&line).ok();
-            let Some(Message { uid, exec, tty, rest }) = message else { continue };
-            let Ok(rest) = STANDARD.decode(rest) else { continue };
-            tracing::info!(%uid, %exec, "a connection was handed over");
-            estate.insert(uid, (exec, Parts { connection, rest, tty }));
+            if let Some((uid, legacy)) = understand(&line, connection) {
+                tracing::info!(%uid, exec = %legacy.exec, "a connection was handed over");
+                estate.insert(uid, legacy);
+            } else {
+                tracing::warn!("a connection was handed over in words that are not understood: it is closed");
+            }
         }
     }
+}
+
+/// A predecessor that speaks another language leaves its connections all the same: they must be
+/// read, though what came before is not known.
+fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, Legacy)> {
+    let Message { format, uid, exec, tty, rest, given, received } = serde_json::from_slice(line).ok()?;
+    let parts = Parts { connection, rest: STANDARD.decode(rest).ok()?, tty };
+    let received = received.filter(|_| format == FORMAT).and_then(|words| serde_json::from_value(words).ok());
+    Some((uid, Legacy { exec, parts, given, received }))
 }
 
 fn receive_some(socket: &UnixStream, text: &mut Vec<u8>, descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
@@ -230,53 +356,90 @@ mod tests {
     use super::*;
     use crate::wire::OutputStream;
 
-    #[tokio::test]
-    async fn a_stream_goes_on_in_the_successor_where_it_stopped() {
-        let state = tempfile::tempdir().expect("a folder");
+    fn limits() -> OutputLimits {
+        OutputLimits { tail_bytes: 16, ..OutputLimits::default() }
+    }
+
+    /// An agent, and one that waits beside it.
+    async fn two(state: &Path) -> (Arc<Heirs>, Heir) {
         let heirs = Arc::new(Heirs::default());
-        let shutdown = CancellationToken::new();
-        let expecting = tokio::spawn({
-            let (heirs, path, shutdown) = (Arc::clone(&heirs), state.path().to_owned(), shutdown.clone());
-            async move { heirs.expect(&path, shutdown).await }
+        tokio::spawn({
+            let (heirs, path) = (Arc::clone(&heirs), state.to_owned());
+            async move { heirs.expect(&path).await }
         });
-        let mut heir = Heir::new(state.path());
+        let mut heir = Heir::new(state);
         timeout(Duration::from_secs(10), async {
-            while !heir.connect() || heirs.heir.lock().expect("a lock").is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            while !heir.connect() || !heirs.are_there() {
+                tokio::task::yield_now().await;
             }
         })
         .await
         .expect("connected");
+        (heirs, heir)
+    }
+
+    #[tokio::test]
+    async fn a_stream_goes_on_in_the_successor_where_it_stopped() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (heirs, heir) = two(state.path()).await;
         let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         // A frame of ten bytes, of which the first agent sees four.
         engine.write_all(b"\x01\0\0\0\0\0\0\x0aabcd").await.expect("written");
         let mut stream = ExecStream::over(ours, bytes::BytesMut::new(), false);
         let chunk = stream.next().await.expect("a stream").expect("a chunk");
         assert_eq!(&chunk.bytes[..], b"abcd");
-        shutdown.cancel();
-        heirs.begun().await;
-        expecting.await.expect("a task").expect("no error");
-        assert!(heirs.give(&"u".into(), &"e".into(), stream).is_ok());
-        drop(heirs);
-        let (exec, parts) = heir.estate().await.remove(&"u".into()).expect("it was handed over");
-        assert_eq!(exec.as_str(), "e");
-        let mut stream = ExecStream::from_parts(parts).map_err(|_| ()).expect("a stream");
+        let (mut whole, mut first) = (Streams::new(&limits()), Streams::new(&limits()));
+        whole.push(chunk.stream, &chunk.bytes);
+        first.push(chunk.stream, &chunk.bytes);
+        let inheritance = Inheritance { received: Some((first, LogState::Limited)), given: Duration::from_secs(7) };
+        assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
+        *heirs.heir() = None;
+        let mut estate = Estate::new();
+        heir.last_words(&mut estate).await;
+        let legacy = estate.remove(&"u".into()).expect("it was handed over");
+        let (mut stream, inheritance) = legacy.open(&"e".into(), &limits()).expect("a stream");
+        assert_eq!(inheritance.given, Duration::from_secs(7));
+        let (mut second, log) = inheritance.received.expect("what came before");
+        assert_eq!(log, LogState::Limited);
         engine.write_all(b"efghij\x02\0\0\0\0\0\0\x01!").await.expect("written");
         drop(engine);
-        let mut all = Vec::new();
         while let Some(chunk) = stream.next().await.expect("a stream") {
-            all.push((chunk.stream, chunk.bytes.to_vec()));
+            second.push(chunk.stream, &chunk.bytes);
         }
-        assert_eq!(all, [(OutputStream::Stdout, b"efghij".to_vec()), (OutputStream::Stderr, b"!".to_vec())]);
+        whole.push(OutputStream::Stdout, b"efghij");
+        whole.push(OutputStream::Stderr, b"!");
+        assert_eq!(second.status(None), whole.status(None));
     }
 
     #[tokio::test]
-    async fn without_a_successor_nothing_is_handed_over() {
+    async fn a_stream_of_another_exec_is_not_taken_for_this_ones() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (heirs, heir) = two(state.path()).await;
+        let (_engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
+        let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
+        let inheritance = Inheritance { received: None, given: Duration::ZERO };
+        assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
+        *heirs.heir() = None;
+        let mut estate = Estate::new();
+        heir.last_words(&mut estate).await;
+        let legacy = estate.remove(&"u".into()).expect("it was handed over");
+        assert!(legacy.open(&"another".into(), &limits()).is_none());
+    }
+
+    #[tokio::test]
+    async fn without_a_successor_nothing_is_handed_over_and_nothing_is_lost() {
         let state = tempfile::tempdir().expect("a folder");
         assert!(!Heir::new(state.path()).connect());
         let heirs = Heirs::default();
-        let (_engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
+        // A successor that has come and gone.
+        *heirs.heir() = Some(UnixStream::pair().expect("a pair").0);
+        assert!(!heirs.are_there());
+        let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        assert!(heirs.give(&"u".into(), &"e".into(), stream).is_err(), "the stream comes back");
+        let inheritance = Inheritance { received: None, given: Duration::ZERO };
+        let given = heirs.give(&"u".into(), &"e".into(), stream, inheritance);
+        let (mut back, _) = given.expect("the stream comes back");
+        engine.write_all(b"whole").await.expect("written");
+        assert_eq!(&back.next().await.expect("a stream").expect("a chunk").bytes[..], b"whole");
     }
 }

@@ -23,6 +23,7 @@ mod kill;
 mod memory;
 mod prepare;
 mod pump;
+mod received;
 mod report;
 mod settle;
 mod start;
@@ -80,6 +81,8 @@ use crate::{
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 /// Pause before a journal that another agent has is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+/// The same, once that agent is about to end.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How long an agent is called ready that stands by for the journal: longer than any agent drains. What
 /// keeps it for longer is no predecessor.
 const STAND_BY: Duration = Duration::from_secs(600);
@@ -210,9 +213,9 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         estate: Mutex::new(estate),
         stopping: shutdown.clone(),
     });
-    let (state, told) = (config.state_dir.clone(), shutdown.clone());
+    let state = config.state_dir.clone();
     parts.spawn(async move {
-        if let Err(error) = heirs.expect(&state, told).await {
+        if let Err(error) = heirs.expect(&state).await {
             tracing::warn!(%error, "no successor can take over the engine's connections");
         }
         Ok(())
@@ -261,7 +264,7 @@ async fn open_journal<E: Engine>(
     readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Journal<Folder>, Vec<Record>, Estate)>, AgentError> {
-    let mut heir = Heir::new(state);
+    let (mut heir, mut estate) = (Heir::new(state), Estate::new());
     let begun = Instant::now();
     let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
@@ -270,7 +273,8 @@ async fn open_journal<E: Engine>(
             Ok((journal, records)) => {
                 readiness.ready(JOURNAL_CHECK);
                 readiness.stand_by(false);
-                return Ok(Some((journal, records, heir.estate().await)));
+                heir.last_words(&mut estate).await;
+                return Ok(Some((journal, records, estate)));
             }
             Err(JournalError::Locked { path }) => {
                 let error = JournalError::Locked { path: path.clone() };
@@ -285,6 +289,8 @@ async fn open_journal<E: Engine>(
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
+            // It is about to end.
+            () = heir.predecessor_gone(&mut estate) => sleep(LOCK_RETRY).await,
             () = sleep(JOURNAL_RETRY) => {}
         }
     }

@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     deaths::Deaths,
     disk::Disk,
-    handover::{Estate, Heirs},
+    handover::{Estate, Heirs, Legacy},
     journal::{Journal, JournalError},
     spool::Spool,
 };
 use crate::{
-    core::ids::{BootId, ExecId, NodeName, RequestUid},
-    engine::{Engine, EngineError, ExecStream},
+    core::ids::{BootId, NodeName, RequestUid},
+    engine::{Engine, EngineError},
     infra::{
         clock::Clock,
         events::Events,
@@ -69,10 +69,9 @@ pub struct Node<W: World> {
 }
 
 impl<W: World> Node<W> {
-    /// The stream of an exec that a predecessor has handed over.
-    pub(super) fn inherited(&self, uid: &RequestUid, exec: &ExecId) -> Option<ExecStream> {
-        let (of, parts) = self.estate.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)?;
-        (of == *exec).then(|| ExecStream::from_parts(parts).ok())?
+    /// What a predecessor has handed over for a request, once.
+    pub(super) fn inherited(&self, uid: &RequestUid) -> Option<Legacy> {
+        self.estate.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 }
 

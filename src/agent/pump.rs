@@ -5,7 +5,6 @@
 
 use std::{path::Path, time::Duration};
 
-use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::watch,
@@ -13,21 +12,22 @@ use tokio::{
 };
 
 use super::{
-    journal::hex,
+    handover::Inheritance,
     node::{Node, World},
+    received::Streams,
     spool::LogState,
     witness::Seen,
 };
 use crate::{
-    api::{OutputLimits, OutputStatus, StreamStatus},
+    api::{OutputLimits, OutputStatus},
     core::{
         ids::{ExecId, RequestKey},
         outcome::StreamEnd,
-        output::Tail,
         request::BoundRequest,
     },
     engine::ExecStream,
-    wire::{OutputStream, cri},
+    infra::kernel::Kernel,
+    wire::cri,
 };
 
 /// Why output may not be complete: an agent before this one had the stream, or somebody else.
@@ -42,68 +42,16 @@ const FORCED_AFTER: Duration = Duration::from_millis(1500);
 /// A stream that is still open so long after its process has ended will not end. The engine handles
 /// the ends of one container one after another, so that the last of many takes minutes.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
-/// Bytes of the beginning of standard output that are kept: the runtime's error, if the start failed.
-const HEAD_BYTES: usize = 1024;
 /// Longest line read back from a log, in bytes: a record and its header.
 const RECORD_BYTES: u64 = cri::MAX_CONTENT as u64 + 128;
 
-/// What was received of one stream.
-struct OneStream {
-    tail: Tail,
-    digest: Sha256,
-}
-
-impl OneStream {
-    fn new(limit: usize) -> Self {
-        Self { tail: Tail::new(limit), digest: Sha256::new() }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.tail.push(bytes);
-        self.digest.update(bytes);
-    }
-
-    fn status(mut self) -> StreamStatus {
-        self.tail.status(hex(&self.digest.finalize()))
-    }
-}
-
-/// Both streams.
-struct Streams {
-    stdout: OneStream,
-    stderr: OneStream,
-}
-
-impl Streams {
-    fn new(limits: &OutputLimits) -> Self {
-        let limit = usize::try_from(limits.tail_bytes).unwrap_or(0);
-        Self { stdout: OneStream::new(limit), stderr: OneStream::new(limit) }
-    }
-
-    fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
-        match stream {
-            OutputStream::Stdout => self.stdout.push(bytes),
-            OutputStream::Stderr => self.stderr.push(bytes),
-        }
-    }
-
-    fn status(self, incomplete: Option<&str>) -> OutputStatus {
-        OutputStatus {
-            complete: incomplete.is_none(),
-            incomplete_reason: incomplete.map(str::to_owned),
-            stdout: self.stdout.status(),
-            stderr: self.stderr.status(),
-        }
-    }
-}
-
 /// Where a stream comes from, and so what it is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Origin {
     /// Of a start that nobody can have made before.
     Sole,
-    /// From the agent before this one, whose log holds what came before.
-    Inherited,
+    /// From the agent before this one.
+    Inherited(Box<Inheritance>),
     /// Of a start that somebody may have made before.
     Shared,
 }
@@ -117,8 +65,7 @@ pub(super) struct Received {
 }
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
-/// only if nobody else can have read a part of them (`sole`). `None`: the stream was handed over to
-/// the next agent.
+/// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
 pub(super) async fn pump<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
@@ -127,27 +74,25 @@ pub(super) async fn pump<W: World>(
     exec: &ExecId,
     origin: Origin,
 ) -> Option<Received> {
-    let sole = origin != Origin::Shared;
-    let mut streams = Streams::new(&request.spec.output);
-    let mut whole = true;
-    if origin == Origin::Inherited
-        && let Err(error) = read_log(&node.spool.log_path(&request.key), &mut streams).await
-    {
-        // One that has written nothing yet has no log.
-        whole = error.kind() == std::io::ErrorKind::NotFound;
-    }
+    let limits = &request.spec.output;
+    let fresh = || (Streams::new(limits), LogState::Whole);
+    let (sole, (mut streams, state), unread) = match origin {
+        Origin::Sole => (true, fresh(), Duration::ZERO),
+        Origin::Shared => (false, fresh(), Duration::ZERO),
+        Origin::Inherited(inheritance) => {
+            let Inheritance { received, given } = *inheritance;
+            (received.is_some(), received.unwrap_or_else(fresh), node.kernel.uptime().saturating_sub(given))
+        }
+    };
+    let mut log = node.spool.create(&request.key, limits, state);
+    let pumping = node.heirs.pumping();
     let mut given = false;
-    let mut head = Vec::new();
-    let mut log = node.spool.create(&request.key, u64::try_from(request.spec.output.spool_bytes).unwrap_or(0));
     let end = loop {
         tokio::select! {
             biased;
             chunk = stream.next() => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    if chunk.stream == OutputStream::Stdout {
-                        head.extend(chunk.bytes.iter().take(HEAD_BYTES - head.len()));
-                    }
                     streams.push(chunk.stream, &chunk.bytes);
                     let timestamp = format!("{:.9}", node.clock.now());
                     log.write(chunk.stream, &timestamp, &chunk.bytes).await;
@@ -159,14 +104,16 @@ pub(super) async fn pump<W: World>(
                     break StreamEnd::Broken;
                 }
             },
-            // A log that is cut short does not tell the successor what was received.
-            () = node.heirs.begun(), if sole && whole && !given && log.is_whole() => {
+            () = node.heirs.begun(), if !given => {
                 given = true;
                 log.flush().await;
-                if log.is_whole() {
-                    match node.heirs.give(&request.key.uid, exec, stream) {
-                        Ok(()) => return None,
-                        Err(back) => stream = back,
+                let received = sole.then_some((streams, log.state()));
+                let inheritance = Inheritance { received, given: node.kernel.uptime() };
+                match node.heirs.give(&request.key.uid, exec, stream, inheritance) {
+                    None => return None,
+                    Some((back, inheritance)) => {
+                        stream = back;
+                        streams = inheritance.received.unwrap_or_else(fresh).0;
                     }
                 }
             }
@@ -177,22 +124,30 @@ pub(super) async fn pump<W: World>(
             }
         }
     };
+    drop(pumping);
     let ended = Instant::now();
     let forced = {
         let seen = seen.borrow();
-        let late = seen.ended.is_some_and(|exited| ended.duration_since(exited) >= FORCED_AFTER);
+        // One that had ended before it could be seen may have done so while nobody read.
+        let unread = if seen.process.is_some() { Duration::ZERO } else { unread };
+        let late = seen.ended.is_some_and(|exited| ended.duration_since(exited) + unread >= FORCED_AFTER);
         // A late end may also be the engine's being busy with the ends of others.
         late && seen.held != Some(false)
     };
-    let incomplete = match (sole && whole, end, forced, log.close().await) {
-        (false, ..) => Some(STREAM_LOST),
-        (true, StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
-        (true, StreamEnd::Clean, true, _) => Some("ForcedEnd"),
-        (true, StreamEnd::Clean, false, LogState::Limited) => Some("SpoolLimit"),
-        (true, StreamEnd::Clean, false, LogState::Failed) => Some("SpoolFailed"),
-        (true, StreamEnd::Clean, false, LogState::Whole) => None,
+    let log = log.close().await;
+    if !sole {
+        // A stream that somebody may have read a part of tells nothing.
+        let output = recall(node, &request.key, limits).await;
+        return Some(Received { end: StreamEnd::Broken, output, head: String::new() });
+    }
+    let incomplete = match (end, forced, log) {
+        (StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
+        (StreamEnd::Clean, true, _) => Some("ForcedEnd"),
+        (StreamEnd::Clean, false, LogState::Limited) => Some("SpoolLimit"),
+        (StreamEnd::Clean, false, LogState::Failed) => Some("SpoolFailed"),
+        (StreamEnd::Clean, false, LogState::Whole) => None,
     };
-    let head = String::from_utf8_lossy(&head).trim().to_owned();
+    let head = streams.head();
     Some(Received { end, output: streams.status(incomplete), head })
 }
 

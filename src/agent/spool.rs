@@ -13,12 +13,14 @@ use std::{
 };
 
 use prometheus_client::metrics::gauge::Gauge;
+use serde::{Deserialize, Serialize};
 use tokio::{
     fs::{DirBuilder, File, OpenOptions},
     io::AsyncWriteExt,
 };
 
 use crate::{
+    api::OutputLimits,
     core::ids::{RequestKey, RequestUid},
     wire::{OutputStream, cri},
 };
@@ -87,14 +89,14 @@ impl Spool {
         self.root.join(format!("{}_{name}_{}", request.namespace, request.uid))
     }
 
-    /// A log of at most `limit` bytes for a request that starts now.
+    /// A log of at most `limits.spool_bytes` bytes. There may be one already, if another agent had
+    /// begun it: `state` is what it said of it.
     #[must_use]
-    pub fn create(&self, request: &RequestKey, limit: u64) -> Log {
+    pub fn create(&self, request: &RequestKey, limits: &OutputLimits, state: LogState) -> Log {
         let folder = self.folder(request);
-        // There is one already if another agent had begun it.
         let used = *self.books().open.entry(folder.clone()).or_insert(0);
-        let room = limit.saturating_sub(used);
-        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state: LogState::Whole }
+        let room = u64::try_from(limits.spool_bytes).unwrap_or(0).saturating_sub(used);
+        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state }
     }
 
     /// The request has ended: from now on its folder may go when room is needed.
@@ -151,7 +153,7 @@ impl Books {
 }
 
 /// Whether a log has every byte it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogState {
     /// It has.
     Whole,
@@ -197,8 +199,8 @@ impl Log {
 
     /// Whether it holds everything so far.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.state == LogState::Whole
+    pub fn state(&self) -> LogState {
+        self.state
     }
 
     /// Whether bytes wait to be written.
@@ -260,13 +262,17 @@ mod tests {
         RequestKey { namespace: "shop".into(), name: name.into(), uid: format!("uid-{name}").into() }
     }
 
+    fn limit(spool_bytes: i64) -> OutputLimits {
+        OutputLimits { spool_bytes, ..OutputLimits::default() }
+    }
+
     fn open(root: &Path, limit: u64, unfinished: &[&str]) -> Spool {
         let unfinished = unfinished.iter().map(|name| key(name).uid).collect();
         Spool::open(root, limit, &unfinished, Gauge::default()).expect("a folder")
     }
 
     async fn spool(spool: &Spool, name: &str, text: &[u8], second: u64) -> LogState {
-        let mut log = spool.create(&key(name), 1000);
+        let mut log = spool.create(&key(name), &limit(1000), LogState::Whole);
         log.write(OutputStream::Stdout, TIME, text).await;
         let state = log.close().await;
         spool.finish(&key(name), SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second));
@@ -286,7 +292,7 @@ mod tests {
     async fn a_request_cannot_take_more_than_its_limit() {
         let root = tempfile::tempdir().expect("a folder");
         let spool = open(root.path(), 1000, &[]);
-        let mut log = spool.create(&key("a"), 100);
+        let mut log = spool.create(&key("a"), &limit(100), LogState::Whole);
         log.write(OutputStream::Stdout, TIME, b"one\ntwo\nthree\n").await;
         log.write(OutputStream::Stdout, TIME, b"\n").await;
         assert_eq!(log.close().await, LogState::Limited);
@@ -315,7 +321,7 @@ mod tests {
     async fn a_running_request_is_never_removed_to_make_room() {
         let root = tempfile::tempdir().expect("a folder");
         let spooled = open(root.path(), 50, &[]);
-        let mut running = spooled.create(&key("running"), 1000);
+        let mut running = spooled.create(&key("running"), &limit(1000), LogState::Whole);
         running.write(OutputStream::Stdout, TIME, b"x\n").await;
         running.flush().await;
         assert_eq!(spool(&spooled, "late", b"x\n", 1).await, LogState::Limited);

@@ -6,22 +6,18 @@ use tokio::sync::watch;
 
 use super::{
     deaths::Death,
+    handover::Inheritance,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Overseen},
-    pump::{self, Origin, Received},
+    pump::{self, Origin},
     settle::{self, Ending},
     witness::{self, Seen},
     work::Watched,
 };
 use crate::{
     api::Reason,
-    core::{
-        ids::ExecRef,
-        kill::Cause,
-        outcome::{Outcome, StreamEnd},
-        request::BoundRequest,
-    },
+    core::{ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
     engine::{Engine, EngineError, ExecStream},
     infra::metrics::Step,
 };
@@ -50,7 +46,7 @@ pub(super) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
-    Ok(stay(node, request, exec, memory, news, Stream { stream, origin, death }).await)
+    Ok(stay(node, request, exec, memory, news, Task { stream, origin, death }).await)
 }
 
 /// Goes on with a stream that the agent before this one has handed over.
@@ -60,15 +56,16 @@ pub(super) async fn resume<W: World>(
     exec: &ExecRef,
     memory: &Memory<W>,
     news: &mut watch::Receiver<News>,
-    stream: ExecStream,
+    (stream, inheritance): (ExecStream, Inheritance),
 ) -> Watched {
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
     let death = node.deaths.of(&exec.id);
-    stay(node, request, exec, memory, news, Stream { stream, origin: Origin::Inherited, death }).await
+    let origin = Origin::Inherited(Box::new(inheritance));
+    stay(node, request, exec, memory, news, Task { stream, origin, death }).await
 }
 
 /// What there is to attend to.
-struct Stream {
+struct Task {
     stream: ExecStream,
     origin: Origin,
     death: Death,
@@ -81,7 +78,7 @@ async fn stay<W: World>(
     exec: &ExecRef,
     memory: &Memory<W>,
     news: &mut watch::Receiver<News>,
-    stream: Stream,
+    task: Task,
 ) -> Watched {
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
@@ -90,7 +87,7 @@ async fn stay<W: World>(
         Overseen { node, request: Some(request), exec, memory, news, seen: seen.clone(), ended_by: &ended_by };
     let outcome = tokio::select! {
         biased;
-        outcome = attend(node, request, exec, stream, seen, &ended_by) => outcome,
+        outcome = attend(node, request, exec, task, seen, &ended_by) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
         survivors = overseen.oversee() => Some(settle::survived(node, Some(request), &survivors).await),
     };
@@ -103,22 +100,15 @@ async fn attend<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
     exec: &ExecRef,
-    stream: Stream,
+    task: Task,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Option<Outcome> {
-    let Stream { stream, origin, death } = stream;
+    let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
     let received = pump::pump(node, request, stream, seen.clone(), &exec.id, origin).await?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    // A stream that somebody may have read a part of tells nothing.
-    let received = if origin == Origin::Shared {
-        let output = pump::recall(node, &request.key, &request.spec.output).await;
-        Received { end: StreamEnd::Broken, output, head: String::new() }
-    } else {
-        received
-    };
     let ending = Ending { exec, death: &death, received };
     let outcome = settle::settle(node, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());

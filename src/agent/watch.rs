@@ -17,7 +17,7 @@ use kube::{
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,13 @@ const EXPIRED_AT_ONCE: usize = 16;
 
 /// How long it waits for news at most, before it looks at the deadlines again.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How often an agent that stops looks whether its successor is there.
+const LOOK_FOR_HEIR: Duration = Duration::from_millis(50);
+/// How long those whose output is received may take to report it, before the others are handed over.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
+/// How long the rest may take once all streams were handed over: nobody reads them until this agent has ended.
+const HANDED_OVER: Duration = Duration::from_millis(300);
 
 /// An event of the watch.
 pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
@@ -170,12 +177,7 @@ pub async fn run<W: World>(
         desk.start_next();
     }
     tracing::info!(running = desk.running.len(), waiting = desk.queue.waiting(), "no new work is taken");
-    let drained = timeout(intake.drain, async {
-        while let Some(done) = desk.tasks.join_next_with_id().await {
-            desk.done(done);
-        }
-    });
-    if drained.await.is_err() {
+    if timeout(intake.drain, desk.drain()).await.is_err() || !desk.running.is_empty() {
         tracing::warn!(
             running = desk.running.len(),
             "stopping; the next agent adopts what still runs, its output from now on is lost"
@@ -184,6 +186,34 @@ pub async fn run<W: World>(
 }
 
 impl<W: World> Desk<W> {
+    /// Goes on with what runs to its end, or until a successor has taken it over.
+    async fn drain(&mut self) {
+        let heirs = Arc::clone(&self.node.heirs);
+        let mut there_since = None;
+        let mut begun_at: Option<Instant> = None;
+        loop {
+            if begun_at.is_none() && heirs.are_there() {
+                let since = *there_since.get_or_insert_with(Instant::now);
+                // Those whose output is received come to their end here first: meanwhile the others are read.
+                if heirs.streams() == self.tasks.len() || since.elapsed() >= LAST_REPORTS {
+                    tracing::info!(streams = heirs.streams(), "handing over to the successor");
+                    begun_at = Some(Instant::now());
+                    heirs.begin();
+                }
+            }
+            if begun_at.is_some_and(|at| at.elapsed() >= HANDED_OVER) && heirs.streams() == 0 {
+                return;
+            }
+            tokio::select! {
+                done = self.tasks.join_next_with_id() => match done {
+                    Some(done) => self.done(done),
+                    None => return,
+                },
+                () = sleep(LOOK_FOR_HEIR) => {}
+            }
+        }
+    }
+
     fn hear(&mut self, event: Event) {
         if let (watcher::Event::InitApply(guard), Some(listed)) = (&event, &mut self.listed) {
             listed.extend(meta(guard).uid.as_deref().map(RequestUid::from));

@@ -13,6 +13,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     adopt, commit,
+    handover::Inheritance,
     journal::Record,
     kill,
     memory::Memory,
@@ -29,7 +30,7 @@ use crate::{
         outcome::Outcome,
         request::{BoundRequest, Progress},
     },
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, ExecStream},
     infra::{kernel::Kernel, metrics::Step, requests::Requests},
 };
 
@@ -242,26 +243,22 @@ impl<W: World> Work<W> {
                 let watched = watched?;
                 return Ok(self.end(&exec, watched, Some(request)).await);
             }
-            Action::Adopt => {
+            Action::Adopt | Action::Settle => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
-                if let Some(stream) = self.node.inherited(&request.key.uid, &exec.id) {
-                    let watched = start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await;
-                    return Ok(self.end(&exec, watched, Some(request)).await);
-                }
-                let process = self.process(&exec).await;
-                let watched =
-                    adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await;
+                let watched = match self.inherited(&exec, request) {
+                    Some(stream) => {
+                        start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await
+                    }
+                    None if action == Action::Adopt => {
+                        let process = self.process(&exec).await;
+                        adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await
+                    }
+                    None => {
+                        let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
+                        Watched::Ended(settle::unseen(&self.node, &exec, Some(request), None, ended_by).await)
+                    }
+                };
                 return Ok(self.end(&exec, watched, Some(request)).await);
-            }
-            Action::Settle => {
-                let Some(exec) = exec else { return Ok(Next::Again) };
-                if let Some(stream) = self.node.inherited(&request.key.uid, &exec.id) {
-                    let watched = start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await;
-                    return Ok(self.end(&exec, watched, Some(request)).await);
-                }
-                let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
-                let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
-                return Ok(self.end(&exec, Watched::Ended(outcome), Some(request)).await);
             }
             Action::Kill => return Ok(self.kill().await),
             Action::Report(mut outcome) => {
@@ -311,6 +308,11 @@ impl<W: World> Work<W> {
                 Ok(self.forget(outcome).await)
             }
         }
+    }
+
+    /// The stream of an exec that the agent before this one has handed over.
+    fn inherited(&self, exec: &ExecRef, request: &BoundRequest) -> Option<(ExecStream, Inheritance)> {
+        self.node.inherited(&self.key().uid)?.open(&exec.id, &request.spec.output)
     }
 
     /// Goes on killing what has survived.
@@ -398,6 +400,8 @@ impl<W: World> Work<W> {
             }
             (reported, _) => reported,
         };
+        // What was handed over and needed no reading any more.
+        drop(self.node.inherited(&self.key().uid));
         self.node.spool.finish(self.key(), self.node.clock.now().into());
         self.memory.forget(reported).await;
         Next::Done

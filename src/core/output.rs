@@ -19,6 +19,12 @@ impl Tail {
         Self { limit, bytes: Vec::new(), total: 0 }
     }
 
+    /// Goes on where another has stopped, after `total` bytes of which these are the end.
+    #[must_use]
+    pub fn resume(limit: usize, total: u64, bytes: Vec<u8>) -> Self {
+        Self { limit, bytes, total }
+    }
+
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
         self.total += chunk.len() as u64;

@@ -50,6 +50,8 @@ enum Reader {
     Unix(UnixStream),
     /// Anything else.
     Other(Box<dyn AsyncRead + Send + Unpin>),
+    /// The connection is lost.
+    Lost,
 }
 
 /// A stream in a form that can be given to another process.
@@ -88,6 +90,12 @@ impl ExecStream {
         Self { reader: Reader::Unix(connection), framing: Framing::new(tty), buffer }
     }
 
+    /// A stream whose connection is lost: it ends with an error.
+    #[must_use]
+    pub fn broken() -> Self {
+        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new() }
+    }
+
     /// Takes the stream apart, for another process.
     ///
     /// # Errors
@@ -96,7 +104,7 @@ impl ExecStream {
         let Self { reader, framing, buffer } = self;
         let connection = match reader {
             Reader::Unix(connection) => connection,
-            Reader::Other(reader) => return Err(Self { reader: Reader::Other(reader), framing, buffer }),
+            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer }),
         };
         let (header, tty) = match &framing {
             Framing::Raw => (None, true),
@@ -107,7 +115,7 @@ impl ExecStream {
             Ok(connection) => Ok(Parts { connection: connection.into(), rest, tty }),
             Err(error) => {
                 tracing::error!(%error, "a connection to the engine was lost");
-                Err(Self::new(tokio::io::empty(), tty))
+                Err(Self::broken())
             }
         }
     }
@@ -136,6 +144,7 @@ impl ExecStream {
             let read = match &mut self.reader {
                 Reader::Unix(socket) => socket.read_buf(&mut self.buffer).await?,
                 Reader::Other(reader) => reader.read_buf(&mut self.buffer).await?,
+                Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
             };
             if read == 0 {
                 return match &self.framing {

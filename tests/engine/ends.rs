@@ -8,12 +8,18 @@ use execlet::{
     engine::{Engine, EngineError, ExecSpec},
     infra::process,
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::lab::{Lab, read, shell, until};
 
 /// The engine forces the end of a stream that a child holds open so long after the exit; the code relies on it.
 const LEAST_DELAY: Duration = Duration::from_millis(1500);
+
+/// For how long nobody reads a stream that is handed over, and more.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// The moment at which a process ends.
 fn exit_of(pid: u32) -> JoinHandle<Instant> {
@@ -97,4 +103,43 @@ async fn a_child_that_holds_the_output_delays_the_ends_of_other_execs_but_takes_
     assert_eq!(reading.await.unwrap().expect("a clean end").stdout, b"begun\nwhole\n");
     assert!(exit.elapsed() > LEAST_DELAY, "{:?}", exit.elapsed());
     assert_eq!(lab.inspect(&exec).await.code, Some(8));
+}
+
+#[tokio::test]
+async fn a_command_that_closes_its_output_early_ends_the_stream_only_with_itself() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "echo begun; exec >/dev/null 2>&1; read _ < /gate; exit 7";
+    let exec = lab.create(&container, &shell(script)).await;
+    let reading = tokio::spawn(read(lab.start(&exec).await));
+    let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
+    until("its output to be closed", async || process::output_pipes(process).is_empty().then_some(())).await;
+    assert!(!reading.is_finished(), "the stream outlives its writer's descriptors");
+    container.open_gate();
+    assert_eq!(reading.await.unwrap().expect("a clean end").stdout, b"begun\n");
+    assert_eq!(lab.code(&exec).await, 7);
+}
+
+/// What the handover of a stream from one agent to the next relies on.
+#[tokio::test]
+async fn output_that_nobody_reads_for_a_moment_is_whole_also_if_its_command_ends_meanwhile() {
+    let lab = Lab::open().await;
+    for tty in [false, true] {
+        let container = lab.container().await;
+        let spec = ExecSpec { tty, ..shell("echo begun; read _ < /gate; seq 2000; exit 7") };
+        let (exec, stream) = lab.begin(&container, &spec).await;
+        let exit = exit_of(lab.pid(&exec).await);
+        container.open_gate();
+        exit.await.unwrap();
+        // The length of the moment is what is shown here.
+        sleep(UNREAD).await;
+        let output = read(stream).await.expect("a clean end");
+        let numbers = output.stdout.split_inclusive(|byte| *byte == b'\n').count();
+        assert_eq!(
+            (numbers, output.stdout.ends_with(if tty { b"2000\r\n" } else { b"\n2000\n" })),
+            (2000, true),
+            "tty: {tty}"
+        );
+        assert_eq!(lab.code(&exec).await, 7);
+    }
 }
