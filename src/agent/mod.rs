@@ -265,7 +265,7 @@ async fn open_journal<E: Engine>(
     shutdown: &CancellationToken,
 ) -> Result<Option<(Journal<Folder>, Vec<Record>, Estate)>, AgentError> {
     let (mut heir, mut estate) = (Heir::new(state), Estate::new());
-    let begun = Instant::now();
+    let (begun, mut told) = (Instant::now(), false);
     let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
         let opened = Folder::open(state, JOURNAL_FOLDER, &me).map_err(JournalError::from).and_then(Journal::open);
@@ -278,7 +278,9 @@ async fn open_journal<E: Engine>(
             }
             Err(JournalError::Locked { path }) => {
                 let error = JournalError::Locked { path: path.clone() };
-                tracing::warn!(%error, "waiting for the journal");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(%error, "standing by for the journal");
+                }
                 readiness.not_ready(JOURNAL_CHECK, error.to_string());
                 heir.connect();
                 // An agent that is replaced ends only when the one beside it is ready.
