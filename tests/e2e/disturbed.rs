@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for};
+use crate::{
+    agents::{self, rolled_out},
+    lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for},
+};
 
 const CRD: &str = "execrequests.execlet.dev";
 
@@ -47,11 +50,7 @@ impl WithoutAgent {
         })
         .await;
         // It would go on with its commands for as long as its grace period allows.
-        let label = "label=io.kubernetes.container.name=agent";
-        let running = text(&docker(node, &["ps", "--quiet", "--filter", label]));
-        for id in running.split_whitespace() {
-            docker(node, &["kill", id]);
-        }
+        agents::kill(node);
         wait_for("the agent to be gone", async || agent_on(node).is_empty().then_some(())).await;
         rolled_out();
         it
@@ -74,10 +73,6 @@ impl Drop for WithoutAgent {
 
 fn patch_agents(patch: &serde_json::Value) {
     kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", &patch.to_string()]);
-}
-
-fn rolled_out() {
-    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
 }
 
 #[tokio::test]
@@ -120,17 +115,7 @@ async fn an_agent_that_is_killed_while_a_command_runs_does_not_run_it_again_and_
     let script = "echo ran >> /tmp/runs; echo before; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
     let name = lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script]}));
     wait_for("the command to run", async || (lab.exec("web", "test -e /tmp/runs").1 == 0).then_some(())).await;
-    let agents = || text(&docker("n1", &["ps", "--quiet", "--filter", "label=io.kubernetes.container.name=agent"]));
-    let killed = agents();
-    for id in killed.split_whitespace() {
-        docker("n1", &["kill", id]);
-    }
-    wait_for("another agent", async || {
-        let now = agents();
-        (!now.is_empty() && !killed.split_whitespace().any(|id| now.contains(id))).then_some(())
-    })
-    .await;
-    rolled_out();
+    agents::restart("n1").await;
     assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
     let done = lab.finished(&name).await;
     done.ended_with(9);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::lab::{IMAGE, Lab, NAMESPACE, cluster, docker, kubectl, text, wait_for};
-
-const LABEL: &str = "label=io.kubernetes.container.name=agent";
+use crate::{
+    agents,
+    lab::{IMAGE, Lab, cluster, text, wait_for},
+};
 
 fn tool(args: &[&str]) -> String {
     let output = cluster(args);
@@ -22,7 +23,7 @@ impl SmallDisk {
         tool(&["exec", "n2", "mkdir", "-p", path]);
         tool(&["exec", "n2", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]);
         let it = Self(path);
-        restart_agent().await;
+        agents::restart("n2").await;
         it
     }
 
@@ -37,7 +38,7 @@ impl SmallDisk {
 
     async fn end(self) {
         drop(self);
-        restart_agent().await;
+        agents::restart("n2").await;
     }
 }
 
@@ -45,17 +46,6 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         cluster(&["exec", "n2", "umount", "-l", self.0]);
     }
-}
-
-async fn restart_agent() {
-    let before = text(&docker("n2", &["ps", "--quiet", "--filter", LABEL]));
-    docker("n2", &["kill", before.trim()]);
-    wait_for("another agent", async || {
-        let now = text(&docker("n2", &["ps", "--quiet", "--filter", LABEL]));
-        (!now.trim().is_empty() && now != before).then_some(())
-    })
-    .await;
-    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::lab::{Done, Lab, NAMESPACE, cluster, kubectl, text, unique, wait_for};
+use crate::{
+    agents::{self, rolled_out},
+    lab::{Done, Lab, NAMESPACE, cluster, kubectl, text, unique, wait_for},
+};
 
 /// How soon after the return of what was away the right state is there.
 const SOON: Duration = Duration::from_secs(5);
@@ -17,10 +20,6 @@ fn tool(args: &[&str]) -> String {
     let output = cluster(args);
     assert!(output.status.success(), "cluster {}: {}", args.join(" "), text(&output.stderr));
     text(&output.stdout).trim().to_owned()
-}
-
-fn rolled_out() {
-    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
 }
 
 impl Lab {
@@ -85,11 +84,7 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
     tool(&["kill", "n2", "dockerd"]);
     tool(&["start", "n2", "dockerd"]);
     rolled_out();
-    wait_for("the agent's container to be back", async || {
-        let agents = tool(&["docker", "n2", "ps", "--quiet", "--filter", "label=io.kubernetes.container.name=agent"]);
-        (!agents.is_empty()).then_some(())
-    })
-    .await;
+    wait_for("the agent's container to be back", async || (!agents::containers("n2").is_empty()).then_some(())).await;
     let done = lab.soon(&name).await;
     // Whether the agent or the engine went first decides what is known.
     match done.reason() {
@@ -154,9 +149,7 @@ async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
     lab.pod("late", "n1").await;
     let canceled = lab.waiting("web", json!({"terminationGracePeriodSeconds": 1})).await;
     let limited = lab.waiting("late", json!({"activeDeadlineSeconds": 8, "terminationGracePeriodSeconds": 1})).await;
-    let label = "label=io.kubernetes.container.name=agent";
-    let id = tool(&["docker", "n1", "ps", "--quiet", "--filter", label]);
-    tool(&["docker", "n1", "kill", &id]);
+    assert_ne!(agents::kill("n1").len(), 0, "an agent was there");
     lab.kubectl(&["patch", "execrequest", &canceled, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
     assert_eq!(lab.finished(&canceled).await.reason(), "Canceled");
     let done = lab.finished(&limited).await;
@@ -170,11 +163,7 @@ async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
     }
 }
 
-fn sha256(text: &str) -> String {
-    sha256_of(text.as_bytes())
-}
-
-fn sha256_of(bytes: &[u8]) -> String {
+fn sha256(bytes: impl AsRef<[u8]>) -> String {
     let mut hex = String::new();
     for byte in Sha256::digest(bytes) {
         write!(hex, "{byte:02x}").unwrap();
@@ -199,9 +188,8 @@ async fn a_command_of_an_earlier_boot_is_neither_adopted_nor_run_again() {
     let stop = r#"{"spec":{"template":{"spec":{"nodeSelector":{"execlet.test/none":"1"}}}}}"#;
     kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", stop]);
     wait_for("the agents to be told to stop", async || {
-        let label = "label=io.kubernetes.container.name=agent";
-        let id = tool(&["docker", "n2", "ps", "--quiet", "--filter", label]);
-        if !id.is_empty() {
+        for id in agents::containers("n2") {
+            // It may be gone already.
             cluster(&["docker", "n2", "kill", &id]);
         }
         let pods = kubectl(&[
@@ -246,11 +234,13 @@ async fn an_update_hands_the_output_of_a_running_command_over_to_the_next_agent(
     for name in &names {
         lab.request_when(name, "to run", |status| status.exec_id.is_some()).await;
     }
-    let agents = || tool(&["docker", "n1", "ps", "--quiet", "--filter", "label=io.kubernetes.container.name=agent"]);
-    let before = agents();
+    let before = agents::containers("n1");
     kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
     rolled_out();
-    wait_for("the old agent to be gone", async || (!agents().contains(&before)).then_some(())).await;
+    wait_for("the old agent to be gone", async || {
+        agents::containers("n1").iter().all(|id| !before.contains(id)).then_some(())
+    })
+    .await;
     assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
     for name in &names {
         let done = lab.finished(name).await;
@@ -266,7 +256,7 @@ async fn an_update_hands_the_output_of_a_running_command_over_to_the_next_agent(
             lines[..blocks * 2001].iter().enumerate().all(|(n, line)| *line == (n / 2001 + 1 + n % 2001).to_string())
         );
         assert_eq!(output.stdout.bytes, i64::try_from(stdout.len()).unwrap());
-        assert_eq!(output.stdout.sha256.as_deref(), Some(sha256_of(&stdout).as_str()));
+        assert_eq!(output.stdout.sha256.as_deref(), Some(sha256(&stdout).as_str()));
     }
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\nran\n");
 }

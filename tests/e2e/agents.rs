@@ -1,0 +1,35 @@
+//! The agents of the installation, as their engines and the API server show them.
+
+use crate::lab::{NAMESPACE, docker, kubectl, text, wait_for};
+
+/// The engine's IDs of the agents' containers that run on a node.
+pub fn containers(node: &str) -> Vec<String> {
+    let label = "label=io.kubernetes.container.name=agent";
+    let found = text(&docker(node, &["ps", "--quiet", "--filter", label]));
+    found.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Kills what runs of them on a node. Gives what that was.
+pub fn kill(node: &str) -> Vec<String> {
+    let running = containers(node);
+    for id in &running {
+        docker(node, &["kill", id]);
+    }
+    running
+}
+
+/// Kills the agent of a node, and waits until another one is ready.
+pub async fn restart(node: &str) {
+    let killed = kill(node);
+    wait_for("another agent", async || {
+        let now = containers(node);
+        (!now.is_empty() && now.iter().all(|id| !killed.contains(id))).then_some(())
+    })
+    .await;
+    rolled_out();
+}
+
+/// Every node has the agent that it should have.
+pub fn rolled_out() {
+    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+}
