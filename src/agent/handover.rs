@@ -247,13 +247,14 @@ impl Heirs {
 pub struct Heir {
     path: PathBuf,
     receiving: Option<JoinHandle<Estate>>,
+    estate: Estate,
 }
 
 impl Heir {
     /// Of the agent that has this state folder.
     #[must_use]
     pub fn new(state: &Path) -> Self {
-        Self { path: socket(state), receiving: None }
+        Self { path: socket(state), receiving: None, estate: Estate::new() }
     }
 
     /// Connects to the one that has the journal, if it is not yet. Whether it is.
@@ -267,11 +268,11 @@ impl Heir {
     }
 
     /// Waits until the one that has the journal has said its last word. What it has left is kept.
-    pub async fn predecessor_gone(&mut self, estate: &mut Estate) {
+    pub async fn predecessor_gone(&mut self) {
         match &mut self.receiving {
             Some(receiving) => {
                 if let Ok(left) = receiving.await {
-                    estate.extend(left);
+                    self.estate.extend(left);
                 }
                 self.receiving = None;
             }
@@ -279,11 +280,12 @@ impl Heir {
         }
     }
 
-    /// Waits for the last words of the one that had the journal: it has ended.
-    pub async fn last_words(mut self, estate: &mut Estate) {
-        if self.receiving.is_some() && timeout(LAST_WORDS, self.predecessor_gone(estate)).await.is_err() {
+    /// Waits for the last words of the one that had the journal: it has ended. Gives what it has left.
+    pub async fn estate(mut self) -> Estate {
+        if self.receiving.is_some() && timeout(LAST_WORDS, self.predecessor_gone()).await.is_err() {
             tracing::warn!("the handover did not come to its end: what was not handed over is adopted");
         }
+        self.estate
     }
 }
 
@@ -394,8 +396,7 @@ mod tests {
         let inheritance = Inheritance { received: Some((first, LogState::Limited)), given: Duration::from_secs(7) };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
         *heirs.heir() = None;
-        let mut estate = Estate::new();
-        heir.last_words(&mut estate).await;
+        let mut estate = heir.estate().await;
         let legacy = estate.remove(&"u".into()).expect("it was handed over");
         let (mut stream, inheritance) = legacy.open(&"e".into(), &limits()).expect("a stream");
         assert_eq!(inheritance.given, Duration::from_secs(7));
@@ -420,8 +421,7 @@ mod tests {
         let inheritance = Inheritance { received: None, given: Duration::ZERO };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
         *heirs.heir() = None;
-        let mut estate = Estate::new();
-        heir.last_words(&mut estate).await;
+        let mut estate = heir.estate().await;
         let legacy = estate.remove(&"u".into()).expect("it was handed over");
         assert!(legacy.open(&"another".into(), &limits()).is_none());
     }

@@ -264,7 +264,7 @@ async fn open_journal<E: Engine>(
     readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Journal<Folder>, Vec<Record>, Estate)>, AgentError> {
-    let (mut heir, mut estate) = (Heir::new(state), Estate::new());
+    let mut heir = Heir::new(state);
     let (begun, mut told) = (Instant::now(), false);
     let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
@@ -273,8 +273,7 @@ async fn open_journal<E: Engine>(
             Ok((journal, records)) => {
                 readiness.ready(JOURNAL_CHECK);
                 readiness.stand_by(false);
-                heir.last_words(&mut estate).await;
-                return Ok(Some((journal, records, estate)));
+                return Ok(Some((journal, records, heir.estate().await)));
             }
             Err(JournalError::Locked { path }) => {
                 let error = JournalError::Locked { path: path.clone() };
@@ -292,7 +291,7 @@ async fn open_journal<E: Engine>(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             // It is about to end.
-            () = heir.predecessor_gone(&mut estate) => sleep(LOCK_RETRY).await,
+            () = heir.predecessor_gone() => sleep(LOCK_RETRY).await,
             () = sleep(JOURNAL_RETRY) => {}
         }
     }

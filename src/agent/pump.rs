@@ -90,6 +90,20 @@ pub(super) async fn pump<W: World>(
     let end = loop {
         tokio::select! {
             biased;
+            // First, or a command that writes all the time would hold up the handover of all.
+            () = node.heirs.begun(), if !given => {
+                given = true;
+                log.flush().await;
+                let received = sole.then_some((streams, log.state()));
+                let inheritance = Inheritance { received, given: node.kernel.uptime() };
+                match node.heirs.give(&request.key.uid, exec, stream, inheritance) {
+                    None => return None,
+                    Some((back, inheritance)) => {
+                        stream = back;
+                        streams = inheritance.received.unwrap_or_else(fresh).0;
+                    }
+                }
+            }
             chunk = stream.next() => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
@@ -104,19 +118,6 @@ pub(super) async fn pump<W: World>(
                     break StreamEnd::Broken;
                 }
             },
-            () = node.heirs.begun(), if !given => {
-                given = true;
-                log.flush().await;
-                let received = sole.then_some((streams, log.state()));
-                let inheritance = Inheritance { received, given: node.kernel.uptime() };
-                match node.heirs.give(&request.key.uid, exec, stream, inheritance) {
-                    None => return None,
-                    Some((back, inheritance)) => {
-                        stream = back;
-                        streams = inheritance.received.unwrap_or_else(fresh).0;
-                    }
-                }
-            }
             () = sleep(FLUSH_AFTER), if log.is_dirty() => log.flush().await,
             () = never_ending(&mut seen) => {
                 tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
