@@ -44,7 +44,8 @@ pub(super) async fn adopt<W: World>(
         Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
         Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
     };
-    let (_tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
+    // All that will be seen of it.
+    let (_, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let ended_by = OnceLock::new();
     let overseen = Overseen { node, request, exec, memory, news, seen, ended_by: &ended_by };
     let watched = tokio::select! {

@@ -32,6 +32,8 @@ const TOMBSTONES: &str = "tombstones";
 const OLD_TOMBSTONES: &str = "tombstones.old";
 /// Tombstones in one file. Two files are kept: at least so many are remembered, at most twice as many.
 const TOMBSTONE_LIMIT: usize = 20_000;
+/// Most tombstones that are put up with one write.
+const TOMBSTONE_BATCH: usize = 256;
 /// Characters of a digest.
 const DIGEST: usize = 64;
 
@@ -68,6 +70,8 @@ impl Record {
 pub struct Journal<D> {
     disk: Arc<D>,
     tombs: Arc<Mutex<Tombs>>,
+    /// Held by whoever puts up tombstones: places are of one file, which grows by one write at a time.
+    digging: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Where each tombstone is.
@@ -75,8 +79,6 @@ pub struct Journal<D> {
 struct Tombs {
     new: HashMap<TombKey, Place>,
     old: HashMap<TombKey, Place>,
-    /// The last line was cut off, so that the next one begins with a line end.
-    torn: bool,
     /// Those that could not be put up yet. Their records are still on the disk.
     unburied: BTreeMap<RequestUid, Record>,
 }
@@ -141,10 +143,10 @@ impl<D: Disk> Journal<D> {
     /// When the file system refuses.
     pub fn open(disk: D) -> Result<(Self, Vec<Record>), JournalError> {
         let records = read_all(&disk)?;
-        let (new, torn) = read_tombs(&disk, TOMBSTONES)?;
-        let (old, _) = read_tombs(&disk, OLD_TOMBSTONES)?;
-        let tombs = Tombs { new, old, torn, unburied: BTreeMap::new() };
-        Ok((Self { disk: Arc::new(disk), tombs: Arc::new(Mutex::new(tombs)) }, records))
+        let new = read_tombs(&disk, TOMBSTONES)?;
+        let old = read_tombs(&disk, OLD_TOMBSTONES)?;
+        let tombs = Arc::new(Mutex::new(Tombs { new, old, unburied: BTreeMap::new() }));
+        Ok((Self { disk: Arc::new(disk), tombs, digging: Arc::default() }, records))
     }
 
     /// Writes what is remembered of a request. When this returns `Ok` it survives a crash.
@@ -173,14 +175,17 @@ impl<D: Disk> Journal<D> {
             return self.unlink(&record.request.uid).await;
         }
         self.tombs().unburied.insert(record.request.uid.clone(), record);
+        let _digging = self.digging.lock().await;
         loop {
-            let Some(record) = self.tombs().unburied.first_key_value().map(|(_, record)| record.clone()) else {
+            let batch: Vec<Record> = self.tombs().unburied.values().take(TOMBSTONE_BATCH).cloned().collect();
+            if batch.is_empty() {
                 return Ok(());
-            };
-            let uid = record.request.uid.clone();
-            self.entomb(record).await?;
-            self.tombs().unburied.remove(&uid);
-            self.unlink(&uid).await?;
+            }
+            self.entomb(&batch).await?;
+            for Record { request, .. } in batch {
+                self.tombs().unburied.remove(&request.uid);
+                self.unlink(&request.uid).await?;
+            }
         }
     }
 
@@ -189,27 +194,32 @@ impl<D: Disk> Journal<D> {
         self.disk.remove(&name).await.map_err(|source| JournalError::Io { act: "remove", what: name, source })
     }
 
-    async fn entomb(&self, record: Record) -> Result<(), JournalError> {
-        let key = tomb_key(&record.request.uid);
-        if self.tombs().place(&key).is_some() {
-            return Ok(());
-        }
+    async fn entomb(&self, batch: &[Record]) -> Result<(), JournalError> {
         let failed = |act| move |source| JournalError::Io { act, what: TOMBSTONES.to_owned(), source };
         if self.tombs().new.len() >= TOMBSTONE_LIMIT {
             self.disk.rename(TOMBSTONES, OLD_TOMBSTONES).map_err(failed("rename"))?;
             let mut tombs = self.tombs();
             tombs.old = std::mem::take(&mut tombs.new);
         }
-        let mut line = encode_line(&record.without_tails())?;
-        let length = u32::try_from(line.len() - 1).unwrap_or(u32::MAX);
-        let torn = std::mem::replace(&mut self.tombs().torn, true);
-        if torn {
-            line.insert(0, b'\n');
+        let mut text = Vec::new();
+        let mut places = Vec::new();
+        for record in batch {
+            let key = tomb_key(&record.request.uid);
+            if self.tombs().place(&key).is_some() {
+                continue;
+            }
+            // Whatever was cut off before it, and whoever cut it off, this begins a line.
+            text.push(b'\n');
+            let line = encode_line(&record.clone().without_tails())?;
+            places.push((key, text.len() as u64, u32::try_from(line.len()).unwrap_or(u32::MAX)));
+            text.extend(line);
+            text.push(b'\n');
         }
-        let offset = self.disk.append(TOMBSTONES, line).await.map_err(failed("add to"))?;
-        let mut tombs = self.tombs();
-        tombs.torn = false;
-        tombs.new.insert(key, (offset + u64::from(torn), length));
+        if places.is_empty() {
+            return Ok(());
+        }
+        let offset = self.disk.append(TOMBSTONES, text).await.map_err(failed("add to"))?;
+        self.tombs().new.extend(places.into_iter().map(|(key, start, length)| (key, (offset + start, length))));
         Ok(())
     }
 
@@ -275,7 +285,6 @@ fn encode_line(record: &Record) -> Result<Vec<u8>, JournalError> {
     let mut line = hex(&Sha256::digest(&json)).into_bytes();
     line.push(b' ');
     line.extend(json);
-    line.push(b'\n');
     Ok(line)
 }
 
@@ -325,8 +334,8 @@ fn read_all<D: Disk>(disk: &D) -> Result<Vec<Record>, JournalError> {
     Ok(records)
 }
 
-/// Where each tombstone of a file is, and whether its last line was cut off.
-fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<(HashMap<TombKey, Place>, bool), JournalError> {
+/// Where each tombstone of a file is.
+fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<HashMap<TombKey, Place>, JournalError> {
     let failed = |source| JournalError::Io { act: "read", what: name.to_owned(), source };
     let mut tombs = HashMap::new();
     let mut offset = 0;
@@ -345,13 +354,15 @@ fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<(HashMap<TombKey, Place>,
         }
         offset += line.len() as u64;
     }
-    let torn = text.last().is_some_and(|byte| *byte != b'\n');
-    Ok((tombs, torn))
+    Ok(tombs)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
     use crate::{
@@ -427,6 +438,72 @@ mod tests {
         drop(journal);
         let (journal, _) = open(state.path());
         assert!(journal.tombstone(&"w".into()).expect("read").is_some(), "a line after a torn one counts");
+    }
+
+    #[tokio::test]
+    async fn tombstones_that_are_put_up_at_once_are_all_read_after_a_restart() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(state.path());
+        let uids: Vec<String> = (0..600).map(|number| format!("u{number}")).collect();
+        let all = uids.iter().map(|uid| journal.remove(record(uid, ended(""))));
+        futures::future::try_join_all(all).await.expect("entombed");
+        let check = |journal: &Journal<Folder>| {
+            for uid in &uids {
+                let found = journal.tombstone(&RequestUid::from(uid.as_str())).expect("read");
+                assert!(found.is_some(), "{uid}");
+            }
+        };
+        check(&journal);
+        drop(journal);
+        check(&open(state.path()).0);
+    }
+
+    #[tokio::test]
+    async fn a_tombstone_that_was_cut_off_by_a_full_disk_takes_no_other_along() {
+        /// A folder whose disk is full for some.
+        struct Full(Folder, AtomicBool);
+
+        impl Disk for Full {
+            fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send {
+                self.0.replace(name, text)
+            }
+            fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send {
+                self.0.remove(name)
+            }
+            async fn append(&self, name: &str, line: Vec<u8>) -> io::Result<u64> {
+                if !self.1.load(Ordering::Relaxed) {
+                    return self.0.append(name, line).await;
+                }
+                self.0.append(name, line[..line.len() / 3].to_vec()).await?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+                self.0.rename(from, to)
+            }
+            fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+                self.0.read(name)
+            }
+            fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+                self.0.read_at(name, offset, length)
+            }
+            fn list(&self) -> io::Result<Vec<String>> {
+                self.0.list()
+            }
+        }
+
+        let state = tempfile::tempdir().expect("a folder");
+        let disk = Full(Folder::open(state.path(), "journal", "me").expect("a folder"), AtomicBool::new(true));
+        let (journal, _) = Journal::open(disk).expect("opened");
+        let (first, second) =
+            tokio::join!(journal.remove(record("u", ended(""))), journal.remove(record("v", ended(""))));
+        assert!(first.expect_err("full").is_full() && second.expect_err("full").is_full());
+        journal.disk.1.store(false, Ordering::Relaxed);
+        journal.remove(record("w", ended(""))).await.expect("entombed");
+        drop(journal);
+        let (journal, _) = open(state.path());
+        for uid in ["u", "v", "w"] {
+            assert!(journal.tombstone(&uid.into()).expect("read").is_some(), "{uid}");
+        }
     }
 
     #[tokio::test]

@@ -25,6 +25,8 @@ use crate::{
     infra::{kernel::Kernel, requests::Requests},
 };
 
+/// How long the kernel's witness may take to find a process that has just started.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a request that seems to be gone is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,7 @@ impl<W: World> Overseen<'_, W> {
         } else {
             let grace = self.request.map_or(DEFAULT_GRACE, BoundRequest::grace);
             let cause = self.cause().await;
+            self.await_witness().await;
             Kill::new(cause, self.node.kernel.uptime(), grace)
         };
         tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");
@@ -81,6 +84,15 @@ impl<W: World> Overseen<'_, W> {
         }
         self.memory.note_kill(self.exec, kill.clone()).await;
         Survivors { cause: kill.cause, living }
+    }
+
+    /// Waits until the command's own process is known, and with it the pipes that it writes to. Once
+    /// it is gone, nothing else tells which processes without its environment are of the command.
+    async fn await_witness(&self) {
+        let mut seen = self.seen.clone();
+        let known = seen.wait_for(|seen| seen.process.is_some() || seen.ended.is_some());
+        // One that is not found in this time is gone, or cannot be told from others.
+        timeout(WITNESS_PATIENCE, known).await.map(drop).ok();
     }
 
     /// Waits for a cause.

@@ -60,18 +60,21 @@ pub(super) async fn watch<W: World>(
     }
     tell.send_modify(|seen| (seen.ended, seen.exit) = (Some(Instant::now()), exit));
     sleep(STILL_OPEN).await;
-    let pipes = tell.borrow().pipes.clone();
-    let held = holders(node, exec, pipes).await;
+    let Seen { process, pipes, .. } = tell.borrow().clone();
+    let held = holders(node, exec, process, pipes).await;
     tell.send_modify(|seen| seen.held = held);
     std::future::pending().await
 }
 
-/// Whether a process of the container holds one of these pipes.
-async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, pipes: Vec<u64>) -> Option<bool> {
-    if pipes.is_empty() {
-        return None;
-    }
-    let family = Family { uid: "".into(), leader: None, pipes, since_ticks: 0 };
+/// Whether a process of the container holds one of the pipes of this one, which has ended.
+async fn holders<W: World>(
+    node: &Node<W>,
+    exec: &ExecRef,
+    process: Option<ProcessRef>,
+    pipes: Vec<u64>,
+) -> Option<bool> {
+    let since_ticks = process.filter(|_| !pipes.is_empty())?.start_ticks;
+    let family = Family { uid: "".into(), leader: None, pipes, since_ticks };
     match node.kernel.family(family, exec.container.id.clone()).await {
         Ok(living) => Some(!living.is_empty()),
         Err(error) => {

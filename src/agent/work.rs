@@ -236,8 +236,10 @@ impl<W: World> Work<W> {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 self.memory.put_down(exec.clone(), Stage::Starting).await?;
                 let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await;
-                if let (true, Err(StepError::Engine(EngineError::ContainerNotRunning(_)))) = (sole, &watched) {
-                    // A clear refusal: nothing runs, and the exec's one start is not spent.
+                if let (true, Err(StepError::Engine(error))) = (sole, &watched)
+                    && error.is_refusal()
+                {
+                    // Nothing runs, and the exec's one start is not spent.
                     self.memory.put_down(exec.clone(), Stage::Prepared).await?;
                 }
                 let watched = watched?;

@@ -44,6 +44,16 @@ pub struct Member {
 }
 
 impl Family {
+    /// Without the pipes that older processes of the container hold: those were not made for this
+    /// exec, which may have been told to write into another's, such as `/proc/1/fd/1`.
+    #[must_use]
+    pub fn without_pipes_of(mut self, older: impl IntoIterator<Item = u64>) -> Self {
+        for pipe in older {
+            self.pipes.retain(|own| *own != pipe);
+        }
+        self
+    }
+
     /// Whether a process belongs to it.
     #[must_use]
     pub fn claims(&self, facts: &Facts) -> bool {
@@ -82,6 +92,15 @@ mod tests {
             let facts = Facts { process, session, tag: tag.map(RequestUid::from), pipes };
             assert_eq!(family.claims(&facts), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_pipe_that_is_older_than_the_exec_is_no_mark() {
+        let family = Family { uid: "u".into(), leader: None, pipes: vec![11, 12], since_ticks: 100 };
+        let family = family.without_pipes_of([3, 12]);
+        let worker = |pipes| Facts { process: ProcessRef { pid: 9, start_ticks: 200 }, session: 1, tag: None, pipes };
+        assert!(!family.claims(&worker(vec![12])), "a worker that the container's own process has started");
+        assert!(family.claims(&worker(vec![11])));
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub enum EngineError {
     /// 409: the container is paused or does not run.
     #[error("the container is not running: {0}")]
     ContainerNotRunning(String),
-    /// It will not do this, however often it is asked.
+    /// It answers with another error status, and has not done it.
     #[error("the engine refused with HTTP status {status}: {message}")]
     Refused {
         /// HTTP status.
@@ -176,4 +176,17 @@ pub enum EngineError {
         /// What was wrong with it.
         message: String,
     },
+}
+
+impl EngineError {
+    /// Whether the engine has answered, and said that it has not done what was asked.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::ContainerNotRunning(_) | Self::Refused { .. } => {
+                true
+            }
+            Self::Unreachable { .. } | Self::TooOld { .. } | Self::Protocol { .. } => false,
+        }
+    }
 }

@@ -108,6 +108,30 @@ async fn the_processes_of_a_terminal_are_found_by_its_session() {
 }
 
 #[tokio::test]
+async fn who_writes_to_the_same_output_of_the_container_is_not_found() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let first = process::find(lab.main_pid(&container).await).expect("a process");
+    let redirected = shell("echo begun; exec >/proc/1/fd/1 2>/proc/1/fd/2; sleep 100; true");
+    let (exec, _stream) = lab.begin(&container, &tagged(redirected.clone(), "mine")).await;
+    let leader = process::find(lab.pid(&exec).await).expect("a process");
+    let writes_there = async |process| {
+        let pipes = process::output_pipes(process);
+        (!pipes.is_empty() && pipes == process::output_pipes(first)).then_some(pipes)
+    };
+    let pipes = until("the output to be the container's", async || writes_there(leader).await).await;
+    // A later one: nothing but its session tells it from the first one's.
+    let (other, _other_stream) = lab.begin(&container, &tagged(redirected, "other")).await;
+    let other = process::find(lab.pid(&other).await).expect("a process");
+    until("the other's output to be the container's", async || writes_there(other).await).await;
+
+    let mine = family("mine", leader, pipes);
+    assert_eq!(commands(&process::family(&mine, &container.id).unwrap()), ["sh", "sleep"]);
+    end(&mine, &container).await;
+    assert!(process::alive(other) && process::alive(first));
+}
+
+#[tokio::test]
 async fn the_kernel_tells_the_code_that_the_engine_does_not() {
     let lab = Lab::open().await;
     let container = lab.container().await;

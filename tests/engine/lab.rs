@@ -118,13 +118,19 @@ impl Lab {
     /// A running container with a fifo `/gate`, at which a command can wait for a line.
     pub async fn container(&self) -> TestContainer {
         let mut container = self.labelled(HashMap::new()).await;
-        let pid = self.docker.inspect_container(container.id(), None::<InspectContainerOptions>).await;
-        let pid = pid.unwrap().state.and_then(|state| state.pid).expect("a process of this machine");
+        let pid = self.main_pid(&container).await;
         let gate = format!("/proc/{pid}/root/gate");
         // Open for both, it waits for nobody, and keeps what nobody has read yet.
         let open = async || OpenOptions::new().read(true).write(true).open(&gate).ok();
         container.gate = Some(until("the gate", open).await);
         container
+    }
+
+    /// The PID on this machine of a container's own process.
+    pub async fn main_pid(&self, container: &TestContainer) -> u32 {
+        let found = self.docker.inspect_container(container.id(), None::<InspectContainerOptions>).await;
+        let pid = found.unwrap().state.and_then(|state| state.pid).expect("a process of this machine");
+        u32::try_from(pid).expect("a PID")
     }
 
     /// A running container with these labels.

@@ -1,10 +1,15 @@
 //! What the engine refuses, and what each refusal becomes.
 
-use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder, WaitContainerOptions};
-use execlet::engine::{ContainerQuery, Engine, EngineError, docker::DockerEngine};
-use futures::StreamExt;
+use std::time::Duration;
 
-use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell, within};
+use bollard::query_parameters::{
+    KillContainerOptions, RestartContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+};
+use execlet::engine::{ContainerQuery, ContainerState, Engine, EngineError, docker::DockerEngine};
+use futures::StreamExt;
+use tokio::time::sleep;
+
+use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell, until, within};
 
 impl Lab {
     /// Kills the container, and waits for its end.
@@ -61,6 +66,43 @@ async fn a_start_in_a_paused_container_is_refused_and_may_be_tried_again() {
     read(lab.start(&exec).await).await.unwrap();
     assert_eq!(lab.inspect(&exec).await.code, Some(7));
     assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_while_its_container_ends_has_run_nothing() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (mut refused, mut begun) = (0, 0);
+    for round in 0..40 {
+        let exec = lab.create(&container, &shell("echo run >> /runs")).await;
+        let start = async {
+            // Around the moment of the end, which comes some milliseconds after the call.
+            sleep(Duration::from_millis(round)).await;
+            lab.engine.start_exec(&exec, false).await
+        };
+        let end = lab.docker.kill_container(container.id(), None::<KillContainerOptions>);
+        let (started, killed) = tokio::join!(start, end);
+        killed.unwrap();
+        until("the container to end", async || {
+            let found = lab.engine.container(&container.id).await.unwrap()?;
+            matches!(found.state, ContainerState::Stopped(_)).then_some(())
+        })
+        .await;
+        lab.docker.start_container(container.id(), None::<StartContainerOptions>).await.unwrap();
+        let runs = lab.sh(&container, "cat /runs 2>/dev/null; rm -f /runs").await;
+        match started {
+            Ok(stream) => {
+                begun += 1;
+                drop(stream);
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(error.is_refusal(), "{error:?}");
+                assert_eq!(runs, "", "{error:?}");
+            }
+        }
+    }
+    assert!(refused > 0, "of 40 starts around the end of their container {begun} were begun, and none refused");
 }
 
 #[tokio::test]

@@ -51,18 +51,36 @@ pub struct Report {
     pub crashes: u32,
 }
 
+/// What happens in an episode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Everything that can go wrong.
+    Disturbed,
+    /// Nothing goes wrong, but every command is canceled about when it starts, and leaves a child
+    /// that only its output betrays.
+    Hasty,
+}
+
 /// Plays the episode of this seed.
-pub fn play(seed: u64, planted: Option<Planted>, trace: bool, spool: &Path) -> Report {
+pub fn play(seed: u64, kind: Kind, planted: Option<Planted>, trace: bool, spool: &Path) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let report = runtime.block_on(async {
         let model = Model::new(seed, planted, trace);
         let mut all = JoinSet::new();
-        all.spawn(users(model.clone()));
+        let chaos = match kind {
+            Kind::Disturbed => all.spawn(chaos(model.clone())),
+            Kind::Hasty => {
+                model.lock().faults = false;
+                all.spawn(async {})
+            }
+        };
+        all.spawn(users(model.clone(), kind));
         all.spawn(manager(model.clone()));
-        all.spawn(chaos(model.clone()));
         all.spawn(agent(model.clone(), spool.to_owned()));
         sleep(FAULTS).await;
+        // What it has broken and not yet mended is mended now.
+        chaos.abort();
         calm(&model);
         let ended = timeout(PATIENCE, async {
             while !is_over(&model) {
@@ -96,7 +114,10 @@ fn calm(model: &Model) {
     state.note(|| "no more faults".to_owned());
     state.faults = false;
     state.api_up = true;
-    state.engine_up = true;
+    if !state.engine_up {
+        state.forget_execs();
+        state.engine_up = true;
+    }
     state.disk_full = false;
     state.container_paused = false;
     if !state.container_runs {
@@ -154,13 +175,16 @@ fn check(model: &Model, in_time: bool) {
 }
 
 /// People who create, cancel and delete.
-async fn users(model: Model) {
+async fn users(model: Model, kind: Kind) {
     for number in 0..REQUESTS {
         sleep(model.millis(0..2000)).await;
         let name = format!("r{number}");
         {
             let mut state = model.lock();
-            let plan = Plan::random(&mut state.random);
+            let plan = match kind {
+                Kind::Disturbed => Plan::random(&mut state.random),
+                Kind::Hasty => Plan::furtive(&mut state.random),
+            };
             let tty = state.random.chance(300);
             let active = state.random.chance(150).then(|| state.random.below(5) + 1);
             let grace = state.random.below(4);
@@ -181,8 +205,10 @@ async fn users(model: Model) {
             state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
             state.store(request);
         }
-        let fate = model.lock().random.below(10);
-        let when = model.millis(0..6000);
+        let (fate, when) = match kind {
+            Kind::Disturbed => (model.lock().random.below(10), model.millis(0..6000)),
+            Kind::Hasty => (0, model.millis(0..500)),
+        };
         let model = model.clone();
         tokio::spawn(async move {
             sleep(when).await;
@@ -322,12 +348,7 @@ async fn restart_engine(model: &Model) {
     sleep(pause).await;
     let live = {
         let mut state = model.lock();
-        state.engine_run += 1;
-        state.execs.clear();
-        state.events.clear();
-        if !state.live_restore {
-            state.end_container();
-        }
+        state.forget_execs();
         state.live_restore
     };
     sleep(model.millis(1..50)).await;

@@ -29,11 +29,13 @@ use std::{
     time::Instant,
 };
 
-use episode::{REQUESTS, Report, play};
+use episode::{Kind, REQUESTS, Report, play};
 use model::Planted;
 
 /// Requests that `make test` plays.
 const SOME: u64 = 20_000;
+/// Episodes in which everything is canceled at once.
+const HASTY: u64 = 300;
 /// Episodes within which a planted bug has to be found.
 const ENOUGH: u64 = 2_000;
 
@@ -53,7 +55,7 @@ fn every_request_runs_at_most_once_and_ends_with_the_truth() {
     if number("EXECLET_SIM_TRACE").is_some() {
         let level = env::var("EXECLET_LOG_LEVEL").unwrap_or_else(|_| "off".to_owned());
         execlet::infra::telemetry::init(execlet::infra::telemetry::LogFormat::Text, &level).expect("a log");
-        let report = play(first, None, true, spool.path());
+        let report = play(first, Kind::Disturbed, None, true, spool.path());
         println!("{}", report.trace.join("\n"));
         assert!(report.violations.is_empty(), "{}", told(first, &report));
         return;
@@ -72,7 +74,7 @@ fn every_request_runs_at_most_once_and_ends_with_the_truth() {
                     if episode >= episodes || failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let report = play(first + episode, None, false, spool.path());
+                    let report = play(first + episode, Kind::Disturbed, None, false, spool.path());
                     finished.fetch_add(report.finished, Ordering::Relaxed);
                     unknown.fetch_add(report.unknown, Ordering::Relaxed);
                     crashes.fetch_add(report.crashes.into(), Ordering::Relaxed);
@@ -104,7 +106,7 @@ fn every_request_runs_at_most_once_and_ends_with_the_truth() {
 fn found(planted: Planted) -> String {
     let spool = tempfile::tempdir().expect("a folder");
     for seed in 1..=ENOUGH {
-        let report = play(seed, Some(planted), false, spool.path());
+        let report = play(seed, Kind::Disturbed, Some(planted), false, spool.path());
         if !report.violations.is_empty() {
             return report.violations.join("; ");
         }
@@ -116,8 +118,18 @@ fn found(planted: Planted) -> String {
 fn a_seed_plays_the_same_episode_again() {
     let spool = tempfile::tempdir().expect("a folder");
     for seed in 1..20 {
-        let [first, second] = [(); 2].map(|()| play(seed, None, true, spool.path()).trace);
+        let [first, second] = [(); 2].map(|()| play(seed, Kind::Disturbed, None, true, spool.path()).trace);
         assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_canceled_as_it_starts_leaves_nothing_behind() {
+    let spool = tempfile::tempdir().expect("a folder");
+    for seed in 1..=HASTY {
+        let report = play(seed, Kind::Hasty, None, false, spool.path());
+        assert!(report.violations.is_empty(), "seed {seed}: {}", report.violations.join("; "));
+        assert_eq!(report.finished, REQUESTS);
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Plan {
     pub ignores_term: bool,
     /// Leaves a child that holds its output.
     pub leaves_child: bool,
+    /// That child has a session of its own and no environment.
+    pub nameless_child: bool,
 }
 
 impl Plan {
@@ -69,7 +71,14 @@ impl Plan {
             missing: random.chance(50),
             ignores_term: random.chance(150),
             leaves_child: random.chance(100),
+            nameless_child: false,
         }
+    }
+
+    /// One that has to be ended, and leaves what is hard to find.
+    pub fn furtive(random: &mut Random) -> Self {
+        let plan = Self { runs_for: Duration::from_secs(3600), code: 0, missing: false, ..Self::random(random) };
+        Self { leaves_child: true, nameless_child: true, ..plan }
     }
 
     pub fn command(self) -> Vec<String> {
@@ -82,6 +91,7 @@ impl Plan {
             flag(self.missing).to_owned(),
             flag(self.ignores_term).to_owned(),
             flag(self.leaves_child).to_owned(),
+            flag(self.nameless_child).to_owned(),
         ];
         words.to_vec()
     }
@@ -95,6 +105,7 @@ impl Plan {
             missing: on(4),
             ignores_term: on(5),
             leaves_child: on(6),
+            nameless_child: on(7),
         }
     }
 }
@@ -158,6 +169,8 @@ pub struct Process {
     pub alive: bool,
     pub ignores_term: bool,
     pub holds_output: bool,
+    /// Nothing but its output tells whose it is.
+    pub nameless: bool,
     /// Tells its exit code to whoever waits.
     pub ended: watch::Sender<Option<i32>>,
     /// Ends it, with this code.
@@ -404,7 +417,7 @@ impl State {
         if status.phase.to_string() == "Succeeded" && truth.code != Some(0) {
             self.violated(format!("{name} is said to have succeeded with {:?}", truth.code));
         }
-        if reason == "OutcomeLost" && self.engine_restarts + self.agent_crashes + self.container_ends == 0 {
+        if reason == "OutcomeLost" && self.engine_restarts + self.agent_crashes == 0 {
             self.violated(format!("the outcome of {name} is said to be lost, and nothing had happened to lose it"));
         }
         if let Some(output) = &status.output {
@@ -432,6 +445,7 @@ impl State {
             alive: true,
             ignores_term,
             holds_output,
+            nameless: false,
             ended: watch::channel(None).0,
             kill: Arc::new(Notify::new()),
             killed_with: None,
@@ -468,6 +482,16 @@ impl State {
     }
 
     // ---- the engine
+
+    /// It starts again, and knows nothing of what it did before.
+    pub fn forget_execs(&mut self) {
+        self.engine_run += 1;
+        self.execs.clear();
+        self.events.clear();
+        if !self.live_restore {
+            self.end_container();
+        }
+    }
 
     pub fn died(&mut self, exec: &str, code: i32) {
         let event = ExecDied { exec: exec.into(), code, at: self.now() };

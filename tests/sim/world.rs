@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, State};
+use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State};
 
 pub struct Simulated;
 
@@ -235,11 +235,13 @@ impl Kernel for SimKernel {
             return Ok(Vec::new());
         }
         let living = state.processes.values().filter(|process| process.alive && process.run.id == container);
+        let marked = |process: &Process| {
+            let of_session = of.leader.is_some_and(|leader| process.session == leader.pid);
+            !process.nameless && (of_session || process.uid == of.uid.as_str())
+        };
         let members = living.filter(|process| {
             process.this.start_ticks >= of.since_ticks
-                && (process.uid == of.uid.as_str()
-                    || of.leader.is_some_and(|leader| process.session == leader.pid)
-                    || (process.holds_output && of.pipes.contains(&u64::from(process.session))))
+                && (marked(process) || (process.holds_output && of.pipes.contains(&u64::from(process.session))))
         });
         Ok(members.map(|p| Member { process: p.this, command: "plan".to_owned(), state: 'S' }).collect())
     }
@@ -354,6 +356,9 @@ impl Engine for SimEngine {
                 if found.run != state.container {
                     return Err(no_such_exec(exec));
                 }
+                if !state.container_runs && !state.modern {
+                    return Err(EngineError::Refused { status: 500, message: "it is not running".to_owned() });
+                }
                 if !state.container_runs || state.container_paused {
                     return Err(EngineError::ContainerNotRunning("it is paused or gone".to_owned()));
                 }
@@ -452,7 +457,10 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     }
     state.note(|| format!("{id} starts as {pid}"));
     if plan.leaves_child {
-        state.spawn(&uid, Some(pid), plan.ignores_term, true);
+        let child = state.spawn(&uid, Some(pid), plan.ignores_term, true);
+        if let Some(child) = state.processes.get_mut(&child) {
+            child.nameless = plan.nameless_child;
+        }
     }
     if let Some(exec) = state.execs.get_mut(id) {
         exec.phase = ExecPhase::Started(pid);

@@ -29,20 +29,28 @@ pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
 /// # Errors
 /// When procfs cannot be listed.
 pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
-    let mut members = Vec::new();
+    let mut own = Vec::new();
+    let mut pipes_of_older = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Some(Stat { process, session, state, command }) = stat(pid) else { continue };
-        if process.start_ticks < of.since_ticks || !is_in(pid, container) {
+        let Some(found) = stat(pid) else { continue };
+        let older = found.process.start_ticks < of.since_ticks;
+        if older && of.pipes.is_empty() || !is_in(pid, container) {
             continue;
         }
-        let facts = Facts { process, session, tag: tag(pid), pipes: pipes(pid, of) };
-        if of.claims(&facts) {
-            members.push(Member { process, command, state });
+        if older {
+            pipes_of_older.extend(pipes(pid, of));
+        } else {
+            own.push(found);
         }
     }
-    Ok(members)
+    let of = of.clone().without_pipes_of(pipes_of_older);
+    let members = own.into_iter().filter_map(|Stat { process, session, state, command }| {
+        let facts = Facts { process, session, tag: tag(process.pid), pipes: pipes(process.pid, &of) };
+        of.claims(&facts).then_some(Member { process, command, state })
+    });
+    Ok(members.collect())
 }
 
 /// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this
