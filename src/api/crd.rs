@@ -92,8 +92,10 @@ mod tests {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             walk(&format!("{path}.{name}"), field, look);
         }
-        if !schema["items"].is_null() {
-            walk(&format!("{path}[]"), &schema["items"], look);
+        for each in ["items", "additionalProperties"] {
+            if !schema[each].is_null() {
+                walk(&format!("{path}[]"), &schema[each], look);
+            }
         }
     }
 
@@ -120,6 +122,7 @@ mod tests {
                 Some("string") => &["maxLength", "enum", "format"],
                 Some("array") => &["maxItems"],
                 Some("integer") => &["maximum", "format"],
+                Some("object") if !schema["additionalProperties"].is_null() => &["maxProperties"],
                 _ => return,
             };
             assert!(limits.iter().any(|limit| !schema[*limit].is_null()), "{path} has none of {limits:?}");

@@ -18,6 +18,8 @@ pub mod result;
 pub mod status;
 
 pub use reason::Reason;
-pub use request::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Target};
+pub use request::{
+    EnvVar, ExecRequest, ExecRequestSpec, OnDisconnect, OutputLimits, Requester, Stdin, StdinAttach, Target,
+};
 pub use result::ExecResult;
 pub use status::{ExecRequestStatus, ExitCodeSource, OutputStatus, Phase, StreamStatus};

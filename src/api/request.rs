@@ -1,6 +1,9 @@
 //! `ExecRequest` and its spec.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::ExecRequestStatus;
@@ -45,9 +48,9 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecRequest has finished and its status is final: create another request to run the command again"),
 )]
 #[x_kube(
-    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable but for cancel: delete this ExecRequest and create another one"),
     validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be taken back: create another ExecRequest to run the command"),
-    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() <= 262144").message("command and env are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
+    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() + (has(self.stdin) && has(self.stdin.text) ? size(self.stdin.text) : 0) + (has(self.stdin) && has(self.stdin.data) ? size(self.stdin.data) : 0) <= 262144").message("command, env and stdin are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExecRequestSpec {
@@ -56,7 +59,7 @@ pub struct ExecRequestSpec {
 
     /// The program and its arguments, as in `kubectl exec POD -- PROGRAM ARGS`.
     /// No shell reads them: use ["sh", "-c", "..."] for pipes, variables or redirection.
-    /// At most 262144 characters together with env.
+    /// At most 262144 characters together with env and stdin.
     #[schemars(length(min = 1, max = 1024), inner(length(max = 131_071), regex(pattern = r"^[^\x00]*$")))]
     #[x_kube(validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"))]
     pub command: Vec<String>,
@@ -87,6 +90,10 @@ pub struct ExecRequestSpec {
     /// standard error and standard output are one stream.
     #[serde(default)]
     pub tty: bool,
+
+    /// Standard input of the command. Default: it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Stdin>,
 
     /// Seconds after the request's creation within which the command must have started.
     /// When they pass first, the command never runs and the request fails with reason
@@ -121,6 +128,70 @@ pub struct ExecRequestSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
+
+    /// Who created this request, as the API server has authenticated them. Set by the API server:
+    /// leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Requester>,
+}
+
+/// Who created a request: the user info of the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requester {
+    /// Name of the user.
+    #[schemars(length(max = 1024))]
+    pub username: String,
+    /// UID of the user, if the authenticator gives one.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub uid: String,
+    /// Groups of the user.
+    #[serde(default)]
+    #[schemars(length(max = 1024), inner(length(max = 1024)))]
+    pub groups: Vec<String>,
+    /// What else the authenticator says of the user.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "array", "maxItems": 64, "items": {"type": "string", "maxLength": 4096}}))]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Standard input of a command: exactly one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.text), has(self.data), has(self.attach)].filter(given, given).size() == 1").message("stdin takes exactly one of text, data and attach"))]
+pub struct Stdin {
+    /// The input itself, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144))]
+    pub text: Option<String>,
+    /// The input itself, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262_144), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
+    pub data: Option<String>,
+    /// The input comes from a client that attaches: the command starts when the first one does,
+    /// which must be within startingDeadlineSeconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<StdinAttach>,
+}
+
+/// Input from a client that attaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StdinAttach {
+    /// What happens when the client that holds the input goes away without having ended it.
+    #[serde(default)]
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What happens when the client that holds the input goes away without having ended it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDisconnect {
+    /// The command runs on, and its input waits for the next client.
+    #[default]
+    KeepRunning,
+    /// The command is ended, as by cancel.
+    Cancel,
 }
 
 /// The container that a command runs in.
