@@ -3,6 +3,20 @@
 /// API group of the custom resources.
 pub const GROUP: &str = "execlet.dev";
 
+/// API group that the manager serves: what is done with a request beyond its object.
+pub const SUBRESOURCES_GROUP: &str = "subresources.execlet.dev";
+/// Its one version.
+pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
+
+/// Where an agent serves streams, as IP:PORT; on its Lease.
+pub const STREAM_ENDPOINT_ANNOTATION: &str = "execlet.dev/stream-endpoint";
+/// The certificate that it serves them with, in PEM; on its Lease.
+pub const STREAM_CERTIFICATE_ANNOTATION: &str = "execlet.dev/stream-certificate";
+/// Header in which the manager tells an agent who is served: base64 of the JSON of a `Requester`.
+pub const USER_HEADER: &str = "x-execlet-user";
+/// Header in which the manager tells an agent the client's address, as far as it is known.
+pub const CLIENT_HEADER: &str = "x-execlet-client";
+
 /// Prefix of the Lease that each agent renews, completed by its node's name.
 pub const AGENT_LEASE_PREFIX: &str = "execlet-agent.";
 

@@ -1,10 +1,12 @@
-//! The manager: binds requests to nodes. Every replica is ready; the leader acts.
+//! The manager: binds requests to nodes, and serves the aggregated API. Every replica is ready and
+//! serves; the leader binds.
 //!
 //! It never speaks to an engine and knows nothing of the agent's insides; the
 //! two share the API and the cluster's names only.
 
 mod agents;
 mod bind;
+pub mod subresources;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub agent_timeout: Duration,
     /// How long it may be silent before what it runs is given up as lost.
     pub node_lost: Duration,
+    /// The aggregated API; none: it is left out.
+    pub subresources: Option<subresources::Config>,
 }
 
 /// The edges of the manager.
@@ -56,6 +60,8 @@ pub struct Edges {
     pub clock: Arc<dyn Clock>,
     /// Where health and metrics are served.
     pub listener: TcpListener,
+    /// Where the aggregated API is served.
+    pub subresources: Option<TcpListener>,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
@@ -72,6 +78,9 @@ pub enum ManagerError {
     /// A task that must run for ever has ended.
     #[error("a part of the manager ended: {0}")]
     Task(String),
+    /// TLS cannot be set up, or a part of the aggregated API has ended.
+    #[error("the aggregated API: {0}")]
+    Subresources(#[from] rustls::Error),
 }
 
 /// Runs the manager until it is told to stop.
@@ -79,11 +88,24 @@ pub enum ManagerError {
 /// # Errors
 /// When it cannot begin, or a part of it fails for good.
 pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
-    let Edges { client, clock, listener, shutdown } = edges;
-    let (metrics, registry) = Metrics::for_manager();
+    let Edges { client, clock, listener, subresources, shutdown } = edges;
+    let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
     readiness.expect(LEASE_CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    // Apart, because its streams may go on for longer than anything else here.
+    let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    if let (Some(config), Some(listener)) = (config.subresources, subresources) {
+        let edges = subresources::Edges {
+            client: client.clone(),
+            clock: Arc::clone(&clock),
+            listener,
+            readiness: readiness.clone(),
+            metrics: subresources::Counters::register(&mut registry),
+            shutdown: shutdown.clone(),
+        };
+        serving_api.spawn(async { Ok(subresources::run(config, edges).await?) });
+    }
     let serving = health::serve(listener, readiness.clone(), Arc::new(registry), shutdown.clone());
     parts.spawn(async { Ok(serving.await?) });
 
@@ -124,6 +146,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
                 return Err(ManagerError::Task("the election ended".to_owned()));
             },
             part = parts.join_next() => return Err(failure(part)),
+            Some(part) = serving_api.join_next() => return Err(failure(Some(part))),
             () = binder.clone().lead(&config.namespace, term.clone()), if leads => {}
         }
         term.cancel();
@@ -134,6 +157,10 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let release = async { while parts.join_next().await.is_some() {} };
     if timeout(RELEASE_TIMEOUT, release).await.is_err() {
         tracing::warn!("the leader's Lease could not be given back in time; it runs out by itself");
+    }
+    // It has bounds of its own.
+    while let Some(part) = serving_api.join_next().await {
+        part.map_err(|error| ManagerError::Task(error.to_string()))??;
     }
     Ok(())
 }

@@ -12,12 +12,15 @@ use execlet::{
     core::queue::Limits,
     engine::docker::DockerEngine,
     infra::{clock::SystemClock, shutdown, telemetry},
-    manager,
+    manager::{
+        self,
+        subresources::{self, CertificateSource},
+    },
 };
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::args::{AgentArgs, Args, Command, Common, ManagerArgs};
+use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, SubresourcesArgs};
 
 /// How long what is left may take once the program has ended its work.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -73,14 +76,44 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
 async fn run_manager(args: ManagerArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = args.identity, "manager");
+    let (subresources_listener, subresources) = match args.subresources.subresources_addr {
+        Some(addr) => {
+            let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
+            (Some(listener), Some(subresources_config(&args.namespace, args.subresources)))
+        }
+        None => (None, None),
+    };
     let config = manager::Config {
         namespace: args.namespace,
         identity: args.identity,
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
+        subresources,
     };
-    let edges = manager::Edges { client, clock: Arc::new(SystemClock), listener, shutdown };
+    let clock = Arc::new(SystemClock);
+    let edges = manager::Edges { client, clock, listener, subresources: subresources_listener, shutdown };
     Ok(manager::run(config, edges).await?)
+}
+
+fn subresources_config(namespace: &str, args: SubresourcesArgs) -> subresources::Config {
+    let certificate = match args.subresources_certificate_dir {
+        Some(folder) => CertificateSource::Mounted(folder),
+        None => CertificateSource::Own {
+            secret: args.subresources_secret,
+            service: args.subresources_service,
+            life: Duration::from_secs(args.subresources_certificate_seconds),
+        },
+    };
+    subresources::Config {
+        namespace: namespace.to_owned(),
+        certificate,
+        token: args.stream_token_file,
+        wait: Duration::from_secs(args.subresources_wait_seconds),
+        most_streams: args.subresources_max_streams,
+        most_streams_per_user: args.subresources_max_streams_per_user,
+        idle: Duration::from_secs(args.subresources_idle_timeout_seconds),
+        drain: Duration::from_secs(args.subresources_drain_timeout_seconds),
+    }
 }
 
 async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync::CancellationToken)> {
