@@ -132,7 +132,7 @@ pub struct SubresourcesArgs {
     pub subresources_secret: String,
 
     /// How long a certificate lives. The next one is made when a third of that is left.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u64).range(60..))]
+    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u64).range(30..))]
     pub subresources_certificate_seconds: u64,
 
     /// Folder with tls.crt and tls.key, made and renewed by somebody else. Then no certificate is made,
