@@ -42,6 +42,31 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Environment variable that tags every process of a request; reserved in `spec.env`.
 pub const UID_ENV: &str = "EXECLET_UID";
 
+/// The virtual resource of the users that a command may run as: verb `use`, named by the user.
+/// There are no objects of it; roles name it.
+pub const EXEC_USERS: &str = "execusers";
+
+/// Annotation on [`LEADER_LEASE`]: which policies stand, and since when.
+pub const POLICIES_ANNOTATION: &str = "execlet.dev/policies";
+
+/// The admission policies.
+pub mod policies {
+    /// API group of their kinds.
+    pub const GROUP: &str = "admissionregistration.k8s.io";
+    /// Version of their kinds.
+    pub const VERSION: &str = "v1";
+
+    /// The plural of one of their kinds, as in a URL.
+    #[must_use]
+    pub fn plural(kind: &str) -> String {
+        let kind = kind.to_ascii_lowercase();
+        match kind.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{kind}s"),
+        }
+    }
+}
+
 /// Labels with which the kubelet's container runtime marks a container in the engine.
 pub mod kubelet {
     /// Namespace of the pod.

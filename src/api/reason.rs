@@ -41,6 +41,10 @@ reasons! {
     PodNotRunning => Failed,
     /// No agent on the pod's node renews its Lease.
     AgentNotReady => Failed,
+    /// An admission policy is missing or altered: nothing is bound until all of them stand again.
+    AdmissionNotReady => Failed,
+    /// The installation has no admission policies, by its own choice: an Event says so.
+    AdmissionOff => Failed,
     /// The request is bound to a node and waits for its agent.
     Bound => Failed,
     /// The command was committed: it runs, or is about to.
@@ -60,6 +64,8 @@ reasons! {
     Canceled => Failed,
     /// The request was deleted while its command ran, and the command was ended.
     Deleted => Failed,
+    /// Its requester may not do that, or cannot be told with certainty: nothing ran.
+    Forbidden => Failed,
     /// There is no such pod.
     PodNotFound => Failed,
     /// Another pod stands under the same name.

@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
-    core::ObjectMeta,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use std::time::Duration;
@@ -40,21 +39,20 @@ impl Events {
 
     /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
     pub async fn publish(&self, request: &RequestKey, action: &str, reason: Reason, note: &str) {
-        let Some(recorder) = &self.recorder else { return };
-        let meta = ObjectMeta {
-            name: Some(request.name.clone()),
-            namespace: Some(request.namespace.clone()),
-            uid: Some(request.uid.to_string()),
-            ..ObjectMeta::default()
-        };
         let reference = ObjectReference {
             api_version: Some(ExecRequest::api_version(&()).into_owned()),
             kind: Some(ExecRequest::kind(&()).into_owned()),
-            name: meta.name,
-            namespace: meta.namespace,
-            uid: meta.uid,
+            name: Some(request.name.clone()),
+            namespace: Some(request.namespace.clone()),
+            uid: Some(request.uid.to_string()),
             ..ObjectReference::default()
         };
+        self.publish_about(&reference, action, reason, note).await;
+    }
+
+    /// Says what happened to any object. Never fails: an Event that cannot be written is logged.
+    pub async fn publish_about(&self, object: &ObjectReference, action: &str, reason: Reason, note: &str) {
+        let Some(recorder) = &self.recorder else { return };
         let event = Event {
             type_: event_type(reason),
             reason: reason.as_str().to_owned(),
@@ -62,10 +60,12 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &reference)).await {
+        let about = |part: &Option<String>| part.clone().unwrap_or_default();
+        let about = format!("{}/{}", about(&object.namespace), about(&object.name));
+        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, object)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%request, %reason, %error, "an Event could not be written"),
-            Err(_) => tracing::warn!(%request, %reason, "an Event could not be written in time"),
+            Ok(Err(error)) => tracing::warn!(about, %reason, %error, "an Event could not be written"),
+            Err(_) => tracing::warn!(about, %reason, "an Event could not be written in time"),
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Metrics {
     pub leader: Gauge,
     /// Agents whose Lease is fresh.
     pub agents: Gauge,
+    /// Whether the admission policies stand: 1 or 0.
+    pub admission: Gauge,
     /// Objects that could not be read.
     pub unreadable: Counter,
 }
@@ -123,6 +125,11 @@ impl Metrics {
         let (metrics, mut registry) = Self::common();
         registry.register("leader", "Whether this manager leads", metrics.leader.clone());
         registry.register("agents_live", "Agents whose Lease is fresh, as the leader sees it", metrics.agents.clone());
+        registry.register(
+            "admission_enforced",
+            "Whether every admission policy stands: 0 if one is missing or altered, or if admission is off",
+            metrics.admission.clone(),
+        );
         (metrics, registry)
     }
 
@@ -136,6 +143,7 @@ impl Metrics {
             spool_bytes: Gauge::default(),
             leader: Gauge::default(),
             agents: Gauge::default(),
+            admission: Gauge::default(),
             unreadable: Counter::default(),
         };
         let mut registry = Registry::with_prefix("execlet");

@@ -1,6 +1,6 @@
 //! Bind: give each request a node, a pod and a container, or say why not.
 //!
-//! 1. dereference: the pod, and which agents live;
+//! 1. dereference: the policies, the requester's rights, the pod, and which agents live;
 //! 2. decide: `core::bind`;
 //! 3. apply: one compare-and-swap of the status.
 
@@ -25,17 +25,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::agents::LiveAgents;
+use super::{agents::LiveAgents, gate::Gate};
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        bind::{self, BindDecision},
+        access,
+        bind::{self, BindDecision, Facts},
         ids::RequestKey,
         outcome::Outcome,
         request::{NotBound, key_of, starting_deadline},
         transition::Write,
     },
     infra::{
+        access::{Access, AccessError},
         clock::Clock,
         events::Events,
         metrics::{Metrics, Step},
@@ -69,6 +71,8 @@ pub(super) struct Binder {
     pub(super) client: Client,
     pub(super) requests: KubeRequests,
     pub(super) events: Events,
+    pub(super) access: Access,
+    pub(super) gate: Gate,
     pub(super) agents: LiveAgents,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
@@ -81,6 +85,8 @@ pub(super) struct Binder {
 pub(super) enum BindError {
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the API server failed to get pod {pod}: {source}")]
     Pod {
         pod: String,
@@ -303,8 +309,15 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
             None => Ok(at_deadline(request, now)),
         };
     }
+    let admission = binder.gate.look().await;
+    let rights = access::rights(request);
+    let lacks = match bind::suspect(request, &admission) {
+        Some(by) => binder.access.first_lacking(by, &rights).await?,
+        None => None,
+    };
     let pod = binder.pod(request, &key).await?;
-    let (next, news) = match bind::bind(request, pod.as_ref(), &binder.agents, now) {
+    let facts = Facts { request, admission: &admission, lacks, pod: pod.as_ref() };
+    let (next, news) = match bind::bind(&facts, &binder.agents, now) {
         BindDecision::Bind(binding) => (write.bound(&binding), News::Bound(binding.node)),
         BindDecision::Wait(reason, message) => (write.pending(reason, &message), News::Waits(reason, message)),
         BindDecision::Refuse(reason, message) => refuse(reason, message),

@@ -7,6 +7,7 @@
 mod agents;
 mod bind;
 pub mod subresources;
+mod gate;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,9 +18,11 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agents::LiveAgents;
+pub use self::gate::Rules;
 use crate::{
     api::names,
     infra::{
+        access::Access,
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -50,6 +53,8 @@ pub struct Config {
     pub node_lost: Duration,
     /// The aggregated API; none: it is left out.
     pub subresources: Option<subresources::Config>,
+    /// What the admission policies must be.
+    pub rules: Rules,
 }
 
 /// The edges of the manager.
@@ -92,6 +97,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
     readiness.expect(LEASE_CHECK);
+    readiness.expect(gate::CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     // Apart, because its streams may go on for longer than anything else here.
     let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
@@ -122,9 +128,28 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     });
     readiness.ready(LEASE_CHECK);
 
+    let events = Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity);
+    let keeper = gate::Keeper {
+        client: client.clone(),
+        namespace: config.namespace.clone(),
+        identity: config.identity.clone(),
+        rules: config.rules.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let (gate, keeping) = keeper.open(shutdown.clone());
+    parts.spawn(async {
+        keeping.await;
+        Ok(())
+    });
+
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
-        events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
+        access: Access::new(client.clone()),
+        events,
+        gate,
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
         metrics: metrics.clone(),
         clock,

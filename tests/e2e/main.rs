@@ -10,16 +10,21 @@
     reason = "tests: a failure is to be loud, and helpers read better so"
 )]
 
+mod access;
 mod chart;
 mod crowd;
 mod definition;
 mod disturbed;
 mod ending;
 mod examples;
+mod fences;
+mod gate;
+mod hardening;
 mod hostile;
 mod lab;
 mod outcomes;
 mod output;
 mod restarts;
 mod seen;
+mod subject;
 mod targets;

@@ -221,8 +221,12 @@ async fn manager(model: Model) {
             .map(|object| object.request.clone())
             .collect();
         for mut request in unbound {
-            let binding =
-                Binding { node: NODE.to_owned(), pod_uid: POD_UID.to_owned(), container: CONTAINER.to_owned() };
+            let binding = Binding {
+                node: NODE.to_owned(),
+                pod_uid: POD_UID.to_owned(),
+                container: CONTAINER.to_owned(),
+                caveat: None,
+            };
             let from = request.status.clone().unwrap_or_else(ExecRequestStatus::default);
             let status = Write { from: &from, generation: Some(1), at: state.now() }.bound(&binding);
             request.status = Some(status);

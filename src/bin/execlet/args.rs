@@ -4,8 +4,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, Subcommand};
-use execlet::infra::telemetry::LogFormat;
+use clap::{Parser, Subcommand, ValueEnum};
+use execlet::{
+    core::admission::{Accounts, Mode, ServiceAccount},
+    infra::telemetry::LogFormat,
+};
 
 /// kubectl exec as a resource: runs the commands of ExecRequests, at most once each.
 #[derive(Debug, Parser)]
@@ -23,6 +26,8 @@ pub enum Command {
     Manager(ManagerArgs),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
+    /// Print the admission policies and their bindings as YAML, to apply before the definitions.
+    Policies(PoliciesArgs),
     /// Ask a health endpoint over plain HTTP; exit code 0 if it answers 200.
     Probe(ProbeArgs),
 }
@@ -108,6 +113,19 @@ pub struct ManagerArgs {
     #[arg(long, env = "EXECLET_NODE_LOST_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(40..))]
     pub node_lost_seconds: u64,
 
+    /// Which admission policies the installation has. Nothing is bound while one is missing or
+    /// altered. With `off`, nobody checks who asks for what.
+    #[arg(long, env = "EXECLET_ADMISSION", value_enum, default_value_t = Admission::Stamped)]
+    pub admission: Admission,
+
+    /// Requests that were created before the policies have stood for so long are refused. Longer
+    /// than a policy takes to reach every API server, and than their clocks differ.
+    #[arg(long, env = "EXECLET_ADMISSION_MARGIN_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub admission_margin_seconds: u64,
+
+    #[command(flatten)]
+    pub accounts: AccountsArgs,
+
     #[command(flatten)]
     pub subresources: SubresourcesArgs,
 
@@ -163,6 +181,54 @@ pub struct SubresourcesArgs {
     /// File with the token that agents admit, of audience streams.execlet.dev. Read for each call.
     #[arg(long, env = "EXECLET_STREAM_TOKEN_FILE", default_value = "/var/run/secrets/execlet.dev/streams/token")]
     pub stream_token_file: PathBuf,
+}
+
+/// Which admission policies there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Admission {
+    /// All of them.
+    Stamped,
+    /// All but the stamp, where the API server has no MutatingAdmissionPolicy.
+    Guarded,
+    /// None.
+    Off,
+}
+
+impl From<Admission> for Mode {
+    fn from(admission: Admission) -> Self {
+        match admission {
+            Admission::Stamped => Self::Stamped,
+            Admission::Guarded => Self::Guarded,
+            Admission::Off => Self::Off,
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AccountsArgs {
+    /// The manager's service account, as NAMESPACE:NAME.
+    #[arg(long, env = "EXECLET_MANAGER_SERVICE_ACCOUNT")]
+    pub manager_service_account: ServiceAccount,
+
+    /// The agents' service account, as NAMESPACE:NAME; its namespace is that of their Leases.
+    #[arg(long, env = "EXECLET_AGENT_SERVICE_ACCOUNT")]
+    pub agent_service_account: ServiceAccount,
+}
+
+impl From<AccountsArgs> for Accounts {
+    fn from(args: AccountsArgs) -> Self {
+        Self { manager: args.manager_service_account, agent: args.agent_service_account }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PoliciesArgs {
+    /// Which of them.
+    #[arg(long, value_enum, default_value_t = Admission::Stamped)]
+    pub admission: Admission,
+
+    #[command(flatten)]
+    pub accounts: AccountsArgs,
 }
 
 #[derive(Debug, clap::Args)]

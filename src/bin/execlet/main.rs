@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use execlet::{
     agent, api,
-    core::queue::Limits,
+    core::{admission, queue::Limits},
     engine::docker::DockerEngine,
     infra::{clock::SystemClock, shutdown, telemetry},
     manager::{
@@ -20,7 +20,7 @@ use execlet::{
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, SubresourcesArgs};
+use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs, SubresourcesArgs};
 
 /// How long what is left may take once the program has ended its work.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Crds => print_crds(),
+        Command::Policies(policies) => print_policies(policies),
         Command::Probe(probe) => probe::run(&probe),
         Command::Agent(agent) => with_runtime(&agent.common.clone(), run_agent(agent)),
         Command::Manager(manager) => with_runtime(&manager.common.clone(), run_manager(manager)),
@@ -83,12 +84,19 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
         }
         None => (None, None),
     };
+    let mode = args.admission.into();
+    let rules = manager::Rules {
+        mode,
+        expected: admission::expected(mode, &args.accounts.into())?,
+        margin: Duration::from_secs(args.admission_margin_seconds),
+    };
     let config = manager::Config {
         namespace: args.namespace,
         identity: args.identity,
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
         subresources,
+        rules,
     };
     let clock = Arc::new(SystemClock);
     let edges = manager::Edges { client, clock, listener, subresources: subresources_listener, shutdown };
@@ -127,5 +135,12 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync
 
 fn print_crds() -> Result<()> {
     print!("{}", serde_yaml_ng::to_string(&api::crd::exec_request()?)?);
+    Ok(())
+}
+
+fn print_policies(args: PoliciesArgs) -> Result<()> {
+    for policy in admission::expected(args.admission.into(), &args.accounts.into())? {
+        print!("---\n{}", serde_yaml_ng::to_string(&policy.object)?);
+    }
     Ok(())
 }
