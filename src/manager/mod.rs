@@ -6,10 +6,11 @@
 
 mod agents;
 mod bind;
-pub mod subresources;
 mod gate;
+mod heads;
+pub mod subresources;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
@@ -23,6 +24,11 @@ use crate::{
     api::names,
     infra::{
         access::Access,
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -49,6 +55,12 @@ pub struct Config {
     pub identity: String,
     /// How long an agent may be silent before it is taken for dead.
     pub agent_timeout: Duration,
+    /// Folder of the audit logs, in which each replica has one of its own; `None` writes to standard output.
+    pub audit_dir: Option<PathBuf>,
+    /// How much of it is kept.
+    pub audit_retention: Retention,
+    /// What is recorded, and how strict that is.
+    pub audit_policy: Policy,
     /// How long it may be silent before what it runs is given up as lost.
     pub node_lost: Duration,
     /// The aggregated API; none: it is left out.
@@ -92,7 +104,7 @@ pub enum ManagerError {
 ///
 /// # Errors
 /// When it cannot begin, or a part of it fails for good.
-pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
+pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     let Edges { client, clock, listener, subresources, shutdown } = edges;
     let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
@@ -101,7 +113,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     // Apart, because its streams may go on for longer than anything else here.
     let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
-    if let (Some(config), Some(listener)) = (config.subresources, subresources) {
+    if let (Some(config), Some(listener)) = (config.subresources.take(), subresources) {
         let edges = subresources::Edges {
             client: client.clone(),
             clock: Arc::clone(&clock),
@@ -127,6 +139,12 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
     readiness.ready(LEASE_CHECK);
+    let log = begin_audit(&config, Arc::clone(&clock))?;
+    let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), shutdown.clone());
+    parts.spawn(async {
+        publishing.await;
+        Ok(())
+    });
 
     let events = Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity);
     let keeper = gate::Keeper {
@@ -148,6 +166,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
+        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events,
         gate,
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
@@ -188,6 +207,17 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         part.map_err(|error| ManagerError::Task(error.to_string()))??;
     }
     Ok(())
+}
+
+/// Begins to write the audit log. What goes to standard output is a chain for each process, because
+/// nobody can read it back.
+fn begin_audit(config: &Config, clock: Arc<dyn Clock>) -> io::Result<Log> {
+    let identity = &config.identity;
+    let (sink, writer) = match &config.audit_dir {
+        Some(folder) => (Sink::Folder(folder.join(identity), config.audit_retention), format!("manager/{identity}")),
+        None => (Sink::Stdout, format!("manager/{identity}@{}", clock.now())),
+    };
+    Log::begin(sink, &writer, clock, None)
 }
 
 fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> ManagerError {

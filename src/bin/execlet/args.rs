@@ -6,8 +6,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use execlet::{
-    core::admission::{Accounts, Mode, ServiceAccount},
-    infra::telemetry::LogFormat,
+    core::{
+        admission::{Accounts, Mode, ServiceAccount},
+        audit::{chain::Head, redact::CommandDetail},
+    },
+    infra::{
+        audit::{Policy, file::Retention},
+        telemetry::LogFormat,
+    },
 };
 
 /// kubectl exec as a resource: runs the commands of ExecRequests, at most once each.
@@ -24,6 +30,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Bind requests to nodes (a few in the cluster, one of them leads).
     Manager(ManagerArgs),
+    /// Read audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
     /// Print the admission policies and their bindings as YAML, to apply before the definitions.
@@ -90,6 +99,13 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_DRAIN_TIMEOUT_SECONDS", default_value_t = 105)]
     pub drain_timeout_seconds: u64,
 
+    /// Folder of the audit log.
+    #[arg(long, env = "EXECLET_AUDIT_DIR", default_value = "/var/log/execlet-audit")]
+    pub audit_dir: PathBuf,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -128,6 +144,12 @@ pub struct ManagerArgs {
 
     #[command(flatten)]
     pub subresources: SubresourcesArgs,
+    /// Folder of the audit logs, one folder a replica. Default: the records go to standard output.
+    #[arg(long, env = "EXECLET_AUDIT_DIR")]
+    pub audit_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
 
     #[command(flatten)]
     pub common: Common,
@@ -231,6 +253,65 @@ pub struct PoliciesArgs {
     pub accounts: AccountsArgs,
 }
 
+/// What agent and manager record, and how much of it they keep.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AuditSettings {
+    /// Bind, start and attach nothing while the audit log cannot be written.
+    #[arg(long, env = "EXECLET_AUDIT_REQUIRED")]
+    pub audit_required: bool,
+
+    /// What of a command is recorded: full, program (without its arguments) or digest (its SHA-256).
+    #[arg(long, env = "EXECLET_AUDIT_COMMAND", default_value_t)]
+    pub audit_command: CommandDetail,
+
+    /// Bytes from which on a file of the audit log is followed by another.
+    #[arg(long, env = "EXECLET_AUDIT_FILE_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_file_bytes: u64,
+
+    /// Files of the audit log that are kept, at least 2.
+    #[arg(long, env = "EXECLET_AUDIT_FILES", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
+    pub audit_files: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, dropped, moved, inserted or cut off. Exit code 1 if one was.
+    Verify(VerifyArgs),
+    /// Print who ran what, where, when, why and with which outcome, one line a request.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Files, or folders of files. Those of one folder are one chain, in the order of their names.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// The head that the chain must have come to, as SEQUENCE:SHA256.
+    #[arg(long)]
+    pub head: Option<Head>,
+
+    /// Leases with the heads that were published, as `kubectl get lease -o yaml` or `-o json` prints them.
+    #[arg(long)]
+    pub lease: Vec<PathBuf>,
+
+    /// Check too that each request has all its records; give all chains at once.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// Requests to hold the records against, as `kubectl get execrequests -A -o json` prints them, or one
+    /// in each line. Implies --complete.
+    #[arg(long)]
+    pub requests: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Files, or folders of files.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct ProbeArgs {
     /// What to get, for example http://execlet-manager:9090/readyz.
@@ -240,6 +321,18 @@ pub struct ProbeArgs {
     /// How long to go on trying, in seconds.
     #[arg(long, default_value_t = 30)]
     pub timeout_seconds: u64,
+}
+
+impl AuditSettings {
+    /// What is recorded, and how strict that is.
+    pub fn policy(&self) -> Policy {
+        Policy { required: self.audit_required, command: self.audit_command }
+    }
+
+    /// How much is kept.
+    pub fn retention(&self) -> Retention {
+        Retention { file_bytes: self.audit_file_bytes, files: self.audit_files.into() }
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
