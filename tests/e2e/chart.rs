@@ -136,7 +136,7 @@ async fn an_upgrade_and_an_uninstall_leave_nothing_stuck() {
 
     Installation::uninstall();
     wait_for("everything but definition and records to be gone", async || {
-        let kinds = "all,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,poddisruptionbudgets";
+        let kinds = "all,apiservices,clusterroles,clusterrolebindings,roles,rolebindings,secrets,serviceaccounts,poddisruptionbudgets";
         let label = "app.kubernetes.io/instance=execlet";
         kubectl(&["get", kinds, "-A", "-l", label, "-o", "name"]).is_empty().then_some(())
     })

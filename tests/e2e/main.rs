@@ -26,5 +26,7 @@ mod outcomes;
 mod output;
 mod restarts;
 mod seen;
+mod stand_in;
 mod subject;
+mod subresources;
 mod targets;

@@ -79,8 +79,8 @@ enum KeepError {
 
 /// What a look left to be done.
 enum Looked {
-    /// Nothing for now.
-    Well,
+    /// Nothing for so long.
+    Well(Duration),
     /// Something was written, by us or by another: look again.
     Changed,
 }
@@ -90,7 +90,7 @@ impl Keeper {
     pub(in crate::manager::subresources) async fn run(self, readiness: Readiness) {
         loop {
             let pause = match self.look(&readiness).await {
-                Ok(Looked::Well) => self.lifetimes.look_every(),
+                Ok(Looked::Well(pause)) => pause,
                 Ok(Looked::Changed) => Duration::ZERO,
                 Err(error) => {
                     tracing::warn!(%error, "the certificate of the aggregated API could not be looked after, it will be tried again");
@@ -114,19 +114,15 @@ impl Keeper {
             self.ends.set(usable.validity.not_after.as_second());
             readiness.ready(CHECK);
         }
-        // Without it nobody comes; but what there is can be served, and the next look tries again.
-        let trusted = match self.trust(&stored).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "the API server could not be told whom to trust");
-                false
-            }
-        };
-        let next = self.usable(stored.next.as_ref()).map(|usable| Next { validity: usable.validity, trusted });
-        let due = plan(current.map(|usable| usable.validity), next, now, self.lifetimes);
+        let trusted = self.trust(&stored).await;
+        let next = self.usable(stored.next.as_ref());
+        let next = next.map(|usable| Next { validity: usable.validity, trusted: matches!(trusted, Ok(true)) });
+        let current = current.map(|usable| usable.validity);
+        let due = plan(current, next, now, self.lifetimes);
         let make = || Pair::make(&self.names.dns(), now, self.lifetimes.life);
         let wanted = match due {
-            Step::Keep => return Ok(Looked::Well),
+            Step::Keep if trusted? => return Ok(Looked::Well(self.lifetimes.pause(current, now))),
+            Step::Keep => return Ok(Looked::Changed),
             Step::Begin => stored.begin(make()?, now),
             Step::MakeNext => stored.with_next(make()?, now),
             Step::Promote => stored.promoted(),
@@ -169,32 +165,39 @@ impl Keeper {
                 tracing::info!(step = ?due, "the certificate of the aggregated API goes on");
                 Ok(())
             }
-            Err(KeepError::Call { source, .. }) if matches!(*source, kube::Error::Api(ref status) if status.code == 409) => {
-                Ok(())
-            }
+            Err(error) if is_conflict(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn trust(&self, stored: &Stored) -> Result<(), KeepError> {
+    /// Whether it does; if not, somebody else has written.
+    async fn trust(&self, stored: &Stored) -> Result<bool, KeepError> {
         let bundle = ByteString(stored.bundle().into_bytes());
         if bundle.0.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let api: Api<APIService> = Api::all(self.client.clone());
         let name = &self.names.api_service;
         let object = format!("APIService {name}");
         let found = call("get", &object, api.get_opt(name)).await?.ok_or(KeepError::Missing(object.clone()))?;
         if found.spec.is_some_and(|spec| spec.ca_bundle.as_ref() == Some(&bundle)) {
-            return Ok(());
+            return Ok(true);
         }
         let patch =
             json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "spec": {"caBundle": bundle}});
         let params = PatchParams::default();
-        call("patch", &object, api.patch(name, &params, &Patch::Merge(patch))).await?;
+        match call("patch", &object, api.patch(name, &params, &Patch::Merge(patch))).await {
+            Ok(_) => {}
+            Err(error) if is_conflict(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
         tracing::info!(authorities = stored.authorities.len(), "the API server was told whom to trust");
-        Ok(())
+        Ok(true)
     }
+}
+
+fn is_conflict(error: &KeepError) -> bool {
+    matches!(error, KeepError::Call { source, .. } if matches!(**source, kube::Error::Api(ref status) if status.code == 409))
 }
 
 async fn call<T>(

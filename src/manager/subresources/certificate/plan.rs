@@ -13,6 +13,10 @@ pub(in crate::manager::subresources) const BACKDATED: Duration = Duration::from_
 /// Longest time that the next one is trusted before it is served.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(600);
 
+/// Between two looks.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// How long certificates live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::manager::subresources) struct Lifetimes {
@@ -29,9 +33,10 @@ impl Lifetimes {
         Self { life, renew_before: life / 3, overlap: (life / 12).min(LONGEST_OVERLAP) }
     }
 
-    /// How often to look: often enough to miss no step.
-    pub(super) fn look_every(self) -> Duration {
-        (self.overlap / 2).clamp(Duration::from_secs(1), Duration::from_secs(60))
+    /// How soon to look again, in time for the next step.
+    pub(super) fn pause(self, current: Option<Validity>, now: Timestamp) -> Duration {
+        let left = current.map_or(Duration::ZERO, |current| left(current, now));
+        (self.overlap / 2).min(left / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 }
 
@@ -71,11 +76,13 @@ pub(super) fn plan(current: Option<Validity>, next: Option<Next>, now: Timestamp
         // Better what somebody may trust already.
         return if next.is_some() { Step::Promote } else { Step::Begin };
     };
-    let is_due = left(current, now) <= lifetimes.renew_before
-        // A shorter life was asked for since.
-        || left(current, now) > lifetimes.life.saturating_add(BACKDATED);
+    // A longer one than is wanted now is left: during an upgrade two replicas may want different ones,
+    // and must not replace each other's.
+    let is_due = left(current, now) <= lifetimes.renew_before;
+    // Where lives were made longer, there may be less left of the last short one.
+    let overlap = lifetimes.overlap.min(left(current, now) / 2);
     match next {
-        Some(next) if next.trusted && age(next.validity, now) >= lifetimes.overlap => Step::Promote,
+        Some(next) if next.trusted && age(next.validity, now) >= overlap => Step::Promote,
         None if is_due => Step::MakeNext,
         Some(_) | None => Step::Keep,
     }
@@ -144,9 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_lives_longer_than_is_wanted_now_is_replaced() {
+    fn one_that_lives_longer_than_is_wanted_now_is_left_to_its_end() {
         let lifetimes = Lifetimes::of(Duration::from_secs(60));
-        assert_eq!(plan(Some(made(0)), None, at(0), lifetimes), Step::MakeNext);
+        assert_eq!(plan(Some(made(0)), None, at(0), lifetimes), Step::Keep);
+    }
+
+    #[test]
+    fn one_that_ends_before_the_next_was_trusted_for_long_enough_is_followed_in_time() {
+        let short = Validity { not_before: at(-300), not_after: at(30) };
+        assert_eq!(step(Some(short), None, 1), Step::MakeNext);
+        assert_eq!(step(Some(short), Some((made(1), false)), 2), Step::Keep);
+        // A third of what was left.
+        assert_eq!(step(Some(short), Some((made(0), true)), 9), Step::Keep);
+        assert_eq!(step(Some(short), Some((made(0), true)), 10), Step::Promote);
     }
 
     #[test]
@@ -156,7 +173,15 @@ mod tests {
 
     #[test]
     fn a_look_is_often_enough_for_short_lives_and_no_burden_for_long_ones() {
-        assert_eq!(Lifetimes::of(Duration::from_secs(60)).look_every(), Duration::from_millis(2500));
-        assert_eq!(Lifetimes::of(Duration::from_secs(90 * 86_400)).look_every(), Duration::from_secs(60));
+        let (short, long) = (Lifetimes::of(Duration::from_secs(60)), Lifetimes::of(Duration::from_secs(90 * 86_400)));
+        let ends_soon = Validity { not_before: at(0), not_after: at(40) };
+        for (lifetimes, current, milliseconds) in [
+            (short, Some(made(0)), 2500),
+            (long, Some(made(0)), 60_000),
+            (long, Some(ends_soon), 5000),
+            (long, None, 1000),
+        ] {
+            assert_eq!(lifetimes.pause(current, at(0)), Duration::from_millis(milliseconds), "{current:?}");
+        }
     }
 }

@@ -12,8 +12,9 @@ const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
 const NEXT_CERTIFICATE: &str = "next.tls.crt";
 const NEXT_KEY: &str = "next.tls.key";
-/// Most authorities in the bundle.
-const MOST_AUTHORITIES: usize = 3;
+/// Most authorities in the bundle: far more than are ever needed, because one that is left out may
+/// be of the pair that is served.
+const MOST_AUTHORITIES: usize = 8;
 
 /// A pair without its authority, which is in the bundle.
 type Data = BTreeMap<String, ByteString>;
