@@ -1,4 +1,5 @@
-//! The agent's sign of life: its Lease, renewed for as long as it takes work.
+//! The agent's sign of life: its Lease, renewed for as long as it takes work. It also
+//! tells where the agent serves streams, and with which certificate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::serve::identity::Published;
 use crate::{
     api::names,
     core::{
@@ -60,14 +62,15 @@ pub struct Heartbeat {
     name: String,
     node: NodeName,
     log: Log,
+    streams: Option<Published>,
 }
 
 impl Heartbeat {
-    /// For the agent on `node`, in the namespace of the installation.
+    /// For the agent on `node`, in the namespace of the installation, which serves streams there.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, node: &NodeName, log: Log) -> Self {
+    pub fn new(client: Client, namespace: &str, node: &NodeName, log: Log, streams: Option<Published>) -> Self {
         let leases = Api::namespaced(client, namespace);
-        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log }
+        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, streams }
     }
 
     /// Renews until `shutdown`.
@@ -96,13 +99,24 @@ impl Heartbeat {
 
     async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
         let heads = publish("", self.log.writer(), &self.log.head());
+        // What an agent that serves none does not apply is removed by the API server.
+        let mut annotations = self.streams.as_ref().map_or_else(
+            || json!({}),
+            |published| {
+                json!({
+                    names::STREAM_ENDPOINT_ANNOTATION: published.endpoint.to_string(),
+                    names::STREAM_CERTIFICATE_ANNOTATION: published.certificate,
+                })
+            },
+        );
+        annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "labels": {
+            "metadata": {"name": self.name, "annotations": annotations, "labels": {
                 names::COMPONENT_LABEL: names::COMPONENT_AGENT,
                 "app.kubernetes.io/name": "execlet",
-            }, "annotations": {names::AUDIT_HEADS_ANNOTATION: heads}},
+            }},
             "spec": {
                 "holderIdentity": self.node.as_str(),
                 "leaseDurationSeconds": LEASE_SECONDS,

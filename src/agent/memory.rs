@@ -71,7 +71,7 @@ impl<W: World> Memory<W> {
     /// Puts it down before the act that it speaks of: only when this is `Ok` may that be done.
     pub(super) async fn put_down(&self, exec: ExecRef, stage: Stage) -> Result<(), JournalError> {
         let started = matches!(stage, Stage::Starting).then(|| self.node.kernel.uptime());
-        let entry = Entry { exec, boot: self.node.boot.clone(), stage, started, kill: None };
+        let entry = Entry { exec, boot: self.node.boot.clone(), stage, started, fed: false, kill: None };
         self.node.journal.write(self.record(entry.clone())).await?;
         *self.lock() = Some(entry);
         Ok(())
@@ -81,6 +81,11 @@ impl<W: World> Memory<W> {
     pub(super) async fn note_process(&self, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>) {
         let stage = Stage::Running { process, pipes };
         self.change(exec, |entry| entry.stage = stage).await;
+    }
+
+    /// The whole input was delivered: from now on nothing of it can be lost.
+    pub(super) async fn note_fed(&self, exec: &ExecRef) {
+        self.change(exec, |entry| entry.fed = true).await;
     }
 
     /// The killing has begun, or has gone on in vain.
@@ -102,6 +107,7 @@ impl<W: World> Memory<W> {
                 boot: self.node.boot.clone(),
                 stage: Stage::Starting,
                 started: None,
+                fed: false,
                 kill: None,
             });
             change(&mut next);
@@ -127,6 +133,7 @@ impl<W: World> Memory<W> {
                 boot: self.node.boot.clone(),
                 stage: Stage::Ended { outcome },
                 started: None,
+                fed: false,
                 kill: None,
             },
             (None, None) => return,

@@ -11,20 +11,27 @@ pub mod deaths;
 pub mod disk;
 pub mod handover;
 pub mod heartbeat;
+pub mod hub;
+pub mod input;
 pub mod journal;
+pub mod keep;
 pub mod node;
 pub mod oversee;
+pub mod serve;
 pub mod spool;
+pub mod view;
 pub mod watch;
 
 mod adopt;
 mod commit;
+mod feed;
 mod kill;
 mod memory;
 mod prepare;
 mod pump;
 mod received;
 mod report;
+mod resize;
 mod settle;
 mod start;
 mod witness;
@@ -33,6 +40,7 @@ mod work;
 use std::{
     collections::HashSet,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -44,7 +52,7 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,8 +61,11 @@ use self::{
     disk::Folder,
     handover::{Estate, Heir, Heirs},
     heartbeat::Heartbeat,
+    hub::Hubs,
     journal::{Journal, JournalError, Record},
+    keep::Writers,
     node::{Node, World},
+    serve::{Streams, admission::Admission, identity::IdentityError},
     spool::Spool,
     watch::Intake,
 };
@@ -91,6 +102,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How long an agent is called ready that stands by for the journal: longer than any agent drains. What
 /// keeps it for longer is no predecessor.
 const STAND_BY: Duration = Duration::from_secs(600);
+/// How long those who watch may take to go, once this agent ends: its successor waits.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Folder of the journal, below that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
@@ -120,6 +133,17 @@ pub struct Config {
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
     pub drain_timeout: Duration,
+    /// How streams are served, if they are.
+    pub streams: Option<StreamsConfig>,
+}
+
+/// What the stream server is told.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// Where the manager reaches it.
+    pub endpoint: SocketAddr,
+    /// The manager's service account, as `NAMESPACE:NAME`.
+    pub manager: String,
 }
 
 /// Why the agent cannot go on.
@@ -140,6 +164,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The stream server cannot begin.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A task that must run for ever has ended.
     #[error("a part of the agent ended: {0}")]
     Task(String),
@@ -155,6 +182,8 @@ pub struct Edges<E> {
     pub clock: Arc<dyn Clock>,
     /// Where health and metrics are served.
     pub listener: TcpListener,
+    /// Where streams are served, if they are.
+    pub streams: Option<TcpListener>,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
@@ -175,7 +204,7 @@ impl<E: Engine> World for Real<E> {
 /// # Errors
 /// When it cannot begin, or a part of it fails for good.
 pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), AgentError> {
-    let Edges { engine, client, clock, listener, shutdown } = edges;
+    let Edges { engine, client, clock, listener, streams, shutdown } = edges;
     let (metrics, registry) = Metrics::for_agent();
     let readiness = Readiness::default();
     for check in [JOURNAL_CHECK, ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
@@ -184,7 +213,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     // The endpoints outlast the drain, so that a probe does not cut it short.
     let ended = CancellationToken::new();
     let mut parts = JoinSet::new();
-    serve(&mut parts, listener, &readiness, registry, &ended);
+    let mut viewers = None;
+    health_endpoints(&mut parts, listener, &readiness, registry, &ended);
 
     let opened = open_journal(&*engine, &config.state_dir, &readiness, &shutdown).await?;
     let Some((journal, records, estate)) = opened else { return Ok(()) };
@@ -204,7 +234,24 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         listening.await;
         Ok(())
     });
-    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, log.clone());
+    let hubs = Arc::new(Hubs::default());
+    let mut published = None;
+    if let (Some(told), Some(listener)) = (&config.streams, streams) {
+        let (tls, where_and_who) = serve::identity::make(told.endpoint)?;
+        published = Some(where_and_who);
+        let streams = Streams {
+            node: config.node.clone(),
+            requests: KubeRequests::new(client.clone()),
+            admission: Admission::new(client.clone(), &told.manager),
+            hubs: Arc::clone(&hubs),
+            spool: spool.clone(),
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+            shutdown: ended.clone(),
+        };
+        viewers = Some(tokio::spawn(serve::serve(listener, tls, streams)));
+    }
+    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, log.clone(), published);
     let beating = heartbeat.run(Arc::clone(&clock), readiness.clone(), shutdown.clone());
     parts.spawn(async {
         beating.await;
@@ -220,6 +267,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
+        writers: Writers::default(),
+        hubs,
         deaths,
         metrics,
         clock,
@@ -242,6 +291,11 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         part = first_failure(&mut parts) => Err(part),
     };
     ended.cancel();
+    if let Some(viewers) = viewers
+        && timeout(GOODBYE, viewers).await.is_err()
+    {
+        tracing::debug!("not every viewer said goodbye");
+    }
     result
 }
 
@@ -255,7 +309,7 @@ async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> 
     log.map_err(|source| AgentError::Io { what: "audit log".to_owned(), source })
 }
 
-fn serve(
+fn health_endpoints(
     parts: &mut JoinSet<Result<(), AgentError>>,
     listener: TcpListener,
     readiness: &Readiness,

@@ -9,7 +9,9 @@ use super::{
     deaths::Deaths,
     disk::Disk,
     handover::{Estate, Heirs, Legacy},
+    hub::Hubs,
     journal::{Journal, JournalError},
+    keep::Writers,
     spool::Spool,
 };
 use crate::{
@@ -59,6 +61,10 @@ pub struct Node<W: World> {
     pub journal: Journal<W::Disk>,
     /// The output of the commands.
     pub spool: Spool,
+    /// Who writes there.
+    pub writers: Writers,
+    /// Who watches.
+    pub hubs: Arc<Hubs>,
     /// The ends of execs, as the engine tells them.
     pub deaths: Deaths,
     /// What is counted.

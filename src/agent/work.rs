@@ -14,17 +14,22 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     adopt, commit,
     handover::Inheritance,
+    hub::Hub,
     journal::Record,
     kill,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Survivors},
-    prepare, pump, report, settle, start, witness,
+    prepare, pump, report, settle,
+    start::{self, Attended},
+    witness,
 };
 use crate::{
     api::{ExecRequest, Reason},
     core::{
-        decide::{Action, ContainerView, Entry, ExecView, Situation, Stage, Wanted, decide, decide_without_engine},
+        decide::{
+            Action, ContainerView, Entry, ExecView, InputView, Situation, Stage, Wanted, decide, decide_without_engine,
+        },
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,
@@ -38,10 +43,15 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A little more than until a deadline, for clocks that are not so fine.
+const CLOCK_GRAIN: Duration = Duration::from_millis(2);
+
 /// One request in the agent's hands.
 pub(super) struct Work<W: World> {
     node: Arc<Node<W>>,
     memory: Memory<W>,
+    /// Who watches.
+    hub: Arc<Hub>,
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
     news: watch::Receiver<News>,
@@ -111,8 +121,9 @@ impl<W: World> Work<W> {
         entry: Option<Entry>,
         news: watch::Receiver<News>,
     ) -> Self {
+        let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
-        Self { node, memory, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
+        Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
     }
 
     /// A request that only the journal knows of.
@@ -206,6 +217,7 @@ impl<W: World> Work<W> {
                 entry,
                 container,
                 exec,
+                input: request.map_or(InputView::There, |request| self.input(request)),
                 boot: &self.node.boot,
                 now,
             }),
@@ -215,6 +227,29 @@ impl<W: World> Work<W> {
             (Err(error), None) => return Err(error.into()),
         };
         Ok(self.name_what_held_it_up(action))
+    }
+
+    fn input(&self, request: &BoundRequest) -> InputView {
+        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        if from_client && !self.hub.input.is_held() { InputView::Awaited } else { InputView::There }
+    }
+
+    /// Waits until a client has the input, or until everything has to be looked at again.
+    async fn await_client(&mut self, request: &BoundRequest) -> bool {
+        let left = Duration::try_from(self.node.clock.now().duration_until(request.starting_deadline));
+        tokio::select! {
+            biased;
+            () = self.node.stopping.cancelled() => false,
+            () = self.hub.input.held() => true,
+            changed = self.news.changed() => {
+                if changed.is_err() {
+                    // Nobody watches any more: the agent stops.
+                    self.node.stopping.cancelled().await;
+                }
+                false
+            }
+            () = sleep(left.unwrap_or_default() + CLOCK_GRAIN) => false,
+        }
     }
 
     /// The deadline passed because of the disk, or of the audit log.
@@ -263,6 +298,11 @@ impl<W: World> Work<W> {
                 self.done(Step::Prepare, begun);
                 self.seen = Some(seen);
             }
+            Action::AwaitClient => {
+                if self.await_client(request).await {
+                    self.seen = Some(seen);
+                }
+            }
             Action::Commit => {
                 if let Some(exec) = exec {
                     self.seen = commit::commit(&self.node, &seen, &exec).await?;
@@ -274,7 +314,9 @@ impl<W: World> Work<W> {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 self.node.audit.started(&self.memory.subject(), &exec).await?;
                 self.memory.put_down(exec.clone(), Stage::Starting).await?;
-                let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await;
+                let attended =
+                    Attended { node: &self.node, request, exec: &exec, memory: &self.memory, hub: &self.hub };
+                let watched = start::start(&attended, &mut self.news, sole).await;
                 if let (true, Err(StepError::Engine(EngineError::ContainerNotRunning(_)))) = (sole, &watched) {
                     // A clear refusal: nothing runs, and the exec's one start is not spent.
                     self.memory.put_down(exec.clone(), Stage::Prepared).await?;
@@ -286,15 +328,21 @@ impl<W: World> Work<W> {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 let watched = match self.inherited(&exec, request) {
                     Some(stream) => {
-                        start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await
+                        let attended =
+                            Attended { node: &self.node, request, exec: &exec, memory: &self.memory, hub: &self.hub };
+                        start::resume(&attended, &mut self.news, stream).await
                     }
                     None if action == Action::Adopt => {
                         let process = self.process(&exec).await;
-                        adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await
+                        let (memory, news) = (&self.memory, &mut self.news);
+                        let watched =
+                            adopt::adopt(&self.node, Some(request), &exec, process, memory, news, &self.hub).await;
+                        self.with_input_lost(watched, request)
                     }
                     None => {
                         let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
-                        Watched::Ended(settle::unseen(&self.node, &exec, Some(request), None, ended_by).await)
+                        let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
+                        self.with_input_lost(Watched::Ended(outcome), request)
                     }
                 };
                 return Ok(self.end(&exec, watched, Some(request)).await);
@@ -316,7 +364,8 @@ impl<W: World> Work<W> {
         match (action, exec_of(None, self.memory.entry().as_ref())) {
             (Action::Adopt, Some(exec)) => {
                 let process = self.process(&exec).await;
-                let watched = adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news).await;
+                let watched =
+                    adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news, &self.hub).await;
                 Ok(self.end(&exec, watched, None).await)
             }
             (Action::Kill, _) => Ok(self.kill().await),
@@ -325,6 +374,7 @@ impl<W: World> Work<W> {
                 let outcome = match action {
                     Action::Report(outcome) => Some(outcome),
                     Action::Prepare(_)
+                    | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
                     | Action::Adopt
@@ -337,6 +387,7 @@ impl<W: World> Work<W> {
                         Some(Outcome::refused(Reason::Deleted, message, self.node.clock.now()))
                     }
                     Action::Prepare(_)
+                    | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
                     | Action::Adopt
@@ -367,6 +418,15 @@ impl<W: World> Work<W> {
     /// The stream of an exec that the agent before this one has handed over.
     fn inherited(&self, exec: &ExecRef, request: &BoundRequest) -> Option<(ExecStream, Inheritance)> {
         self.node.inherited(&self.key().uid)?.open(&exec.id, &request.spec.output)
+    }
+
+    /// A command that nobody stayed with to its end: its input ended with the connection.
+    fn with_input_lost(&self, watched: Watched, request: &BoundRequest) -> Watched {
+        let fed = request.spec.stdin.is_none() || self.memory.entry().is_some_and(|entry| entry.fed);
+        match watched {
+            Watched::Ended(outcome) if !fed => Watched::Ended(outcome.with_input_lost()),
+            watched @ (Watched::Ended(_) | Watched::Left) => watched,
+        }
     }
 
     /// Goes on killing what has survived.
@@ -437,13 +497,24 @@ impl<W: World> Work<W> {
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
         self.node.audit.ended(&self.memory.subject(), &outcome).await;
-        let version = report::report(&self.node, self.key(), seen, &outcome).await?;
+        let reported = report::report(&self.node, self.key(), seen, &outcome).await;
+        // Those who watch are told what the status says, once it does; or without it, if that is to take longer.
+        self.conclude(&outcome);
+        let version = reported?;
         self.versions.extend(version);
         self.done(Step::Report, begun);
         if self.memory.entry().is_some_and(|entry| entry.has_survivors()) {
             return Ok(Next::Again);
         }
         Ok(self.forget(Some(outcome)).await)
+    }
+
+    /// Tells those who watch how it has ended.
+    fn conclude(&self, outcome: &Outcome) {
+        if self.hub.is_waiting() {
+            self.hub.unheard(self.node.spool.size(self.key()));
+        }
+        self.hub.conclude(outcome.result());
     }
 
     async fn forget(&mut self, reported: Option<Outcome>) -> Next {
@@ -455,6 +526,9 @@ impl<W: World> Work<W> {
             }
             (reported, _) => reported,
         };
+        if let Some(outcome) = &reported {
+            self.conclude(outcome);
+        }
         // What was handed over and needed no reading any more.
         drop(self.node.inherited(&self.key().uid));
         self.node.spool.finish(self.key(), self.node.clock.now().into());

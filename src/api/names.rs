@@ -69,6 +69,10 @@ pub mod policies {
         }
     }
 }
+/// DNS name in an agent's certificate, beside the address.
+pub const STREAM_SERVER: &str = "execlet-agent";
+/// Audience of the token with which the manager comes to an agent.
+pub const STREAM_AUDIENCE: &str = "streams.execlet.dev";
 
 /// Labels with which the kubelet's container runtime marks a container in the engine.
 pub mod kubelet {

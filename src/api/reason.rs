@@ -82,6 +82,8 @@ reasons! {
     NodeDiskFull => Failed,
     /// The audit log cannot be written, and nothing may run that is not recorded.
     AuditUnavailable => Failed,
+    /// The command ended, but its input was cut short by us: what it did proves nothing, whatever its code.
+    InputLost => Failed,
     /// The command was to be ended, but processes of it live on.
     KillFailed => Unknown,
     /// The node of the command is gone, or its agent has been silent for too long.

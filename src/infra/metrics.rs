@@ -102,6 +102,12 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: Gauge,
+    /// Viewers that are attached now.
+    pub viewers: Gauge,
+    /// Bytes of output that were sent to viewers.
+    pub viewer_bytes: Counter,
+    viewers_cut: Counter,
+    streams_refused: Counter,
     /// Whether this manager leads: 1 or 0.
     pub leader: Gauge,
     /// Agents whose Lease is fresh.
@@ -130,6 +136,13 @@ impl Metrics {
         );
         registry.register_with_unit("output", "Output received from commands", Unit::Bytes, metrics.output.clone());
         registry.register_with_unit("spool", "Size of the spool on disk", Unit::Bytes, metrics.spool_bytes.clone());
+        registry.register("viewers", "Viewers that are attached now", metrics.viewers.clone());
+        let sent = "Output sent to viewers, attached or reading the log";
+        registry.register_with_unit("viewer_output", sent, Unit::Bytes, metrics.viewer_bytes.clone());
+        let cut = "Viewers that were cut: too slow, silent, against the protocol, or because the agent ended";
+        registry.register("viewers_cut", cut, metrics.viewers_cut.clone());
+        let refused = "Connections and requests for streams that were refused: not the manager's, or too many";
+        registry.register("streams_refused", refused, metrics.streams_refused.clone());
         (metrics, registry)
     }
 
@@ -157,6 +170,10 @@ impl Metrics {
             running: Gauge::default(),
             waiting: Gauge::default(),
             spool_bytes: Gauge::default(),
+            viewers: Gauge::default(),
+            viewer_bytes: Counter::default(),
+            viewers_cut: Counter::default(),
+            streams_refused: Counter::default(),
             leader: Gauge::default(),
             agents: Gauge::default(),
             admission: Gauge::default(),
@@ -191,6 +208,16 @@ impl Metrics {
     /// An audit record was written.
     pub fn recorded(&self, verb: Verb) {
         self.recorded.get_or_create(&VerbLabel { verb }).inc();
+    }
+
+    /// A viewer was sent away.
+    pub fn viewer_cut(&self) {
+        self.viewers_cut.inc();
+    }
+
+    /// A connection to the stream server was refused.
+    pub fn stream_refused(&self) {
+        self.streams_refused.inc();
     }
 
     /// A step was done.

@@ -6,7 +6,9 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 use execlet::{
     agent::{
         deaths::Deaths,
+        hub::Hubs,
         journal::Journal,
+        keep::Writers,
         node::Node,
         spool::Spool,
         watch::{self, Event, Intake},
@@ -476,6 +478,8 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         events: Events::silent(),
         journal,
         spool,
+        writers: Writers::default(),
+        hubs: Arc::new(Hubs::default()),
         deaths,
         metrics,
         clock,

@@ -412,6 +412,10 @@ impl Engine for SimEngine {
         if started { Ok(ExecStream::new(ours, tty)) } else { Err(no_such_exec(exec)) }
     }
 
+    async fn resize_exec(&self, _: &ExecId, _: u16, _: u16) -> Result<(), EngineError> {
+        self.call("resize exec").await
+    }
+
     async fn inspect_exec(&self, exec: &ExecId) -> Result<ExecState, EngineError> {
         self.call("inspect exec").await?;
         let state = self.0.lock();

@@ -2,7 +2,10 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use execlet::{
@@ -105,6 +108,17 @@ pub struct AgentArgs {
 
     #[command(flatten)]
     pub audit: AuditSettings,
+    /// Where to serve attach and log over HTTPS, to the manager alone. Default: nowhere.
+    #[arg(long, env = "EXECLET_STREAM_ADDR", requires_all = ["pod_ip", "manager_service_account"])]
+    pub stream_addr: Option<SocketAddr>,
+
+    /// The address under which the manager reaches this agent.
+    #[arg(long, env = "EXECLET_POD_IP")]
+    pub pod_ip: Option<IpAddr>,
+
+    /// The manager's service account, as NAMESPACE:NAME.
+    #[arg(long, env = "EXECLET_MANAGER_SERVICE_ACCOUNT", value_parser = service_account)]
+    pub manager_service_account: Option<String>,
 
     #[command(flatten)]
     pub common: Common,
@@ -335,6 +349,15 @@ impl AuditSettings {
     }
 }
 
+fn service_account(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains(':') => {
+            Ok(text.to_owned())
+        }
+        Some(_) | None => Err("not of the form NAMESPACE:NAME".to_owned()),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("0 would run nothing: give 1 or more".to_owned()),
@@ -352,6 +375,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn streams_are_served_only_where_the_manager_can_reach_them_and_is_known() {
+        let agent = ["execlet", "agent", "--node-name=n", "--namespace=x", "--stream-addr=0.0.0.0:9443"];
+        assert!(Args::try_parse_from(agent).is_err());
+        let known = ["--pod-ip=10.0.0.1", "--manager-service-account=execlet:manager"];
+        assert!(Args::try_parse_from(agent.into_iter().chain(known)).is_ok());
+        assert!(service_account("manager").is_err());
+        assert!(service_account("a:b:c").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod args;
 mod audit;
 mod probe;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -59,6 +59,14 @@ fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> R
 async fn run_agent(args: AgentArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = args.node_name, "agent");
+    let (streams, stream_listener) = match (args.stream_addr, args.pod_ip, args.manager_service_account) {
+        (Some(address), Some(ip), Some(manager)) => {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            let endpoint = SocketAddr::new(ip, address.port());
+            (Some(agent::StreamsConfig { endpoint, manager }), Some(listener))
+        }
+        (Some(_) | None, _, _) => (None, None),
+    };
     let config = agent::Config {
         node: args.node_name.into(),
         namespace: args.namespace,
@@ -74,9 +82,11 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         audit_policy: args.audit.policy(),
         spool_total_bytes: args.spool_total_bytes,
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
+        streams,
     };
     let engine = Arc::new(DockerEngine::new(args.engine_socket));
-    let edges = agent::Edges { engine, client, clock: Arc::new(SystemClock), listener, shutdown };
+    let edges =
+        agent::Edges { engine, client, clock: Arc::new(SystemClock), listener, streams: stream_listener, shutdown };
     Ok(agent::run(config, edges).await?)
 }
 
