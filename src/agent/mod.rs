@@ -245,6 +245,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
             admission: Admission::new(client.clone(), &told.manager),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
+            audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
             shutdown: ended.clone(),

@@ -39,6 +39,7 @@ use crate::{
         view::{Sight, View},
     },
     api::{ExecRequestSpec, ExecResult},
+    core::audit::event::Client,
     infra::{metrics::Metrics, requests::Requests},
     wire::{
         OutputStream,
@@ -88,17 +89,25 @@ pub(super) async fn attach<R: Requests>(
         Ok(streams) => streams,
         Err(refused) => return refused.into_response(),
     };
-    let hold = match streams.stdin.then(|| Input::hold(&subject.hub, &subject.viewer)).transpose() {
+    let hold = match streams.stdin.then(|| Input::hold(&subject.hub, &subject.viewer())).transpose() {
         Ok(hold) => hold,
         Err(error) => return Refused::new(StatusCode::CONFLICT, error.to_string()).into_response(),
+    };
+    let client = Client { address: subject.address.clone(), stdin: streams.stdin };
+    let session = match shared.streams.audit.attached(&subject.key, &subject.by, client).await {
+        Ok(session) => session,
+        Err(error) => return Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     };
     let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
     let protocol = upgrade.protocol;
     let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
+    let audit = shared.streams.audit.clone();
     shared.tasks.spawn(async move {
         // Counted until the last byte.
         let _connection = connection;
-        let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else { return };
+        let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else {
+            return audit.detached(session).await;
+        };
         let config = WebSocketConfig::default()
             .read_buffer_size(limits::VIEWER_BYTES)
             .write_buffer_size(0)
@@ -106,7 +115,8 @@ pub(super) async fn attach<R: Requests>(
             .max_message_size(Some(limits::MESSAGE_BYTES))
             .max_frame_size(Some(limits::MESSAGE_BYTES));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let Subject { key, hub, place, viewer, .. } = subject;
+        let viewer = subject.viewer();
+        let Subject { key, hub, place, .. } = subject;
         metrics.viewers.inc();
         tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
         let server = Server::new(protocol, streams);
@@ -116,6 +126,7 @@ pub(super) async fn attach<R: Requests>(
             metrics.viewer_cut();
         }
         tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
+        audit.detached(session).await;
         drop(place);
     });
     upgrade.accept()

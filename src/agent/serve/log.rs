@@ -130,7 +130,7 @@ pub(super) async fn log<R: Requests>(
     if !wanted.follow {
         view = view.until_now();
     }
-    tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer, "log");
+    tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), "log");
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
     let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
     shared.tasks.spawn(async move {
@@ -142,7 +142,7 @@ pub(super) async fn log<R: Requests>(
         };
         if let Some(why) = why {
             metrics.viewer_cut();
-            tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer, why, "a reader of the log was cut");
+            tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), why, "a reader of the log was cut");
             // The body then ends as one that is not whole.
             sender.try_send(Err(io::Error::other(why))).unwrap_or_default();
         }

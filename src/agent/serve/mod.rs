@@ -41,7 +41,12 @@ use super::{
 use crate::{
     api::{ExecRequest, ExecResult, Requester, names},
     core::ids::{NodeName, RequestKey, RequestUid},
-    infra::{clock::Clock, metrics::Metrics, requests::Requests},
+    infra::{
+        audit::{Audit, writer::Log},
+        clock::Clock,
+        metrics::Metrics,
+        requests::Requests,
+    },
 };
 
 /// What the server stands on.
@@ -56,6 +61,8 @@ pub struct Streams<R> {
     pub hubs: Arc<Hubs>,
     /// The logs.
     pub spool: Spool,
+    /// Who watches what, for auditors.
+    pub audit: Audit<Log>,
     /// What is counted.
     pub metrics: Metrics,
     /// The time of day.
@@ -77,8 +84,18 @@ struct Subject {
     key: RequestKey,
     hub: Arc<Hub>,
     place: Place<RequestUid>,
-    /// Who, and from where, as the manager says.
-    viewer: String,
+    /// Who, as the manager says.
+    by: Requester,
+    /// From where, as far as it is known.
+    address: String,
+}
+
+impl Subject {
+    /// Who views, in words.
+    fn viewer(&self) -> String {
+        let who = if self.by.username.is_empty() { "somebody" } else { &self.by.username };
+        if self.address.is_empty() { who.to_owned() } else { format!("{who} from {}", self.address) }
+    }
 }
 
 /// Serves until told to stop; then tells all who watch, and waits for them for a moment.
@@ -149,20 +166,16 @@ async fn find<R: Requests>(
             Hub::ended(size, result.unwrap_or_else(|| ExecResult::of_error("the request has finished")))
         }
     };
-    Ok(Subject { request, key, hub, place, viewer: viewer(headers) })
+    let (by, address) = viewer(headers);
+    Ok(Subject { request, key, hub, place, by, address })
 }
 
-/// Who views, in words.
-fn viewer(headers: &HeaderMap) -> String {
+/// Who views, and from where.
+fn viewer(headers: &HeaderMap) -> (Requester, String) {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let user = text(names::USER_HEADER)
-        .and_then(|user| STANDARD.decode(user).ok())
-        .and_then(|user| serde_json::from_slice::<Requester>(&user).ok())
-        .map_or_else(|| "somebody".to_owned(), |user| user.username);
-    match text(names::CLIENT_HEADER) {
-        Some(client) => format!("{user} from {client}"),
-        None => user,
-    }
+    let user = text(names::USER_HEADER).and_then(|user| STANDARD.decode(user).ok());
+    let by = user.and_then(|user| serde_json::from_slice(&user).ok()).unwrap_or_default();
+    (by, text(names::CLIENT_HEADER).unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

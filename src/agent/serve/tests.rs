@@ -44,6 +44,11 @@ use crate::{
     },
     api::{ExecRequestStatus, OutputLimits},
     infra::{
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::SystemClock,
         requests::{ApiError, Written},
     },
@@ -106,6 +111,12 @@ fn reviews(asked: Arc<AtomicUsize>) -> Client {
     Client::new(tower::service_fn(answer), "default")
 }
 
+fn audit(folder: &std::path::Path, metrics: &Metrics) -> Audit<Log> {
+    let sink = Sink::Folder(folder.join("audit"), Retention { file_bytes: 1 << 20, files: 2 });
+    let log = Log::begin(sink, "agent/n1", Arc::new(SystemClock), None).expect("a log");
+    Audit::new(log, Policy::default(), Arc::new(SystemClock), metrics.clone())
+}
+
 /// A server, and what is behind it.
 struct Lab {
     address: SocketAddr,
@@ -155,6 +166,7 @@ impl Lab {
             admission: Admission::new(reviews(Arc::clone(&asked)), "execlet:execlet-manager"),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
+            audit: audit(folder.path(), &metrics),
             metrics: metrics.clone(),
             clock: Arc::new(SystemClock),
             shutdown: shutdown.clone(),
