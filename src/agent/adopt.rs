@@ -1,11 +1,16 @@
 //! Adopt: a command that an earlier agent started runs on. Its output from then
 //! on is lost, its end is not, and what may end it still does.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::sleep};
 
 use super::{
+    hub::Hub,
+    input::InputError,
     memory::Memory,
     node::{Node, World},
     oversee::{News, Overseen},
@@ -35,8 +40,11 @@ pub(super) async fn adopt<W: World>(
     process: Option<ProcessRef>,
     memory: &Memory<W>,
     news: &mut watch::Receiver<News>,
+    hub: &Arc<Hub>,
 ) -> Watched {
     let key = memory.key();
+    hub.unheard(node.spool.size(key));
+    hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();
     let death = node.deaths.of(&exec.id);
@@ -47,7 +55,7 @@ pub(super) async fn adopt<W: World>(
     // All that will be seen of it.
     let (_, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let ended_by = OnceLock::new();
-    let overseen = Overseen { node, request, exec, memory, news, seen, ended_by: &ended_by };
+    let overseen = Overseen { node, request, exec, memory, news, hub, seen, ended_by: &ended_by };
     let watched = tokio::select! {
         biased;
         () = node.stopping.cancelled() => Watched::Left,

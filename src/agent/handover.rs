@@ -34,6 +34,7 @@ use tokio::{net::UnixListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    feed::Progress,
     received::{InWords, Streams},
     spool::LogState,
 };
@@ -69,6 +70,32 @@ struct Message {
     given: Duration,
     /// [`Words`]; nothing, if somebody else may have read a part of the output.
     received: Option<Value>,
+    /// How much of the input was delivered.
+    #[serde(default)]
+    fed: Option<FedInWords>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FedInWords {
+    delivered: u64,
+    /// Taken and not delivered, in base64.
+    pending: String,
+    ended: bool,
+}
+
+impl From<&Progress> for FedInWords {
+    fn from(progress: &Progress) -> Self {
+        let Progress { delivered, pending, ended } = progress;
+        Self { delivered: *delivered, pending: STANDARD.encode(pending), ended: *ended }
+    }
+}
+
+impl FedInWords {
+    fn progress(&self) -> Option<Progress> {
+        let pending = STANDARD.decode(&self.pending).ok()?.into();
+        Some(Progress { delivered: self.delivered, pending, ended: self.ended })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +110,8 @@ struct Words {
 pub(super) struct Inheritance {
     /// What came before; nothing, if somebody else may have read a part of it.
     pub(super) received: Option<(Streams, LogState)>,
+    /// How much of the input was delivered.
+    pub(super) fed: Progress,
     /// When nobody read any more, as time since boot.
     pub(super) given: Duration,
 }
@@ -94,6 +123,7 @@ pub struct Legacy {
     parts: Parts,
     given: Duration,
     received: Option<Words>,
+    fed: Progress,
 }
 
 /// What a predecessor has left, by request.
@@ -107,7 +137,7 @@ impl Legacy {
         }
         let received = self.received.and_then(|words| Some((Streams::from_words(&words.streams, limits)?, words.log)));
         let stream = ExecStream::from_parts(self.parts).ok()?;
-        Some((stream, Inheritance { received, given: self.given }))
+        Some((stream, Inheritance { received, fed: self.fed, given: self.given }))
     }
 }
 
@@ -200,6 +230,7 @@ impl Heirs {
             tty: parts.tty,
             rest: STANDARD.encode(&parts.rest),
             given: inheritance.given,
+            fed: Some((&inheritance.fed).into()),
             received: inheritance.received.as_mut().and_then(|received| serde_json::to_value(words(received)).ok()),
         };
         match self.send(&message, &parts) {
@@ -329,10 +360,12 @@ fn receive(socket: &UnixStream) -> Estate {
 /// A predecessor that speaks another language leaves its connections all the same: they must be
 /// read, though what came before is not known.
 fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, Legacy)> {
-    let Message { format, uid, exec, tty, rest, given, received } = serde_json::from_slice(line).ok()?;
+    let Message { format, uid, exec, tty, rest, given, received, fed } = serde_json::from_slice(line).ok()?;
     let parts = Parts { connection, rest: STANDARD.decode(rest).ok()?, tty };
     let received = received.filter(|_| format == FORMAT).and_then(|words| serde_json::from_value(words).ok());
-    Some((uid, Legacy { exec, parts, given, received }))
+    // One that did not know of input has delivered none: it had no way to.
+    let fed = fed.map_or(Some(Progress::default()), |words| words.progress())?;
+    Some((uid, Legacy { exec, parts, given, received, fed }))
 }
 
 fn receive_some(socket: &UnixStream, text: &mut Vec<u8>, descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
@@ -393,13 +426,15 @@ mod tests {
         let (mut whole, mut first) = (Streams::new(&limits()), Streams::new(&limits()));
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
-        let inheritance = Inheritance { received: Some((first, LogState::Limited)), given: Duration::from_secs(7) };
+        let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ended: false };
+        let inheritance =
+            Inheritance { received: Some((first, LogState::Limited)), fed: fed.clone(), given: Duration::from_secs(7) };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
         *heirs.heir() = None;
         let mut estate = heir.estate().await;
         let legacy = estate.remove(&"u".into()).expect("it was handed over");
         let (mut stream, inheritance) = legacy.open(&"e".into(), &limits()).expect("a stream");
-        assert_eq!(inheritance.given, Duration::from_secs(7));
+        assert_eq!((inheritance.given, inheritance.fed), (Duration::from_secs(7), fed));
         let (mut second, log) = inheritance.received.expect("what came before");
         assert_eq!(log, LogState::Limited);
         engine.write_all(b"efghij\x02\0\0\0\0\0\0\x01!").await.expect("written");
@@ -418,7 +453,7 @@ mod tests {
         let (heirs, heir) = two(state.path()).await;
         let (_engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let inheritance = Inheritance { received: None, given: Duration::ZERO };
+        let inheritance = Inheritance { received: None, fed: Progress::default(), given: Duration::ZERO };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
         *heirs.heir() = None;
         let mut estate = heir.estate().await;
@@ -436,7 +471,7 @@ mod tests {
         assert!(!heirs.are_there());
         let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let inheritance = Inheritance { received: None, given: Duration::ZERO };
+        let inheritance = Inheritance { received: None, fed: Progress::default(), given: Duration::ZERO };
         let given = heirs.give(&"u".into(), &"e".into(), stream, inheritance);
         let (mut back, _) = given.expect("the stream comes back");
         engine.write_all(b"whole").await.expect("written");

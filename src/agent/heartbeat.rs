@@ -1,4 +1,5 @@
-//! The agent's sign of life: its Lease, renewed for as long as it takes work.
+//! The agent's sign of life: its Lease, renewed for as long as it takes work. It also
+//! tells where the agent serves streams, and with which certificate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +12,14 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::serve::identity::Published;
 use crate::{
     api::names,
-    core::ids::NodeName,
-    infra::{clock::Clock, health::Readiness},
+    core::{
+        audit::chain::{Head, publish, published},
+        ids::NodeName,
+    },
+    infra::{audit::writer::Log, clock::Clock, health::Readiness},
 };
 
 /// Between two renewals.
@@ -28,18 +33,44 @@ const LEASE_SECONDS: i32 = 40;
 /// Name in `/readyz`.
 pub const CHECK: &str = "lease";
 
+/// The head of the audit chain that the Lease of the agent on `node` tells: what it was before this
+/// one wrote. `None` also if that cannot be found out now.
+pub async fn published_head(client: Client, namespace: &str, node: &NodeName, writer: &str) -> Option<Head> {
+    let leases: Api<Lease> = Api::namespaced(client, namespace);
+    let name = names::agent_lease(node.as_str());
+    let lease = match timeout(RENEW_TIMEOUT, leases.get_opt(&name)).await {
+        Ok(Ok(lease)) => lease?,
+        Ok(Err(error)) => {
+            tracing::warn!(lease = name, %error, "whether lines are missing at the end of the audit log is not known");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!(
+                lease = name,
+                "whether lines are missing at the end of the audit log is not known: no answer in time"
+            );
+            return None;
+        }
+    };
+    let heads = lease.metadata.annotations?.remove(names::AUDIT_HEADS_ANNOTATION)?;
+    published(&heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()
+}
+
 /// Renews one Lease.
 pub struct Heartbeat {
     leases: Api<Lease>,
     name: String,
     node: NodeName,
+    log: Log,
+    streams: Option<Published>,
 }
 
 impl Heartbeat {
-    /// For the agent on `node`, in the namespace of the installation.
+    /// For the agent on `node`, in the namespace of the installation, which serves streams there.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, node: &NodeName) -> Self {
-        Self { leases: Api::namespaced(client, namespace), name: names::agent_lease(node.as_str()), node: node.clone() }
+    pub fn new(client: Client, namespace: &str, node: &NodeName, log: Log, streams: Option<Published>) -> Self {
+        let leases = Api::namespaced(client, namespace);
+        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, streams }
     }
 
     /// Renews until `shutdown`.
@@ -67,10 +98,22 @@ impl Heartbeat {
     }
 
     async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
+        let heads = publish("", self.log.writer(), &self.log.head());
+        // What an agent that serves none does not apply is removed by the API server.
+        let mut annotations = self.streams.as_ref().map_or_else(
+            || json!({}),
+            |published| {
+                json!({
+                    names::STREAM_ENDPOINT_ANNOTATION: published.endpoint.to_string(),
+                    names::STREAM_CERTIFICATE_ANNOTATION: published.certificate,
+                })
+            },
+        );
+        annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "labels": {
+            "metadata": {"name": self.name, "annotations": annotations, "labels": {
                 names::COMPONENT_LABEL: names::COMPONENT_AGENT,
                 "app.kubernetes.io/name": "execlet",
             }},

@@ -378,7 +378,7 @@ mod tests {
         let request = RequestKey { namespace: "shop".into(), name: "r".into(), uid: uid.into() };
         let container = ContainerRef { id: "c".into(), started_at: "t".into() };
         let exec = ExecRef { id: "e".into(), container };
-        let entry = Entry { exec, boot: "b".into(), stage, started: None, kill: None };
+        let entry = Entry { exec, boot: "b".into(), stage, started: None, fed: false, kill: None };
         Record::new(request, Timestamp::UNIX_EPOCH, entry)
     }
 

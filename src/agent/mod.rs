@@ -11,20 +11,27 @@ pub mod deaths;
 pub mod disk;
 pub mod handover;
 pub mod heartbeat;
+pub mod hub;
+pub mod input;
 pub mod journal;
+pub mod keep;
 pub mod node;
 pub mod oversee;
+pub mod serve;
 pub mod spool;
+pub mod view;
 pub mod watch;
 
 mod adopt;
 mod commit;
+mod feed;
 mod kill;
 mod memory;
 mod prepare;
 mod pump;
 mod received;
 mod report;
+mod resize;
 mod settle;
 mod start;
 mod witness;
@@ -33,6 +40,7 @@ mod work;
 use std::{
     collections::HashSet,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -44,7 +52,7 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,8 +61,11 @@ use self::{
     disk::Folder,
     handover::{Estate, Heir, Heirs},
     heartbeat::Heartbeat,
+    hub::Hubs,
     journal::{Journal, JournalError, Record},
+    keep::Writers,
     node::{Node, World},
+    serve::{Streams, admission::Admission, identity::IdentityError},
     spool::Spool,
     watch::Intake,
 };
@@ -67,6 +78,11 @@ use crate::{
     },
     engine::{Container, ContainerState, Engine, EngineError},
     infra::{
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -86,6 +102,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How long an agent is called ready that stands by for the journal: longer than any agent drains. What
 /// keeps it for longer is no predecessor.
 const STAND_BY: Duration = Duration::from_secs(600);
+/// How long those who watch may take to go, once this agent ends: its successor waits.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Folder of the journal, below that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
@@ -105,10 +123,27 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// How many run at the same time.
     pub limits: Limits,
+    /// Folder of the audit log.
+    pub audit_dir: PathBuf,
+    /// How much of it is kept.
+    pub audit_retention: Retention,
+    /// What is recorded, and how strict that is.
+    pub audit_policy: Policy,
     /// Most bytes that the spool may take.
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
     pub drain_timeout: Duration,
+    /// How streams are served, if they are.
+    pub streams: Option<StreamsConfig>,
+}
+
+/// What the stream server is told.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// Where the manager reaches it.
+    pub endpoint: SocketAddr,
+    /// The manager's service account, as `NAMESPACE:NAME`.
+    pub manager: String,
 }
 
 /// Why the agent cannot go on.
@@ -129,6 +164,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The stream server cannot begin.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A task that must run for ever has ended.
     #[error("a part of the agent ended: {0}")]
     Task(String),
@@ -144,6 +182,8 @@ pub struct Edges<E> {
     pub clock: Arc<dyn Clock>,
     /// Where health and metrics are served.
     pub listener: TcpListener,
+    /// Where streams are served, if they are.
+    pub streams: Option<TcpListener>,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
@@ -156,6 +196,7 @@ impl<E: Engine> World for Real<E> {
     type Requests = KubeRequests;
     type Kernel = Linux;
     type Disk = Folder;
+    type Trail = Log;
 }
 
 /// Runs the agent until it is told to stop.
@@ -163,7 +204,7 @@ impl<E: Engine> World for Real<E> {
 /// # Errors
 /// When it cannot begin, or a part of it fails for good.
 pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), AgentError> {
-    let Edges { engine, client, clock, listener, shutdown } = edges;
+    let Edges { engine, client, clock, listener, streams, shutdown } = edges;
     let (metrics, registry) = Metrics::for_agent();
     let readiness = Readiness::default();
     for check in [JOURNAL_CHECK, ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
@@ -172,7 +213,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     // The endpoints outlast the drain, so that a probe does not cut it short.
     let ended = CancellationToken::new();
     let mut parts = JoinSet::new();
-    serve(&mut parts, listener, &readiness, registry, &ended);
+    let mut viewers = None;
+    health_endpoints(&mut parts, listener, &readiness, registry, &ended);
 
     let opened = open_journal(&*engine, &config.state_dir, &readiness, &shutdown).await?;
     let Some((journal, records, estate)) = opened else { return Ok(()) };
@@ -183,6 +225,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let boot = process::boot_id().map_err(|source| AgentError::Io { what: "boot ID".to_owned(), source })?;
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
+    let log = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     let deaths = Deaths::default();
     // What ended while no agent listened is told too, as far back as the engine remembers.
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
@@ -191,7 +234,25 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         listening.await;
         Ok(())
     });
-    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node);
+    let hubs = Arc::new(Hubs::default());
+    let mut published = None;
+    if let (Some(told), Some(listener)) = (&config.streams, streams) {
+        let (tls, where_and_who) = serve::identity::make(told.endpoint)?;
+        published = Some(where_and_who);
+        let streams = Streams {
+            node: config.node.clone(),
+            requests: KubeRequests::new(client.clone()),
+            admission: Admission::new(client.clone(), &told.manager),
+            hubs: Arc::clone(&hubs),
+            spool: spool.clone(),
+            audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+            shutdown: ended.clone(),
+        };
+        viewers = Some(tokio::spawn(serve::serve(listener, tls, streams)));
+    }
+    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, log.clone(), published);
     let beating = heartbeat.run(Arc::clone(&clock), readiness.clone(), shutdown.clone());
     parts.spawn(async {
         beating.await;
@@ -203,9 +264,12 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         engine,
         kernel: Linux,
         requests: KubeRequests::new(client.clone()),
+        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
+        writers: Writers::default(),
+        hubs,
         deaths,
         metrics,
         clock,
@@ -228,10 +292,25 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         part = first_failure(&mut parts) => Err(part),
     };
     ended.cancel();
+    if let Some(viewers) = viewers
+        && timeout(GOODBYE, viewers).await.is_err()
+    {
+        tracing::debug!("not every viewer said goodbye");
+    }
     result
 }
 
-fn serve(
+/// Begins to write the audit log, which nobody else does once this agent has the journal. The first
+/// record tells the head that the Lease has of it, so that a cut tail shows.
+async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> Result<Log, AgentError> {
+    let writer = format!("agent/{}", config.node);
+    let published = heartbeat::published_head(client, &config.namespace, &config.node, &writer).await;
+    let sink = Sink::Folder(config.audit_dir.clone(), config.audit_retention);
+    let log = Log::begin(sink, &writer, clock, published.as_ref());
+    log.map_err(|source| AgentError::Io { what: "audit log".to_owned(), source })
+}
+
+fn health_endpoints(
     parts: &mut JoinSet<Result<(), AgentError>>,
     listener: TcpListener,
     readiness: &Readiness,

@@ -9,13 +9,16 @@ use super::{
     deaths::Deaths,
     disk::Disk,
     handover::{Estate, Heirs, Legacy},
+    hub::Hubs,
     journal::{Journal, JournalError},
+    keep::Writers,
     spool::Spool,
 };
 use crate::{
     core::ids::{BootId, NodeName, RequestUid},
     engine::{Engine, EngineError},
     infra::{
+        audit::{Audit, Trail, Unavailable},
         clock::Clock,
         events::Events,
         kernel::Kernel,
@@ -34,6 +37,8 @@ pub trait World: Send + Sync + 'static {
     type Kernel: Kernel;
     /// The disk of the journal.
     type Disk: Disk;
+    /// Where audit records go.
+    type Trail: Trail;
 }
 
 /// This node.
@@ -48,12 +53,18 @@ pub struct Node<W: World> {
     pub kernel: W::Kernel,
     /// The requests, as the API server has them.
     pub requests: W::Requests,
+    /// Who ran what, for auditors.
+    pub audit: Audit<W::Trail>,
     /// News for people.
     pub events: Events,
     /// What must not be forgotten.
     pub journal: Journal<W::Disk>,
     /// The output of the commands.
     pub spool: Spool,
+    /// Who writes there.
+    pub writers: Writers,
+    /// Who watches.
+    pub hubs: Arc<Hubs>,
     /// The ends of execs, as the engine tells them.
     pub deaths: Deaths,
     /// What is counted.
@@ -84,6 +95,8 @@ pub(super) enum StepError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
     #[error("the API server refuses the commit, so the command may not start: {0}")]
     Refused(String),
 }

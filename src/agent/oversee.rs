@@ -1,6 +1,9 @@
 //! Oversee: while a command runs, see to it that it ends when it is to end.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -8,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    hub::Hub,
     kill,
     memory::Memory,
     node::{Node, World},
@@ -56,6 +60,7 @@ pub(super) struct Overseen<'a, W: World> {
     pub(super) exec: &'a ExecRef,
     pub(super) memory: &'a Memory<W>,
     pub(super) news: &'a mut watch::Receiver<News>,
+    pub(super) hub: &'a Arc<Hub>,
     pub(super) seen: watch::Receiver<Seen>,
     /// Set with the first signal that reached a process.
     pub(super) ended_by: &'a OnceLock<Cause>,
@@ -71,8 +76,14 @@ impl<W: World> Overseen<'_, W> {
             kill
         } else {
             let grace = self.request.map_or(DEFAULT_GRACE, BoundRequest::grace);
-            let cause = self.cause().await;
+            let hub = Arc::clone(self.hub);
+            let cause = tokio::select! {
+                biased;
+                cause = self.cause() => cause,
+                () = hub.input.given_up() => Cause::Disconnected,
+            };
             self.await_witness().await;
+            self.node.audit.cancelled(&self.memory.subject(), cause).await;
             Kill::new(cause, self.node.kernel.uptime(), grace)
         };
         tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");

@@ -1,5 +1,7 @@
 //! Prepare: find the container, create the exec. Nothing runs yet.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::node::{Node, StepError, World};
 use crate::{
     api::{Reason, names::UID_ENV},
@@ -73,7 +75,14 @@ pub(super) async fn create<W: World>(
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         tty: spec.tty,
+        stdin: spec.stdin.is_some(),
     };
+    if let Some(data) = spec.stdin.as_ref().and_then(|stdin| stdin.data.as_ref())
+        && let Err(error) = STANDARD.decode(data)
+    {
+        let message = format!("stdin.data is no base64: {error}");
+        return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
+    }
     match node.engine.create_exec(&container.id, &exec).await {
         Ok(id) => Ok(Ok(ExecRef { id, container })),
         Err(EngineError::Refused { status, message }) if (400..500).contains(&status) => {

@@ -1,31 +1,34 @@
 //! Pump: drain the command's output at full speed into spool, tails and digests.
 //!
 //! Nothing here waits for a reader. A reader that does not keep up makes the
-//! engine block the command, lose its output and falsify its exit code.
+//! engine block the command, lose its output and falsify its exit code. What
+//! readers get, and the log, is the hub's.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use k8s_openapi::jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::sleep_until,
 };
 
 use super::{
+    feed::{self, Feeder},
     handover::Inheritance,
+    hub::{Hub, Kept, Patience, Piece},
+    keep::Keeper,
     node::{Node, World},
     received::Streams,
     spool::LogState,
+    start::Attended,
     witness::Seen,
 };
 use crate::{
     api::{OutputLimits, OutputStatus},
-    core::{
-        ids::{ExecId, RequestKey},
-        outcome::StreamEnd,
-        request::BoundRequest,
-    },
-    engine::ExecStream,
+    core::{ids::RequestKey, outcome::StreamEnd},
+    engine::{Chunk, ExecInput, ExecStream},
     infra::kernel::Kernel,
     wire::cri,
 };
@@ -34,8 +37,6 @@ use crate::{
 pub(super) const STREAM_LOST: &str = "StreamLost";
 /// The stream broke, or the engine went away at its end.
 pub(super) const STREAM_BROKEN: &str = "StreamBroken";
-/// How long output waits in memory for more before it goes to the log.
-const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
 /// stream that ends so late after its process may have been cut, unless nobody held it.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
@@ -62,54 +63,99 @@ pub(super) struct Received {
     pub(super) output: OutputStatus,
     /// The beginning of standard output.
     pub(super) head: String,
+    /// Its input was cut short.
+    pub(super) input_lost: bool,
+}
+
+/// Where the output goes.
+struct Sink {
+    hub: Arc<Hub>,
+    streams: Streams,
+    patience: Patience,
+}
+
+impl Sink {
+    async fn take(&mut self, chunk: Chunk, at: Timestamp) {
+        self.streams.push(chunk.stream, &chunk.bytes);
+        // A copy, because the chunk may be a small part of a large buffer.
+        let piece = Piece { stream: chunk.stream, at, bytes: Bytes::copy_from_slice(&chunk.bytes) };
+        self.hub.push(piece, &mut self.patience).await;
+    }
 }
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
 pub(super) async fn pump<W: World>(
-    node: &Node<W>,
-    request: &BoundRequest,
+    attended: &Attended<'_, W>,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
-    exec: &ExecId,
     origin: Origin,
 ) -> Option<Received> {
+    let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
     let fresh = || (Streams::new(limits), LogState::Whole);
-    let (sole, (mut streams, state), unread) = match origin {
-        Origin::Sole => (true, fresh(), Duration::ZERO),
-        Origin::Shared => (false, fresh(), Duration::ZERO),
+    let (sole, (streams, state), fed, unread) = match origin {
+        Origin::Sole => (true, fresh(), None, Duration::ZERO),
+        Origin::Shared => (false, fresh(), None, Duration::ZERO),
         Origin::Inherited(inheritance) => {
-            let Inheritance { received, given } = *inheritance;
-            (received.is_some(), received.unwrap_or_else(fresh), node.kernel.uptime().saturating_sub(given))
+            let Inheritance { received, fed, given } = *inheritance;
+            let unread = node.kernel.uptime().saturating_sub(given);
+            (received.is_some(), received.unwrap_or_else(fresh), Some(fed), unread)
         }
     };
-    let mut log = node.spool.create(&request.key, limits, state);
+    let log = node.spool.create(&request.key, limits, state);
+    let received = streams.total();
+    let kept = Kept { output: received, file: log.extent().1, state };
+    let mut feeder = if sole {
+        hub.open(received, kept);
+        Feeder::new(hub, &request.spec, stream.input(), fed)
+    } else {
+        // Whether this connection is the one that the command reads from is not known.
+        hub.unheard(kept.file);
+        stream.input().inspect(ExecInput::close);
+        Feeder::new(hub, &request.spec, None, None)
+    };
+    let mut sink = Sink { hub: Arc::clone(hub), streams, patience: Patience::default() };
+    let mut keeper = Keeper::new(hub, &node.writers, log, received);
     let pumping = node.heirs.pumping();
     let mut given = false;
     let end = loop {
+        // A command that writes without end must not keep its input out, nor its log.
         tokio::select! {
             biased;
             // First, or a command that writes all the time would hold up the handover of all.
             () = node.heirs.begun(), if !given => {
                 given = true;
-                log.flush().await;
-                let received = sole.then_some((streams, log.state()));
-                let inheritance = Inheritance { received, given: node.kernel.uptime() };
-                match node.heirs.give(&request.key.uid, exec, stream, inheritance) {
-                    None => return None,
+                let state = keeper.finish().await;
+                let received = sole.then_some((sink.streams, state));
+                let fed = feeder.progress().clone();
+                let inheritance = Inheritance { received, fed, given: node.kernel.uptime() };
+                match node.heirs.give(&request.key.uid, &exec.id, stream, inheritance) {
+                    None => {
+                        hub.moved();
+                        return None;
+                    }
                     Some((back, inheritance)) => {
                         stream = back;
-                        streams = inheritance.received.unwrap_or_else(fresh).0;
+                        sink.streams = inheritance.received.unwrap_or_else(fresh).0;
                     }
                 }
             }
+            news = feeder.feed() => match news {
+                feed::News::Ended => memory.note_fed(exec).await,
+                feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
+            },
+            () = keep(&mut keeper) => {}
             chunk = stream.next() => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    streams.push(chunk.stream, &chunk.bytes);
-                    let timestamp = format!("{:.9}", node.clock.now());
-                    log.write(chunk.stream, &timestamp, &chunk.bytes).await;
+                    let taking = sink.take(chunk, node.clock.now());
+                    tokio::select! {
+                        biased;
+                        () = taking => {}
+                        // Never ends before: what the sink waits for is the log's to do.
+                        () = keep(&mut keeper) => {}
+                    }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break StreamEnd::Clean,
@@ -118,7 +164,6 @@ pub(super) async fn pump<W: World>(
                     break StreamEnd::Broken;
                 }
             },
-            () = sleep(FLUSH_AFTER), if log.is_dirty() => log.flush().await,
             () = never_ending(&mut seen) => {
                 tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
                 break StreamEnd::Broken;
@@ -126,30 +171,41 @@ pub(super) async fn pump<W: World>(
         }
     };
     drop(pumping);
-    let ended = Instant::now();
-    let forced = {
-        let seen = seen.borrow();
-        // One that had ended before it could be seen may have done so while nobody read.
-        let unread = if seen.process.is_some() { Duration::ZERO } else { unread };
-        let late = seen.ended.is_some_and(|exited| ended.duration_since(exited) + unread >= FORCED_AFTER);
-        // A late end may also be the engine's being busy with the ends of others.
-        late && seen.held != Some(false)
+    hub.close();
+    let forced = is_forced(&seen.borrow(), unread);
+    let log = match keeper.finish().await {
+        // Of nothing it has all.
+        LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
+        state => state,
     };
-    let log = log.close().await;
+    let input_lost = request.spec.stdin.is_some() && !feeder.progress().ended && (!sole || end == StreamEnd::Broken);
     if !sole {
         // A stream that somebody may have read a part of tells nothing.
         let output = recall(node, &request.key, limits).await;
-        return Some(Received { end: StreamEnd::Broken, output, head: String::new() });
+        return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input_lost });
     }
-    let incomplete = match (end, forced, log) {
-        (StreamEnd::Broken, ..) => Some(STREAM_BROKEN),
-        (StreamEnd::Clean, true, _) => Some("ForcedEnd"),
-        (StreamEnd::Clean, false, LogState::Limited) => Some("SpoolLimit"),
-        (StreamEnd::Clean, false, LogState::Failed) => Some("SpoolFailed"),
-        (StreamEnd::Clean, false, LogState::Whole) => None,
+    let incomplete = match (end, forced) {
+        (StreamEnd::Broken, _) => Some(STREAM_BROKEN),
+        (StreamEnd::Clean, true) => Some("ForcedEnd"),
+        (StreamEnd::Clean, false) => log.incomplete(),
     };
-    let head = streams.head();
-    Some(Received { end, output: streams.status(incomplete), head })
+    let head = sink.streams.head();
+    Some(Received { end, output: sink.streams.status(incomplete), head, input_lost })
+}
+
+/// Whether the engine may have cut a stream that ends now, and that nobody read for a time.
+fn is_forced(seen: &Seen, unread: Duration) -> bool {
+    // One that had ended before it could be seen may have done so while nobody read.
+    let unread = if seen.process.is_some() { Duration::ZERO } else { unread };
+    let late = seen.ended.is_some_and(|exited| exited.elapsed() + unread >= FORCED_AFTER);
+    // A late end may also be the engine's being busy with the ends of others.
+    late && seen.held != Some(false)
+}
+
+/// Keeps what there is to keep, for ever: when the log takes no more there is nothing to do.
+async fn keep(keeper: &mut Keeper) {
+    keeper.work().await;
+    std::future::pending::<()>().await;
 }
 
 async fn never_ending(seen: &mut watch::Receiver<Seen>) {

@@ -112,6 +112,11 @@ impl Streams {
         }
     }
 
+    /// Bytes received of both.
+    pub(super) fn total(&self) -> u64 {
+        self.stdout.tail.total() + self.stderr.tail.total()
+    }
+
     /// The beginning of standard output.
     pub(super) fn head(&self) -> String {
         String::from_utf8_lossy(&self.head).trim().to_owned()

@@ -65,7 +65,7 @@ pub(super) async fn settle<W: World>(
     } else {
         None
     };
-    let Received { end, mut output, head } = received;
+    let Received { end, mut output, head, input_lost: _ } = received;
     let (verdict, engine) = verdict(node, exec, death, end, exit).await;
     if engine == Stayed::No && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.

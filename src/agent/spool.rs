@@ -6,18 +6,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs, io,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
+use k8s_openapi::jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::AsyncWriteExt,
-};
 
 use crate::{
     api::OutputLimits,
@@ -34,8 +33,6 @@ const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 /// Most folders of finished requests that are kept: small ones take more inodes than bytes.
 const MAX_FOLDERS: usize = 20_000;
-/// Bytes gathered before they go to the disk.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// All folders of this node.
 #[derive(Clone)]
@@ -96,7 +93,14 @@ impl Spool {
         let folder = self.folder(request);
         let used = *self.books().open.entry(folder.clone()).or_insert(0);
         let room = u64::try_from(limits.spool_bytes).unwrap_or(0).saturating_sub(used);
-        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state }
+        let state = if room == 0 && state == LogState::Whole { LogState::Limited } else { state };
+        Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state, size: used, output: 0 }
+    }
+
+    /// How large the log of a request is, in bytes; 0 if there is none.
+    #[must_use]
+    pub fn size(&self, request: &RequestKey) -> u64 {
+        fs::metadata(self.log_path(request)).map_or(0, |log| log.len())
     }
 
     /// The request has ended: from now on its folder may go when room is needed.
@@ -161,9 +165,24 @@ pub enum LogState {
     Limited,
     /// The disk refused.
     Failed,
+    /// The disk was too slow for the command.
+    Slow,
 }
 
-/// The log of one request. Writing never fails: a log that cannot take more says so at its end.
+impl LogState {
+    /// The word of `status.output.incompleteReason`.
+    #[must_use]
+    pub const fn incomplete(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::Limited => Some("SpoolLimit"),
+            Self::Failed => Some("SpoolFailed"),
+            Self::Slow => Some("SpoolSlow"),
+        }
+    }
+}
+
+/// The log of one request. Writing never fails: a log that cannot take more says so. Its calls block on the disk.
 pub struct Log {
     spool: Spool,
     folder: PathBuf,
@@ -171,29 +190,30 @@ pub struct Log {
     buffer: Vec<u8>,
     room: u64,
     state: LogState,
+    /// Bytes of the file, and of the output that went into it and into the buffer.
+    size: u64,
+    output: u64,
 }
 
 impl Log {
-    /// Adds a piece of output.
-    pub async fn write(&mut self, stream: OutputStream, timestamp: &str, chunk: &[u8]) {
+    /// Adds a piece of output, which goes to the file with the next [`Log::flush`].
+    pub fn append(&mut self, stream: OutputStream, at: Timestamp, chunk: &[u8]) {
         if self.state != LogState::Whole {
             return;
         }
         let before = self.buffer.len();
-        cri::encode(&mut self.buffer, stream, timestamp, chunk);
-        let fits = whole_records(&self.buffer[before..], self.room);
+        cri::encode(&mut self.buffer, stream, &format!("{at:.9}"), chunk);
+        let mut fits = whole_records(&self.buffer[before..], self.room);
+        if !self.spool.take(&self.folder, fits as u64) {
+            fits = 0;
+        }
+        self.room -= fits as u64;
         if fits < self.buffer.len() - before {
             self.buffer.truncate(before + fits);
             self.state = LogState::Limited;
-        }
-        if self.spool.take(&self.folder, fits as u64) {
-            self.room -= fits as u64;
+            self.output += output_of(&self.buffer[before..]);
         } else {
-            self.buffer.truncate(before);
-            self.state = LogState::Limited;
-        }
-        if self.buffer.len() >= BUFFER_BYTES || self.state == LogState::Limited {
-            self.flush().await;
+            self.output += chunk.len() as u64;
         }
     }
 
@@ -203,43 +223,48 @@ impl Log {
         self.state
     }
 
-    /// Whether bytes wait to be written.
+    /// So many bytes of the output are in so many bytes of the file, once it is flushed.
     #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        !self.buffer.is_empty()
+    pub fn extent(&self) -> (u64, u64) {
+        (self.output, self.size)
     }
 
     /// Hands all bytes to the file.
-    pub async fn flush(&mut self) {
-        if let Err(error) = self.try_flush().await {
+    pub fn flush(&mut self) {
+        let before = self.size;
+        if let Err(error) = self.try_flush() {
             tracing::error!(folder = %self.folder.display(), %error, "spool: the output cannot be kept");
             self.state = LogState::Failed;
+            self.size = before;
         }
         self.buffer.clear();
+        // Idle commands are many: their buffers would be most of the agent's memory.
+        self.buffer.shrink_to(0);
     }
 
-    async fn try_flush(&mut self) -> io::Result<()> {
+    fn try_flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() || self.state == LogState::Failed {
             return Ok(());
         }
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.folder).await?;
+                DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.folder)?;
                 let path = self.folder.join(LOG_FILE);
-                let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path).await?;
-                none.insert(file)
+                none.insert(OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?)
             }
         };
-        file.write_all(&self.buffer).await?;
-        file.flush().await
+        file.write_all(&self.buffer)?;
+        self.size += self.buffer.len() as u64;
+        Ok(())
     }
+}
 
-    /// Ends the log, with everything in the file.
-    pub async fn close(mut self) -> LogState {
-        self.flush().await;
-        self.state
-    }
+/// How many bytes of output these records hold.
+fn output_of(records: &[u8]) -> u64 {
+    let lines = records.split_inclusive(|byte| *byte == b'\n');
+    let records = lines.filter_map(|line| line.strip_suffix(b"\n").and_then(cri::decode));
+    records.map(|record| record.content.len() as u64 + u64::from(record.ends_line)).sum()
 }
 
 /// Length of the longest beginning of `records` that is at most `room` bytes and ends with a record.
@@ -256,7 +281,8 @@ fn whole_records(records: &[u8], room: u64) -> usize {
 mod tests {
     use super::*;
 
-    const TIME: &str = "2026-01-02T03:04:05.000000006Z";
+    const TIME: &str = "1970-01-01T00:00:01.000000000Z";
+    const AT: Timestamp = Timestamp::constant(1, 0);
 
     fn key(name: &str) -> RequestKey {
         RequestKey { namespace: "shop".into(), name: name.into(), uid: format!("uid-{name}").into() }
@@ -271,31 +297,35 @@ mod tests {
         Spool::open(root, limit, &unfinished, Gauge::default()).expect("a folder")
     }
 
-    async fn spool(spool: &Spool, name: &str, text: &[u8], second: u64) -> LogState {
+    fn spool(spool: &Spool, name: &str, text: &[u8], second: u64) -> LogState {
         let mut log = spool.create(&key(name), &limit(1000), LogState::Whole);
-        log.write(OutputStream::Stdout, TIME, text).await;
-        let state = log.close().await;
+        log.append(OutputStream::Stdout, AT, text);
+        log.flush();
+        let state = log.state();
         spool.finish(&key(name), SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second));
         state
     }
 
-    #[tokio::test]
-    async fn output_is_kept_in_cri_format() {
+    #[test]
+    fn output_is_kept_in_cri_format() {
         let root = tempfile::tempdir().expect("a folder");
         let spooled = open(root.path(), 1000, &[]);
-        assert_eq!(spool(&spooled, "a", b"one\ntwo", 1).await, LogState::Whole);
+        assert_eq!(spool(&spooled, "a", b"one\ntwo", 1), LogState::Whole);
         let text = fs::read_to_string(root.path().join("shop_a_uid-a/output.log")).expect("a log");
         assert_eq!(text, format!("{TIME} stdout F one\n{TIME} stdout P two\n"));
     }
 
-    #[tokio::test]
-    async fn a_request_cannot_take_more_than_its_limit() {
+    #[test]
+    fn a_request_cannot_take_more_than_its_limit() {
         let root = tempfile::tempdir().expect("a folder");
         let spool = open(root.path(), 1000, &[]);
         let mut log = spool.create(&key("a"), &limit(100), LogState::Whole);
-        log.write(OutputStream::Stdout, TIME, b"one\ntwo\nthree\n").await;
-        log.write(OutputStream::Stdout, TIME, b"\n").await;
-        assert_eq!(log.close().await, LogState::Limited);
+        log.append(OutputStream::Stdout, AT, b"one\ntwo\nthree\n");
+        log.append(OutputStream::Stdout, AT, b"\n");
+        log.flush();
+        assert_eq!(log.state(), LogState::Limited);
+        let size = fs::metadata(spool.log_path(&key("a"))).expect("a log").len();
+        assert_eq!(log.extent(), ("one\ntwo\n".len() as u64, size), "it knows how far it has come");
         let text = fs::read_to_string(spool.log_path(&key("a"))).expect("a log");
         assert_eq!(
             text,
@@ -304,40 +334,40 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn the_folder_that_finished_first_makes_room() {
+    #[test]
+    fn the_folder_that_finished_first_makes_room() {
         let root = tempfile::tempdir().expect("a folder");
         // Room for two records of 40 bytes and a bit.
         let spooled = open(root.path(), 100, &[]);
-        assert_eq!(spool(&spooled, "second", b"x\n", 2).await, LogState::Whole);
-        assert_eq!(spool(&spooled, "first", b"x\n", 1).await, LogState::Whole);
-        assert_eq!(spool(&spooled, "third", b"x\n", 3).await, LogState::Whole);
+        assert_eq!(spool(&spooled, "second", b"x\n", 2), LogState::Whole);
+        assert_eq!(spool(&spooled, "first", b"x\n", 1), LogState::Whole);
+        assert_eq!(spool(&spooled, "third", b"x\n", 3), LogState::Whole);
         assert!(!spooled.log_path(&key("first")).exists());
         assert!(spooled.log_path(&key("second")).exists());
         assert!(spooled.log_path(&key("third")).exists());
     }
 
-    #[tokio::test]
-    async fn a_running_request_is_never_removed_to_make_room() {
+    #[test]
+    fn a_running_request_is_never_removed_to_make_room() {
         let root = tempfile::tempdir().expect("a folder");
         let spooled = open(root.path(), 50, &[]);
         let mut running = spooled.create(&key("running"), &limit(1000), LogState::Whole);
-        running.write(OutputStream::Stdout, TIME, b"x\n").await;
-        running.flush().await;
-        assert_eq!(spool(&spooled, "late", b"x\n", 1).await, LogState::Limited);
+        running.append(OutputStream::Stdout, AT, b"x\n");
+        running.flush();
+        assert_eq!(spool(&spooled, "late", b"x\n", 1), LogState::Limited);
         assert!(spooled.log_path(&key("running")).exists());
     }
 
-    #[tokio::test]
-    async fn after_a_restart_the_books_are_the_same() {
+    #[test]
+    fn after_a_restart_the_books_are_the_same() {
         let root = tempfile::tempdir().expect("a folder");
         {
             let spooled = open(root.path(), 1000, &[]);
-            spool(&spooled, "done", b"x\n", 1).await;
-            spool(&spooled, "running", b"x\n", 1).await;
+            spool(&spooled, "done", b"x\n", 1);
+            spool(&spooled, "running", b"x\n", 1);
         }
         let spooled = open(root.path(), 110, &["running"]);
-        assert_eq!(spool(&spooled, "new", b"xxxxxxxxxxxxxxxxxxxxxxx\n", 3).await, LogState::Whole);
+        assert_eq!(spool(&spooled, "new", b"xxxxxxxxxxxxxxxxxxxxxxx\n", 3), LogState::Whole);
         assert!(!spooled.log_path(&key("done")).exists());
         assert!(spooled.log_path(&key("running")).exists());
     }

@@ -1,16 +1,21 @@
 //! Start: spend the exec's one start, and stay with it to its end.
 
-use std::{sync::OnceLock, time::Instant as StdInstant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant as StdInstant,
+};
 
 use tokio::sync::watch;
 
 use super::{
     deaths::Death,
     handover::Inheritance,
+    hub::Hub,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Overseen},
     pump::{self, Origin},
+    resize,
     settle::{self, Ending},
     witness::{self, Seen},
     work::Watched,
@@ -19,19 +24,26 @@ use crate::{
     api::Reason,
     core::{ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
     engine::{Engine, EngineError, ExecStream},
-    infra::metrics::Step,
+    infra::{events::PodRef, metrics::Step},
 };
+
+/// A command that is started, or goes on, and what belongs to it.
+pub(super) struct Attended<'a, W: World> {
+    pub(super) node: &'a Node<W>,
+    pub(super) request: &'a BoundRequest,
+    pub(super) exec: &'a ExecRef,
+    pub(super) memory: &'a Memory<W>,
+    pub(super) hub: &'a Arc<Hub>,
+}
 
 /// Starts the committed exec; the journal says `starting` already. After an error, what happened
 /// has to be found out by looking again.
 pub(super) async fn start<W: World>(
-    node: &Node<W>,
-    request: &BoundRequest,
-    exec: &ExecRef,
-    memory: &Memory<W>,
+    attended: &Attended<'_, W>,
     news: &mut watch::Receiver<News>,
     sole: bool,
 ) -> Result<Watched, StepError> {
+    let Attended { node, request, exec, .. } = *attended;
     // Subscribed before the start, or a quick end would be missed.
     let death = node.deaths.of(&exec.id);
     let begun = StdInstant::now();
@@ -46,22 +58,20 @@ pub(super) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
-    Ok(stay(node, request, exec, memory, news, Task { stream, origin, death }).await)
+    Ok(stay(attended, news, Task { stream, origin, death }).await)
 }
 
 /// Goes on with a stream that the agent before this one has handed over.
 pub(super) async fn resume<W: World>(
-    node: &Node<W>,
-    request: &BoundRequest,
-    exec: &ExecRef,
-    memory: &Memory<W>,
+    attended: &Attended<'_, W>,
     news: &mut watch::Receiver<News>,
     (stream, inheritance): (ExecStream, Inheritance),
 ) -> Watched {
+    let Attended { node, request, exec, .. } = *attended;
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
     let death = node.deaths.of(&exec.id);
     let origin = Origin::Inherited(Box::new(inheritance));
-    stay(node, request, exec, memory, news, Task { stream, origin, death }).await
+    stay(attended, news, Task { stream, origin, death }).await
 }
 
 /// What there is to attend to.
@@ -72,22 +82,17 @@ struct Task {
 }
 
 /// Stays with a command to its end.
-async fn stay<W: World>(
-    node: &Node<W>,
-    request: &BoundRequest,
-    exec: &ExecRef,
-    memory: &Memory<W>,
-    news: &mut watch::Receiver<News>,
-    task: Task,
-) -> Watched {
+async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<News>, task: Task) -> Watched {
+    let Attended { node, request, exec, memory, hub } = *attended;
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
     let overseen =
-        Overseen { node, request: Some(request), exec, memory, news, seen: seen.clone(), ended_by: &ended_by };
+        Overseen { node, request: Some(request), exec, memory, news, hub, seen: seen.clone(), ended_by: &ended_by };
     let outcome = tokio::select! {
         biased;
-        outcome = attend(node, request, exec, task, seen, &ended_by) => outcome,
+        never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
+        outcome = attend(attended, task, seen, &ended_by) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
         survivors = overseen.oversee() => Some(settle::survived(node, Some(request), &survivors).await),
     };
@@ -97,20 +102,35 @@ async fn stay<W: World>(
 
 /// Receives everything and concludes. `None`: the next agent does.
 async fn attend<W: World>(
-    node: &Node<W>,
-    request: &BoundRequest,
-    exec: &ExecRef,
+    attended: &Attended<'_, W>,
     task: Task,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Option<Outcome> {
+    let Attended { node, request, exec, .. } = *attended;
     let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
-    let received = pump::pump(node, request, stream, seen.clone(), &exec.id, origin).await?;
+    // The pod's people are told while the output is drained: nothing waits for an Event.
+    let fresh = !matches!(origin, Origin::Inherited(_));
+    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin), async {
+        if fresh {
+            tell_pod(node, request).await;
+        }
+    });
+    let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
+    let input_lost = received.input_lost;
     let ending = Ending { exec, death: &death, received };
     let outcome = settle::settle(node, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
-    Some(outcome)
+    Some(if input_lost { outcome.with_input_lost() } else { outcome })
+}
+
+/// Who looks after the pod sees who runs something in it. What it is, only who may read the request.
+async fn tell_pod<W: World>(node: &Node<W>, request: &BoundRequest) {
+    let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
+    let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+    let note = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
+    node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &note).await;
 }

@@ -93,6 +93,8 @@ pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event,
 struct Desk<W: World> {
     node: Arc<Node<W>>,
     queue: FairQueue<Waiting>,
+    /// Those that wait for a client with their input: in no place, and for no turn.
+    parked: FairQueue<Waiting>,
     /// Each gives the resource versions that are no news any more.
     tasks: JoinSet<Vec<String>>,
     /// What each task works on.
@@ -144,9 +146,11 @@ pub async fn run<W: World>(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) {
+    let hubs = Arc::clone(&node.hubs);
     let mut desk = Desk {
         node,
         queue: FairQueue::new(intake.limits),
+        parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
         tasks: JoinSet::new(),
         running: HashMap::new(),
         known: BTreeMap::new(),
@@ -172,6 +176,7 @@ pub async fn run<W: World>(
                 }
                 None => break,
             },
+            arrived = hubs.arrivals() => desk.unpark(&arrived),
             () = sleep(until_deadline) => {}
         }
         desk.start_next();
@@ -205,6 +210,7 @@ impl<W: World> Desk<W> {
                 return;
             }
             tokio::select! {
+                biased;
                 done = self.tasks.join_next_with_id() => match done {
                     Some(done) => self.done(done),
                     None => return,
@@ -258,7 +264,8 @@ impl<W: World> Desk<W> {
                     News::Left => false,
                     News::None => true,
                 };
-                if !wanted && let Some(waiting) = self.queue.take(&ticket.clone()) {
+                let ticket = ticket.clone();
+                if !wanted && let Some(waiting) = self.queue.take(&ticket).or_else(|| self.take_parked(&ticket)) {
                     self.spawn(Waiting { seen: None, ..waiting }, false);
                 }
             }
@@ -297,8 +304,33 @@ impl<W: World> Desk<W> {
             return;
         }
         self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
+        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        if from_client && !request.spec.cancel && !self.node.hubs.of(&key.uid).input.is_held() {
+            self.parked.push(&ticket.clone(), Waiting { key, ticket, seen: None });
+            return;
+        }
         let seen = Some(request).filter(|_| fresh && self.queue.waiting() == 0);
         self.queue.push(&ticket.clone(), Waiting { key, ticket, seen });
+    }
+
+    /// Clients have come with the input of these: now they wait for their turn.
+    fn unpark(&mut self, arrived: &HashSet<RequestUid>) {
+        for uid in arrived {
+            let Some(Known::Waiting(ticket)) = self.known.get(uid) else { continue };
+            let ticket = ticket.clone();
+            if let Some(waiting) = self.parked.take(&ticket) {
+                self.parked.done(&ticket.namespace, &ticket.container);
+                self.queue.push(&ticket, waiting);
+            }
+        }
+    }
+
+    /// Takes one out that need not wait for a client any longer. It takes a place, free or not.
+    fn take_parked(&mut self, ticket: &Ticket) -> Option<Waiting> {
+        let waiting = self.parked.take(ticket)?;
+        self.parked.done(&ticket.namespace, &ticket.container);
+        self.queue.admit(&ticket.namespace, &ticket.container);
+        Some(waiting)
     }
 
     /// What the journal knows and the watch does not show: finished or deleted meanwhile.
@@ -314,7 +346,8 @@ impl<W: World> Desk<W> {
 
     /// Until the next one that waits passes its deadline.
     fn until_deadline(&self) -> Duration {
-        match self.queue.next_deadline() {
+        let deadlines = self.queue.next_deadline().into_iter().chain(self.parked.next_deadline());
+        match deadlines.min() {
             Some(deadline) if self.expired < EXPIRED_AT_ONCE => {
                 let left = Duration::try_from(self.node.clock.now().duration_until(deadline)).unwrap_or_default();
                 // A little more, for clocks that are not so fine.
@@ -329,11 +362,22 @@ impl<W: World> Desk<W> {
             self.spawn(waiting, false);
         }
         while self.expired < EXPIRED_AT_ONCE
-            && let Some(waiting) = self.queue.pop_expired(self.node.clock.now())
+            && let Some(waiting) = self.pop_expired()
         {
             self.spawn(waiting, true);
         }
-        self.node.metrics.waiting.set(i64::try_from(self.queue.waiting()).unwrap_or(i64::MAX));
+        self.node.metrics.waiting.set(i64::try_from(self.queue.waiting() + self.parked.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn pop_expired(&mut self) -> Option<Waiting> {
+        let now = self.node.clock.now();
+        if let Some(waiting) = self.queue.pop_expired(now) {
+            return Some(waiting);
+        }
+        let waiting = self.parked.pop_expired(now)?;
+        self.parked.done(&waiting.ticket.namespace, &waiting.ticket.container);
+        self.queue.admit(&waiting.ticket.namespace, &waiting.ticket.container);
+        Some(waiting)
     }
 
     fn spawn(&mut self, waiting: Waiting, expired: bool) {
@@ -427,6 +471,7 @@ async fn refuse_unreadable<W: World>(node: Arc<Node<W>>, key: RequestKey, invali
     tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
     let now = node.clock.now();
     let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+    node.audit.ended(&node.audit.unread(&key), &outcome).await;
     let from = ExecRequestStatus { node_name: Some(node.name.to_string()), ..ExecRequestStatus::default() };
     let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
     match node.requests.write_status_of_unreadable(&invalid.metadata, &status).await {

@@ -14,17 +14,22 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     adopt, commit,
     handover::Inheritance,
+    hub::Hub,
     journal::Record,
     kill,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Survivors},
-    prepare, pump, report, settle, start, witness,
+    prepare, pump, report, settle,
+    start::{self, Attended},
+    witness,
 };
 use crate::{
     api::{ExecRequest, Reason},
     core::{
-        decide::{Action, ContainerView, Entry, ExecView, Situation, Stage, Wanted, decide, decide_without_engine},
+        decide::{
+            Action, ContainerView, Entry, ExecView, InputView, Situation, Stage, Wanted, decide, decide_without_engine,
+        },
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,
@@ -38,19 +43,57 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A little more than until a deadline, for clocks that are not so fine.
+const CLOCK_GRAIN: Duration = Duration::from_millis(2);
+
 /// One request in the agent's hands.
 pub(super) struct Work<W: World> {
     node: Arc<Node<W>>,
     memory: Memory<W>,
+    /// Who watches.
+    hub: Arc<Hub>,
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
     news: watch::Receiver<News>,
-    /// The disk was full when the last step failed.
-    disk_is_full: bool,
+    /// What the agent has to wait for before it may start anything, if the last step failed for it.
+    held_up: Option<HeldUp>,
     /// An exec that was created and could not be put down. The engine keeps every one: no second is made.
     unwritten: Option<ExecRef>,
     /// Resource versions that it wrote or finished with: news of them is no news.
     versions: Vec<String>,
+}
+
+/// What keeps an agent from starting anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldUp {
+    /// The disk of its journal is full.
+    Disk,
+    /// The audit log cannot be written, and must be.
+    Audit,
+}
+
+impl HeldUp {
+    fn by(error: &StepError) -> Option<Self> {
+        match error {
+            StepError::Journal(error) if error.is_full() => Some(Self::Disk),
+            StepError::Audit(_) => Some(Self::Audit),
+            StepError::Engine(_) | StepError::Api(_) | StepError::Journal(_) | StepError::Refused(_) => None,
+        }
+    }
+
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Disk => Reason::NodeDiskFull,
+            Self::Audit => Reason::AuditUnavailable,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Disk => "the agent cannot write its journal, and starts nothing that it could not remember",
+            Self::Audit => "the agent cannot write its audit log, and nothing may run that is not recorded",
+        }
+    }
 }
 
 /// What the loop does after an action.
@@ -78,8 +121,9 @@ impl<W: World> Work<W> {
         entry: Option<Entry>,
         news: watch::Receiver<News>,
     ) -> Self {
+        let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
-        Self { node, memory, seen, news, disk_is_full: false, unwritten: None, versions: Vec::new() }
+        Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
     }
 
     /// A request that only the journal knows of.
@@ -99,7 +143,7 @@ impl<W: World> Work<W> {
                 Ok(Next::Done) => return self.versions,
                 Ok(Next::Again) => {
                     pause = FIRST_PAUSE;
-                    self.disk_is_full = false;
+                    self.held_up = None;
                 }
                 Err(error) => {
                     tracing::warn!(request = %self.key(), uid = %self.key().uid, %error, "a step failed, it will be tried again");
@@ -117,12 +161,14 @@ impl<W: World> Work<W> {
 
     /// Tells people what holds a request up, once.
     async fn complain(&mut self, error: &StepError) {
-        let full = matches!(error, StepError::Journal(error) if error.is_full());
-        if full && !self.disk_is_full {
-            let why = format!("the command does not start while the agent cannot write its journal: {error}");
-            self.node.events.publish(self.key(), "Prepare", Reason::NodeDiskFull, &why).await;
+        let held_up = HeldUp::by(error);
+        if let Some(by) = held_up
+            && self.held_up != held_up
+        {
+            let why = format!("the command does not start: {}: {error}", by.words());
+            self.node.events.publish(self.key(), "Prepare", by.reason(), &why).await;
         }
-        self.disk_is_full = full;
+        self.held_up = held_up;
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
@@ -131,6 +177,9 @@ impl<W: World> Work<W> {
             None => self.node.requests.get(self.key()).await?,
         };
         // A request that is being deleted is as good as gone, whoever still holds it.
+        if let Some(seen) = &seen {
+            self.memory.saw(seen);
+        }
         let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
         let seen = seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)));
         let entry = self.entry()?;
@@ -168,6 +217,7 @@ impl<W: World> Work<W> {
                 entry,
                 container,
                 exec,
+                input: request.map_or(InputView::There, |request| self.input(request)),
                 boot: &self.node.boot,
                 now,
             }),
@@ -176,20 +226,41 @@ impl<W: World> Work<W> {
             }
             (Err(error), None) => return Err(error.into()),
         };
-        Ok(self.name_the_full_disk(action))
+        Ok(self.name_what_held_it_up(action))
     }
 
-    /// The deadline passed because of the disk.
-    fn name_the_full_disk(&self, action: Action) -> Action {
-        match action {
-            Action::Report(mut outcome) if self.disk_is_full && outcome.reason == Reason::StartingDeadlineExceeded => {
-                outcome.reason = Reason::NodeDiskFull;
-                outcome.message.push_str(
-                    ": the disk of the agent's journal is full, and it starts nothing that it could not remember",
-                );
+    fn input(&self, request: &BoundRequest) -> InputView {
+        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        if from_client && !self.hub.input.is_held() { InputView::Awaited } else { InputView::There }
+    }
+
+    /// Waits until a client has the input, or until everything has to be looked at again.
+    async fn await_client(&mut self, request: &BoundRequest) -> bool {
+        let left = Duration::try_from(self.node.clock.now().duration_until(request.starting_deadline));
+        tokio::select! {
+            biased;
+            () = self.node.stopping.cancelled() => false,
+            () = self.hub.input.held() => true,
+            changed = self.news.changed() => {
+                if changed.is_err() {
+                    // Nobody watches any more: the agent stops.
+                    self.node.stopping.cancelled().await;
+                }
+                false
+            }
+            () = sleep(left.unwrap_or_default() + CLOCK_GRAIN) => false,
+        }
+    }
+
+    /// The deadline passed because of the disk, or of the audit log.
+    fn name_what_held_it_up(&self, action: Action) -> Action {
+        match (action, self.held_up) {
+            (Action::Report(mut outcome), Some(by)) if outcome.reason == Reason::StartingDeadlineExceeded => {
+                outcome.reason = by.reason();
+                outcome.message = format!("{}: {}", outcome.message, by.words());
                 Action::Report(outcome)
             }
-            action => action,
+            (action, _) => action,
         }
     }
 
@@ -212,6 +283,8 @@ impl<W: World> Work<W> {
         let exec = exec_of(Some(request), self.memory.entry().as_ref());
         match action {
             Action::Prepare(container) => {
+                // Before anything is committed: a request that has to wait for it can still be given up.
+                self.node.audit.available().await?;
                 let exec = match self.unwritten.take().filter(|exec| exec.container == container) {
                     Some(exec) => exec,
                     None => match prepare::create(&self.node, request, container).await? {
@@ -225,6 +298,11 @@ impl<W: World> Work<W> {
                 self.done(Step::Prepare, begun);
                 self.seen = Some(seen);
             }
+            Action::AwaitClient => {
+                if self.await_client(request).await {
+                    self.seen = Some(seen);
+                }
+            }
             Action::Commit => {
                 if let Some(exec) = exec {
                     self.seen = commit::commit(&self.node, &seen, &exec).await?;
@@ -234,8 +312,11 @@ impl<W: World> Work<W> {
             }
             Action::Start { sole } => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
+                self.node.audit.started(&self.memory.subject(), &exec).await?;
                 self.memory.put_down(exec.clone(), Stage::Starting).await?;
-                let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await;
+                let attended =
+                    Attended { node: &self.node, request, exec: &exec, memory: &self.memory, hub: &self.hub };
+                let watched = start::start(&attended, &mut self.news, sole).await;
                 if let (true, Err(StepError::Engine(error))) = (sole, &watched)
                     && error.is_refusal()
                 {
@@ -249,15 +330,21 @@ impl<W: World> Work<W> {
                 let Some(exec) = exec else { return Ok(Next::Again) };
                 let watched = match self.inherited(&exec, request) {
                     Some(stream) => {
-                        start::resume(&self.node, request, &exec, &self.memory, &mut self.news, stream).await
+                        let attended =
+                            Attended { node: &self.node, request, exec: &exec, memory: &self.memory, hub: &self.hub };
+                        start::resume(&attended, &mut self.news, stream).await
                     }
                     None if action == Action::Adopt => {
                         let process = self.process(&exec).await;
-                        adopt::adopt(&self.node, Some(request), &exec, process, &self.memory, &mut self.news).await
+                        let (memory, news) = (&self.memory, &mut self.news);
+                        let watched =
+                            adopt::adopt(&self.node, Some(request), &exec, process, memory, news, &self.hub).await;
+                        self.with_input_lost(watched, request)
                     }
                     None => {
                         let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
-                        Watched::Ended(settle::unseen(&self.node, &exec, Some(request), None, ended_by).await)
+                        let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
+                        self.with_input_lost(Watched::Ended(outcome), request)
                     }
                 };
                 return Ok(self.end(&exec, watched, Some(request)).await);
@@ -279,7 +366,8 @@ impl<W: World> Work<W> {
         match (action, exec_of(None, self.memory.entry().as_ref())) {
             (Action::Adopt, Some(exec)) => {
                 let process = self.process(&exec).await;
-                let watched = adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news).await;
+                let watched =
+                    adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news, &self.hub).await;
                 Ok(self.end(&exec, watched, None).await)
             }
             (Action::Kill, _) => Ok(self.kill().await),
@@ -288,6 +376,7 @@ impl<W: World> Work<W> {
                 let outcome = match action {
                     Action::Report(outcome) => Some(outcome),
                     Action::Prepare(_)
+                    | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
                     | Action::Adopt
@@ -300,6 +389,7 @@ impl<W: World> Work<W> {
                         Some(Outcome::refused(Reason::Deleted, message, self.node.clock.now()))
                     }
                     Action::Prepare(_)
+                    | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
                     | Action::Adopt
@@ -307,14 +397,38 @@ impl<W: World> Work<W> {
                     | Action::Kill
                     | Action::Forget => None,
                 };
+                self.record_end_unreported(outcome.as_ref()).await?;
                 Ok(self.forget(outcome).await)
             }
         }
     }
 
+    /// There is nobody to report to: the audit trail alone tells how it ended.
+    async fn record_end_unreported(&self, outcome: Option<&Outcome>) -> Result<(), StepError> {
+        let now = self.node.clock.now();
+        let outcome = match (outcome.cloned().or_else(|| self.memory.outcome()), self.memory.entry()) {
+            (Some(outcome), _) => outcome,
+            (None, Some(_)) => Outcome::lost("the request was deleted while its command ran", None, now),
+            // It has ended before, and was recorded then.
+            (None, None) if self.node.journal.tombstone(&self.key().uid)?.is_some() => return Ok(()),
+            (None, None) => Outcome::refused(Reason::Deleted, "the request was deleted before it was taken up", now),
+        };
+        self.node.audit.ended(&self.memory.subject(), &outcome).await;
+        Ok(())
+    }
+
     /// The stream of an exec that the agent before this one has handed over.
     fn inherited(&self, exec: &ExecRef, request: &BoundRequest) -> Option<(ExecStream, Inheritance)> {
         self.node.inherited(&self.key().uid)?.open(&exec.id, &request.spec.output)
+    }
+
+    /// A command that nobody stayed with to its end: its input ended with the connection.
+    fn with_input_lost(&self, watched: Watched, request: &BoundRequest) -> Watched {
+        let fed = request.spec.stdin.is_none() || self.memory.entry().is_some_and(|entry| entry.fed);
+        match watched {
+            Watched::Ended(outcome) if !fed => Watched::Ended(outcome.with_input_lost()),
+            watched @ (Watched::Ended(_) | Watched::Left) => watched,
+        }
     }
 
     /// Goes on killing what has survived.
@@ -384,13 +498,25 @@ impl<W: World> Work<W> {
 
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
-        let version = report::report(&self.node, self.key(), seen, &outcome).await?;
+        self.node.audit.ended(&self.memory.subject(), &outcome).await;
+        let reported = report::report(&self.node, self.key(), seen, &outcome).await;
+        // Those who watch are told what the status says, once it does; or without it, if that is to take longer.
+        self.conclude(&outcome);
+        let version = reported?;
         self.versions.extend(version);
         self.done(Step::Report, begun);
         if self.memory.entry().is_some_and(|entry| entry.has_survivors()) {
             return Ok(Next::Again);
         }
         Ok(self.forget(Some(outcome)).await)
+    }
+
+    /// Tells those who watch how it has ended.
+    fn conclude(&self, outcome: &Outcome) {
+        if self.hub.is_waiting() {
+            self.hub.unheard(self.node.spool.size(self.key()));
+        }
+        self.hub.conclude(outcome.result());
     }
 
     async fn forget(&mut self, reported: Option<Outcome>) -> Next {
@@ -402,6 +528,9 @@ impl<W: World> Work<W> {
             }
             (reported, _) => reported,
         };
+        if let Some(outcome) = &reported {
+            self.conclude(outcome);
+        }
         // What was handed over and needed no reading any more.
         drop(self.node.inherited(&self.key().uid));
         self.node.spool.finish(self.key(), self.node.clock.now().into());

@@ -3,6 +3,20 @@
 /// API group of the custom resources.
 pub const GROUP: &str = "execlet.dev";
 
+/// API group that the manager serves: what is done with a request beyond its object.
+pub const SUBRESOURCES_GROUP: &str = "subresources.execlet.dev";
+/// Its one version.
+pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
+
+/// Where an agent serves streams, as IP:PORT; on its Lease.
+pub const STREAM_ENDPOINT_ANNOTATION: &str = "execlet.dev/stream-endpoint";
+/// The certificate that it serves them with, in PEM; on its Lease.
+pub const STREAM_CERTIFICATE_ANNOTATION: &str = "execlet.dev/stream-certificate";
+/// Header in which the manager tells an agent who is served: base64 of the JSON of a `Requester`.
+pub const USER_HEADER: &str = "x-execlet-user";
+/// Header in which the manager tells an agent the client's address, as far as it is known.
+pub const CLIENT_HEADER: &str = "x-execlet-client";
+
 /// Prefix of the Lease that each agent renews, completed by its node's name.
 pub const AGENT_LEASE_PREFIX: &str = "execlet-agent.";
 
@@ -19,6 +33,9 @@ pub const AGENT_CONTROLLER: &str = "execlet.dev/agent";
 /// `reportingController` of the Events that the manager writes.
 pub const MANAGER_CONTROLLER: &str = "execlet.dev/manager";
 
+/// Annotation of a Lease: the heads of the audit chains of those who renew it.
+pub const AUDIT_HEADS_ANNOTATION: &str = "execlet.dev/audit-heads";
+
 /// Annotation with which a pod names the container that `kubectl exec` takes by default.
 pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 
@@ -27,6 +44,35 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Environment variable that tags every process of a request; reserved in `spec.env`.
 pub const UID_ENV: &str = "EXECLET_UID";
+
+/// The virtual resource of the users that a command may run as: verb `use`, named by the user.
+/// There are no objects of it; roles name it.
+pub const EXEC_USERS: &str = "execusers";
+
+/// Annotation on [`LEADER_LEASE`]: which policies stand, and since when.
+pub const POLICIES_ANNOTATION: &str = "execlet.dev/policies";
+
+/// The admission policies.
+pub mod policies {
+    /// API group of their kinds.
+    pub const GROUP: &str = "admissionregistration.k8s.io";
+    /// Version of their kinds.
+    pub const VERSION: &str = "v1";
+
+    /// The plural of one of their kinds, as in a URL.
+    #[must_use]
+    pub fn plural(kind: &str) -> String {
+        let kind = kind.to_ascii_lowercase();
+        match kind.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{kind}s"),
+        }
+    }
+}
+/// DNS name in an agent's certificate, beside the address.
+pub const STREAM_SERVER: &str = "execlet-agent";
+/// Audience of the token with which the manager comes to an agent.
+pub const STREAM_AUDIENCE: &str = "streams.execlet.dev";
 
 /// Labels with which the kubelet's container runtime marks a container in the engine.
 pub mod kubelet {

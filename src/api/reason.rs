@@ -41,6 +41,10 @@ reasons! {
     PodNotRunning => Failed,
     /// No agent on the pod's node renews its Lease.
     AgentNotReady => Failed,
+    /// An admission policy is missing or altered: nothing is bound until all of them stand again.
+    AdmissionNotReady => Failed,
+    /// The installation has no admission policies, by its own choice: an Event says so.
+    AdmissionOff => Failed,
     /// The request is bound to a node and waits for its agent.
     Bound => Failed,
     /// The command was committed: it runs, or is about to.
@@ -60,6 +64,8 @@ reasons! {
     Canceled => Failed,
     /// The request was deleted while its command ran, and the command was ended.
     Deleted => Failed,
+    /// Its requester may not do that, or cannot be told with certainty: nothing ran.
+    Forbidden => Failed,
     /// There is no such pod.
     PodNotFound => Failed,
     /// Another pod stands under the same name.
@@ -74,6 +80,10 @@ reasons! {
     InvalidRequest => Failed,
     /// The agent cannot write to its disk, and starts nothing that it could not remember.
     NodeDiskFull => Failed,
+    /// The audit log cannot be written, and nothing may run that is not recorded.
+    AuditUnavailable => Failed,
+    /// The command ended, but its input was cut short by us: what it did proves nothing, whatever its code.
+    InputLost => Failed,
     /// The command was to be ended, but processes of it live on.
     KillFailed => Unknown,
     /// The node of the command is gone, or its agent has been silent for too long.

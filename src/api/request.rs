@@ -49,6 +49,7 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
 )]
 #[x_kube(
     validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+    validation = Rule::new("!self.tty || !has(self.stdin) || has(self.stdin.attach)").message("stdin.text and stdin.data go with tty: false, because the end of input cannot be told to a terminal: set tty to false, or use stdin.attach"),
     validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be taken back: create another ExecRequest to run the command"),
     validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() + (has(self.stdin) && has(self.stdin.text) ? size(self.stdin.text) : 0) + (has(self.stdin) && has(self.stdin.data) ? size(self.stdin.data) : 0) <= 262144").message("command, env and stdin are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
 )]
@@ -156,7 +157,7 @@ pub struct Requester {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Standard input of a command: exactly one of these.
+/// Standard input of a command: exactly one of these. Text and data go with `tty: false`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.text), has(self.data), has(self.attach)].filter(given, given).size() == 1").message("stdin takes exactly one of text, data and attach"))]
@@ -170,7 +171,7 @@ pub struct Stdin {
     #[schemars(length(max = 262_144), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
     pub data: Option<String>,
     /// The input comes from a client that attaches: the command starts when the first one does,
-    /// which must be within startingDeadlineSeconds.
+    /// which must be within startingDeadlineSeconds. One client at a time sends input, others watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<StdinAttach>,
 }
@@ -179,7 +180,8 @@ pub struct Stdin {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StdinAttach {
-    /// What happens when the client that holds the input goes away without having ended it.
+    /// What happens when the client that holds the input goes away without having ended it:
+    /// KeepRunning leaves the command waiting for the next client, Cancel ends it as by cancel.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
 }

@@ -75,6 +75,18 @@ impl ExecResult {
         }
     }
 
+    /// For a viewer that is cut: it says nothing of the command, which goes on.
+    #[must_use]
+    pub fn of_viewer(message: &str) -> Self {
+        Self {
+            status: "Failure".into(),
+            message: Some(message.into()),
+            reason: Some("Expired".into()),
+            code: Some(410),
+            ..Self::default()
+        }
+    }
+
     /// What the kubelet sends when there is no exit code to tell.
     #[must_use]
     pub fn of_error(message: &str) -> Self {

@@ -1,16 +1,17 @@
-//! Where a request is to run: from the request, its pod and the agents that
-//! live, to a binding, a reason to wait, or a refusal.
+//! Whether and where a request is to run: from the request, what is known of its
+//! requester, its pod and the agents that live, to a binding, a reason to wait, or a refusal.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
     jiff::Timestamp,
 };
 
-use super::{request::starting_deadline, transition::Binding};
+use super::{access::Right, admission::Admission, request::starting_deadline, transition::Binding};
 use crate::api::{
-    ExecRequest, Reason,
+    ExecRequest, Reason, Requester,
+    conditions::{self, ConditionType},
     names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
 };
 
@@ -25,6 +26,19 @@ pub enum BindDecision {
     Refuse(Reason, String),
 }
 
+/// What was found out about an unbound request, in this order.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The request.
+    pub request: &'a ExecRequest,
+    /// The policies, at a moment after the request was read.
+    pub admission: &'a Admission,
+    /// A right that [`suspect`] must have and has not.
+    pub lacks: Option<&'a Right>,
+    /// The pod that it names; `None` if there is none.
+    pub pod: Option<&'a Pod>,
+}
+
 /// Whether the agent of a node renews its Lease.
 pub trait Agents {
     /// `Ok` if it does, else what is wrong, for people.
@@ -34,9 +48,20 @@ pub trait Agents {
     fn alive(&self, node: &str) -> Result<(), String>;
 }
 
-/// Decides about an unbound request. `pod` is `None` if there is no such pod.
+/// Said with every request that is bound without policies.
+const UNVERIFIED: &str = "admission is off, so it was not checked who asked for this and whether they may";
+
+/// Whose rights are to be asked for before the request is bound: nobody's, if it will not be bound
+/// anyhow, or if nobody knows who it was.
 #[must_use]
-pub fn bind(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents, now: Timestamp) -> BindDecision {
+pub fn suspect<'a>(request: &'a ExecRequest, admission: &Admission) -> Option<&'a Requester> {
+    admit(request, admission).ok().flatten()
+}
+
+/// Decides about an unbound request.
+#[must_use]
+pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDecision {
+    let request = facts.request;
     if request.spec.cancel {
         let message = "canceled before it was bound to a node: nothing ran";
         return BindDecision::Refuse(Reason::Canceled, message.to_owned());
@@ -45,12 +70,73 @@ pub fn bind(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents, now:
     let exceeded = |reason, message: &str| {
         BindDecision::Refuse(Reason::StartingDeadlineExceeded, deadline_message(request, reason, message))
     };
-    match choose(request, pod, agents) {
-        Ok(_) if too_late => exceeded(Reason::Pending, "no manager had looked at it before"),
-        Ok(binding) => BindDecision::Bind(binding),
+    let permitted = admit(request, facts.admission).and_then(|by| permit(by, facts.lacks));
+    match permitted.and_then(|()| choose(request, facts.pod, agents)) {
+        Ok(_) if too_late => match waited_for_audit(request) {
+            Some(message) => exceeded(Reason::AuditUnavailable, message),
+            None => exceeded(Reason::Pending, "no manager had looked at it before"),
+        },
+        Ok(binding) => BindDecision::Bind(Binding { caveat: caveat(facts.admission), ..binding }),
         Err(BindDecision::Wait(reason, message)) if too_late => exceeded(reason, &message),
         Err(decision) => decision,
     }
+}
+
+fn caveat(admission: &Admission) -> Option<&'static str> {
+    match admission {
+        Admission::Off => Some(UNVERIFIED),
+        Admission::Since(_) | Admission::Broken(_) => None,
+    }
+}
+
+/// Who asked for it, if the policies vouch for that, or if there are none and it says so itself.
+fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&'a Requester>, BindDecision> {
+    let by = request.spec.requested_by.as_ref();
+    let forbidden = |why: String| {
+        let message = format!("{why}, so who asked for it cannot be told: create it again");
+        Err(BindDecision::Refuse(Reason::Forbidden, message))
+    };
+    match admission {
+        Admission::Off => Ok(by),
+        Admission::Broken(why) => Err(BindDecision::Wait(
+            Reason::AdmissionNotReady,
+            format!("{why}: nothing is bound until every admission policy stands (helm upgrade puts them back)"),
+        )),
+        Admission::Since(from) => match &request.metadata.creation_timestamp {
+            Some(created) if created.0 >= *from => match by {
+                Some(by) => Ok(Some(by)),
+                None => forbidden("spec.requestedBy is missing".to_owned()),
+            },
+            Some(_) | None => forbidden(format!("it was created before {from}, when the admission policies stood")),
+        },
+    }
+}
+
+fn permit(by: Option<&Requester>, lacks: Option<&Right>) -> Result<(), BindDecision> {
+    match (by, lacks) {
+        (Some(by), Some(right)) => Err(BindDecision::Refuse(
+            Reason::Forbidden,
+            format!("{} cannot {right}: the right was withdrawn after the request was created", by.username),
+        )),
+        (_, None) | (None, _) => Ok(()),
+    }
+}
+
+/// A request is not bound while that could not be recorded, and must be.
+#[must_use]
+pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(), E>) -> BindDecision {
+    match (decision, available) {
+        (BindDecision::Bind(_), Err(why)) => BindDecision::Wait(Reason::AuditUnavailable, why.to_string()),
+        (decision, _) => decision,
+    }
+}
+
+/// The image of a container, by its digest if that is known.
+#[must_use]
+pub fn image(pod: &Pod, container: &str) -> Option<String> {
+    let chosen = containers(pod).into_iter().find(|chosen| chosen.name == container)?;
+    let status = container_status(pod, &chosen)?;
+    [&status.image_id, &status.image].into_iter().find(|image| !image.is_empty()).cloned()
 }
 
 /// Whether a request that is bound but not committed must be given up: its node may be gone for good.
@@ -78,6 +164,12 @@ pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Op
         silent.as_secs()
     );
     Some((Reason::NodeLost, message))
+}
+
+/// What it waited for, if that was the audit log.
+fn waited_for_audit(request: &ExecRequest) -> Option<&str> {
+    let finished = conditions::get(&request.status.as_ref()?.conditions, ConditionType::Finished)?;
+    (finished.reason == Reason::AuditUnavailable.as_str()).then_some(finished.message.as_str())
 }
 
 fn deadline_message(request: &ExecRequest, reason: Reason, message: &str) -> String {
@@ -125,7 +217,7 @@ fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Res
     };
     container_runs(pod, name, phase, &container)?;
     agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
-    Ok(Binding { node, pod_uid: uid_on_node(pod).unwrap_or(uid), container: container.name })
+    Ok(Binding { node, pod_uid: uid_on_node(pod).unwrap_or(uid), container: container.name, caveat: None })
 }
 
 /// A static pod has another UID on its node than its mirror has at the API server.

@@ -24,7 +24,7 @@ fn request(target: Value) -> ExecRequest {
     serde_json::from_value(json!({
         "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
         "metadata": {"name": "r", "namespace": "shop", "creationTimestamp": "1970-01-01T00:00:00Z"},
-        "spec": {"target": target, "command": ["true"]},
+        "spec": {"target": target, "command": ["true"], "requestedBy": {"username": "alice"}},
     }))
     .expect("a request")
 }
@@ -72,12 +72,28 @@ fn merge(into: &mut Value, change: &Value) {
 }
 
 fn decide(request: &ExecRequest, change: &Value) -> BindDecision {
-    bind(request, Some(&pod(change)), &live(), at(1))
+    judge(request, Some(&pod(change)), at(1))
+}
+
+/// With policies that have always stood, and a requester who has every right.
+fn judge(request: &ExecRequest, pod: Option<&Pod>, now: Timestamp) -> BindDecision {
+    bind(&Facts { request, admission: &Admission::Since(at(0)), lacks: None, pod }, &live(), now)
+}
+
+fn admitted(request: &ExecRequest, admission: &Admission, lacks: Option<&Right>) -> BindDecision {
+    bind(&Facts { request, admission, lacks, pod: Some(&pod(&json!({}))) }, &live(), at(1))
+}
+
+/// The same request, created so many seconds after 1970.
+fn created(second: i64) -> ExecRequest {
+    let mut request = web();
+    request.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second)));
+    request
 }
 
 #[track_caller]
 fn bound_to(decision: BindDecision, container: &str) {
-    let expected = Binding { node: "n1".into(), pod_uid: "uid-1".into(), container: container.into() };
+    let expected = Binding { node: "n1".into(), pod_uid: "uid-1".into(), container: container.into(), caveat: None };
     assert_eq!(decision, BindDecision::Bind(expected));
 }
 
@@ -119,7 +135,7 @@ fn a_static_pod_is_bound_by_the_uid_that_its_node_knows() {
 
 #[test]
 fn a_missing_pod_is_refused() {
-    let decision = bind(&web(), None, &live(), at(1));
+    let decision = judge(&web(), None, at(1));
     refused(&decision, Reason::PodNotFound, "pod web not found in namespace shop: kubectl get pods -n shop");
 }
 
@@ -206,10 +222,10 @@ fn a_node_without_a_live_agent_waits() {
 #[test]
 fn waiting_ends_at_the_starting_deadline() {
     let elsewhere = pod(&json!({"spec": {"nodeName": "n2"}}));
-    let decision = bind(&web(), Some(&elsewhere), &live(), at(60));
+    let decision = judge(&web(), Some(&elsewhere), at(60));
     let message = "the command did not start within startingDeadlineSeconds=60: AgentNotReady: no agent on node n2";
     refused(&decision, Reason::StartingDeadlineExceeded, message);
-    let late = bind(&web(), Some(&pod(&json!({}))), &live(), at(60));
+    let late = judge(&web(), Some(&pod(&json!({}))), at(60));
     assert!(matches!(late, BindDecision::Refuse(Reason::StartingDeadlineExceeded, _)), "{late:?}");
 }
 
@@ -228,4 +244,64 @@ fn a_bound_request_whose_agent_died_is_given_up_at_the_deadline_and_not_before()
         status.exec_id = Some("e".into());
     }
     assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a committed request is never given up");
+}
+
+#[test]
+fn while_a_policy_is_missing_everything_waits_and_nobody_is_asked_about() {
+    let broken = Admission::Broken("validatingadmissionpolicy/execlet-create is missing".to_owned());
+    waits(&admitted(&web(), &broken, None), Reason::AdmissionNotReady);
+    assert_eq!(suspect(&web(), &broken), None);
+    let facts = Facts { request: &web(), admission: &broken, lacks: None, pod: None };
+    let late = bind(&facts, &live(), at(60));
+    assert!(matches!(&late, BindDecision::Refuse(Reason::StartingDeadlineExceeded, why) if why.contains("is missing")));
+}
+
+#[test]
+fn what_was_created_before_the_policies_stood_never_runs_whatever_it_names() {
+    let since = Admission::Since(at(10));
+    for second in [0, 9] {
+        let forged = created(second);
+        let message = "it was created before 1970-01-01T00:00:10Z, when the admission policies stood, \
+            so who asked for it cannot be told: create it again";
+        refused(&admitted(&forged, &since, None), Reason::Forbidden, message);
+        assert_eq!(suspect(&forged, &since), None, "whom it names is not even asked about");
+    }
+    bound_to(admitted(&created(10), &since, None), "app");
+    let mut undated = web();
+    undated.metadata.creation_timestamp = None;
+    assert!(matches!(admitted(&undated, &since, None), BindDecision::Refuse(Reason::Forbidden, _)));
+}
+
+#[test]
+fn a_request_that_names_nobody_is_refused() {
+    let mut anonymous = web();
+    anonymous.spec.requested_by = None;
+    let message = "spec.requestedBy is missing, so who asked for it cannot be told: create it again";
+    refused(&admitted(&anonymous, &Admission::Since(at(0)), None), Reason::Forbidden, message);
+}
+
+#[test]
+fn a_right_that_was_withdrawn_counts() {
+    let since = Admission::Since(at(0));
+    assert_eq!(suspect(&web(), &since).map(|by| by.username.as_str()), Some("alice"));
+    let message = "alice cannot create pods/exec of web in namespace shop: \
+        the right was withdrawn after the request was created";
+    refused(&admitted(&web(), &since, Some(&Right::exec("shop", "web"))), Reason::Forbidden, message);
+}
+
+#[test]
+fn the_requester_counts_before_the_pod() {
+    let lacks = Right::exec("shop", "web");
+    let facts = Facts { request: &web(), admission: &Admission::Since(at(0)), lacks: Some(&lacks), pod: None };
+    assert!(matches!(bind(&facts, &live(), at(1)), BindDecision::Refuse(Reason::Forbidden, _)));
+}
+
+#[test]
+fn without_policies_every_binding_says_so_and_a_name_that_is_given_still_needs_its_right() {
+    let mut anonymous = web();
+    anonymous.spec.requested_by = None;
+    let BindDecision::Bind(binding) = admitted(&anonymous, &Admission::Off, None) else { panic!("not bound") };
+    assert!(binding.caveat.is_some_and(|caveat| caveat.contains("admission is off")), "{binding:?}");
+    let lacks = Right::run_as("shop", "0");
+    assert!(matches!(admitted(&web(), &Admission::Off, Some(&lacks)), BindDecision::Refuse(Reason::Forbidden, _)));
 }

@@ -54,6 +54,9 @@ pub struct Entry {
     /// When it was started, as time since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Duration>,
+    /// Its whole input was delivered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fed: bool,
     /// The killing of it, once that has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
@@ -110,6 +113,15 @@ pub enum ExecView {
     Ended,
 }
 
+/// The input of the command, which may have to come from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputView {
+    /// It needs none, has it in its request, or a client is attached that sends it.
+    There,
+    /// It is to come from a client, and none is attached.
+    Awaited,
+}
+
 /// Everything that the decision depends on.
 #[derive(Clone, Debug)]
 pub struct Situation<'a> {
@@ -121,6 +133,8 @@ pub struct Situation<'a> {
     pub container: ContainerView,
     /// What engine and kernel say of the exec: the one in the status, else the one in the journal.
     pub exec: ExecView,
+    /// Whether its input is there.
+    pub input: InputView,
     /// This boot of the node.
     pub boot: &'a BootId,
     /// Now.
@@ -133,6 +147,9 @@ pub struct Situation<'a> {
 pub enum Action {
     /// Create an exec in this container and journal it.
     Prepare(ContainerRef),
+    /// Wait for a client that sends the input. Until then nothing is committed: a request that waits is not
+    /// running, and a restart of agent, engine or container finds nothing that could be lost.
+    AwaitClient,
     /// Write the journal's exec ID into the status, if nobody else has written there.
     Commit,
     /// Journal `starting`, then start the committed exec.
@@ -151,6 +168,11 @@ pub enum Action {
     /// Nothing is left to do.
     Forget,
 }
+
+/// A second start's connection may not be the one that the command reads from, and a command that finds
+/// its input empty does harm: `cat > FILE` empties the file.
+const WITHOUT_INPUT: &str =
+    "the command may have been started, and its input cannot be delivered any more: it was not started again";
 
 /// The recovery table.
 #[must_use]
@@ -249,6 +271,7 @@ fn prepare(situation: &Situation<'_>, request: &BoundRequest) -> Action {
         (ContainerView::Unfit(reason, message), None) => {
             Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
         }
+        (ContainerView::Running(_), None) if situation.input == InputView::Awaited => Action::AwaitClient,
         (ContainerView::Running(container), None) => Action::Prepare(container.clone()),
     }
 }
@@ -264,6 +287,7 @@ fn bound(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Ac
             match (&situation.container, situation.exec) {
                 (ContainerView::Running(now), _) if *now != entry.exec.container => container_died(situation, entry),
                 (ContainerView::Running(_), ExecView::Unknown | ExecView::None) => prepare(situation, request),
+                (ContainerView::Running(_), _) if situation.input == InputView::Awaited => Action::AwaitClient,
                 (ContainerView::Running(_), _) => Action::Commit,
                 (ContainerView::Unfit(Reason::ContainerNotRunning, _), ExecView::Unknown) => {
                     container_died(situation, entry)
@@ -289,6 +313,8 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
         Stage::Prepared => match situation.exec {
             ExecView::Created => match no_longer_wanted(situation, request) {
                 Some(outcome) => Action::Report(outcome),
+                // The agent ended between commit and start, and the client's connection with it.
+                None if situation.input == InputView::Awaited => Action::AwaitClient,
                 None => Action::Start { sole: true },
             },
             ExecView::Unknown | ExecView::None => {
@@ -297,6 +323,11 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
             ExecView::Alive => Action::Adopt,
             ExecView::Ended => Action::Settle,
         },
+        Stage::Starting
+            if situation.exec == ExecView::Created && entry.boot == *situation.boot && request.spec.stdin.is_some() =>
+        {
+            lost(situation, WITHOUT_INPUT)
+        }
         Stage::Starting if situation.exec == ExecView::Created && entry.boot == *situation.boot => {
             match no_longer_wanted(situation, request) {
                 Some(outcome) => Action::Report(outcome),
@@ -331,6 +362,7 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
         ExecView::Ended => Action::Settle,
         ExecView::Created => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
+            None if request.spec.stdin.is_some() => lost(situation, WITHOUT_INPUT),
             None => Action::Start { sole: false },
         },
         ExecView::Unknown | ExecView::None => lost(
@@ -364,10 +396,12 @@ fn no_longer_wanted(situation: &Situation<'_>, request: &BoundRequest) -> Option
 
 fn too_late(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {
     (situation.now >= request.starting_deadline).then(|| {
-        let message = format!(
-            "the command did not start within startingDeadlineSeconds={}: it waited for its turn on node {}",
-            request.spec.starting_deadline_seconds, request.node
-        );
+        let why = match situation.input {
+            InputView::There => format!("it waited for its turn on node {}", request.node),
+            InputView::Awaited => "no client attached with stdin, from which its input was to come".to_owned(),
+        };
+        let seconds = request.spec.starting_deadline_seconds;
+        let message = format!("the command did not start within startingDeadlineSeconds={seconds}: {why}");
         Outcome::refused(Reason::StartingDeadlineExceeded, message, situation.now)
     })
 }

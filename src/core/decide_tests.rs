@@ -33,7 +33,7 @@ fn request(progress: Progress) -> BoundRequest {
 
 fn entry(stage: Stage) -> Entry {
     let exec = ExecRef { id: "e".into(), container: container("first") };
-    Entry { exec, boot: "boot-1".into(), stage, started: None, kill: None }
+    Entry { exec, boot: "boot-1".into(), stage, started: None, fed: false, kill: None }
 }
 
 fn running() -> Stage {
@@ -64,6 +64,7 @@ fn unfit(reason: Reason) -> ContainerView {
 #[derive(Debug, PartialEq)]
 enum Step {
     Prepare,
+    AwaitClient,
     Commit,
     StartSole,
     StartAgain,
@@ -77,6 +78,7 @@ enum Step {
 fn step(action: Action) -> Step {
     match action {
         Action::Prepare(_) => Step::Prepare,
+        Action::AwaitClient => Step::AwaitClient,
         Action::Commit => Step::Commit,
         Action::Start { sole: true } => Step::StartSole,
         Action::Start { sole: false } => Step::StartAgain,
@@ -116,9 +118,73 @@ fn ask(row: &Row, boot: &str, now: i64) -> Action {
         entry: entry.as_ref(),
         container: row.container.clone(),
         exec: row.exec,
+        input: InputView::There,
         boot: &boot.into(),
         now: at(now),
     })
+}
+
+/// A request whose input comes from a client, or is in the request itself.
+#[test]
+fn no_command_is_started_without_its_input() {
+    use ExecView::{Alive, Created, Ended, None as NoExec, Unknown};
+    use InputView::{Awaited, There};
+    use Progress::{Bound, Committed, Finished};
+    let won = || Committed("e".into());
+    let late = Reason::StartingDeadlineExceeded;
+    let rows = [
+        // waiting is before everything: nothing is created, journaled or committed
+        (Bound, None, same(), NoExec, Awaited, 1, Step::AwaitClient),
+        (Bound, None, same(), NoExec, There, 1, Step::Prepare),
+        (Bound, None, same(), NoExec, Awaited, DEADLINE, Step::Report(late)),
+        (Bound, None, unfit(Reason::PodReplaced), NoExec, Awaited, 1, Step::Report(Reason::PodReplaced)),
+        // the client goes away before the commit
+        (Bound, Some(Stage::Prepared), same(), Created, Awaited, 1, Step::AwaitClient),
+        (Bound, Some(Stage::Prepared), same(), Created, There, 1, Step::Commit),
+        (Bound, Some(Stage::Prepared), same(), Created, Awaited, DEADLINE, Step::Report(late)),
+        (Bound, Some(Stage::Prepared), restarted(), Unknown, Awaited, 1, Step::Report(Reason::ContainerDied)),
+        (Bound, Some(Stage::Prepared), same(), Unknown, Awaited, 1, Step::AwaitClient),
+        // the agent goes away between commit and start, and the client's connection with it
+        (won(), Some(Stage::Prepared), same(), Created, Awaited, 1, Step::AwaitClient),
+        (won(), Some(Stage::Prepared), same(), Created, There, 1, Step::StartSole),
+        (won(), Some(Stage::Prepared), same(), Created, Awaited, DEADLINE, Step::Report(late)),
+        // it may have been started: a second start cannot bring its input
+        (won(), Some(Stage::Starting), same(), Created, Awaited, 1, Step::Report(Reason::OutcomeLost)),
+        (won(), Some(Stage::Starting), same(), Created, There, 1, Step::Report(Reason::OutcomeLost)),
+        (won(), None, same(), Created, There, 1, Step::Report(Reason::OutcomeLost)),
+        // what runs or has ended is what it is, client or not
+        (won(), Some(Stage::Starting), same(), Alive, Awaited, 1, Step::Adopt),
+        (won(), Some(running()), same(), Alive, Awaited, DEADLINE, Step::Adopt),
+        (won(), Some(running()), same(), Ended, Awaited, 1, Step::Settle),
+        (won(), Some(ended()), same(), Ended, Awaited, 1, Step::Report(Reason::NonZeroExitCode)),
+        (Finished, Some(Stage::Prepared), same(), Created, Awaited, 1, Step::Forget),
+    ];
+    for (progress, stage, container, exec, input, now, expected) in rows {
+        let mut request = request(progress.clone());
+        request.spec.stdin = Some(crate::api::Stdin::default());
+        let entry = stage.clone().map(entry);
+        let action = decide(&Situation {
+            wanted: Wanted::Request(&request),
+            entry: entry.as_ref(),
+            container: container.clone(),
+            exec,
+            input,
+            boot: &"boot-1".into(),
+            now: at(now),
+        });
+        assert_eq!(step(action), expected, "{progress:?} {stage:?} {container:?} {exec:?} {input:?} at {now}");
+        request.spec.cancel = true;
+        let action = decide(&Situation {
+            wanted: Wanted::Request(&request),
+            entry: entry.as_ref(),
+            container,
+            exec,
+            input,
+            boot: &"boot-1".into(),
+            now: at(now),
+        });
+        assert!(!matches!(action, Action::AwaitClient | Action::Start { .. }), "canceled: {action:?}");
+    }
 }
 
 #[test]
@@ -334,6 +400,7 @@ fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
             entry: entry.as_ref(),
             container: same(),
             exec,
+            input: InputView::There,
             boot: &"boot-1".into(),
             now: at(1),
         });
@@ -365,6 +432,7 @@ fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next
             entry: Some(&entry),
             container: same(),
             exec: ExecView::None,
+            input: InputView::There,
             boot: &boot.into(),
             now: at(1),
         });
@@ -527,6 +595,7 @@ fn a_deleted_request_never_starts_and_is_forgotten_when_nothing_runs() {
             entry: entry.as_ref(),
             container: same(),
             exec,
+            input: InputView::There,
             boot: &"boot-1".into(),
             now: at(1),
         });
@@ -566,6 +635,7 @@ fn no_combination_of_facts_starts_what_may_have_run() {
                                     );
                                 }
                                 Action::Report(_) => assert_ne!(*progress, Progress::Finished, "{facts}"),
+                                Action::AwaitClient => panic!("its input is there: {facts}"),
                                 Action::Kill => panic!("nothing has survived: {facts}"),
                                 Action::Adopt | Action::Settle | Action::Forget => {}
                             }

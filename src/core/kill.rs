@@ -26,6 +26,8 @@ pub enum Cause {
     DeadlineExceeded,
     /// The request was deleted.
     Deleted,
+    /// The client that held the input went away, and the request says that the command ends with it.
+    Disconnected,
     /// The status was finished by somebody else, while the command ran.
     GivenUp,
 }
@@ -35,7 +37,7 @@ impl Cause {
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Self::Canceled => Reason::Canceled,
+            Self::Canceled | Self::Disconnected => Reason::Canceled,
             Self::DeadlineExceeded => Reason::DeadlineExceeded,
             Self::Deleted => Reason::Deleted,
             Self::GivenUp => Reason::NodeLost,
@@ -49,6 +51,7 @@ impl Cause {
             Self::Canceled => "the request was canceled",
             Self::DeadlineExceeded => "activeDeadlineSeconds passed",
             Self::Deleted => "the request was deleted",
+            Self::Disconnected => "the client that held the input went away (stdin.attach.onDisconnect=Cancel)",
             Self::GivenUp => "the request was given up as lost",
         }
     }

@@ -168,6 +168,23 @@ impl Outcome {
         Self { reason: Reason::ContainerDied, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
     }
 
+    /// The same, for a command whose input was cut short by us. What ended by itself may have done so
+    /// because of that: its code is shown, and proves nothing.
+    #[must_use]
+    pub fn with_input_lost(self) -> Self {
+        match (self.reason, self.exit) {
+            (Reason::Completed | Reason::NonZeroExitCode, Some(exit)) => {
+                let message = format!(
+                    "the connection to the command was lost before its whole input was delivered; it ended with exit code {}{}",
+                    exit.code,
+                    signal_hint(exit.code)
+                );
+                Self { reason: Reason::InputLost, message, ..self }
+            }
+            (_, Some(_) | None) => self,
+        }
+    }
+
     /// The `metav1.Status` that `kubectl exec` would have received.
     #[must_use]
     pub fn result(&self) -> ExecResult {
@@ -300,6 +317,19 @@ mod tests {
         assert_eq!(outcome.reason.final_phase(), crate::api::Phase::Failed);
         assert_eq!(outcome.message, "activeDeadlineSeconds passed: the command was ended with exit code 0");
         assert_eq!(outcome.result().status, "Failure");
+    }
+
+    #[test]
+    fn a_command_whose_input_was_cut_short_has_not_succeeded_even_with_code_0() {
+        let at = Timestamp::UNIX_EPOCH;
+        for (code, status) in [(0, "InternalError"), (3, "NonZeroExitCode")] {
+            let exit = Exit { code, source: ExitCodeSource::Engine };
+            let outcome = Outcome::exited(exit, OutputStatus::default(), at).with_input_lost();
+            assert_eq!((outcome.reason, outcome.exit), (Reason::InputLost, Some(exit)));
+            assert_eq!(outcome.result().reason.as_deref(), Some(status));
+        }
+        let killed = Outcome::killed(Cause::Canceled, None, OutputStatus::default(), at);
+        assert_eq!(killed.clone().with_input_lost(), killed, "why it ended is known");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Binding {
     pub pod_uid: String,
     /// The container's name.
     pub container: String,
+    /// What people must know of it.
+    pub caveat: Option<&'static str>,
 }
 
 /// One status write: what was read, of which generation, and when.
@@ -55,7 +57,8 @@ impl Write<'_> {
         status.node_name = Some(binding.node.clone());
         status.pod_uid = Some(binding.pod_uid.clone());
         status.container = Some(binding.container.clone());
-        let message = format!("bound to container {} on node {}", binding.container, binding.node);
+        let caveat = binding.caveat.map(|caveat| format!(": {caveat}")).unwrap_or_default();
+        let message = format!("bound to container {} on node {}{caveat}", binding.container, binding.node);
         self.set(&mut status, Bound, Truth::True, Reason::Bound, &message);
         self.set(&mut status, Finished, Truth::False, Reason::Bound, "waiting for the agent to start the command");
         self.set(&mut status, Reconciling, Truth::True, Reason::Bound, &message);
@@ -160,7 +163,7 @@ mod tests {
         assert_eq!(status.phase, Phase::Pending);
         assert_eq!(truth(&status, Finished), Some(("False", "PodNotRunning")));
 
-        let binding = Binding { node: "n1".into(), pod_uid: "u".into(), container: "c".into() };
+        let binding = Binding { node: "n1".into(), pod_uid: "u".into(), container: "c".into(), caveat: None };
         let status = write(&status).bound(&binding);
         assert_eq!((status.phase, status.node_name.as_deref()), (Phase::Bound, Some("n1")));
         assert_eq!(truth(&status, Bound), Some(("True", "Bound")));

@@ -15,7 +15,9 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as BollardError,
     models::{ContainerInspectResponse, EventMessage},
-    query_parameters::{EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder},
+    query_parameters::{
+        EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ResizeExecOptionsBuilder,
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
@@ -129,7 +131,7 @@ impl Engine for DockerEngine {
 
     async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
-            attach_stdin: Some(false),
+            attach_stdin: Some(exec.stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             tty: Some(exec.tty),
@@ -152,6 +154,14 @@ impl Engine for DockerEngine {
         timeout(CALL_TIMEOUT, start(&self.socket, exec, tty))
             .await
             .unwrap_or_else(|elapsed| Err(unreachable(&self.socket, "start exec", &elapsed)))
+    }
+
+    async fn resize_exec(&self, exec: &ExecId, width: u16, height: u16) -> Result<(), EngineError> {
+        let options = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
+        self.client()?
+            .resize_exec(exec.as_str(), options)
+            .await
+            .map_err(|error| self.error("resize exec", error, EngineError::NoSuchExec))
     }
 
     async fn inspect_exec(&self, exec: &ExecId) -> Result<ExecState, EngineError> {

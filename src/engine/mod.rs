@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use k8s_openapi::jiff::Timestamp;
 use thiserror::Error;
 
-pub use self::stream::{Chunk, ExecStream, Parts, StreamError};
+pub use self::stream::{Chunk, ExecInput, ExecStream, Parts, StreamError};
 use crate::core::ids::{ContainerId, ContainerRef, ExecId};
 
 /// What the agent asks of the engine. Every call has a deadline of its own.
@@ -39,6 +39,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts an exec and gives its output. An exec starts at most once, ever. A second start runs
     /// nothing, but is not refused: its stream has the engine's complaint in place of output.
     fn start_exec(&self, exec: &ExecId, tty: bool) -> impl Future<Output = Result<ExecStream, EngineError>> + Send;
+
+    /// Tells the terminal of an exec its size, in characters. Refused before its process runs, which is
+    /// a little after the start.
+    fn resize_exec(
+        &self,
+        exec: &ExecId,
+        width: u16,
+        height: u16,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// What the engine says of an exec. Not to be believed in everything: see `core::outcome`.
     fn inspect_exec(&self, exec: &ExecId) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
@@ -102,6 +111,8 @@ pub struct ExecSpec {
     pub user: Option<String>,
     /// Whether to give it a terminal.
     pub tty: bool,
+    /// Whether it gets input; else it finds it empty.
+    pub stdin: bool,
 }
 
 /// What the engine says of an exec.

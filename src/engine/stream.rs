@@ -1,8 +1,13 @@
-//! The output of a running exec, chunk by chunk.
+//! The output of a running exec, chunk by chunk, and its input.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
+use rustix::net::{Shutdown, shutdown};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -15,7 +20,7 @@ use crate::wire::{
 };
 
 /// Bytes asked of the engine's connection at once.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 
 /// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +52,7 @@ pub struct ExecStream {
 
 enum Reader {
     /// The engine's own socket, which another process can go on with.
-    Unix(UnixStream),
+    Unix(Arc<UnixStream>),
     /// Anything else.
     Other(Box<dyn AsyncRead + Send + Unpin>),
     /// The connection is lost.
@@ -87,7 +92,7 @@ impl ExecStream {
     /// Takes over the engine's socket, of which so much was read already.
     #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader: Reader::Unix(connection), framing: Framing::new(tty), buffer }
+        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer }
     }
 
     /// A stream whose connection is lost: it ends with an error.
@@ -111,12 +116,22 @@ impl ExecStream {
             Framing::Frames(decoder) => (decoder.header(), false),
         };
         let rest = [header.iter().flatten().copied().collect(), buffer.to_vec()].concat();
-        match connection.into_std() {
-            Ok(connection) => Ok(Parts { connection: connection.into(), rest, tty }),
+        // Another descriptor of the same connection: whoever writes to it may still have this one.
+        match connection.as_fd().try_clone_to_owned() {
+            Ok(connection) => Ok(Parts { connection, rest, tty }),
             Err(error) => {
                 tracing::error!(%error, "a connection to the engine was lost");
                 Err(Self::broken())
             }
+        }
+    }
+
+    /// The way to the command's input; `None` if this connection has none.
+    #[must_use]
+    pub fn input(&self) -> Option<ExecInput> {
+        match &self.reader {
+            Reader::Unix(connection) => Some(ExecInput { connection: Arc::clone(connection) }),
+            Reader::Other(_) | Reader::Lost => None,
         }
     }
 
@@ -142,7 +157,7 @@ impl ExecStream {
             }
             self.buffer.reserve(READ_BYTES);
             let read = match &mut self.reader {
-                Reader::Unix(socket) => socket.read_buf(&mut self.buffer).await?,
+                Reader::Unix(socket) => read(socket, &mut self.buffer).await?,
                 Reader::Other(reader) => reader.read_buf(&mut self.buffer).await?,
                 Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
             };
@@ -165,6 +180,46 @@ impl ExecStream {
                 Ok(decoder.decode(&mut self.buffer)?.map(|(stream, bytes)| Chunk { stream, bytes }))
             }
         }
+    }
+}
+
+/// Safe to cancel.
+async fn read(socket: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        socket.readable().await?;
+        match socket.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+    }
+}
+
+/// The input of one exec: the other direction of its connection.
+#[derive(Debug)]
+pub struct ExecInput {
+    connection: Arc<UnixStream>,
+}
+
+impl ExecInput {
+    /// Hands over some of the bytes: how many. Waits while the command does not read. Safe to cancel:
+    /// then none were.
+    ///
+    /// # Errors
+    /// When the command takes no more, or the connection broke.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.connection.writable().await?;
+            match self.connection.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Ends the input. Never of a terminal: the engine takes that for the end of the output too.
+    pub fn close(&self) {
+        // One that is closed already is as good.
+        shutdown(&self.connection, Shutdown::Write).unwrap_or_default();
     }
 }
 

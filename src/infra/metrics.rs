@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{api::Reason, wire::OutputStream};
+use crate::{api::Reason, core::audit::event::Verb, wire::OutputStream};
 
 /// A step of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +45,11 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabel {
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StreamLabel {
     stream: OutputStream,
 }
@@ -70,6 +75,12 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+impl EncodeLabelValue for Verb {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
 impl EncodeLabelValue for OutputStream {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
@@ -82,16 +93,27 @@ pub struct Metrics {
     finished: Family<ReasonLabel, Counter>,
     steps: Family<StepLabel, Histogram, fn() -> Histogram>,
     output: Family<StreamLabel, Counter>,
+    recorded: Family<VerbLabel, Counter>,
+    /// Audit records that could not be written when they should have been.
+    pub unrecorded: Counter,
     /// Execs that run now.
     pub running: Gauge,
     /// Requests that wait for a free place on this node.
     pub waiting: Gauge,
     /// Bytes that the spool takes on disk.
     pub spool_bytes: Gauge,
+    /// Viewers that are attached now.
+    pub viewers: Gauge,
+    /// Bytes of output that were sent to viewers.
+    pub viewer_bytes: Counter,
+    viewers_cut: Counter,
+    streams_refused: Counter,
     /// Whether this manager leads: 1 or 0.
     pub leader: Gauge,
     /// Agents whose Lease is fresh.
     pub agents: Gauge,
+    /// Whether the admission policies stand: 1 or 0.
+    pub admission: Gauge,
     /// Objects that could not be read.
     pub unreadable: Counter,
 }
@@ -114,6 +136,13 @@ impl Metrics {
         );
         registry.register_with_unit("output", "Output received from commands", Unit::Bytes, metrics.output.clone());
         registry.register_with_unit("spool", "Size of the spool on disk", Unit::Bytes, metrics.spool_bytes.clone());
+        registry.register("viewers", "Viewers that are attached now", metrics.viewers.clone());
+        let sent = "Output sent to viewers, attached or reading the log";
+        registry.register_with_unit("viewer_output", sent, Unit::Bytes, metrics.viewer_bytes.clone());
+        let cut = "Viewers that were cut: too slow, silent, against the protocol, or because the agent ended";
+        registry.register("viewers_cut", cut, metrics.viewers_cut.clone());
+        let refused = "Connections and requests for streams that were refused: not the manager's, or too many";
+        registry.register("streams_refused", refused, metrics.streams_refused.clone());
         (metrics, registry)
     }
 
@@ -123,6 +152,11 @@ impl Metrics {
         let (metrics, mut registry) = Self::common();
         registry.register("leader", "Whether this manager leads", metrics.leader.clone());
         registry.register("agents_live", "Agents whose Lease is fresh, as the leader sees it", metrics.agents.clone());
+        registry.register(
+            "admission_enforced",
+            "Whether every admission policy stands: 0 if one is missing or altered, or if admission is off",
+            metrics.admission.clone(),
+        );
         (metrics, registry)
     }
 
@@ -131,11 +165,18 @@ impl Metrics {
             finished: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
             output: Family::default(),
+            recorded: Family::default(),
+            unrecorded: Counter::default(),
             running: Gauge::default(),
             waiting: Gauge::default(),
             spool_bytes: Gauge::default(),
+            viewers: Gauge::default(),
+            viewer_bytes: Counter::default(),
+            viewers_cut: Counter::default(),
+            streams_refused: Counter::default(),
             leader: Gauge::default(),
             agents: Gauge::default(),
+            admission: Gauge::default(),
             unreadable: Counter::default(),
         };
         let mut registry = Registry::with_prefix("execlet");
@@ -150,12 +191,33 @@ impl Metrics {
             "Objects that could not be read as an ExecRequest",
             metrics.unreadable.clone(),
         );
+        registry.register("audit_records", "Audit records that are on the disk, by verb", metrics.recorded.clone());
+        registry.register(
+            "audit_failures",
+            "Audit records that could not be written when they should have been",
+            metrics.unrecorded.clone(),
+        );
         (metrics, registry)
     }
 
     /// A request finished.
     pub fn finished(&self, reason: Reason) {
         self.finished.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// An audit record was written.
+    pub fn recorded(&self, verb: Verb) {
+        self.recorded.get_or_create(&VerbLabel { verb }).inc();
+    }
+
+    /// A viewer was sent away.
+    pub fn viewer_cut(&self) {
+        self.viewers_cut.inc();
+    }
+
+    /// A connection to the stream server was refused.
+    pub fn stream_refused(&self) {
+        self.streams_refused.inc();
     }
 
     /// A step was done.

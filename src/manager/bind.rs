@@ -1,6 +1,6 @@
 //! Bind: give each request a node, a pod and a container, or say why not.
 //!
-//! 1. dereference: the pod, and which agents live;
+//! 1. dereference: the policies, the requester's rights, the pod, and which agents live;
 //! 2. decide: `core::bind`;
 //! 3. apply: one compare-and-swap of the status.
 
@@ -25,19 +25,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::agents::LiveAgents;
+use super::{agents::LiveAgents, gate::Gate};
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        bind::{self, BindDecision},
+        access,
+        bind::{self, BindDecision, Facts},
         ids::RequestKey,
         outcome::Outcome,
         request::{NotBound, key_of, starting_deadline},
-        transition::Write,
+        transition::{Binding, Write},
     },
     infra::{
+        access::{Access, AccessError},
+        audit::{Audit, Unavailable, writer::Log},
         clock::Clock,
-        events::Events,
+        events::{Events, PodRef},
         metrics::{Metrics, Step},
         requests::{ApiError, KubeRequests, Requests, Written},
         retry::Pauses,
@@ -68,7 +71,10 @@ type Guarded = DeserializeGuard<ExecRequest>;
 pub(super) struct Binder {
     pub(super) client: Client,
     pub(super) requests: KubeRequests,
+    pub(super) audit: Audit<Log>,
     pub(super) events: Events,
+    pub(super) access: Access,
+    pub(super) gate: Gate,
     pub(super) agents: LiveAgents,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
@@ -81,6 +87,8 @@ pub(super) struct Binder {
 pub(super) enum BindError {
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the API server failed to get pod {pod}: {source}")]
     Pod {
         pod: String,
@@ -91,6 +99,8 @@ pub(super) enum BindError {
     PodTimeout(String),
     #[error(transparent)]
     NoKey(#[from] NotBound),
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
 }
 
 impl Binder {
@@ -164,9 +174,9 @@ impl Binder {
     async fn give_up(&self, request: &ExecRequest, reason: Reason, message: String) {
         let (Ok(key), Some(from)) = (key_of(&request.metadata), &request.status) else { return };
         let now = self.clock.now();
-        let outcome = Outcome { reason, ..Outcome::lost(message.clone(), None, now) };
+        let outcome = Outcome { reason, ..Outcome::lost(message, None, now) };
         let next = Write { from, generation: request.metadata.generation, at: now }.finished(&outcome);
-        if let Err(error) = self.apply(request, &key, next, News::Finished(reason, message)).await {
+        if let Err(error) = self.apply(request, &key, next, News::Finished(outcome)).await {
             tracing::warn!(request = %key, %error, "a lost request could not be given up, it will be tried again");
         }
     }
@@ -181,7 +191,18 @@ impl Binder {
         }
     }
 
-    /// Writes a status, and says what happened if the write won.
+    /// Records what is about to be written.
+    async fn record(&self, read: &ExecRequest, news: &News) -> Result<(), BindError> {
+        let subject = self.audit.subject(read)?;
+        match news {
+            News::Bound(binding, image) => self.audit.bound(&subject, binding, image.as_deref()).await?,
+            News::Waits(..) => {}
+            News::Finished(outcome) => self.audit.ended(&subject, outcome).await,
+        }
+        Ok(())
+    }
+
+    /// Records and writes a status, and says what happened if the write won.
     async fn apply(
         &self,
         read: &ExecRequest,
@@ -190,6 +211,9 @@ impl Binder {
         news: News,
     ) -> Result<Action, BindError> {
         let changed = read.status.as_ref() != Some(&next);
+        if changed {
+            self.record(read, &news).await?;
+        }
         match self.requests.write_status(read, next).await? {
             Written::Won(_) => {
                 if changed {
@@ -208,19 +232,23 @@ impl Binder {
 
     async fn say(&self, read: &ExecRequest, key: &RequestKey, news: &News) {
         match news {
-            News::Bound(node) => {
+            News::Bound(Binding { node, pod_uid, container, .. }, _) => {
                 if let Some(created) = &read.metadata.creation_timestamp {
                     let took = self.clock.now().duration_since(created.0);
                     self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
                 }
                 tracing::info!(request = %key, uid = %key.uid, node, "bound");
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
+                let pod = PodRef { name: read.spec.target.pod_name.clone(), uid: pod_uid.clone() };
+                let by = read.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+                let note = format!("ExecRequest {} of {by} is to run a command in container {container}", key.name);
+                self.events.publish_on_pod(&pod, key, "Bind", Reason::Bound, &note).await;
             }
             News::Waits(reason, message) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
                 self.events.publish(key, "Bind", *reason, message).await;
             }
-            News::Finished(reason, message) => {
+            News::Finished(Outcome { reason, message, .. }) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
                 self.metrics.finished(*reason);
                 self.events.publish(key, "Bind", *reason, message).await;
@@ -235,6 +263,7 @@ impl Binder {
         self.metrics.unreadable.inc();
         let now = self.clock.now();
         let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+        self.audit.ended(&self.audit.unread(&key), &outcome).await;
         let from = ExecRequestStatus::default();
         let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
         self.requests.write_status_of_unreadable(&invalid.metadata, &status).await?;
@@ -246,15 +275,16 @@ impl Binder {
 
 /// What a status write tells.
 enum News {
-    Bound(String),
+    /// To what, and the image of the container.
+    Bound(Binding, Option<String>),
     Waits(Reason, String),
-    Finished(Reason, String),
+    Finished(Outcome),
 }
 
 impl News {
     fn then(&self, read: &ExecRequest, now: Timestamp) -> Action {
         match self {
-            Self::Bound(_) => at_deadline(read, now),
+            Self::Bound(..) => at_deadline(read, now),
             Self::Waits(..) => Action::requeue(look_again(read, now)),
             Self::Finished(..) => Action::await_change(),
         }
@@ -291,8 +321,8 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
     let now = binder.clock.now();
     let write = Write { from, generation: request.metadata.generation, at: now };
     let refuse = |reason, message: String| {
-        let outcome = Outcome::refused(reason, message.clone(), now);
-        (write.finished(&outcome), News::Finished(reason, message))
+        let outcome = Outcome::refused(reason, message, now);
+        (write.finished(&outcome), News::Finished(outcome))
     };
     if from.node_name.is_some() {
         return match bind::bound_too_long(request, &binder.agents, now) {
@@ -303,9 +333,20 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
             None => Ok(at_deadline(request, now)),
         };
     }
+    let admission = binder.gate.look().await;
+    let rights = access::rights(request);
+    let lacks = match bind::suspect(request, &admission) {
+        Some(by) => binder.access.first_lacking(by, &rights).await?,
+        None => None,
+    };
     let pod = binder.pod(request, &key).await?;
-    let (next, news) = match bind::bind(request, pod.as_ref(), &binder.agents, now) {
-        BindDecision::Bind(binding) => (write.bound(&binding), News::Bound(binding.node)),
+    let facts = Facts { request, admission: &admission, lacks, pod: pod.as_ref() };
+    let decision = bind::bind(&facts, &binder.agents, now);
+    let (next, news) = match bind::unless_unrecorded(decision, binder.audit.available().await) {
+        BindDecision::Bind(binding) => {
+            let image = pod.as_ref().and_then(|pod| bind::image(pod, &binding.container));
+            (write.bound(&binding), News::Bound(binding, image))
+        }
         BindDecision::Wait(reason, message) => (write.pending(reason, &message), News::Waits(reason, message)),
         BindDecision::Refuse(reason, message) => refuse(reason, message),
     };

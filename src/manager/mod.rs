@@ -1,12 +1,16 @@
-//! The manager: binds requests to nodes. Every replica is ready; the leader acts.
+//! The manager: binds requests to nodes, and serves the aggregated API. Every replica is ready and
+//! serves; the leader binds.
 //!
 //! It never speaks to an engine and knows nothing of the agent's insides; the
 //! two share the API and the cluster's names only.
 
 mod agents;
 mod bind;
+mod gate;
+mod heads;
+pub mod subresources;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
@@ -15,9 +19,16 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agents::LiveAgents;
+pub use self::gate::Rules;
 use crate::{
     api::names,
     infra::{
+        access::Access,
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -44,8 +55,18 @@ pub struct Config {
     pub identity: String,
     /// How long an agent may be silent before it is taken for dead.
     pub agent_timeout: Duration,
+    /// Folder of the audit logs, in which each replica has one of its own; `None` writes to standard output.
+    pub audit_dir: Option<PathBuf>,
+    /// How much of it is kept.
+    pub audit_retention: Retention,
+    /// What is recorded, and how strict that is.
+    pub audit_policy: Policy,
     /// How long it may be silent before what it runs is given up as lost.
     pub node_lost: Duration,
+    /// The aggregated API; none: it is left out.
+    pub subresources: Option<subresources::Config>,
+    /// What the admission policies must be.
+    pub rules: Rules,
 }
 
 /// The edges of the manager.
@@ -56,6 +77,8 @@ pub struct Edges {
     pub clock: Arc<dyn Clock>,
     /// Where health and metrics are served.
     pub listener: TcpListener,
+    /// Where the aggregated API is served.
+    pub subresources: Option<TcpListener>,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
@@ -72,18 +95,35 @@ pub enum ManagerError {
     /// A task that must run for ever has ended.
     #[error("a part of the manager ended: {0}")]
     Task(String),
+    /// TLS cannot be set up, or a part of the aggregated API has ended.
+    #[error("the aggregated API: {0}")]
+    Subresources(#[from] rustls::Error),
 }
 
 /// Runs the manager until it is told to stop.
 ///
 /// # Errors
 /// When it cannot begin, or a part of it fails for good.
-pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
-    let Edges { client, clock, listener, shutdown } = edges;
-    let (metrics, registry) = Metrics::for_manager();
+pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
+    let Edges { client, clock, listener, subresources, shutdown } = edges;
+    let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
     readiness.expect(LEASE_CHECK);
+    readiness.expect(gate::CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    // Apart, because its streams may go on for longer than anything else here.
+    let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    if let (Some(config), Some(listener)) = (config.subresources.take(), subresources) {
+        let edges = subresources::Edges {
+            client: client.clone(),
+            clock: Arc::clone(&clock),
+            listener,
+            readiness: readiness.clone(),
+            metrics: subresources::Counters::register(&mut registry),
+            shutdown: shutdown.clone(),
+        };
+        serving_api.spawn(async { Ok(subresources::run(config, edges).await?) });
+    }
     let serving = health::serve(listener, readiness.clone(), Arc::new(registry), shutdown.clone());
     parts.spawn(async { Ok(serving.await?) });
 
@@ -99,10 +139,36 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
     readiness.ready(LEASE_CHECK);
+    let log = begin_audit(&config, Arc::clone(&clock))?;
+    let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), shutdown.clone());
+    parts.spawn(async {
+        publishing.await;
+        Ok(())
+    });
+
+    let events = Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity);
+    let keeper = gate::Keeper {
+        client: client.clone(),
+        namespace: config.namespace.clone(),
+        identity: config.identity.clone(),
+        rules: config.rules.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let (gate, keeping) = keeper.open(shutdown.clone());
+    parts.spawn(async {
+        keeping.await;
+        Ok(())
+    });
 
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
-        events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
+        access: Access::new(client.clone()),
+        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
+        events,
+        gate,
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
         metrics: metrics.clone(),
         clock,
@@ -124,6 +190,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
                 return Err(ManagerError::Task("the election ended".to_owned()));
             },
             part = parts.join_next() => return Err(failure(part)),
+            Some(part) = serving_api.join_next() => return Err(failure(Some(part))),
             () = binder.clone().lead(&config.namespace, term.clone()), if leads => {}
         }
         term.cancel();
@@ -135,7 +202,22 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     if timeout(RELEASE_TIMEOUT, release).await.is_err() {
         tracing::warn!("the leader's Lease could not be given back in time; it runs out by itself");
     }
+    // It has bounds of its own.
+    while let Some(part) = serving_api.join_next().await {
+        part.map_err(|error| ManagerError::Task(error.to_string()))??;
+    }
     Ok(())
+}
+
+/// Begins to write the audit log. What goes to standard output is a chain for each process, because
+/// nobody can read it back.
+fn begin_audit(config: &Config, clock: Arc<dyn Clock>) -> io::Result<Log> {
+    let identity = &config.identity;
+    let (sink, writer) = match &config.audit_dir {
+        Some(folder) => (Sink::Folder(folder.join(identity), config.audit_retention), format!("manager/{identity}")),
+        None => (Sink::Stdout, format!("manager/{identity}@{}", clock.now())),
+    };
+    Log::begin(sink, &writer, clock, None)
 }
 
 fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> ManagerError {

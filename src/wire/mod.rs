@@ -2,6 +2,7 @@
 
 pub mod cri;
 pub mod docker_frames;
+pub mod remotecommand;
 
 /// Which of a command's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

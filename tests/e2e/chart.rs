@@ -19,8 +19,10 @@ fn can(user: &str, namespace: &str, verb: &str, resource: &str) -> bool {
 async fn every_object_of_the_chart_is_taken_by_the_api_server() {
     let _lab = Lab::new().await;
     helm(&["lint", "--strict", CHART]);
-    let objects = helm(&["template", "other", CHART, "-n", NAMESPACE, "--include-crds", "--set", "crds.install=false"]);
-    let taken = kubectl_with(&["apply", "--dry-run=server", "-n", NAMESPACE, "-f", "-"], &objects);
+    let sets = "crds.install=false,admission.stamp=always";
+    let objects = helm(&["template", "other", CHART, "-n", NAMESPACE, "--include-crds", "--set", sets]);
+    let server_side = ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "--dry-run=server"];
+    let taken = kubectl_with(&[&server_side[..], &["-n", NAMESPACE, "-f", "-"]].concat(), &objects);
     assert!(taken.status.success(), "{}", text(&taken.stderr));
     assert!(!text(&taken.stderr).contains("Warning"), "{}", text(&taken.stderr));
 }
@@ -40,6 +42,10 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (agent, "create", "pods/exec", false),
         (agent, "get", "secrets", false),
         (agent, "get", "nodes", false),
+        (agent, "create", "tokenreviews.authentication.k8s.io", true),
+        (agent, "delete", "leases.coordination.k8s.io", false),
+        (agent, "create", "subjectaccessreviews.authorization.k8s.io", false),
+        (agent, "get", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
         (manager, "get", "pods", true),
         (manager, "list", "execrequests.execlet.dev", true),
         (manager, "update", "execrequests.execlet.dev/status", true),
@@ -47,6 +53,13 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (manager, "update", "execrequests.execlet.dev", false),
         (manager, "create", "pods/exec", false),
         (manager, "delete", "pods", false),
+        (manager, "delete", "execrequests.execlet.dev", false),
+        (manager, "create", "subjectaccessreviews.authorization.k8s.io", true),
+        (manager, "create", "tokenreviews.authentication.k8s.io", true),
+        (manager, "list", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
+        (manager, "update", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
+        (manager, "create", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
+        (manager, "impersonate", "users", false),
         (manager, "get", "secrets", false),
     ] {
         assert_eq!(can(who, "default", verb, resource), allowed, "{who} {verb} {resource}");
@@ -82,19 +95,19 @@ async fn the_charts_own_test_passes() {
 }
 
 /// The installation as it was found; put back when dropped, whatever a test did to it.
-struct Installation(Value);
+pub struct Installation(Value);
 
 impl Installation {
-    fn found() -> Self {
+    pub fn found() -> Self {
         let values = helm(&["get", "values", RELEASE, "-n", NAMESPACE, "-o", "json"]);
         Self(serde_json::from_str(&values).expect("JSON"))
     }
 
-    fn with(&self, change: &str) {
+    pub fn with(&self, change: &str) {
         Self::install(&self.0, &["--set", change]);
     }
 
-    fn uninstall() {
+    pub fn uninstall() {
         helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "3m"]);
     }
 
@@ -123,7 +136,7 @@ async fn an_upgrade_and_an_uninstall_leave_nothing_stuck() {
 
     Installation::uninstall();
     wait_for("everything but definition and records to be gone", async || {
-        let kinds = "all,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,poddisruptionbudgets";
+        let kinds = "all,apiservices,clusterroles,clusterrolebindings,roles,rolebindings,secrets,serviceaccounts,poddisruptionbudgets";
         let label = "app.kubernetes.io/instance=execlet";
         kubectl(&["get", kinds, "-A", "-l", label, "-o", "name"]).is_empty().then_some(())
     })

@@ -10,6 +10,7 @@
     reason = "tests: a failure is to be loud, and helpers read better so"
 )]
 
+mod access;
 mod agents;
 mod chart;
 mod crowd;
@@ -17,10 +18,16 @@ mod definition;
 mod disturbed;
 mod ending;
 mod examples;
+mod fences;
+mod gate;
+mod hardening;
 mod hostile;
 mod lab;
 mod outcomes;
 mod output;
 mod restarts;
 mod seen;
+mod stand_in;
+mod subject;
+mod subresources;
 mod targets;

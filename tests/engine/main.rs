@@ -17,6 +17,7 @@ mod containers;
 mod ends;
 mod events;
 mod family;
+mod input;
 mod lab;
 mod lost;
 mod output;

@@ -6,7 +6,9 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 use execlet::{
     agent::{
         deaths::Deaths,
+        hub::Hubs,
         journal::Journal,
+        keep::Writers,
         node::Node,
         spool::Spool,
         watch::{self, Event, Intake},
@@ -17,7 +19,13 @@ use execlet::{
         queue::Limits,
         transition::{Binding, Write},
     },
-    infra::{clock::Clock, events::Events, health::Readiness, metrics::Metrics},
+    infra::{
+        audit::{Audit, Policy},
+        clock::Clock,
+        events::Events,
+        health::Readiness,
+        metrics::Metrics,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
@@ -32,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{CONTAINER, Change, Model, NAMESPACE, NODE, POD, POD_UID, Plan, Planted, reason},
-    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, Simulated},
+    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, SimTrail, Simulated},
 };
 
 /// Requests in one episode.
@@ -247,8 +255,12 @@ async fn manager(model: Model) {
             .map(|object| object.request.clone())
             .collect();
         for mut request in unbound {
-            let binding =
-                Binding { node: NODE.to_owned(), pod_uid: POD_UID.to_owned(), container: CONTAINER.to_owned() };
+            let binding = Binding {
+                node: NODE.to_owned(),
+                pod_uid: POD_UID.to_owned(),
+                container: CONTAINER.to_owned(),
+                caveat: None,
+            };
             let from = request.status.clone().unwrap_or_else(ExecRequestStatus::default);
             let status = Write { from: &from, generation: Some(1), at: state.now() }.bound(&binding);
             request.status = Some(status);
@@ -476,15 +488,19 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
     let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
     let boot = model.lock().boot;
+    let policy = Policy { required: true, ..Policy::default() };
     let node = Arc::new(Node::<Simulated> {
         name: NODE.into(),
         boot: format!("boot-{boot}").into(),
         engine,
         kernel: SimKernel(model.clone()),
         requests: SimRequests(model.clone()),
+        audit: Audit::new(SimTrail(model.clone()), policy, Arc::clone(&clock), metrics.clone()),
         events: Events::silent(),
         journal,
         spool,
+        writers: Writers::default(),
+        hubs: Arc::new(Hubs::default()),
         deaths,
         metrics,
         clock,

@@ -69,6 +69,12 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 - --http-addr={{ .Values.http.address }}:{{ .Values.http.port }}
 - --log-format={{ .Values.log.format }}
 - --log-level={{ .Values.log.level }}
+{{- if .Values.audit.required }}
+- --audit-required
+{{- end }}
+- --audit-command={{ .Values.audit.command }}
+- --audit-file-bytes={{ int64 .Values.audit.fileBytes }}
+- --audit-files={{ int64 .Values.audit.files }}
 {{- end }}
 
 {{- define "execlet.ports" -}}
@@ -108,4 +114,49 @@ Give execlet a namespace of its own, or relax this one and try again:
   kubectl label --overwrite namespace %[1]s pod-security.kubernetes.io/enforce=privileged
 ` .Release.Namespace $level) }}
 {{- end }}
+{{- end }}
+
+{{/*
+Helm would refuse an object of another release too, but could not say what to do about it.
+Takes (dict "root" $ "apiVersion" A "kind" K "name" N "install" V), V being the value that leaves it out.
+*/}}
+{{- define "execlet.checkOwner" -}}
+{{- $found := lookup .apiVersion .kind "" .name }}
+{{- $owner := dig "metadata" "annotations" "meta.helm.sh/release-name" "" $found }}
+{{- $namespace := dig "metadata" "annotations" "meta.helm.sh/release-namespace" "" $found }}
+{{- $ours := and (eq $owner .root.Release.Name) (eq $namespace .root.Release.Namespace) (eq "Helm" (dig "metadata" "labels" "app.kubernetes.io/managed-by" "" $found)) }}
+{{- if and $found (not $ours) (not .root.Values.crds.adopt) }}
+{{- $whose := "was not installed by Helm" }}
+{{- $upgrade := "" }}
+{{- /* Helm 4 applies on the server, where the fields belong to whoever wrote them first. */}}
+{{- $flags := ternary "--take-ownership" "--take-ownership --force-conflicts" (hasPrefix "v3." .root.Capabilities.HelmVersion.Version) }}
+{{- if $owner }}
+{{- $whose = printf "was installed by release %s in namespace %s" $owner $namespace }}
+{{- $upgrade = printf `
+- If that release is still there, upgrade it instead: a cluster has one execlet. This shows it:
+    helm list --namespace %s --filter '^%s$'` $namespace $owner }}
+{{- end }}
+{{- fail (printf `
+
+%[4]s %[1]s exists already and %[2]s.
+%[3]s
+- To make it part of this release, once whatever installed it is gone:
+    helm ... --set crds.adopt=true %[6]s
+- To leave it to whoever looks after it:
+    helm ... --set %[5]s=false
+` .name $whose $upgrade .kind .install $flags) }}
+{{- end }}
+{{- end }}
+
+{{/* Which policies there are, as the manager's flag --admission has it. */}}
+{{- define "execlet.admission" -}}
+{{- if not .Values.admission.enabled -}}
+off
+{{- else if eq .Values.admission.stamp "always" -}}
+stamped
+{{- else if and (eq .Values.admission.stamp "auto") (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+stamped
+{{- else -}}
+guarded
+{{- end -}}
 {{- end }}

@@ -2,10 +2,22 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use clap::{Parser, Subcommand};
-use execlet::infra::telemetry::LogFormat;
+use clap::{Parser, Subcommand, ValueEnum};
+use execlet::{
+    core::{
+        admission::{Accounts, Mode, ServiceAccount},
+        audit::{chain::Head, redact::CommandDetail},
+    },
+    infra::{
+        audit::{Policy, file::Retention},
+        telemetry::LogFormat,
+    },
+};
 
 /// kubectl exec as a resource: runs the commands of ExecRequests, at most once each.
 #[derive(Debug, Parser)]
@@ -21,8 +33,13 @@ pub enum Command {
     Agent(AgentArgs),
     /// Bind requests to nodes (a few in the cluster, one of them leads).
     Manager(ManagerArgs),
+    /// Read audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
+    /// Print the admission policies and their bindings as YAML, to apply before the definitions.
+    Policies(PoliciesArgs),
     /// Ask a health endpoint over plain HTTP; exit code 0 if it answers 200.
     Probe(ProbeArgs),
 }
@@ -85,6 +102,24 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_DRAIN_TIMEOUT_SECONDS", default_value_t = 105)]
     pub drain_timeout_seconds: u64,
 
+    /// Folder of the audit log.
+    #[arg(long, env = "EXECLET_AUDIT_DIR", default_value = "/var/log/execlet-audit")]
+    pub audit_dir: PathBuf,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
+    /// Where to serve attach and log over HTTPS, to the manager alone. Default: nowhere.
+    #[arg(long, env = "EXECLET_STREAM_ADDR", requires_all = ["pod_ip", "manager_service_account"])]
+    pub stream_addr: Option<SocketAddr>,
+
+    /// The address under which the manager reaches this agent.
+    #[arg(long, env = "EXECLET_POD_IP")]
+    pub pod_ip: Option<IpAddr>,
+
+    /// The manager's service account, as NAMESPACE:NAME.
+    #[arg(long, env = "EXECLET_MANAGER_SERVICE_ACCOUNT", value_parser = service_account)]
+    pub manager_service_account: Option<String>,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -108,8 +143,187 @@ pub struct ManagerArgs {
     #[arg(long, env = "EXECLET_NODE_LOST_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(40..))]
     pub node_lost_seconds: u64,
 
+    /// Which admission policies the installation has. Nothing is bound while one is missing or
+    /// altered. With `off`, nobody checks who asks for what.
+    #[arg(long, env = "EXECLET_ADMISSION", value_enum, default_value_t = Admission::Stamped)]
+    pub admission: Admission,
+
+    /// Requests that were created before the policies have stood for so long are refused. Longer
+    /// than a policy takes to reach every API server, and than their clocks differ.
+    #[arg(long, env = "EXECLET_ADMISSION_MARGIN_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub admission_margin_seconds: u64,
+
+    #[command(flatten)]
+    pub accounts: AccountsArgs,
+
+    #[command(flatten)]
+    pub subresources: SubresourcesArgs,
+    /// Folder of the audit logs, one folder a replica. Default: the records go to standard output.
+    #[arg(long, env = "EXECLET_AUDIT_DIR")]
+    pub audit_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
+
     #[command(flatten)]
     pub common: Common,
+}
+
+/// The aggregated API: attach and log.
+#[derive(Debug, clap::Args)]
+pub struct SubresourcesArgs {
+    /// Where to serve the aggregated API, subresources.execlet.dev, over HTTPS. Default: it is not served.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_ADDR")]
+    pub subresources_addr: Option<SocketAddr>,
+
+    /// Name of the Service that leads to it; the certificate is made for it.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_SERVICE", default_value = "execlet-subresources")]
+    pub subresources_service: String,
+
+    /// Name of the Secret that holds the certificate, which all replicas share. It must exist; its
+    /// contents are made.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_SECRET", default_value = "execlet-subresources")]
+    pub subresources_secret: String,
+
+    /// How long a certificate lives. The next one is made when a third of that is left.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u64).range(30..))]
+    pub subresources_certificate_seconds: u64,
+
+    /// Folder with tls.crt and tls.key, made and renewed by somebody else. Then no certificate is made,
+    /// and the APIService's caBundle is theirs to set.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_DIR")]
+    pub subresources_certificate_dir: Option<PathBuf>,
+
+    /// How long a call waits for its request to be bound to a node, and for the agent there.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_WAIT_SECONDS", default_value_t = 30)]
+    pub subresources_wait_seconds: u64,
+
+    /// Most attached clients and logs at a time.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_MAX_STREAMS", default_value_t = 1000, value_parser = at_least_one)]
+    pub subresources_max_streams: usize,
+
+    /// Most of them of one user.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_MAX_STREAMS_PER_USER", default_value_t = 500, value_parser = at_least_one)]
+    pub subresources_max_streams_per_user: usize,
+
+    /// How long an attached client and its command may both be silent.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_IDLE_TIMEOUT_SECONDS", default_value_t = 4 * 3600, value_parser = clap::value_parser!(u64).range(10..))]
+    pub subresources_idle_timeout_seconds: u64,
+
+    /// How long to go on with what is attached once told to stop; keep it below the pod's grace period.
+    #[arg(long, env = "EXECLET_SUBRESOURCES_DRAIN_TIMEOUT_SECONDS", default_value_t = 50)]
+    pub subresources_drain_timeout_seconds: u64,
+
+    /// File with the token that agents admit, of audience streams.execlet.dev. Read for each call.
+    #[arg(long, env = "EXECLET_STREAM_TOKEN_FILE", default_value = "/var/run/secrets/execlet.dev/streams/token")]
+    pub stream_token_file: PathBuf,
+}
+
+/// Which admission policies there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Admission {
+    /// All of them.
+    Stamped,
+    /// All but the stamp, where the API server has no MutatingAdmissionPolicy.
+    Guarded,
+    /// None.
+    Off,
+}
+
+impl From<Admission> for Mode {
+    fn from(admission: Admission) -> Self {
+        match admission {
+            Admission::Stamped => Self::Stamped,
+            Admission::Guarded => Self::Guarded,
+            Admission::Off => Self::Off,
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AccountsArgs {
+    /// The manager's service account, as NAMESPACE:NAME.
+    #[arg(long, env = "EXECLET_MANAGER_SERVICE_ACCOUNT")]
+    pub manager_service_account: ServiceAccount,
+
+    /// The agents' service account, as NAMESPACE:NAME; its namespace is that of their Leases.
+    #[arg(long, env = "EXECLET_AGENT_SERVICE_ACCOUNT")]
+    pub agent_service_account: ServiceAccount,
+}
+
+impl From<AccountsArgs> for Accounts {
+    fn from(args: AccountsArgs) -> Self {
+        Self { manager: args.manager_service_account, agent: args.agent_service_account }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PoliciesArgs {
+    /// Which of them.
+    #[arg(long, value_enum, default_value_t = Admission::Stamped)]
+    pub admission: Admission,
+
+    #[command(flatten)]
+    pub accounts: AccountsArgs,
+}
+
+/// What agent and manager record, and how much of it they keep.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AuditSettings {
+    /// Bind, start and attach nothing while the audit log cannot be written.
+    #[arg(long, env = "EXECLET_AUDIT_REQUIRED")]
+    pub audit_required: bool,
+
+    /// What of a command is recorded: full, program (without its arguments) or digest (its SHA-256).
+    #[arg(long, env = "EXECLET_AUDIT_COMMAND", default_value_t)]
+    pub audit_command: CommandDetail,
+
+    /// Bytes from which on a file of the audit log is followed by another.
+    #[arg(long, env = "EXECLET_AUDIT_FILE_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_file_bytes: u64,
+
+    /// Files of the audit log that are kept, at least 2.
+    #[arg(long, env = "EXECLET_AUDIT_FILES", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
+    pub audit_files: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, dropped, moved, inserted or cut off. Exit code 1 if one was.
+    Verify(VerifyArgs),
+    /// Print who ran what, where, when, why and with which outcome, one line a request.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Files, or folders of files. Those of one folder are one chain, in the order of their names.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// The head that the chain must have come to, as SEQUENCE:SHA256.
+    #[arg(long)]
+    pub head: Option<Head>,
+
+    /// Leases with the heads that were published, as `kubectl get lease -o yaml` or `-o json` prints them.
+    #[arg(long)]
+    pub lease: Vec<PathBuf>,
+
+    /// Check too that each request has all its records; give all chains at once.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// Requests to hold the records against, as `kubectl get execrequests -A -o json` prints them, or one
+    /// in each line. Implies --complete.
+    #[arg(long)]
+    pub requests: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Files, or folders of files.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +335,27 @@ pub struct ProbeArgs {
     /// How long to go on trying, in seconds.
     #[arg(long, default_value_t = 30)]
     pub timeout_seconds: u64,
+}
+
+impl AuditSettings {
+    /// What is recorded, and how strict that is.
+    pub fn policy(&self) -> Policy {
+        Policy { required: self.audit_required, command: self.audit_command }
+    }
+
+    /// How much is kept.
+    pub fn retention(&self) -> Retention {
+        Retention { file_bytes: self.audit_file_bytes, files: self.audit_files.into() }
+    }
+}
+
+fn service_account(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains(':') => {
+            Ok(text.to_owned())
+        }
+        Some(_) | None => Err("not of the form NAMESPACE:NAME".to_owned()),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -140,6 +375,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn streams_are_served_only_where_the_manager_can_reach_them_and_is_known() {
+        let agent = ["execlet", "agent", "--node-name=n", "--namespace=x", "--stream-addr=0.0.0.0:9443"];
+        assert!(Args::try_parse_from(agent).is_err());
+        let known = ["--pod-ip=10.0.0.1", "--manager-service-account=execlet:manager"];
+        assert!(Args::try_parse_from(agent.into_iter().chain(known)).is_ok());
+        assert!(service_account("manager").is_err());
+        assert!(service_account("a:b:c").is_err());
     }
 
     #[test]

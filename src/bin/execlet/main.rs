@@ -1,30 +1,34 @@
 //! `execlet`: the agent, the manager, and small tools around them.
 
 mod args;
+mod audit;
 mod probe;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use execlet::{
     agent, api,
-    core::queue::Limits,
+    core::{admission, queue::Limits},
     engine::docker::DockerEngine,
     infra::{clock::SystemClock, shutdown, telemetry},
-    manager,
+    manager::{
+        self,
+        subresources::{self, CertificateSource},
+    },
 };
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::args::{AgentArgs, Args, Command, Common, ManagerArgs};
+use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs, SubresourcesArgs};
 
 /// How long what is left may take once the program has ended its work.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("execlet: {error:#}");
             ExitCode::FAILURE
@@ -32,13 +36,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<()> {
+fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Crds => print_crds(),
+        Command::Policies(policies) => print_policies(policies),
         Command::Probe(probe) => probe::run(&probe),
+        Command::Audit(command) => return audit::run(&command),
         Command::Agent(agent) => with_runtime(&agent.common.clone(), run_agent(agent)),
         Command::Manager(manager) => with_runtime(&manager.common.clone(), run_manager(manager)),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> Result<()> {
@@ -52,6 +59,14 @@ fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> R
 async fn run_agent(args: AgentArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = args.node_name, "agent");
+    let (streams, stream_listener) = match (args.stream_addr, args.pod_ip, args.manager_service_account) {
+        (Some(address), Some(ip), Some(manager)) => {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            let endpoint = SocketAddr::new(ip, address.port());
+            (Some(agent::StreamsConfig { endpoint, manager }), Some(listener))
+        }
+        (Some(_) | None, _, _) => (None, None),
+    };
     let config = agent::Config {
         node: args.node_name.into(),
         namespace: args.namespace,
@@ -62,25 +77,70 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
             namespace: args.max_concurrent_per_namespace.unwrap_or(args.max_concurrent),
             container: args.max_concurrent_per_container,
         },
+        audit_dir: args.audit_dir,
+        audit_retention: args.audit.retention(),
+        audit_policy: args.audit.policy(),
         spool_total_bytes: args.spool_total_bytes,
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
+        streams,
     };
     let engine = Arc::new(DockerEngine::new(args.engine_socket));
-    let edges = agent::Edges { engine, client, clock: Arc::new(SystemClock), listener, shutdown };
+    let edges =
+        agent::Edges { engine, client, clock: Arc::new(SystemClock), listener, streams: stream_listener, shutdown };
     Ok(agent::run(config, edges).await?)
 }
 
 async fn run_manager(args: ManagerArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = args.identity, "manager");
+    let (subresources_listener, subresources) = match args.subresources.subresources_addr {
+        Some(addr) => {
+            let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
+            (Some(listener), Some(subresources_config(&args.namespace, args.subresources)))
+        }
+        None => (None, None),
+    };
+    let mode = args.admission.into();
+    let rules = manager::Rules {
+        mode,
+        expected: admission::expected(mode, &args.accounts.into())?,
+        margin: Duration::from_secs(args.admission_margin_seconds),
+    };
     let config = manager::Config {
         namespace: args.namespace,
         identity: args.identity,
+        audit_dir: args.audit_dir,
+        audit_retention: args.audit.retention(),
+        audit_policy: args.audit.policy(),
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
+        subresources,
+        rules,
     };
-    let edges = manager::Edges { client, clock: Arc::new(SystemClock), listener, shutdown };
+    let clock = Arc::new(SystemClock);
+    let edges = manager::Edges { client, clock, listener, subresources: subresources_listener, shutdown };
     Ok(manager::run(config, edges).await?)
+}
+
+fn subresources_config(namespace: &str, args: SubresourcesArgs) -> subresources::Config {
+    let certificate = match args.subresources_certificate_dir {
+        Some(folder) => CertificateSource::Mounted(folder),
+        None => CertificateSource::Own {
+            secret: args.subresources_secret,
+            service: args.subresources_service,
+            life: Duration::from_secs(args.subresources_certificate_seconds),
+        },
+    };
+    subresources::Config {
+        namespace: namespace.to_owned(),
+        certificate,
+        token: args.stream_token_file,
+        wait: Duration::from_secs(args.subresources_wait_seconds),
+        most_streams: args.subresources_max_streams,
+        most_streams_per_user: args.subresources_max_streams_per_user,
+        idle: Duration::from_secs(args.subresources_idle_timeout_seconds),
+        drain: Duration::from_secs(args.subresources_drain_timeout_seconds),
+    }
 }
 
 async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync::CancellationToken)> {
@@ -94,5 +154,12 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync
 
 fn print_crds() -> Result<()> {
     print!("{}", serde_yaml_ng::to_string(&api::crd::exec_request()?)?);
+    Ok(())
+}
+
+fn print_policies(args: PoliciesArgs) -> Result<()> {
+    for policy in admission::expected(args.admission.into(), &args.accounts.into())? {
+        print!("---\n{}", serde_yaml_ng::to_string(&policy.object)?);
+    }
     Ok(())
 }

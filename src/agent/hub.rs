@@ -1,0 +1,522 @@
+//! Hub: where a command's output meets its log and its viewers.
+//!
+//! The pump puts pieces in; the log and each viewer take them out, each in its own time. What
+//! is here is a bounded end of the output: a viewer that falls behind it goes on from
+//! the log, and returns. Nobody who reads is waited for but the log, and that for a
+//! bounded time. A place in the output is a number of bytes, of both streams together.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use k8s_openapi::jiff::Timestamp;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
+
+use super::{
+    input::{Input, InputError},
+    spool::LogState,
+};
+use crate::{
+    api::ExecResult,
+    core::ids::RequestUid,
+    wire::{OutputStream, remotecommand::TerminalSize},
+};
+
+/// Bytes of output that one command may always keep in memory: for its log, and for its viewers.
+pub const LEAST_BYTES: usize = 32 * 1024;
+/// Bytes that it may keep there while others leave room.
+pub const MOST_BYTES: usize = 4 << 20;
+/// Bytes that all commands together may keep there, beyond their least.
+pub const ALL_BYTES: usize = 16 << 20;
+/// What a piece takes beside its bytes.
+const PIECE_BYTES: usize = 96;
+/// How long a command may be held up by the disk. It comes back within so many times as long: a disk that
+/// is slow for a moment costs the command that moment, one that is slow for good costs its log.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_BACK: u32 = 30;
+
+/// A piece of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// From which stream.
+    pub stream: OutputStream,
+    /// When it was received.
+    pub at: Timestamp,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl Piece {
+    fn cost(&self) -> usize {
+        self.bytes.len() + PIECE_BYTES
+    }
+}
+
+/// What of the output is in the log's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// So much of the output, from its beginning.
+    pub output: u64,
+    /// So many bytes of the file.
+    pub file: u64,
+    /// Whether more is to come.
+    pub state: LogState,
+}
+
+/// Where a viewer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// How much of the output it has.
+    pub output: u64,
+    /// A place before it that is known in the file: so much of the output is before so much of the file.
+    pub known: (u64, u64),
+}
+
+impl Place {
+    /// The beginning.
+    pub const START: Self = Self { output: 0, known: (0, 0) };
+}
+
+/// What follows a place.
+#[derive(Debug)]
+pub enum Follows {
+    /// These, and the place after them.
+    Pieces(Vec<Piece>, Place),
+    /// It is in the file, which goes to this place.
+    InFile(Kept),
+    /// It is nowhere any more: the next that is there is at this place.
+    Gone(Place),
+    /// Nothing yet.
+    NotYet,
+    /// The end: the command writes no more.
+    End,
+}
+
+/// How far a command has come, for its viewers.
+#[derive(Clone, Debug, Default)]
+enum Phase {
+    /// It has not begun to write.
+    #[default]
+    Waiting,
+    /// It may write.
+    Open,
+    /// It writes no more, or nobody hears it.
+    Closed,
+    /// The next agent goes on with it.
+    Moved,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// Each with its place.
+    pieces: VecDeque<(u64, Piece)>,
+    cost: usize,
+    /// The place of the first piece, and of the one after the last.
+    first: u64,
+    next: u64,
+    kept: Kept,
+    phase: Phase,
+    result: Option<Arc<ExecResult>>,
+}
+
+/// The commands of this node that have viewers, or may have.
+#[derive(Debug, Default)]
+pub struct Hubs {
+    hubs: Mutex<HashMap<RequestUid, Weak<Hub>>>,
+    pool: Arc<AtomicUsize>,
+    arrivals: Arc<Arrivals>,
+}
+
+/// The requests whose input a client has taken, until somebody asks.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    of: Mutex<HashSet<RequestUid>>,
+    some: Notify,
+}
+
+impl Arrivals {
+    fn add(&self, uid: &RequestUid) {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
+        self.some.notify_one();
+    }
+
+    fn take(&self) -> HashSet<RequestUid> {
+        std::mem::take(&mut *self.of.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Hubs {
+    /// That of a request. It lasts for as long as somebody has it.
+    #[must_use]
+    pub fn of(&self, uid: &RequestUid) -> Arc<Hub> {
+        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hub) = hubs.get(uid).and_then(Weak::upgrade) {
+            return hub;
+        }
+        hubs.retain(|_, hub| hub.strong_count() > 0);
+        let arrived = (uid.clone(), Arc::clone(&self.arrivals));
+        let hub = Arc::new(Hub::new(Arc::clone(&self.pool), Some(arrived)));
+        hubs.insert(uid.clone(), Arc::downgrade(&hub));
+        hub
+    }
+
+    /// Waits until clients have taken the input of requests, and says which.
+    pub async fn arrivals(&self) -> HashSet<RequestUid> {
+        loop {
+            let arrived = self.arrivals.take();
+            if !arrived.is_empty() {
+                return arrived;
+            }
+            self.arrivals.some.notified().await;
+        }
+    }
+}
+
+/// The output of one command, its input and the size of its terminal.
+#[derive(Debug)]
+pub struct Hub {
+    ring: Mutex<Ring>,
+    changed: watch::Sender<()>,
+    /// The log has taken something.
+    room: Notify,
+    viewers: AtomicUsize,
+    pool: Arc<AtomicUsize>,
+    size: watch::Sender<Option<TerminalSize>>,
+    /// What goes to the command.
+    pub input: Input,
+    arrivals: Option<(RequestUid, Arc<Arrivals>)>,
+}
+
+/// Somebody views the output.
+#[derive(Debug)]
+pub struct Viewing(Arc<Hub>);
+
+impl Drop for Viewing {
+    fn drop(&mut self) {
+        self.0.viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.pool.fetch_sub(self.ring().cost, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// That of a command that ended long ago: what is in its log, and how it ended.
+    #[must_use]
+    pub fn ended(file: u64, result: ExecResult) -> Arc<Self> {
+        let hub = Self::new(Arc::default(), None);
+        hub.unheard(file);
+        hub.conclude(result);
+        hub.input.close(InputError::Ended);
+        Arc::new(hub)
+    }
+
+    fn new(pool: Arc<AtomicUsize>, arrivals: Option<(RequestUid, Arc<Arrivals>)>) -> Self {
+        let ring = Ring {
+            pieces: VecDeque::new(),
+            cost: 0,
+            first: 0,
+            next: 0,
+            kept: Kept { output: 0, file: 0, state: LogState::Whole },
+            phase: Phase::Waiting,
+            result: None,
+        };
+        Self {
+            ring: Mutex::new(ring),
+            changed: watch::channel(()).0,
+            room: Notify::new(),
+            viewers: AtomicUsize::new(0),
+            pool,
+            size: watch::channel(None).0,
+            input: Input::default(),
+            arrivals,
+        }
+    }
+
+    /// A client has taken the input.
+    pub(super) fn client_arrived(&self) {
+        if let Some((uid, arrivals)) = &self.arrivals {
+            arrivals.add(uid);
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Ring)) {
+        change(&mut self.ring());
+        self.changed.send_replace(());
+    }
+
+    /// Output begins here: `received` bytes came before, and this is what the log has of them.
+    pub fn open(&self, received: u64, kept: Kept) {
+        self.change(|ring| {
+            (ring.first, ring.next, ring.kept) = (received, received, kept);
+            ring.phase = Phase::Open;
+        });
+    }
+
+    /// Nobody hears the command any more, or ever did: what the log has is all there is.
+    pub fn unheard(&self, file: u64) {
+        self.change(|ring| {
+            ring.kept = Kept { output: u64::MAX, file, state: LogState::Whole };
+            ring.phase = Phase::Closed;
+        });
+    }
+
+    /// The command writes no more.
+    pub fn close(&self) {
+        self.change(|ring| ring.phase = Phase::Closed);
+    }
+
+    /// The next agent goes on with it: here is nothing more to come.
+    pub fn moved(&self) {
+        self.change(|ring| ring.phase = Phase::Moved);
+    }
+
+    /// How it has ended, for those who watch. The first word stands.
+    pub fn conclude(&self, result: ExecResult) {
+        self.change(|ring| {
+            ring.result.get_or_insert_with(|| Arc::new(result));
+        });
+    }
+
+    /// How it has ended, if that is known.
+    #[must_use]
+    pub fn result(&self) -> Option<Arc<ExecResult>> {
+        self.ring().result.clone()
+    }
+
+    /// Whether it has not begun to write.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.ring().phase, Phase::Waiting)
+    }
+
+    /// Whether the next agent has it.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        matches!(self.ring().phase, Phase::Moved)
+    }
+
+    /// Adds a piece. Waits only while the log has not taken what is in its way, and gives that log up
+    /// when `patience` is at its end.
+    pub async fn push(&self, piece: Piece, patience: &mut Patience) {
+        let mut piece = Some(piece);
+        loop {
+            if self.try_push(&mut piece) {
+                self.changed.send_replace(());
+                return;
+            }
+            let begun = Instant::now();
+            let waited = timeout(patience.left(), self.room.notified()).await;
+            patience.spend(begun.elapsed());
+            if waited.is_err() {
+                self.give_up_log();
+            }
+        }
+    }
+
+    fn try_push(&self, piece: &mut Option<Piece>) -> bool {
+        let Some(cost) = piece.as_ref().map(Piece::cost) else { return true };
+        let viewed = self.viewers.load(Ordering::Relaxed) > 0;
+        let full = self.pool.load(Ordering::Relaxed) + cost > ALL_BYTES;
+        let limit = if full { LEAST_BYTES } else { MOST_BYTES };
+        let mut ring = self.ring();
+        // What only viewers would need goes first.
+        let freed = ring.make_room(cost, if viewed { limit } else { LEAST_BYTES });
+        self.pool.fetch_sub(freed, Ordering::Relaxed);
+        // One that is alone goes in whatever its size.
+        if ring.cost + cost > limit && !ring.pieces.is_empty() {
+            return false;
+        }
+        if let Some(piece) = piece.take() {
+            self.pool.fetch_add(cost, Ordering::Relaxed);
+            ring.cost += cost;
+            let place = ring.next;
+            ring.next += piece.bytes.len() as u64;
+            ring.pieces.push_back((place, piece));
+        }
+        true
+    }
+
+    /// The log takes no more.
+    pub fn give_up_log(&self) {
+        self.change(|ring| {
+            if ring.kept.state == LogState::Whole {
+                ring.kept.state = LogState::Slow;
+            }
+        });
+    }
+
+    /// What the log has not taken yet, at most about so many bytes.
+    #[must_use]
+    pub fn unkept(&self, most: usize) -> Vec<Piece> {
+        let ring = self.ring();
+        if ring.kept.state == LogState::Whole { ring.from(ring.kept.output, most) } else { Vec::new() }
+    }
+
+    /// Whether the log should take it at once.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        let ring = self.ring();
+        ring.cost >= LEAST_BYTES / 2 && ring.next > ring.kept.output || !matches!(ring.phase, Phase::Open)
+    }
+
+    /// What the log has now. A log that was given up stays so.
+    pub fn keep(&self, kept: Kept) {
+        self.change(|ring| {
+            let state = if ring.kept.state == LogState::Whole { kept.state } else { ring.kept.state };
+            ring.kept = Kept { state, ..kept };
+            // Without viewers nothing stays here that the log has.
+            let limit = if self.viewers.load(Ordering::Relaxed) > 0 { MOST_BYTES } else { 0 };
+            let freed = ring.make_room(0, limit);
+            self.pool.fetch_sub(freed, Ordering::Relaxed);
+        });
+        self.room.notify_one();
+    }
+
+    /// What the log has.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.ring().kept
+    }
+
+    /// The end of what there is now.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        let ring = self.ring();
+        match ring.phase {
+            Phase::Waiting => 0,
+            Phase::Open | Phase::Closed | Phase::Moved => ring.next.max(ring.kept.output),
+        }
+    }
+
+    /// Waits for any change since the receiver has looked last.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Somebody views the output: what it may need is kept.
+    #[must_use]
+    pub fn view(self: &Arc<Self>) -> Viewing {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+        Viewing(Arc::clone(self))
+    }
+
+    /// What follows a place: at most about so many bytes.
+    #[must_use]
+    pub fn after(&self, place: Place, most: usize) -> Follows {
+        let ring = self.ring();
+        let Place { output, known } = place;
+        let known = if ring.kept.output <= output && ring.kept.output != u64::MAX {
+            (ring.kept.output, ring.kept.file)
+        } else {
+            known
+        };
+        let begun = !matches!(ring.phase, Phase::Waiting);
+        if begun && output >= ring.first && output < ring.next {
+            let pieces = ring.from(output, most);
+            let read: u64 = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+            return Follows::Pieces(pieces, Place { output: output + read, known });
+        }
+        if begun && output < ring.kept.output {
+            return Follows::InFile(ring.kept);
+        }
+        if begun && output < ring.first {
+            return Follows::Gone(Place { output: ring.first, known });
+        }
+        match ring.phase {
+            Phase::Waiting | Phase::Open => Follows::NotYet,
+            Phase::Closed | Phase::Moved => Follows::End,
+        }
+    }
+
+    /// The size of a viewer's terminal. The last one counts.
+    pub fn resize(&self, size: TerminalSize) {
+        self.size.send_if_modified(|last| last.replace(size) != Some(size));
+    }
+
+    /// The sizes, as they come; those in between are of no interest.
+    #[must_use]
+    pub fn sizes(&self) -> watch::Receiver<Option<TerminalSize>> {
+        self.size.subscribe()
+    }
+}
+
+impl Ring {
+    /// Drops from the front what may go, until another `cost` fits into `limit`. Gives what was freed.
+    fn make_room(&mut self, cost: usize, limit: usize) -> usize {
+        let before = self.cost;
+        while self.cost + cost > limit
+            && let Some((place, piece)) = self.pieces.front()
+        {
+            let end = place + piece.bytes.len() as u64;
+            if self.kept.state == LogState::Whole && end > self.kept.output {
+                // The log still needs it.
+                break;
+            }
+            self.first = end;
+            self.cost -= piece.cost();
+            self.pieces.pop_front();
+        }
+        before - self.cost
+    }
+
+    /// The pieces from a place on.
+    fn from(&self, output: u64, most: usize) -> Vec<Piece> {
+        let begin = self.pieces.partition_point(|(place, piece)| place + piece.bytes.len() as u64 <= output);
+        let mut left = most;
+        let mut taken = Vec::new();
+        for (place, piece) in self.pieces.iter().skip(begin) {
+            // In the middle of a piece only where the log was cut.
+            let skip = usize::try_from(output.saturating_sub(*place)).unwrap_or(0);
+            let bytes = piece.bytes.slice(skip..);
+            left = left.saturating_sub(bytes.len());
+            taken.push(Piece { bytes, ..piece.clone() });
+            if left == 0 {
+                break;
+            }
+        }
+        taken
+    }
+}
+
+/// How long a command may still be held up by its log.
+#[derive(Debug)]
+pub struct Patience {
+    spent: Duration,
+    since: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { spent: Duration::ZERO, since: Instant::now() }
+    }
+}
+
+impl Patience {
+    fn left(&mut self) -> Duration {
+        self.spent = self.spent.saturating_sub(self.since.elapsed() / PATIENCE_BACK);
+        self.since = Instant::now();
+        PATIENCE.saturating_sub(self.spent)
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.spent += time;
+    }
+}

@@ -1,0 +1,150 @@
+//! Keep: what the hub has of a command's output goes into its log.
+//!
+//! Beside the pump, never before it: a slow disk holds the command up for a
+//! moment at most, then costs the log.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    hub::{Hub, Kept, Piece},
+    spool::{Log, LogState},
+};
+
+/// Bytes of output that go to the disk at once, about.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How long output waits in memory for more before it goes to the log.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// How many logs are written at the same time: more would only take memory.
+const WRITERS: usize = 8;
+/// How long the disk may take for the end of a log, once the command has ended.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// Who writes logs on this node.
+#[derive(Clone, Debug)]
+pub struct Writers(Arc<Semaphore>);
+
+impl Default for Writers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WRITERS)))
+    }
+}
+
+/// The log of one command, and what it gets.
+pub(crate) struct Keeper {
+    hub: Arc<Hub>,
+    writers: Writers,
+    changes: watch::Receiver<()>,
+    /// With [`Keeper::writing`] while it is written to.
+    log: Option<Log>,
+    writing: Option<JoinHandle<Log>>,
+    /// Until when something waits for more.
+    waiting: Option<Instant>,
+    /// How much of the output an agent before this one had put into the file.
+    before: u64,
+}
+
+impl Keeper {
+    /// Puts into `log` what comes through `hub`.
+    pub(crate) fn new(hub: &Arc<Hub>, writers: &Writers, log: Log, before: u64) -> Self {
+        let changes = hub.changes();
+        Self {
+            hub: Arc::clone(hub),
+            writers: writers.clone(),
+            changes,
+            log: Some(log),
+            writing: None,
+            waiting: None,
+            before,
+        }
+    }
+
+    /// Works until the log takes no more. May be left at any await, and called again.
+    pub(crate) async fn work(&mut self) {
+        while self.hub.kept().state == LogState::Whole {
+            self.settle().await;
+            self.changes.borrow_and_update();
+            if self.hub.unkept(1).is_empty() {
+                if self.changes.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // More may come, and a write costs the same.
+            let until = *self.waiting.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
+            while !self.hub.is_urgent() {
+                tokio::select! {
+                    biased;
+                    () = sleep_until(until) => break,
+                    changed = self.changes.changed() => if changed.is_err() { return },
+                }
+            }
+            self.write().await;
+        }
+    }
+
+    /// Writes all that is there, within a time. Gives what became of the log.
+    pub(super) async fn finish(&mut self) -> LogState {
+        let last = async {
+            self.settle().await;
+            while self.write().await {}
+        };
+        if timeout(LAST_WRITES, last).await.is_err() {
+            self.hub.give_up_log();
+        }
+        self.hub.kept().state
+    }
+
+    /// Writes a batch. Whether there was one.
+    async fn write(&mut self) -> bool {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&self.writers.0).acquire_owned().await else { return false };
+        let pieces = self.hub.unkept(BATCH_BYTES);
+        if pieces.is_empty() {
+            return false;
+        }
+        let Some(mut log) = self.log.take() else { return false };
+        self.waiting = None;
+        self.writing = Some(spawn_blocking(move || {
+            for Piece { stream, at, bytes } in pieces {
+                log.append(stream, at, &bytes);
+            }
+            log.flush();
+            drop(permit);
+            log
+        }));
+        self.settle().await;
+        true
+    }
+
+    /// Waits for the write that is under way.
+    async fn settle(&mut self) {
+        let Some(writing) = &mut self.writing else { return };
+        let written = writing.await;
+        self.writing = None;
+        let kept = self.hub.kept();
+        match written {
+            Ok(log) => {
+                let (output, file) = log.extent();
+                let state = log.state();
+                self.log = Some(log);
+                self.hub.keep(match state {
+                    // How far it came is not known.
+                    LogState::Failed => Kept { state, ..kept },
+                    LogState::Whole | LogState::Limited | LogState::Slow => {
+                        Kept { output: self.before + output, file, state }
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "spool: the task that writes a log failed");
+                self.hub.keep(Kept { state: LogState::Failed, ..kept });
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Admission to the stream server: the manager's service account, by a token that is meant for
+//! this and nothing else. Who of the manager's users may do what is the manager's to say.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::{Api, Client, api::PostParams};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use crate::api::names;
+
+/// How long the answer to a token is believed. A token that is revoked works for so long.
+const ADMITTED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Answers that are remembered.
+const REMEMBERED: usize = 256;
+/// Questions to the API server at the same time.
+const ASKED_AT_ONCE: usize = 8;
+/// How long one may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest token, in bytes. One of a service account has about 1 KB.
+const TOKEN_BYTES: usize = 16 * 1024;
+
+/// Why somebody is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// 401.
+    #[error("a bearer token with audience {} is needed", names::STREAM_AUDIENCE)]
+    NoToken,
+    /// 401: the API server does not know it, or it is meant for somebody else.
+    #[error("the token is not valid for audience {}", names::STREAM_AUDIENCE)]
+    Invalid,
+    /// 403: whose it is.
+    #[error("{0} is not the manager: attach through the API server")]
+    NotTheManager(String),
+    /// 503: whether it may cannot be found out now.
+    #[error("the API server does not say whose token this is: {0}")]
+    Unknown(String),
+}
+
+type Remembered = HashMap<[u8; 32], (Result<(), Refusal>, Instant)>;
+
+/// Knows the manager.
+pub struct Admission {
+    reviews: Api<TokenReview>,
+    manager: String,
+    remembered: Mutex<Remembered>,
+    asking: Semaphore,
+}
+
+impl Admission {
+    /// Admits this service account, given as `NAMESPACE:NAME`.
+    #[must_use]
+    pub fn new(client: Client, manager: &str) -> Self {
+        Self {
+            reviews: Api::all(client),
+            manager: format!("system:serviceaccount:{manager}"),
+            remembered: Mutex::default(),
+            asking: Semaphore::new(ASKED_AT_ONCE),
+        }
+    }
+
+    /// Admits whoever has this `Authorization` header, or says why not.
+    ///
+    /// # Errors
+    /// When it may not, or when that cannot be found out.
+    pub async fn admit(&self, authorization: Option<&str>) -> Result<(), Refusal> {
+        let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
+        if token.is_empty() || token.len() > TOKEN_BYTES {
+            return Err(Refusal::NoToken);
+        }
+        let key: [u8; 32] = Sha256::digest(token).into();
+        if let Some(answer) = self.remembered(&key) {
+            return answer;
+        }
+        let answer = match timeout(ASK_TIMEOUT, self.ask(token)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Unknown(format!("no answer within {ASK_TIMEOUT:?}"))),
+        };
+        let lifetime = match &answer {
+            Ok(()) => ADMITTED_FOR,
+            Err(Refusal::Invalid | Refusal::NotTheManager(_) | Refusal::NoToken) => REFUSED_FOR,
+            Err(Refusal::Unknown(_)) => return answer,
+        };
+        self.remember(key, answer.clone(), Instant::now() + lifetime);
+        answer
+    }
+
+    async fn ask(&self, token: &str) -> Result<(), Refusal> {
+        let unknown = |error: &dyn std::error::Error| Refusal::Unknown(error.to_string());
+        let _permit = self.asking.acquire().await.map_err(|error| unknown(&error))?;
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![names::STREAM_AUDIENCE.to_owned()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let answer = self.reviews.create(&PostParams::default(), &review).await.map_err(|error| unknown(&error))?;
+        judge(&answer.status.unwrap_or_default(), &self.manager)
+    }
+
+    fn remembered(&self, key: &[u8; 32]) -> Option<Result<(), Refusal>> {
+        let (answer, until) = self.lock().get(key).cloned()?;
+        (Instant::now() < until).then_some(answer)
+    }
+
+    fn remember(&self, key: [u8; 32], answer: Result<(), Refusal>, until: Instant) {
+        let mut remembered = self.lock();
+        if remembered.len() >= REMEMBERED {
+            let now = Instant::now();
+            remembered.retain(|_, (_, until)| *until > now);
+        }
+        // Whoever sends one wrong token after another does not displace the manager's.
+        if remembered.len() >= REMEMBERED {
+            remembered.retain(|_, (answer, _)| answer.is_ok());
+        }
+        if remembered.len() < REMEMBERED {
+            remembered.insert(key, (answer, until));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the API server's answer means.
+fn judge(status: &TokenReviewStatus, manager: &str) -> Result<(), Refusal> {
+    // One that does not know audiences answers without them, and may take any token for valid.
+    let meant = status.audiences.iter().flatten().any(|audience| audience == names::STREAM_AUDIENCE);
+    if status.authenticated != Some(true) || !meant {
+        return Err(Refusal::Invalid);
+    }
+    let name = status.user.as_ref().and_then(|user| user.username.as_deref()).unwrap_or_default();
+    if name == manager { Ok(()) } else { Err(Refusal::NotTheManager(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use http_body_util::Full;
+    use k8s_openapi::api::authentication::v1::UserInfo;
+    use serde_json::json;
+
+    use super::*;
+
+    const MANAGER: &str = "system:serviceaccount:execlet:execlet-manager";
+
+    fn answer(authenticated: bool, audiences: Option<&[&str]>, user: &str) -> TokenReviewStatus {
+        TokenReviewStatus {
+            authenticated: Some(authenticated),
+            audiences: audiences.map(|all| all.iter().map(|one| (*one).to_owned()).collect()),
+            user: Some(UserInfo { username: Some(user.to_owned()), ..UserInfo::default() }),
+            ..TokenReviewStatus::default()
+        }
+    }
+
+    #[test]
+    fn only_the_managers_token_for_this_audience_is_admitted() {
+        let other = "system:serviceaccount:shop:web";
+        let rows = [
+            (answer(true, Some(&["streams.execlet.dev"]), MANAGER), Ok(())),
+            (answer(true, Some(&["streams.execlet.dev"]), other), Err(Refusal::NotTheManager(other.to_owned()))),
+            (answer(false, Some(&["streams.execlet.dev"]), MANAGER), Err(Refusal::Invalid)),
+            // The token of every pod, and an API server that does not know audiences.
+            (answer(true, Some(&["https://kubernetes.default.svc"]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, Some(&[]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, None, MANAGER), Err(Refusal::Invalid)),
+            (TokenReviewStatus::default(), Err(Refusal::Invalid)),
+        ];
+        for (status, expected) in rows {
+            assert_eq!(judge(&status, MANAGER), expected, "{status:?}");
+        }
+    }
+
+    /// An API server that knows one token, and counts how often it is asked.
+    fn api_server(asked: Arc<AtomicUsize>) -> Client {
+        let answer = move |request: hyper::Request<kube::client::Body>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let review: serde_json::Value = serde_json::from_slice(&body).expect("a review");
+                let good = review["spec"]["token"] == "good";
+                let answer = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": {
+                    "authenticated": good, "audiences": review["spec"]["audiences"], "user": {"username": MANAGER},
+                }});
+                let body = Full::new(bytes::Bytes::from(answer.to_string()));
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+            }
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_believed_for_a_while_and_asked_for_anew_after_it() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let admission = Admission::new(api_server(Arc::clone(&asked)), "execlet:execlet-manager");
+        for _ in 0..3 {
+            assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
+            assert_eq!(admission.admit(Some("Bearer bad")).await, Err(Refusal::Invalid));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        tokio::time::advance(ADMITTED_FOR).await;
+        assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        for header in [None, Some(""), Some("Bearer "), Some("Basic good"), Some("good")] {
+            assert_eq!(admission.admit(header).await, Err(Refusal::NoToken), "{header:?}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "nobody is asked about no token");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_tokens_by_the_thousand_neither_grow_memory_nor_displace_the_managers() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let admission = Admission::new(api_server(Arc::clone(&asked)), "execlet:execlet-manager");
+        assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
+        for number in 0..2000 {
+            assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(Refusal::Invalid));
+        }
+        assert!(admission.lock().len() <= REMEMBERED);
+        assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
+        assert_eq!(asked.load(Ordering::Relaxed), 2001);
+    }
+}

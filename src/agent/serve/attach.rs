@@ -1,0 +1,478 @@
+//! Attach: a command's streams over WebSocket, in both directions.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::{
+    extract::{Path, Query, Request, State},
+    response::{IntoResponse as _, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as SocketError, Message,
+        error::CapacityError,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, Subject, find, limits, refuse::Refused};
+use crate::{
+    agent::{
+        hub::{Hub, Piece},
+        input::{Fed, Hold, Input},
+        view::{Sight, View},
+    },
+    api::{ExecRequestSpec, ExecResult},
+    core::audit::event::Client,
+    infra::{metrics::Metrics, requests::Requests},
+    wire::{
+        OutputStream,
+        remotecommand::{self, FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
+    },
+};
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// `PodAttachOptions`. The API server's clients write `true`, `1` or nothing at all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Options {
+    stdin: Option<String>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+    tty: Option<String>,
+}
+
+impl Options {
+    fn streams(&self) -> Streams {
+        let is = |option: &Option<String>| option.as_deref().is_some_and(|text| matches!(text, "true" | "1" | "True"));
+        Streams { stdin: is(&self.stdin), stdout: is(&self.stdout), stderr: is(&self.stderr), tty: is(&self.tty) }
+    }
+}
+
+/// Lets a viewer in, or says why not.
+pub(super) async fn attach<R: Requests>(
+    State(shared): State<Arc<Shared<R>>>,
+    path: Path<(String, String, String)>,
+    Query(options): Query<Options>,
+    mut request: Request,
+) -> Response {
+    let upgrade = match handshake(request.headers()) {
+        Ok(upgrade) => upgrade,
+        Err(refused) => return refused.into_response(),
+    };
+    let Some(upgraded) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return Refused::new(StatusCode::BAD_REQUEST, "this connection cannot be upgraded").into_response();
+    };
+    let connection = request.extensions().get::<Arc<OwnedSemaphorePermit>>().cloned();
+    let subject = match find(&shared, path, request.headers()).await {
+        Ok(subject) => subject,
+        Err(refused) => return refused.into_response(),
+    };
+    let streams = match allowed(options.streams(), &subject.request.spec) {
+        Ok(streams) => streams,
+        Err(refused) => return refused.into_response(),
+    };
+    let hold = match streams.stdin.then(|| Input::hold(&subject.hub, &subject.viewer())).transpose() {
+        Ok(hold) => hold,
+        Err(error) => return Refused::new(StatusCode::CONFLICT, error.to_string()).into_response(),
+    };
+    let client = Client { address: subject.address.clone(), stdin: streams.stdin };
+    let session = match shared.streams.audit.attached(&subject.key, &subject.by, client).await {
+        Ok(session) => session,
+        Err(error) => return Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    };
+    let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
+    let protocol = upgrade.protocol;
+    let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
+    let audit = shared.streams.audit.clone();
+    shared.tasks.spawn(async move {
+        // Counted until the last byte.
+        let _connection = connection;
+        let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else {
+            return audit.detached(session).await;
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(limits::VIEWER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(4 * limits::VIEWER_BYTES)
+            .max_message_size(Some(limits::MESSAGE_BYTES))
+            .max_frame_size(Some(limits::MESSAGE_BYTES));
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        let viewer = subject.viewer();
+        let Subject { key, hub, place, .. } = subject;
+        metrics.viewers.inc();
+        tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
+        let server = Server::new(protocol, streams);
+        let end = Viewer::new(&hub, server, &metrics, &shutdown).serve(socket, view, hold).await;
+        metrics.viewers.dec();
+        if let End::Cut { .. } = end {
+            metrics.viewer_cut();
+        }
+        tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
+        audit.detached(session).await;
+        drop(place);
+    });
+    upgrade.accept()
+}
+
+/// A handshake that is one.
+struct Upgrade {
+    accept: String,
+    protocol: Protocol,
+}
+
+impl Upgrade {
+    fn accept(self) -> Response {
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(PROTOCOL_HEADER, HeaderValue::from_static(self.protocol.name()));
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        response
+    }
+}
+
+/// RFC 6455, section 4.2.1.
+fn handshake(headers: &HeaderMap) -> Result<Upgrade, Refused> {
+    let bad = |message: &str| Err(Refused::new(StatusCode::BAD_REQUEST, message));
+    let has = |name: header::HeaderName, word: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    // The manager is no web page, and has nothing to do with one.
+    if headers.contains_key(header::ORIGIN) {
+        return Err(Refused::new(StatusCode::FORBIDDEN, "no web page may attach"));
+    }
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return bad("attach is a WebSocket: send Connection: Upgrade and Upgrade: websocket");
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return bad("the WebSocket version must be 13");
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else { return bad("Sec-WebSocket-Key is missing") };
+    let offered = headers.get_all(PROTOCOL_HEADER).into_iter().filter_map(|value| value.to_str().ok());
+    let Some(protocol) = Protocol::negotiate(offered) else {
+        return bad("none of the offered protocols is spoken here: offer v5.channel.k8s.io or v4.channel.k8s.io");
+    };
+    Ok(Upgrade { accept: derive_accept_key(key.as_bytes()), protocol })
+}
+
+/// Whether the command has what is asked for.
+fn allowed(streams: Streams, spec: &ExecRequestSpec) -> Result<Streams, Refused> {
+    let bad = |message: String| Err(Refused::new(StatusCode::BAD_REQUEST, message));
+    if let Err(error) = streams.validate() {
+        return bad(error.to_string());
+    }
+    if streams.tty && !spec.tty {
+        return bad("the command has no terminal: attach with tty=false".to_owned());
+    }
+    let takes_input = spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+    if streams.stdin && !takes_input {
+        return bad(
+            "the command takes no input from a client, because spec.stdin.attach is not set: attach with stdin=false"
+                .to_owned(),
+        );
+    }
+    Ok(streams)
+}
+
+/// How a viewer's time ended.
+#[derive(Debug)]
+#[allow(dead_code, reason = "for the log")]
+enum End {
+    /// It has everything, with the status.
+    Told,
+    /// It went away.
+    Left,
+    /// Its connection broke, or it does not answer.
+    Vanished,
+    /// It was sent away.
+    Cut {
+        /// Code of the close.
+        code: u16,
+        /// Why.
+        why: String,
+    },
+}
+
+impl End {
+    fn cut(code: u16, why: impl Into<String>) -> Self {
+        Self::Cut { code, why: why.into() }
+    }
+}
+
+/// When something was last heard.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// Anything from the client.
+    heard: Instant,
+    /// Data, in either direction.
+    data: Instant,
+}
+
+/// One viewer.
+struct Viewer<'a> {
+    hub: &'a Arc<Hub>,
+    server: Mutex<Server>,
+    metrics: &'a Metrics,
+    times: Mutex<Times>,
+    shutdown: &'a CancellationToken,
+}
+
+type ToClient = SplitSink<Socket, Message>;
+type FromClientStream = SplitStream<Socket>;
+
+impl<'a> Viewer<'a> {
+    fn new(hub: &'a Arc<Hub>, server: Server, metrics: &'a Metrics, shutdown: &'a CancellationToken) -> Self {
+        let now = Instant::now();
+        let times = Mutex::new(Times { heard: now, data: now });
+        Self { hub, server: Mutex::new(server), metrics, times, shutdown }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves to the end, and says goodbye.
+    async fn serve(&self, socket: Socket, mut view: View, hold: Option<Hold>) -> End {
+        let (mut to, mut from) = socket.split();
+        let end = tokio::select! {
+            biased;
+            end = self.listen(&mut from, hold) => end,
+            end = self.show(&mut to, &mut view) => end,
+        };
+        let (code, why) = match &end {
+            End::Told => (close::NORMAL, ""),
+            End::Cut { code, why } => (*code, why.as_str()),
+            End::Left | End::Vanished => return end,
+        };
+        let frame = CloseFrame { code: code.into(), reason: close::reason(why).into() };
+        let goodbye = async {
+            if to.send(Message::Close(Some(frame))).await.is_ok() {
+                // An immediate end would take from a slow reader what it has not read.
+                while let Some(Ok(_)) = from.next().await {}
+            }
+        };
+        if timeout(remotecommand::CLOSE_WAIT, goodbye).await.is_err() {
+            tracing::debug!("a viewer did not say goodbye in time");
+        }
+        end
+    }
+
+    /// Sends what there is to see.
+    async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
+        let greeting = self.server().greeting();
+        if let Err(end) = send(to, Message::Binary(greeting)).await {
+            return end;
+        }
+        let mut ping = interval(limits::PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Of what is over before it came a viewer is told; what it loses on its way ends it.
+        let mut joining = true;
+        loop {
+            let sight = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return going_away(),
+                sight = view.next() => sight,
+                _ = ping.tick() => {
+                    if let Err(end) = self.ping(to).await {
+                        return end;
+                    }
+                    continue;
+                }
+            };
+            let shown = match sight {
+                Ok(Sight::Pieces(pieces)) => self.output(to, &pieces).await,
+                Ok(Sight::Gap(missing)) if joining => {
+                    joining = false;
+                    self.output(to, &[notice(missing)]).await
+                }
+                Ok(Sight::Gap(missing)) => return self.lost(to, missing).await,
+                Ok(Sight::End) => return self.conclude(to).await,
+                Err(error) => return End::cut(close::INTERNAL, format!("the log cannot be read: {error}")),
+            };
+            if let Err(end) = shown {
+                return end;
+            }
+            joining &= !view.is_live();
+        }
+    }
+
+    async fn output(&self, to: &mut ToClient, pieces: &[Piece]) -> Result<(), End> {
+        for (stream, bytes) in merged(pieces) {
+            let Some(message) = self.server().output(stream, &bytes) else { continue };
+            let length = bytes.len() as u64;
+            send(to, Message::Binary(message)).await?;
+            self.metrics.viewer_bytes.inc_by(length);
+            let now = Instant::now();
+            // A client that takes output lives.
+            *self.times() = Times { heard: now, data: now };
+        }
+        Ok(())
+    }
+
+    async fn ping(&self, to: &mut ToClient) -> Result<(), End> {
+        let Times { heard, data } = *self.times();
+        if heard.elapsed() >= limits::PONG_TIMEOUT {
+            return Err(End::Vanished);
+        }
+        if data.elapsed() >= limits::IDLE_TIMEOUT {
+            let why = "nothing was said for too long; the command goes on: attach again";
+            return Err(End::cut(close::POLICY, why));
+        }
+        send(to, Message::Ping(Bytes::new())).await
+    }
+
+    /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
+    async fn lost(&self, to: &mut ToClient, missing: u64) -> End {
+        let why = format!("too slow: {missing} bytes of output are not kept; the command goes on: attach again");
+        let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
+        let last = self.server().finish(&status);
+        match send(to, Message::Binary(last.unwrap_or_default())).await {
+            Ok(()) => End::cut(close::POLICY, why),
+            Err(end) => end,
+        }
+    }
+
+    /// Waits until it is known how the command has ended, and tells it.
+    async fn conclude(&self, to: &mut ToClient) -> End {
+        let mut changes = self.hub.changes();
+        let mut ping = interval(limits::PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let result = loop {
+            changes.borrow_and_update();
+            if let Some(result) = self.hub.result() {
+                break result;
+            }
+            if self.hub.has_moved() {
+                return going_away();
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return going_away(),
+                gone = changes.changed() => if gone.is_err() { return going_away() },
+                _ = ping.tick() => if let Err(end) = self.ping(to).await { return end },
+            }
+        };
+        let status = match serde_json::to_vec(&*result) {
+            Ok(status) => status,
+            Err(error) => return End::cut(close::INTERNAL, error.to_string()),
+        };
+        let last = self.server().finish(&status);
+        match send(to, Message::Binary(last.unwrap_or_default())).await {
+            Ok(()) => End::Told,
+            Err(end) => end,
+        }
+    }
+
+    /// Hears what the client says.
+    async fn listen(&self, from: &mut FromClientStream, hold: Option<Hold>) -> End {
+        loop {
+            let message = match from.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
+                    return End::cut(close::TOO_BIG, format!("a message has {size} bytes, at most are {max_size}"));
+                }
+                Some(Err(SocketError::Protocol(error))) => {
+                    return End::cut(close::PROTOCOL_ERROR, error.to_string());
+                }
+                Some(Err(_)) | None => return End::Vanished,
+            };
+            self.times().heard = Instant::now();
+            let payload = match message {
+                Message::Binary(payload) => payload,
+                Message::Text(_) => {
+                    return End::cut(close::UNSUPPORTED, "a text message: only binary ones are understood");
+                }
+                Message::Close(_) => return End::Left,
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            };
+            self.times().data = Instant::now();
+            let received = self.server().receive(payload);
+            match (received, &hold) {
+                (Ok(Some(FromClient::Input(bytes))), Some(hold)) => {
+                    // One that takes no more input does not end those who watch it.
+                    let _taken: bool = hold.send(Fed::Bytes(bytes)).await;
+                }
+                (Ok(Some(FromClient::InputEnded)), Some(hold)) => {
+                    let _taken: bool = hold.send(Fed::End).await;
+                }
+                // Who holds the input has the terminal.
+                (Ok(Some(FromClient::Resized(size))), hold) => {
+                    if hold.is_some() || !self.hub.input.is_held() {
+                        self.hub.resize(size);
+                    }
+                }
+                (Ok(Some(FromClient::Input(_) | FromClient::InputEnded)), None) | (Ok(None), _) => {}
+                (Err(error), _) => return End::cut(close::PROTOCOL_ERROR, error.to_string()),
+            }
+        }
+    }
+}
+
+fn going_away() -> End {
+    End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
+}
+
+/// Sends one message, to whoever takes it in time.
+async fn send(to: &mut ToClient, message: Message) -> Result<(), End> {
+    match timeout(limits::STALL_TIMEOUT, to.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Vanished),
+        Err(_) => Err(End::cut(close::POLICY, "too slow: no output was taken; the command goes on: attach again")),
+    }
+}
+
+/// A word to the viewer, where the beginning of what it sees is not all there was.
+fn notice(missing: u64) -> Piece {
+    let text = format!("[execlet: {missing} bytes of output before this are not kept and were skipped]\r\n");
+    Piece { stream: OutputStream::Stderr, at: Timestamp::UNIX_EPOCH, bytes: text.into() }
+}
+
+/// Pieces of one stream that follow each other go together.
+fn merged(pieces: &[Piece]) -> Vec<(OutputStream, Bytes)> {
+    let mut merged = Vec::new();
+    for same in pieces.chunk_by(|one, other| one.stream == other.stream) {
+        let mut gathered = BytesMut::new();
+        for piece in same {
+            if same.len() == 1 || piece.bytes.len() >= limits::OUTPUT_BYTES / 2 {
+                if !gathered.is_empty() {
+                    merged.push((piece.stream, gathered.split().freeze()));
+                }
+                merged.push((piece.stream, piece.bytes.clone()));
+            } else {
+                gathered.extend_from_slice(&piece.bytes);
+            }
+        }
+        if let Some(piece) = same.first()
+            && !gathered.is_empty()
+        {
+            merged.push((piece.stream, gathered.freeze()));
+        }
+    }
+    merged
+}

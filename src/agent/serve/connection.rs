@@ -1,0 +1,109 @@
+//! Connections: accepted, counted, through TLS, and served. One that does not come through in time is closed.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{Router, extract::Request};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use super::limits::{self, Place, Strangers};
+use crate::infra::metrics::Metrics;
+
+/// Pause after a connection could not be accepted: the process has too many files open.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Goes with each request: a connection is a stranger's until a request of it was admitted.
+#[derive(Clone)]
+pub(super) struct Admitted(pub(super) Arc<Mutex<Option<Place<std::net::IpAddr>>>>);
+
+/// Accepts until told to stop.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    tasks: &TaskTracker,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let strangers = Strangers::new(limits::STRANGERS);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (connection, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = Arc::clone(&places).try_acquire_owned();
+        let (Ok(place), Some(stranger)) = (place, strangers.enter(&address.ip())) else {
+            metrics.stream_refused();
+            tracing::debug!(%address, "too many connections: closed");
+            continue;
+        };
+        let admitted = Admitted(Arc::new(Mutex::new(Some(stranger))));
+        tasks.spawn(one(connection, acceptor.clone(), router.clone(), admitted, place, shutdown.clone()));
+    }
+}
+
+/// Serves one connection. What is upgraded has a task of its own, and its place.
+async fn one(
+    connection: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    admitted: Admitted,
+    place: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = connection.set_nodelay(true) {
+        tracing::debug!(%error, "a connection will be slower");
+    }
+    let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(limits::VIEWER_BYTES)));
+    let connection = match timeout(limits::HANDSHAKE_TIMEOUT, shaking).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake did not come to its end"),
+    };
+    let place = Arc::new(place);
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(admitted.clone());
+        request.extensions_mut().insert(Arc::clone(&place));
+        request.map(axum::body::Body::new)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HANDSHAKE_TIMEOUT)
+        .max_buf_size(limits::HEAD_BYTES)
+        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
+        .with_upgrades();
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            timeout(limits::HANDSHAKE_TIMEOUT, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended");
+    }
+}

@@ -1,0 +1,51 @@
+//! The certificate of the stream server: made in memory at each start, and published in the Lease.
+//! Whoever connects takes this one and no other, so nobody has to sign it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rcgen::CertifiedKey;
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    version::TLS13,
+};
+use thiserror::Error;
+
+use crate::api::names;
+
+/// Where the stream server is, and how it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Address and port.
+    pub endpoint: SocketAddr,
+    /// Its certificate, as PEM.
+    pub certificate: String,
+}
+
+/// The certificate cannot be made.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// No key, or no certificate.
+    #[error("the stream server's certificate cannot be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// TLS does not take it.
+    #[error("the stream server's certificate cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A new key, and its certificate for `endpoint`. The key is never written anywhere.
+///
+/// # Errors
+/// When there is no randomness.
+pub fn make(endpoint: SocketAddr) -> Result<(Arc<ServerConfig>, Published), IdentityError> {
+    let names = vec![names::STREAM_SERVER.to_owned(), endpoint.ip().to_string()];
+    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((Arc::new(config), Published { endpoint, certificate: cert.pem() }))
+}

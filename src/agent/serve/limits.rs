@@ -1,0 +1,102 @@
+//! What viewers may take of this agent. Each is told when it exceeds one.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::core::ids::RequestUid;
+
+/// Connections in all.
+pub const CONNECTIONS: usize = 2048;
+/// Connections of one address that have not shown yet that they are the manager's.
+pub const STRANGERS: usize = 512;
+/// How long a connection may take for its TLS handshake, and again for the head of a request.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of the head of a request: it has the user's groups.
+pub const HEAD_BYTES: usize = 256 * 1024;
+/// Viewers of one request.
+pub const VIEWERS: usize = 64;
+/// Most bytes of a message of a client. client-go sends 32 KiB and one.
+pub const MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes of output in one message to a client, about; more are gathered nowhere.
+pub const OUTPUT_BYTES: usize = crate::agent::view::READ_BYTES;
+/// Bytes that TLS and WebSocket may each gather for a client that does not take them.
+pub const VIEWER_BYTES: usize = 32 * 1024;
+/// How long a viewer may take nothing while there is something for it.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long nothing may come from either side, pings aside.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+/// Between two pings to a client.
+pub const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long a client may not answer them, unless it is busy with output.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// How many there are of each kind.
+#[derive(Clone, Debug)]
+pub struct Counted<K>(Arc<Mutex<HashMap<K, usize>>>, usize);
+
+/// One that is counted, for as long as it is there.
+#[derive(Debug)]
+pub struct Place<K: Hash + Eq> {
+    of: Counted<K>,
+    key: Option<K>,
+}
+
+/// Viewers, by request.
+pub type Viewers = Counted<RequestUid>;
+/// Connections that are not admitted yet, by address.
+pub type Strangers = Counted<IpAddr>;
+
+impl<K: Hash + Eq + Clone> Counted<K> {
+    /// At most so many of each.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self(Arc::default(), most)
+    }
+
+    /// One more, if there may be.
+    #[must_use]
+    pub fn enter(&self, key: &K) -> Option<Place<K>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.clone()).or_insert(0);
+        if *count >= self.1 {
+            return None;
+        }
+        *count += 1;
+        Some(Place { of: self.clone(), key: Some(key.clone()) })
+    }
+}
+
+impl<K: Hash + Eq> Drop for Place<K> {
+    fn drop(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_places_and_they_come_back() {
+        let counted = Counted::new(2);
+        let first = counted.enter(&"a");
+        let second = counted.enter(&"a");
+        assert!(first.is_some() && second.is_some());
+        assert!(counted.enter(&"a").is_none());
+        assert!(counted.enter(&"b").is_some());
+        drop(first);
+        assert!(counted.enter(&"a").is_some());
+    }
+}

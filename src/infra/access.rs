@@ -1,0 +1,140 @@
+//! Asking the API server whether somebody has a right: `SubjectAccessReview`.
+
+use std::{future::Future, time::Duration};
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use thiserror::Error;
+
+use crate::{api::Requester, core::access::Right};
+
+/// How long one answer may take: an authorizer may be a webhook.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The API server did not say whether a right is there.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// An error of the call.
+    #[error("the API server did not say whether {username} may {right}: {source}")]
+    Call {
+        /// Who.
+        username: String,
+        /// What.
+        right: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("the API server did not say within {} s whether {username} may {right}", TIMEOUT.as_secs())]
+    Timeout {
+        /// Who.
+        username: String,
+        /// What.
+        right: String,
+    },
+}
+
+/// Asks whether somebody has a right.
+#[derive(Clone)]
+pub struct Access {
+    reviews: Api<SubjectAccessReview>,
+}
+
+impl Access {
+    /// Through this client, whose user must be allowed to create `subjectaccessreviews`.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { reviews: Api::all(client) }
+    }
+
+    /// The first of these rights that `who` has not.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn first_lacking<'a>(
+        &self,
+        who: &Requester,
+        rights: &'a [Right],
+    ) -> Result<Option<&'a Right>, AccessError> {
+        for right in rights {
+            if !self.may(who, right).await? {
+                return Ok(Some(right));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `who` has this right, as every authorizer of the cluster sees it now.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn may(&self, who: &Requester, right: &Right) -> Result<bool, AccessError> {
+        let params = PostParams::default();
+        let review = review(who, right);
+        let answer = bounded(who, right, self.reviews.create(&params, &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+    }
+}
+
+async fn bounded<T>(
+    who: &Requester,
+    right: &Right,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, AccessError> {
+    let (username, right) = (who.username.clone(), right.to_string());
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(AccessError::Call { username, right, source: Box::new(source) }),
+        Err(_) => Err(AccessError::Timeout { username, right }),
+    }
+}
+
+fn review(who: &Requester, right: &Right) -> SubjectAccessReview {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let attributes = ResourceAttributes {
+        verb: Some(right.verb.to_owned()),
+        group: given(right.group),
+        resource: Some(right.resource.to_owned()),
+        subresource: given(right.subresource),
+        namespace: given(&right.namespace),
+        name: given(&right.name),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        user: Some(who.username.clone()),
+        uid: given(&who.uid),
+        groups: Some(who.groups.clone()),
+        extra: Some(who.extra.clone()),
+        resource_attributes: Some(attributes),
+        ..SubjectAccessReviewSpec::default()
+    };
+    SubjectAccessReview { spec, ..SubjectAccessReview::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn all_that_is_known_of_the_requester_is_passed_on() {
+        let who = Requester {
+            username: "alice".to_owned(),
+            uid: "7".to_owned(),
+            groups: vec!["dev".to_owned()],
+            extra: BTreeMap::from([("scopes".to_owned(), vec!["a".to_owned()])]),
+        };
+        let spec = review(&who, &Right::exec("shop", "web")).spec;
+        assert_eq!((spec.user.as_deref(), spec.uid.as_deref()), (Some("alice"), Some("7")));
+        assert_eq!((spec.groups, spec.extra), (Some(who.groups), Some(who.extra)));
+        let asked = spec.resource_attributes.expect("attributes");
+        assert_eq!(
+            (asked.verb.as_deref(), asked.group, asked.resource.as_deref()),
+            (Some("create"), None, Some("pods"))
+        );
+        assert_eq!((asked.subresource.as_deref(), asked.name.as_deref()), (Some("exec"), Some("web")));
+        assert_eq!(asked.namespace.as_deref(), Some("shop"));
+    }
+}

@@ -1,0 +1,261 @@
+//! The gate: looks whether the admission policies stand, and since when.
+//!
+//! A binder asks after it has read a request, and the answer comes from reads that began after
+//! that question. So a policy that nobody has changed since it was first seen, and that stands at
+//! that moment, has stood when the request was created: no watch that lags can hide a change.
+//! All who ask at the same time get the same answer.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::try_join_all;
+use k8s_openapi::{
+    api::{
+        coordination::v1::Lease,
+        core::v1::{ObjectReference, Pod},
+    },
+    jiff::SignedDuration,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::{DynamicObject, ObjectMeta},
+};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{Reason, names},
+    core::admission::{self, Admission, Expected, Mode, Record},
+    infra::{clock::Clock, events::Events, health::Readiness, metrics::Metrics},
+};
+
+/// Name in `/readyz`.
+pub(super) const CHECK: &str = "admission";
+/// How often it is looked when nobody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between the beginnings of two looks, however many ask.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
+/// How long one look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is said again that admission is off, or broken.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+/// From when on a manager is ready also without policies: it has more to serve than binding.
+const READY_ANYWAY: Duration = Duration::from_secs(60);
+/// Askers in the queue.
+const QUEUE: usize = 64;
+
+/// Where to ask.
+#[derive(Clone)]
+pub(super) struct Gate(mpsc::Sender<oneshot::Sender<Admission>>);
+
+impl Gate {
+    /// What can be said of the policies from now on.
+    pub(super) async fn look(&self) -> Admission {
+        let (tell, told) = oneshot::channel();
+        let answer = async {
+            self.0.send(tell).await.ok()?;
+            told.await.ok()
+        };
+        let ended = || Admission::Broken("the manager does not look at the admission policies any more".to_owned());
+        answer.await.unwrap_or_else(ended)
+    }
+}
+
+/// What the gate is told at its start.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which policies there must be.
+    pub mode: Mode,
+    /// Exactly these.
+    pub expected: Vec<Expected>,
+    /// How much later than they were seen they count.
+    pub margin: Duration,
+}
+
+/// Who answers.
+pub(super) struct Keeper {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    /// Name of the manager's own pod.
+    pub(super) identity: String,
+    pub(super) rules: Rules,
+    pub(super) events: Events,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What the keeper remembers from look to look.
+struct Memory {
+    begun: Instant,
+    ready: bool,
+    record: Option<Record>,
+    saved: bool,
+    said: Option<(Admission, Instant)>,
+}
+
+impl Keeper {
+    /// The gate, and what must be polled for it to answer, until `shutdown`.
+    pub(super) fn open(self, shutdown: CancellationToken) -> (Gate, impl Future<Output = ()>) {
+        let (ask, asks) = mpsc::channel(QUEUE);
+        (Gate(ask), async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.keep(asks) => {}
+            }
+        })
+    }
+
+    async fn keep(self, mut asks: mpsc::Receiver<oneshot::Sender<Admission>>) {
+        let mut memory = Memory { begun: Instant::now(), ready: false, record: None, saved: false, said: None };
+        let mut clock = interval(LOOK_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(ask) => waiting.push(ask),
+                    None => return,
+                },
+                _ = clock.tick() => {}
+            }
+            while let Ok(ask) = asks.try_recv() {
+                waiting.push(ask);
+            }
+            let begun = Instant::now();
+            let found = self.look(&mut memory).await;
+            self.say(&mut memory, &found).await;
+            for ask in waiting.drain(..) {
+                // Whoever asked may have gone: leadership was lost.
+                ask.send(found.clone()).unwrap_or_default();
+            }
+            sleep_until(begun + LOOK_AT_MOST_EVERY).await;
+        }
+    }
+
+    async fn look(&self, memory: &mut Memory) -> Admission {
+        if self.rules.mode == Mode::Off {
+            return Admission::Off;
+        }
+        match timeout(LOOK_TIMEOUT, self.check(memory)).await {
+            Ok(Ok(record)) => Admission::since(&record, signed(self.rules.margin)),
+            Ok(Err(why)) => Admission::Broken(why),
+            Err(_) => Admission::Broken("the API server did not give the admission policies in time".to_owned()),
+        }
+    }
+
+    /// Since when the policies stand as they must.
+    async fn check(&self, memory: &mut Memory) -> Result<Record, String> {
+        let found = try_join_all(self.rules.expected.iter().map(|expected| self.stands(expected))).await?;
+        let versions = admission::versions(found.iter());
+        if memory.record.as_ref().is_none_or(|record| record.versions != versions) {
+            let before = self.recorded().await?;
+            let changed = admission::last_change(found.iter());
+            let record = Record::seen(before.as_ref(), versions, changed, self.clock.now());
+            memory.saved = before.as_ref() == Some(&record);
+            tracing::info!(since = %record.since, "the admission policies stand");
+            memory.record = Some(record);
+        }
+        let record = memory.record.clone().ok_or_else(|| "the admission policies were not seen".to_owned())?;
+        if !memory.saved {
+            memory.saved = self.save(&record).await;
+        }
+        Ok(record)
+    }
+
+    async fn stands(&self, expected: &Expected) -> Result<ObjectMeta, String> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &expected.resource);
+        let found = api.get_opt(&expected.name).await.map_err(|error| format!("{expected} cannot be read: {error}"))?;
+        expected.check(found.as_ref())?;
+        Ok(found.map(|object| object.metadata).unwrap_or_default())
+    }
+
+    /// The record that this replica or another one made. One that cannot be understood is none.
+    async fn recorded(&self) -> Result<Option<Record>, String> {
+        let lease = self.leases().get_opt(names::LEADER_LEASE).await;
+        let lease = lease.map_err(|error| format!("Lease {} cannot be read: {error}", names::LEADER_LEASE))?;
+        let text = lease.and_then(|lease| lease.metadata.annotations?.remove(names::POLICIES_ANNOTATION));
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Without it, a later manager would refuse what was created before it came.
+    async fn save(&self, record: &Record) -> bool {
+        let Ok(text) = serde_json::to_string(record) else { return false };
+        let patch = json!({"metadata": {"annotations": {names::POLICIES_ANNOTATION: text}}});
+        match self.leases().patch(names::LEADER_LEASE, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "since when the admission policies stand could not be noted, it will be tried again");
+                false
+            }
+        }
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Tells everybody who should know: loudly, and again.
+    async fn say(&self, memory: &mut Memory, found: &Admission) {
+        self.metrics.admission.set(i64::from(matches!(found, Admission::Since(_))));
+        self.become_ready(memory, found);
+        if memory.said.as_ref().is_some_and(|(said, at)| said == found && at.elapsed() < SAY_EVERY) {
+            return;
+        }
+        memory.said = Some((found.clone(), Instant::now()));
+        match found {
+            Admission::Since(_) => {}
+            Admission::Off => {
+                let note = "admission is off: whoever may create ExecRequests runs commands in every pod of \
+                    their namespaces, as any user, and who it was is not recorded";
+                tracing::warn!("{note}");
+                self.publish(Reason::AdmissionOff, note).await;
+            }
+            Admission::Broken(why) => {
+                tracing::error!(why, "nothing is bound until every admission policy stands");
+                self.publish(Reason::AdmissionNotReady, why).await;
+            }
+        }
+    }
+
+    fn become_ready(&self, memory: &mut Memory, found: &Admission) {
+        let why = match found {
+            _ if memory.ready => return,
+            _ if memory.begun.elapsed() > READY_ANYWAY => None,
+            Admission::Off => None,
+            Admission::Since(from) if self.clock.now() >= *from => None,
+            Admission::Since(from) => Some(format!("the admission policies count from {from}")),
+            Admission::Broken(why) => Some(why.clone()),
+        };
+        match why {
+            Some(why) => self.readiness.not_ready(CHECK, why),
+            None => {
+                memory.ready = true;
+                self.readiness.ready(CHECK);
+            }
+        }
+    }
+
+    async fn publish(&self, reason: Reason, note: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        // Only for its UID, by which `kubectl describe pod` finds the Event.
+        let pod = timeout(LOOK_TIMEOUT, pods.get_opt(&self.identity)).await.ok().and_then(Result::ok).flatten();
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(self.identity.clone()),
+            namespace: Some(self.namespace.clone()),
+            uid: pod.and_then(|pod| pod.metadata.uid),
+            ..ObjectReference::default()
+        };
+        self.events.publish_about(&about, "Bind", reason, note).await;
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

@@ -1,0 +1,198 @@
+//! Joins two connections: what comes from one goes to the other, byte for byte, until both have ended.
+//!
+//! It knows nothing of what the bytes mean.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    time::{Instant, sleep_until},
+};
+
+/// Buffer towards the agent: what people type, or a file.
+const UPSTREAM_BUFFER: usize = 16 << 10;
+/// Buffer towards the client, four TLS records: output is what there is most of.
+const DOWNSTREAM_BUFFER: usize = 64 << 10;
+/// How long the second side may be silent once the first has ended.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Why two connections were parted.
+#[derive(Debug, Error)]
+pub(super) enum Parted {
+    #[error("nothing came from either side for {} s", .0.as_secs())]
+    Idle(Duration),
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+/// Bytes that went to the agent, and those that came from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Carried {
+    pub(super) upstream: u64,
+    pub(super) downstream: u64,
+}
+
+/// Joins them until both have ended, or nothing was heard for `idle`. Says also of a join that broke
+/// what it had carried.
+pub(super) async fn join(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    agent: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Duration,
+) -> (Carried, Result<(), Parted>) {
+    let heard = Arc::new(Heard { since: Instant::now(), last: AtomicU64::new(0), one_ended: AtomicBool::new(false) });
+    let (mut client, mut agent) = (Watched::new(client, &heard), Watched::new(agent, &heard));
+    let ended = tokio::select! {
+        done = copy_bidirectional_with_sizes(&mut client, &mut agent, UPSTREAM_BUFFER, DOWNSTREAM_BUFFER) => {
+            done.map(|_| ()).map_err(Parted::from)
+        }
+        silence = heard.silent_for(idle) => Err(Parted::Idle(silence)),
+    };
+    (Carried { upstream: client.read, downstream: agent.read }, ended)
+}
+
+/// When something was last heard of either side.
+struct Heard {
+    since: Instant,
+    /// Milliseconds after `since`.
+    last: AtomicU64,
+    one_ended: AtomicBool,
+}
+
+impl Heard {
+    fn note(&self) {
+        self.last.store(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Ends when there was silence for so long.
+    async fn silent_for(&self, idle: Duration) -> Duration {
+        // An end that is noticed late is waited for once more: seldom, and not for long.
+        let step = idle.min(LINGER);
+        loop {
+            let allowed = if self.one_ended.load(Relaxed) { step } else { idle };
+            let until = self.since + Duration::from_millis(self.last.load(Relaxed)) + allowed;
+            if Instant::now() >= until {
+                return allowed;
+            }
+            sleep_until(until.min(Instant::now() + step)).await;
+        }
+    }
+}
+
+/// A connection of which it is noted when bytes come in, and when it can take some.
+struct Watched<T> {
+    inner: T,
+    heard: Arc<Heard>,
+    read: u64,
+}
+
+impl<T> Watched<T> {
+    fn new(inner: T, heard: &Arc<Heard>) -> Self {
+        Self { inner, heard: Arc::clone(heard), read: 0 }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        let read = buffer.filled().len() - before;
+        self.read += read as u64;
+        self.heard.note();
+        if read == 0 {
+            self.heard.one_ended.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.heard.note();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    /// Not quite as long.
+    const NEARLY: Duration = Duration::from_secs(3590);
+
+    #[tokio::test]
+    async fn every_byte_reaches_the_other_side_and_both_ends_do() {
+        let (mut client, ours) = duplex(1000);
+        let (theirs, mut agent) = duplex(1000);
+        let joined = tokio::spawn(join(ours, theirs, HOUR));
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+        let writing = async {
+            client.write_all(&sent).await.expect("written");
+            client.shutdown().await.expect("ended");
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).await.expect("read");
+            back
+        };
+        let echoing = async {
+            let mut all = Vec::new();
+            agent.read_to_end(&mut all).await.expect("read");
+            agent.write_all(&all).await.expect("written");
+            agent.shutdown().await.expect("ended");
+        };
+        let (back, ()) = tokio::join!(writing, echoing);
+        assert_eq!(back, sent);
+        let (carried, ended) = joined.await.expect("no panic");
+        assert!(ended.is_ok(), "{ended:?}");
+        assert_eq!(carried, Carried { upstream: 1_000_000, downstream: 1_000_000 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_are_silent_are_parted_and_one_that_speaks_now_and_then_is_not() {
+        let (mut client, ours) = duplex(10);
+        let (theirs, mut agent) = duplex(10);
+        let begun = Instant::now();
+        let joined = tokio::spawn(join(ours, theirs, HOUR));
+        for _ in 0..3 {
+            tokio::time::sleep(NEARLY).await;
+            client.write_all(b".").await.expect("still joined");
+            agent.read_u8().await.expect("still joined");
+        }
+        let (_, ended) = joined.await.expect("no panic");
+        assert!(matches!(ended, Err(Parted::Idle(HOUR))), "{ended:?}");
+        let took = begun.elapsed();
+        assert!(took >= NEARLY * 3 + HOUR && took < HOUR * 4 + LINGER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_does_not_end_does_not_hold_the_other_for_long() {
+        let (client, ours) = duplex(10);
+        let (theirs, _agent) = duplex(10);
+        let begun = Instant::now();
+        let joined = tokio::spawn(join(ours, theirs, HOUR));
+        drop(client);
+        let (_, ended) = joined.await.expect("no panic");
+        assert!(ended.is_err(), "{ended:?}");
+        assert!(begun.elapsed() <= LINGER * 2, "{:?}", begun.elapsed());
+    }
+}

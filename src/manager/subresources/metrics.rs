@@ -1,0 +1,105 @@
+//! What is counted of the aggregated API. Labels come from fixed lists.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use super::join::Carried;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    call: &'static str,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabel {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhyLabel {
+    why: &'static str,
+}
+
+/// Why a connection was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// TLS failed, or took too long.
+    Handshake,
+    /// Its handshake was the oldest of too many.
+    Crowded,
+    /// Too many are open.
+    Full,
+}
+
+impl Dropped {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Crowded => "crowded",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// The metrics.
+#[derive(Clone, Default)]
+pub(super) struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    carried: Family<DirectionLabel, Counter>,
+    dropped: Family<WhyLabel, Counter>,
+    /// Streams that are open.
+    pub(super) streams: Gauge,
+    /// When the certificate that is served ends, in Unix seconds.
+    pub(super) certificate_ends: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "subresource_calls",
+            "Calls of the aggregated API, by what was called and the HTTP code",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "subresource_streams_open",
+            "Attached clients and logs that are open",
+            metrics.streams.clone(),
+        );
+        registry.register_with_unit(
+            "subresource_carried",
+            "Bytes carried between clients and agents",
+            Unit::Bytes,
+            metrics.carried.clone(),
+        );
+        registry.register(
+            "subresource_connections_dropped",
+            "Connections that were not served",
+            metrics.dropped.clone(),
+        );
+        registry.register_with_unit(
+            "subresource_certificate_end_timestamp",
+            "When the certificate that is served ends, in Unix time",
+            Unit::Seconds,
+            metrics.certificate_ends.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn call(&self, call: &'static str, code: u16) {
+        self.calls.get_or_create(&CallLabels { call, code }).inc();
+    }
+
+    pub(super) fn carried(&self, bytes: Carried) {
+        self.carried.get_or_create(&DirectionLabel { direction: "to_agent" }).inc_by(bytes.upstream);
+        self.carried.get_or_create(&DirectionLabel { direction: "to_client" }).inc_by(bytes.downstream);
+    }
+
+    pub(super) fn dropped(&self, why: Dropped) {
+        self.dropped.get_or_create(&WhyLabel { why: why.as_str() }).inc();
+    }
+}

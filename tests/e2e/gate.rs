@@ -1,0 +1,333 @@
+//! The gate: while a policy is missing or altered nothing is bound, and what was created meanwhile
+//! never runs, whatever it names. These tests disturb the installation, and so run alone.
+
+use std::{
+    process::Child,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chart::Installation,
+    lab::{Lab, NAMESPACE, kubectl, kubectl_with, text, unique, wait_for},
+    subject::{Subject, exists, forged, forger, request, requester},
+};
+
+const POLICIES: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings,\
+    mutatingadmissionpolicies,mutatingadmissionpolicybindings";
+const OURS: &str = "app.kubernetes.io/part-of=execlet.dev";
+const BINDING: &str = "validatingadmissionpolicybinding/execlet-create";
+
+/// A request that would show if it ran, and names whoever may everything.
+fn forgery(lab: &Lab, name: &str) -> String {
+    let spec = json!({"target": {"podName": "web"}, "command": ["touch", format!("/tmp/{name}")],
+        "startingDeadlineSeconds": 600, "requestedBy": forged()});
+    request(&lab.namespace, name, spec)
+}
+
+/// What a client fills in where the server does not.
+fn whoami() -> Value {
+    let said: Value = serde_json::from_str(&kubectl(&["auth", "whoami", "-o", "json"])).expect("JSON");
+    said["status"]["userInfo"].clone()
+}
+
+/// Waits until requests are bound again.
+async fn admitted(lab: &Lab) {
+    let by = whoami();
+    wait_for("requests to be admitted", async || {
+        let name = unique("probe");
+        let spec = json!({"target": {"podName": "no-such-pod"}, "command": ["true"], "requestedBy": by});
+        if !kubectl_with(&["create", "-f", "-"], &request(&lab.namespace, &name, spec)).status.success() {
+            return None;
+        }
+        let probe = lab
+            .request_when(&name, "to be looked at", |s| {
+                s.conditions.iter().any(|c| c.type_ == "Bound" || c.type_ == "Succeeded")
+            })
+            .await;
+        let conditions = probe.status?.conditions;
+        conditions.iter().any(|c| c.reason == "PodNotFound").then_some(())
+    })
+    .await;
+}
+
+/// Puts the installation back when dropped, and says when it admits requests again.
+struct Disturbed {
+    installation: Option<Installation>,
+}
+
+impl Disturbed {
+    fn found() -> Self {
+        Self { installation: Some(Installation::found()) }
+    }
+
+    fn installation(&self) -> &Installation {
+        self.installation.as_ref().expect("not put back yet")
+    }
+
+    async fn put_back(mut self, lab: &Lab) {
+        drop(self.installation.take());
+        admitted(lab).await;
+    }
+}
+
+async fn is_accepted(lab: &Lab, mallory: &Subject, name: &str) {
+    // A binding that goes is obeyed for a moment longer.
+    wait_for("the forgery to be taken by the API server", async || {
+        mallory.kubectl(&["create", "-f", "-"], &forgery(lab, name)).status.success().then_some(())
+    })
+    .await;
+}
+
+/// None of these has run, and each ends as refused.
+async fn never_ran(lab: &Lab, names: &[&str]) {
+    for name in names {
+        let done = lab.finished(name).await;
+        done.never_ran("Forbidden");
+        assert!(done.message().contains("who asked for it cannot be told"), "{}", done.message());
+        assert_eq!(lab.exec("web", &format!("test -e /tmp/{name}")).1, 1, "{name} ran");
+    }
+}
+
+async fn waits_for_policies(lab: &Lab, name: &str, words: &str) {
+    let waiting =
+        lab.request_when(name, "to wait", |s| s.conditions.iter().any(|c| c.reason == "AdmissionNotReady")).await;
+    let status = waiting.status.expect("a status");
+    let bound = status.conditions.iter().find(|c| c.type_ == "Bound").expect("a condition");
+    assert!(bound.message.contains(words), "{}", bound.message);
+    assert_eq!((status.phase.to_string().as_str(), status.node_name), ("Pending", None));
+}
+
+fn metric(name: &str) -> String {
+    let component = "app.kubernetes.io/component=manager";
+    let pod = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", component, "-o", "jsonpath={.items[0].metadata.name}"]);
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
+    let all = kubectl(&["get", "--raw", &path]);
+    let line = all.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric");
+    line.split(' ').nth(1).expect("a value").to_owned()
+}
+
+#[tokio::test]
+async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_runs() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    let mallory = forger(&lab).await;
+    let said = mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "early"));
+    assert!(said.contains("spec.requestedBy is set by the API server"), "{said}");
+    assert_eq!(metric("execlet_admission_enforced"), "1");
+
+    kubectl(&["delete", BINDING]);
+    is_accepted(&lab, &mallory, "missing").await;
+    waits_for_policies(&lab, "missing", &format!("{BINDING} is missing: nothing is bound")).await;
+    wait_for("the metric to say so", async || (metric("execlet_admission_enforced") == "0").then_some(())).await;
+    wait_for("an Event to say so", async || {
+        let events = kubectl(&["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].reason}"]);
+        events.contains("AdmissionNotReady").then_some(())
+    })
+    .await;
+    disturbed.put_back(&lab).await;
+    never_ran(&lab, &["missing"]).await;
+    mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "late"));
+    lab.sh("web", "exit 3").await.ended_with(3);
+}
+
+#[tokio::test]
+async fn an_altered_policy_counts_as_missing_also_when_it_is_put_back_while_no_manager_looks() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    let mallory = forger(&lab).await;
+    let action = |action: &str| {
+        let patch = json!({"spec": {"validationActions": [action]}}).to_string();
+        kubectl(&["patch", BINDING, "--type=merge", "-p", &patch]);
+    };
+    action("Audit");
+    is_accepted(&lab, &mallory, "altered").await;
+    waits_for_policies(&lab, "altered", "execlet-create was altered: spec.validationActions[0]").await;
+    action("Deny");
+    admitted(&lab).await;
+    never_ran(&lab, &["altered"]).await;
+
+    // The same behind the managers' backs: those that come later know since when it stands.
+    let scale = |replicas: &str| kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, replicas]);
+    let managers = "app.kubernetes.io/component=manager";
+    scale("--replicas=0");
+    wait_for("the managers to be gone", async || {
+        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", managers, "-o", "name"]).is_empty().then_some(())
+    })
+    .await;
+    action("Audit");
+    is_accepted(&lab, &mallory, "behind").await;
+    action("Deny");
+    scale("--replicas=2");
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    admitted(&lab).await;
+    never_ran(&lab, &["behind"]).await;
+    disturbed.put_back(&lab).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_starts_anew_remembers_since_when_the_policies_stand() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let scale = |replicas: &str| kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, replicas]);
+    let managers = "app.kubernetes.io/component=manager";
+    scale("--replicas=0");
+    wait_for("the managers to be gone", async || {
+        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", managers, "-o", "name"]).is_empty().then_some(())
+    })
+    .await;
+    // Created while nobody led, under policies that stood all the time.
+    let name = lab.create(
+        json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"], "startingDeadlineSeconds": 300}),
+    );
+    scale("--replicas=2");
+    lab.finished(&name).await.ended_with(3);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+/// Goes on to forge requests until it is told to stop.
+struct Forger {
+    child: Child,
+}
+
+static FORGING: AtomicBool = AtomicBool::new(false);
+
+impl Forger {
+    /// In a shell of its own: it must not stand still while Helm works.
+    fn start(lab: &Lab, ca: &str) -> Self {
+        assert!(!FORGING.swap(true, Ordering::SeqCst), "one at a time");
+        let template = forgery(lab, "NAME").replace("NAME", "forged-$N");
+        let script = format!(
+            "N=0; while :; do N=$((N+1)); kubectl create --as=mallory --validate=false -f - <<END >>{ca} 2>&1\n{template}\nEND\ndone"
+        );
+        let child = std::process::Command::new("bash").args(["-c", &script]).spawn().expect("a shell");
+        Self { child }
+    }
+}
+
+impl Drop for Forger {
+    fn drop(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("its end");
+        FORGING.store(false, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_an_uninstall_and_a_first_installation_leave_no_moment_for_a_forgery() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    let _mallory = forger(&lab).await;
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let forging = Forger::start(&lab, &log.path().to_string_lossy());
+
+    disturbed.installation().with("log.level=debug,admission.marginSeconds=5");
+    Installation::uninstall();
+    for kind in POLICIES.split(',') {
+        let kept = kubectl(&["get", kind, "-l", OURS, "-o", "name"]);
+        assert!(kept.contains("execlet-"), "{kind} are kept: {kept}");
+    }
+    disturbed.installation().with("log.level=info,admission.marginSeconds=5");
+    // From nothing: Helm installs policies after the definition.
+    Installation::uninstall();
+    kubectl(&["delete", POLICIES, "-l", OURS]);
+    kubectl(&["delete", "crd", "execrequests.execlet.dev", "--timeout=60s"]);
+    disturbed.installation().with("admission.marginSeconds=5");
+    drop(forging);
+    disturbed.put_back(&lab).await;
+
+    let said = std::fs::read_to_string(log.path()).expect("what the forger was told");
+    assert!(said.lines().filter(|line| line.contains("leave it out: found")).count() > 10, "it was at work:\n{said}");
+    let names = lab.kubectl(&["get", "execrequests", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let taken: Vec<&str> = names.split(' ').filter(|name| name.starts_with("forged-")).collect();
+    println!(
+        "{} forgeries tried, {} of them taken by the API server before the policies stood",
+        said.lines().count(),
+        taken.len()
+    );
+    never_ran(&lab, &taken).await;
+    assert_eq!(lab.exec("web", "ls /tmp").0, b"", "a forgery ran");
+    let services = kubectl(&[
+        "get",
+        "apiservices",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type==\"Available\")].status}{\"\\n\"}{end}",
+    ]);
+    assert!(services.lines().all(|line| line.ends_with("True")), "{services}");
+}
+
+#[tokio::test]
+async fn on_a_server_without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    let alice = requester(&lab, "alice").await;
+    disturbed.installation().with("admission.stamp=never");
+    for kind in ["policy", "policybinding"] {
+        kubectl(&["delete", &format!("mutatingadmission{kind}/execlet-stamp")]);
+    }
+    let create = |name: &str, by: Option<Value>| {
+        let mut spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]});
+        if let Some(by) = by {
+            spec["requestedBy"] = by;
+        }
+        alice.kubectl(&["create", "-f", "-"], &request(&lab.namespace, name, spec))
+    };
+    wait_for("the stamp to be forgotten", async || (!create(&unique("r"), None).status.success()).then_some(())).await;
+    for by in [
+        None,
+        Some(forged()),
+        Some(json!({"username": "alice"})),
+        Some(json!({"username": "alice", "groups": ["system:authenticated", "system:masters"]})),
+        Some(json!({"username": "alice", "uid": "1", "groups": ["system:authenticated"]})),
+        Some(json!({"username": "alice", "groups": ["system:authenticated"], "extra": {"scopes": ["all"]}})),
+    ] {
+        let said = text(&create("f", by.clone()).stderr);
+        assert!(said.contains("spec.requestedBy is set by the API server"), "{by:?}: {said}");
+        assert!(!exists(&lab, "f"), "{by:?}");
+    }
+    admitted(&lab).await;
+    assert!(create("r", Some(json!({"username": "alice", "groups": ["system:authenticated"]}))).status.success());
+    lab.finished("r").await.ended_with(3);
+    disturbed.put_back(&lab).await;
+}
+
+#[tokio::test]
+async fn with_admission_off_the_manager_says_so_everywhere() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    disturbed.installation().with("admission.enabled=false");
+    // They are kept until somebody decides otherwise.
+    kubectl(&["delete", POLICIES, "-l", OURS]);
+    let mallory = forger(&lab).await;
+    let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]});
+    wait_for("the policies to be forgotten", async || {
+        mallory
+            .kubectl(&["create", "-f", "-"], &request(&lab.namespace, "r", spec.clone()))
+            .status
+            .success()
+            .then_some(())
+    })
+    .await;
+    let done = lab.finished("r").await;
+    done.ended_with(3);
+    let bound = done.status.conditions.iter().find(|c| c.type_ == "Bound").expect("a condition");
+    assert!(bound.message.contains("admission is off"), "{}", bound.message);
+    assert_eq!(done.request.spec.requested_by, None);
+    assert_eq!(metric("execlet_admission_enforced"), "0");
+    let logs = kubectl(&["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "--tail=-1"]);
+    assert!(logs.contains("WARN") && logs.contains("admission is off"), "{logs}");
+    wait_for("an Event to say so", async || {
+        let events = kubectl(&["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].reason}"]);
+        events.contains("AdmissionOff").then_some(())
+    })
+    .await;
+    disturbed.put_back(&lab).await;
+    assert!(!mallory.kubectl(&["create", "-f", "-"], &request(&lab.namespace, "s", spec)).status.success());
+    assert!(!exists(&lab, "s"));
+}
