@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -32,6 +32,8 @@ pub(super) struct Progress {
     pub(super) delivered: u64,
     /// Taken from a client, and not delivered.
     pub(super) pending: Bytes,
+    /// The end of the input follows what is pending.
+    pub(super) ending: bool,
     /// The whole input was delivered, and its end.
     pub(super) ended: bool,
 }
@@ -47,7 +49,7 @@ pub(super) enum News {
 
 enum Source {
     /// All of it is pending.
-    Request,
+    Whole,
     Client {
         from: Option<mpsc::Receiver<Fed>>,
         on_disconnect: OnDisconnect,
@@ -75,6 +77,7 @@ impl Feeder {
         let whole = whole(spec);
         let source = match (spec.stdin.as_ref().and_then(|stdin| stdin.attach.as_ref()), whole) {
             _ if progress.ended || to.is_none() => Source::Over,
+            _ if progress.ending => Source::Whole,
             (Some(attach), _) => Source::Client {
                 from: None,
                 on_disconnect: attach.on_disconnect,
@@ -83,7 +86,7 @@ impl Feeder {
             (None, Some(mut whole)) => {
                 let delivered = usize::try_from(progress.delivered).unwrap_or(usize::MAX).min(whole.len());
                 progress.pending = whole.split_off(delivered);
-                Source::Request
+                Source::Whole
             }
             (None, None) => Source::Over,
         };
@@ -96,6 +99,25 @@ impl Feeder {
     /// How far it has come.
     pub(super) fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Takes no more, and gives how far it has come, with everything that was taken.
+    pub(super) fn stop(&mut self) -> Progress {
+        if let Source::Client { from: Some(from), .. } = &mut self.source {
+            from.close();
+            let mut pending = BytesMut::from(&self.progress.pending[..]);
+            while let Ok(fed) = from.try_recv() {
+                match fed {
+                    Fed::Bytes(bytes) => pending.extend_from_slice(&bytes),
+                    Fed::End => self.progress.ending |= !self.tty,
+                }
+            }
+            self.progress.pending = pending.freeze();
+            if self.progress.ending {
+                self.source = Source::Whole;
+            }
+        }
+        self.progress.clone()
     }
 
     /// Feeds until there is news. May be left at any await.
@@ -114,7 +136,7 @@ impl Feeder {
                 continue;
             }
             match &mut self.source {
-                Source::Request => return self.end(),
+                Source::Whole => return self.end(),
                 Source::Over => return std::future::pending().await,
                 Source::Client { from: Some(from), on_disconnect, .. } => match from.recv().await {
                     Some(Fed::Bytes(bytes)) => self.progress.pending = bytes,
@@ -175,5 +197,143 @@ fn whole(spec: &ExecRequestSpec) -> Option<Bytes> {
         // The definition lets nothing else through than base64.
         (None, Some(data)) => Some(STANDARD.decode(data).unwrap_or_default().into()),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{
+        agent::{hub::Hubs, input::Input},
+        engine::ExecStream,
+    };
+
+    fn spec(stdin: &serde_json::Value, tty: bool) -> ExecRequestSpec {
+        serde_json::from_value(json!({"target": {"podName": "db"}, "command": ["cat"], "stdin": stdin, "tty": tty}))
+            .expect("a spec")
+    }
+
+    /// The engine's side of a connection, and ours.
+    fn connection() -> (UnixStream, ExecStream) {
+        let (engine, ours) = UnixStream::pair().expect("a pair");
+        (engine, ExecStream::over(ours, bytes::BytesMut::new(), true))
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(30), future).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn the_input_of_a_request_goes_whole_and_its_end_with_it() {
+        for stdin in [json!({"text": "hello"}), json!({"data": "aGVsbG8="})] {
+            let (mut engine, stream) = connection();
+            let hub = Hubs::default().of(&"u".into());
+            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            assert_eq!(within(feeder.feed()).await, News::Ended);
+            let mut all = String::new();
+            within(engine.read_to_string(&mut all)).await.expect("read");
+            assert_eq!(all, "hello");
+            engine.write_all(b"output").await.expect("the other direction stays open");
+            assert!(feeder.progress().ended);
+            assert_eq!(Input::hold(&hub, "me").err(), Some(InputError::Ended));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_agent_goes_on_in_the_middle_of_the_input() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let before = Progress { delivered: 2, ..Progress::default() };
+        let mut feeder = Feeder::new(&hub, &spec(&json!({"text": "hello"}), false), stream.input(), Some(before));
+        assert_eq!(within(feeder.feed()).await, News::Ended);
+        let mut all = String::new();
+        within(engine.read_to_string(&mut all)).await.expect("read");
+        assert_eq!(all, "llo");
+    }
+
+    #[tokio::test]
+    async fn what_a_client_has_sent_goes_to_the_next_agent_with_its_end() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let spec = spec(&json!({"attach": {}}), false);
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        assert!(hold.send(Fed::Bytes("one ".into())).await);
+        let mut first = [0; 4];
+        tokio::select! {
+            news = feeder.feed() => panic!("{news:?}"),
+            read = engine.read_exact(&mut first) => drop(read.expect("read")),
+        }
+        assert!(hold.send(Fed::Bytes("two".into())).await);
+        assert!(hold.send(Fed::End).await);
+        let left = feeder.stop();
+        assert_eq!(left, Progress { delivered: 4, pending: "two".into(), ending: true, ended: false });
+        assert!(!hold.send(Fed::Bytes("late".into())).await, "the client is told that nobody takes it");
+        let mut next = Feeder::new(&Hubs::default().of(&"u".into()), &spec, stream.input(), Some(left));
+        assert_eq!(within(next.feed()).await, News::Ended);
+        let mut rest = String::new();
+        within(engine.read_to_string(&mut rest)).await.expect("read");
+        assert_eq!(rest, "two");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_leaves_the_command_waiting_or_ends_it() {
+        for (policy, ends) in [("KeepRunning", false), ("Cancel", true)] {
+            let (mut engine, stream) = connection();
+            let hub = Hubs::default().of(&"u".into());
+            let hold = Input::hold(&hub, "me").expect("the input");
+            assert!(matches!(Input::hold(&hub, "you").err(), Some(InputError::Held(by)) if by == "me"));
+            let stdin = json!({"attach": {"onDisconnect": policy}});
+            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            assert!(hold.send(Fed::Bytes("a".into())).await);
+            drop(hold);
+            assert_eq!(within(feeder.feed()).await, News::Gone);
+            let given_up = timeout(Duration::ZERO, hub.input.given_up()).await.is_ok();
+            assert_eq!(given_up, ends, "{policy}");
+            // The next one goes on: the input has not ended.
+            let hold = Input::hold(&hub, "you").expect("the input is free");
+            assert!(hold.send(Fed::Bytes("b".into())).await);
+            assert!(hold.send(Fed::End).await);
+            assert_eq!(within(feeder.feed()).await, News::Ended);
+            let mut all = String::new();
+            within(engine.read_to_string(&mut all)).await.expect("read");
+            assert_eq!(all, "ab");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_input_of_a_terminal_is_never_closed() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec(&json!({"attach": {}}), true), stream.input(), None);
+        assert!(hold.send(Fed::End).await);
+        assert!(hold.send(Fed::Bytes("on".into())).await);
+        drop(hold);
+        assert_eq!(within(feeder.feed()).await, News::Gone);
+        let mut read = [0; 2];
+        within(engine.read_exact(&mut read)).await.expect("read");
+        assert_eq!(&read, b"on");
+        let closed = timeout(Duration::from_millis(50), engine.read(&mut read)).await;
+        assert!(closed.is_err(), "{closed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_connection_an_update_has_cut_has_time_to_come_back() {
+        let (_engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let stdin = json!({"attach": {"onDisconnect": "Cancel"}});
+        let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), Some(Progress::default()));
+        let begun = Instant::now();
+        assert_eq!(feeder.feed().await, News::Gone);
+        assert!(begun.elapsed() >= COME_BACK);
+        hub.input.given_up().await;
     }
 }

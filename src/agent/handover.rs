@@ -81,20 +81,21 @@ struct FedInWords {
     delivered: u64,
     /// Taken and not delivered, in base64.
     pending: String,
+    ending: bool,
     ended: bool,
 }
 
 impl From<&Progress> for FedInWords {
     fn from(progress: &Progress) -> Self {
-        let Progress { delivered, pending, ended } = progress;
-        Self { delivered: *delivered, pending: STANDARD.encode(pending), ended: *ended }
+        let Progress { delivered, pending, ending, ended } = progress;
+        Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
     }
 }
 
 impl FedInWords {
     fn progress(&self) -> Option<Progress> {
         let pending = STANDARD.decode(&self.pending).ok()?.into();
-        Some(Progress { delivered: self.delivered, pending, ended: self.ended })
+        Some(Progress { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
     }
 }
 
@@ -426,7 +427,7 @@ mod tests {
         let (mut whole, mut first) = (Streams::new(&limits()), Streams::new(&limits()));
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
-        let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ended: false };
+        let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
         let inheritance =
             Inheritance { received: Some((first, LogState::Limited)), fed: fed.clone(), given: Duration::from_secs(7) };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());

@@ -131,7 +131,7 @@ struct Ring {
 /// The commands of this node that have viewers, or may have.
 #[derive(Debug, Default)]
 pub struct Hubs {
-    hubs: Mutex<HashMap<RequestUid, Weak<Hub>>>,
+    all: Mutex<HashMap<RequestUid, Weak<Hub>>>,
     pool: Arc<AtomicUsize>,
     arrivals: Arc<Arrivals>,
 }
@@ -158,7 +158,7 @@ impl Hubs {
     /// That of a request. It lasts for as long as somebody has it.
     #[must_use]
     pub fn of(&self, uid: &RequestUid) -> Arc<Hub> {
-        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hubs = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hub) = hubs.get(uid).and_then(Weak::upgrade) {
             return hub;
         }
@@ -518,5 +518,106 @@ impl Patience {
 
     fn spend(&mut self, time: Duration) {
         self.spent += time;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(length: usize) -> Piece {
+        Piece { stream: OutputStream::Stdout, at: Timestamp::UNIX_EPOCH, bytes: vec![b'x'; length].into() }
+    }
+
+    fn open(hub: &Hub, state: LogState) {
+        hub.open(0, Kept { output: 0, file: 0, state });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_stands_still_costs_the_log_after_two_seconds_and_then_nothing() {
+        let hubs = Hubs::default();
+        let hub = hubs.of(&"u".into());
+        open(&hub, LogState::Whole);
+        let begun = Instant::now();
+        let mut patience = Patience::default();
+        for _ in 0..1000 {
+            hub.push(piece(32 * 1024), &mut patience).await;
+        }
+        assert_eq!(hub.kept().state, LogState::Slow);
+        assert!((PATIENCE..PATIENCE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!(hubs.pool.load(Ordering::Relaxed) <= MOST_BYTES, "what nobody needs goes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_is_slow_now_and_then_does_not_cost_the_log() {
+        let hub = Hubs::default().of(&"u".into());
+        open(&hub, LogState::Whole);
+        let mut patience = Patience::default();
+        let mut output = 0;
+        for _ in 0..20 {
+            // Full, then taken after a second; and a minute of rest.
+            while hub.unkept(usize::MAX).iter().map(Piece::cost).sum::<usize>() + 40_000 < MOST_BYTES {
+                hub.push(piece(32 * 1024), &mut patience).await;
+                output += 32 * 1024;
+            }
+            let late = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                hub.keep(Kept { output, file: output, state: LogState::Whole });
+            };
+            let pushing = async {
+                hub.push(piece(64 * 1024), &mut patience).await;
+            };
+            tokio::join!(pushing, late);
+            output += 64 * 1024;
+            hub.keep(Kept { output, file: output, state: LogState::Whole });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert_eq!(hub.kept().state, LogState::Whole);
+    }
+
+    #[tokio::test]
+    async fn five_hundred_noisy_commands_stay_within_their_bounds() {
+        let hubs = Hubs::default();
+        let mut all = Vec::new();
+        for number in 0..500 {
+            let hub = hubs.of(&format!("u{number}").as_str().into());
+            open(&hub, LogState::Limited);
+            let viewing = hub.view();
+            for _ in 0..100 {
+                hub.push(piece(16 * 1024), &mut Patience::default()).await;
+            }
+            all.push((hub, viewing));
+        }
+        let used = hubs.pool.load(Ordering::Relaxed);
+        assert!(used <= ALL_BYTES + 501 * LEAST_BYTES, "{used}");
+        drop(all);
+        assert_eq!(hubs.pool.load(Ordering::Relaxed), 0, "everything comes back");
+    }
+
+    #[tokio::test]
+    async fn what_the_log_has_not_taken_stays_and_what_it_has_goes() {
+        let hub = Hubs::default().of(&"u".into());
+        open(&hub, LogState::Whole);
+        for _ in 0..10 {
+            hub.push(piece(1000), &mut Patience::default()).await;
+        }
+        assert_eq!(hub.unkept(usize::MAX).len(), 10);
+        hub.keep(Kept { output: 5000, file: 6000, state: LogState::Whole });
+        assert_eq!(hub.unkept(usize::MAX).len(), 5);
+        assert!(matches!(hub.after(Place::START, 1), Follows::InFile(_)));
+        let live = hub.after(Place { output: 5000, known: (0, 0) }, usize::MAX);
+        assert!(matches!(live, Follows::Pieces(pieces, place) if pieces.len() == 5 && place.known == (5000, 6000)));
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_hub_for_as_long_as_somebody_has_it() {
+        let hubs = Hubs::default();
+        let first = hubs.of(&"u".into());
+        assert!(Arc::ptr_eq(&first, &hubs.of(&"u".into())));
+        first.conclude(ExecResult::of_exit_code(0));
+        first.conclude(ExecResult::of_exit_code(1));
+        assert_eq!(first.result().as_deref(), Some(&ExecResult::of_exit_code(0)), "the first word stands");
+        drop(first);
+        assert_eq!(hubs.of(&"u".into()).result(), None);
     }
 }

@@ -105,7 +105,7 @@ pub(super) async fn pump<W: World>(
     };
     let log = node.spool.create(&request.key, limits, state);
     let received = streams.total();
-    let kept = Kept { output: received, file: log.extent().1, state };
+    let kept = Kept { output: received, file: log.extent().1, state: log.state() };
     let mut feeder = if sole {
         hub.open(received, kept);
         Feeder::new(hub, &request.spec, stream.input(), fed)
@@ -128,7 +128,7 @@ pub(super) async fn pump<W: World>(
                 given = true;
                 let state = keeper.finish().await;
                 let received = sole.then_some((sink.streams, state));
-                let fed = feeder.progress().clone();
+                let fed = feeder.stop();
                 let inheritance = Inheritance { received, fed, given: node.kernel.uptime() };
                 match node.heirs.give(&request.key.uid, &exec.id, stream, inheritance) {
                     None => {

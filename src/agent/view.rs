@@ -253,3 +253,59 @@ fn last_record(bytes: &[u8], whole: bool) -> Option<usize> {
     }
     body.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1).or(whole.then_some(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIME: &str = "2026-01-02T03:04:05.000000006Z";
+
+    /// Lines of both streams; a number is the length of a line, and whether it ends.
+    fn log() -> impl Strategy<Value = Vec<(bool, usize, bool)>> {
+        prop::collection::vec((any::<bool>(), prop_oneof![0_usize..20, 15_000_usize..20_000], any::<bool>()), 0..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn the_last_lines_are_those_that_reading_everything_gives(log in log(), lines in 0_u64..12, only in prop::option::of(any::<bool>())) {
+            let stream = |stderr| if stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+            let only = only.map(stream);
+            let mut text = Vec::new();
+            for (stderr, length, ends) in &log {
+                let mut chunk = vec![b'x'; *length];
+                chunk.extend(ends.then_some(b'\n'));
+                cri::encode(&mut text, stream(*stderr), TIME, &chunk);
+            }
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(&text).expect("written");
+            let size = text.len() as u64;
+            let (at, output) = last_lines(&file, size, lines, only).expect("read");
+            let records: Vec<(usize, &[u8])> = text
+                .split_inclusive(|byte| *byte == b'\n')
+                .scan(0, |place, line| Some((std::mem::replace(place, *place + line.len()), &line[..line.len() - 1])))
+                .collect();
+            let chosen = |record: &cri::Record<'_>| only.is_none_or(|only| only == record.stream);
+            // Where the line before the last `lines` ends, counted from the front.
+            let ends: Vec<usize> = records
+                .iter()
+                .filter_map(|(place, line)| cri::decode(line).filter(|r| chosen(r) && r.ends_line).map(|_| place + line.len() + 1))
+                .collect();
+            let open = records.iter().rev().filter_map(|(_, line)| cri::decode(line)).find(chosen).is_some_and(|r| !r.ends_line);
+            let whole = lines.saturating_sub(u64::from(open));
+            let expected = if lines == 0 {
+                // Nothing of what is there: at the end of the last of its records, or further on.
+                records.iter().filter(|(_, line)| cri::decode(line).is_some_and(|r| chosen(&r))).map(|(place, line)| place + line.len() + 1).max().unwrap_or(0)
+            } else {
+                (ends.len() as u64).checked_sub(whole + 1).and_then(|index| usize::try_from(index).ok()).map_or(0, |index| ends[index])
+            };
+            prop_assert_eq!(at, expected as u64);
+            let rest: u64 = records.iter().filter(|(place, _)| *place as u64 >= at).filter_map(|(_, line)| cri::decode(line)).map(|r| r.content.len() as u64 + u64::from(r.ends_line)).sum();
+            prop_assert_eq!(output, rest);
+        }
+    }
+}

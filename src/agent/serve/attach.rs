@@ -1,6 +1,9 @@
 //! Attach: a command's streams over WebSocket, in both directions.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     extract::{Path, Query, Request, State},
@@ -18,7 +21,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -46,6 +49,9 @@ use crate::{
         remotecommand::{self, FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
     },
 };
+
+/// How long a client whose message is too large may take to hear that.
+const LINGER: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -277,7 +283,12 @@ impl<'a> Viewer<'a> {
                 while let Some(Ok(_)) = from.next().await {}
             }
         };
-        if timeout(remotecommand::CLOSE_WAIT, goodbye).await.is_err() {
+        let said = timeout(remotecommand::CLOSE_WAIT, goodbye).await;
+        if code == close::TOO_BIG {
+            // The client is still sending: to hang up now would take the close from it.
+            sleep(LINGER).await;
+        }
+        if said.is_err() {
             tracing::debug!("a viewer did not say goodbye in time");
         }
         end
@@ -414,13 +425,8 @@ impl<'a> Viewer<'a> {
             self.times().data = Instant::now();
             let received = self.server().receive(payload);
             match (received, &hold) {
-                (Ok(Some(FromClient::Input(bytes))), Some(hold)) => {
-                    // One that takes no more input does not end those who watch it.
-                    let _taken: bool = hold.send(Fed::Bytes(bytes)).await;
-                }
-                (Ok(Some(FromClient::InputEnded)), Some(hold)) => {
-                    let _taken: bool = hold.send(Fed::End).await;
-                }
+                (Ok(Some(FromClient::Input(bytes))), Some(hold)) => self.feed(hold, Fed::Bytes(bytes)).await,
+                (Ok(Some(FromClient::InputEnded)), Some(hold)) => self.feed(hold, Fed::End).await,
                 // Who holds the input has the terminal.
                 (Ok(Some(FromClient::Resized(size))), hold) => {
                     if hold.is_some() || !self.hub.input.is_held() {
@@ -431,6 +437,22 @@ impl<'a> Viewer<'a> {
                 (Err(error), _) => return End::cut(close::PROTOCOL_ERROR, error.to_string()),
             }
         }
+    }
+}
+
+impl Viewer<'_> {
+    /// Waits until the command has room for it. Meanwhile nothing is read from the client: its silence is ours.
+    async fn feed(&self, hold: &Hold, fed: Fed) {
+        let sending = hold.send(fed);
+        tokio::pin!(sending);
+        loop {
+            match timeout(limits::PING_EVERY, &mut sending).await {
+                // A command that takes no more does not end those who watch it.
+                Ok(_taken) => break,
+                Err(_) => self.times().heard = Instant::now(),
+            }
+        }
+        self.times().heard = Instant::now();
     }
 }
 
