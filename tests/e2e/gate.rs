@@ -325,14 +325,15 @@ async fn with_admission_off_the_manager_says_so_everywhere() {
     kubectl(&["delete", POLICIES, "-l", OURS]);
     let mallory = forger(&lab).await;
     let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]});
+    // One goes a moment before the other.
     wait_for("the policies to be forgotten", async || {
-        mallory
-            .kubectl(&["create", "-f", "-"], &request(&lab.namespace, "r", spec.clone()))
-            .status
-            .success()
-            .then_some(())
+        let args = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+        let tried = mallory.kubectl(&args, &request(&lab.namespace, "r", spec.clone()));
+        let object: Value = serde_json::from_slice(&tried.stdout).ok()?;
+        object["spec"]["requestedBy"].is_null().then_some(())
     })
     .await;
+    mallory.succeeds(&["create", "-f", "-"], &request(&lab.namespace, "r", spec.clone()));
     let done = lab.finished("r").await;
     done.ended_with(3);
     let bound = done.status.conditions.iter().find(|c| c.type_ == "Bound").expect("a condition");
