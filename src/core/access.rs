@@ -1,7 +1,7 @@
-//! Rights: what a requester must be allowed for a request to run.
+//! Rights, and which of them it takes to create a request, to attach to it and to read its log.
 //!
-//! Which rights a request takes is said here once; the policy `execlet-create` asks for the same
-//! ones at creation. Who is asked, and how, is not known here.
+//! The policy `execlet-create` asks for the same ones at creation. Who is asked, and how, is not
+//! known here.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub struct Right {
 }
 
 impl Right {
-    /// What `kubectl exec` takes.
+    /// What `kubectl exec` takes, and what input to a command takes, which is a command as well.
     #[must_use]
     pub fn exec(namespace: &str, pod: &str) -> Self {
         Self {
@@ -35,6 +35,29 @@ impl Right {
             subresource: "exec",
             namespace: namespace.to_owned(),
             name: pod.to_owned(),
+        }
+    }
+
+    /// To attach. The API server itself asks only `get` for a WebSocket: who may read shall not command.
+    #[must_use]
+    pub fn attach(namespace: &str, request: &str) -> Self {
+        Self::on_stream("create", "attach", namespace, request)
+    }
+
+    /// To read the log.
+    #[must_use]
+    pub fn log(namespace: &str, request: &str) -> Self {
+        Self::on_stream("get", "log", namespace, request)
+    }
+
+    fn on_stream(verb: &'static str, subresource: &'static str, namespace: &str, request: &str) -> Self {
+        Self {
+            verb,
+            group: names::SUBRESOURCES_GROUP,
+            resource: "execrequests",
+            subresource,
+            namespace: namespace.to_owned(),
+            name: request.to_owned(),
         }
     }
 
@@ -52,18 +75,15 @@ impl Right {
     }
 }
 
-/// As in "alice cannot create pods/exec of web in namespace shop".
+/// In Kubernetes' own words.
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verb, group, resource, subresource, namespace, name } = self;
-        write!(f, "{verb} {resource}")?;
-        if !group.is_empty() {
-            write!(f, ".{group}")?;
-        }
-        if !subresource.is_empty() {
-            write!(f, "/{subresource}")?;
-        }
-        write!(f, " of {name} in namespace {namespace}")
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        write!(
+            f,
+            r#"{verb} resource "{resource}{slash}{subresource}" in API group "{group}" in the namespace "{namespace}" for "{name}""#
+        )
     }
 }
 
@@ -97,13 +117,17 @@ mod tests {
     #[test]
     fn a_request_takes_what_kubectl_exec_takes() {
         let spec = json!({"target": {"podName": "web"}, "command": ["true"]});
-        assert_eq!(in_words(&spec), ["create pods/exec of web in namespace shop"]);
+        let words = r#"create resource "pods/exec" in API group "" in the namespace "shop" for "web""#;
+        assert_eq!(in_words(&spec), [words]);
     }
 
     #[test]
     fn another_user_takes_one_right_more() {
         let spec = json!({"target": {"podName": "web"}, "command": ["true"], "user": "0:0"});
-        let both = ["create pods/exec of web in namespace shop", "use execusers.execlet.dev of 0:0 in namespace shop"];
+        let both = [
+            r#"create resource "pods/exec" in API group "" in the namespace "shop" for "web""#,
+            r#"use resource "execusers" in API group "execlet.dev" in the namespace "shop" for "0:0""#,
+        ];
         assert_eq!(in_words(&spec), both);
     }
 }

@@ -116,7 +116,7 @@ fn permit(by: Option<&Requester>, lacks: Option<&Right>) -> Result<(), BindDecis
     match (by, lacks) {
         (Some(by), Some(right)) => Err(BindDecision::Refuse(
             Reason::Forbidden,
-            format!("{} cannot {right}: the right was withdrawn after the request was created", by.username),
+            format!(r#"User "{}" cannot {right}: the right was withdrawn after the request was created"#, by.username),
         )),
         (_, None) | (None, _) => Ok(()),
     }

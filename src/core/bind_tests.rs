@@ -284,8 +284,7 @@ fn a_request_that_names_nobody_is_refused() {
 fn a_right_that_was_withdrawn_counts() {
     let since = Admission::Since(at(0));
     assert_eq!(suspect(&web(), &since).map(|by| by.username.as_str()), Some("alice"));
-    let message = "alice cannot create pods/exec of web in namespace shop: \
-        the right was withdrawn after the request was created";
+    let message = r#"User "alice" cannot create resource "pods/exec" in API group "" in the namespace "shop" for "web": the right was withdrawn after the request was created"#;
     refused(&admitted(&web(), &since, Some(&Right::exec("shop", "web"))), Reason::Forbidden, message);
 }
 

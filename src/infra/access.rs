@@ -35,6 +35,15 @@ pub enum AccessError {
     },
 }
 
+/// What the API server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the right is there.
+    pub allowed: bool,
+    /// Why, if an authorizer tells.
+    pub reason: Option<String>,
+}
+
 /// Asks whether somebody has a right.
 #[derive(Clone)]
 pub struct Access {
@@ -58,7 +67,7 @@ impl Access {
         rights: &'a [Right],
     ) -> Result<Option<&'a Right>, AccessError> {
         for right in rights {
-            if !self.may(who, right).await? {
+            if !self.ask(who, right).await?.allowed {
                 return Ok(Some(right));
             }
         }
@@ -69,11 +78,15 @@ impl Access {
     ///
     /// # Errors
     /// When the API server does not say.
-    pub async fn may(&self, who: &Requester, right: &Right) -> Result<bool, AccessError> {
+    pub async fn ask(&self, who: &Requester, right: &Right) -> Result<Verdict, AccessError> {
         let params = PostParams::default();
         let review = review(who, right);
         let answer = bounded(who, right, self.reviews.create(&params, &review)).await?;
-        Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+        let status = answer.status.unwrap_or_default();
+        Ok(Verdict {
+            allowed: status.allowed && status.denied != Some(true),
+            reason: status.reason.filter(|reason| !reason.is_empty()),
+        })
     }
 }
 

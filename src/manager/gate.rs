@@ -231,12 +231,11 @@ impl Keeper {
             Admission::Since(from) => Some(format!("the admission policies count from {from}")),
             Admission::Broken(why) => Some(why.clone()),
         };
-        match why {
-            Some(why) => self.readiness.not_ready(CHECK, why),
-            None => {
-                memory.ready = true;
-                self.readiness.ready(CHECK);
-            }
+        if let Some(why) = why {
+            self.readiness.not_ready(CHECK, why);
+        } else {
+            memory.ready = true;
+            self.readiness.ready(CHECK);
         }
     }
 

@@ -308,14 +308,17 @@ async fn a_right_that_is_withdrawn_before_the_binding_counts() {
     let done = lab.finished("as").await;
     done.never_ran("Forbidden");
     let words = format!(
-        "alice cannot use execusers.execlet.dev of 1000 in namespace {}: the right was withdrawn",
+        r#"User "alice" cannot use resource "execusers" in API group "execlet.dev" in the namespace "{}" for "1000": the right was withdrawn"#,
         lab.namespace
     );
     assert!(done.message().contains(&words), "{}", done.message());
     lab.kubectl(&["delete", "rolebinding", "exec"]);
     let done = lab.finished("exec").await;
     done.never_ran("Forbidden");
-    let words = format!("alice cannot create pods/exec of web in namespace {}", lab.namespace);
+    let words = format!(
+        r#"User "alice" cannot create resource "pods/exec" in API group "" in the namespace "{}" for "web""#,
+        lab.namespace
+    );
     assert!(done.message().contains(&words), "{}", done.message());
     assert!(lab.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).contains("Forbidden"));
     // Had they been let through, they would run now.

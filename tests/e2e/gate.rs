@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     chart::Installation,
-    lab::{Lab, NAMESPACE, kubectl, kubectl_with, text, unique, wait_for},
+    lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, root, text, unique, wait_for},
     subject::{Subject, exists, forged, forger, request, requester},
 };
 
@@ -197,11 +197,11 @@ static FORGING: AtomicBool = AtomicBool::new(false);
 
 impl Forger {
     /// In a shell of its own: it must not stand still while Helm works.
-    fn start(lab: &Lab, ca: &str) -> Self {
+    fn start(lab: &Lab, log: &str) -> Self {
         assert!(!FORGING.swap(true, Ordering::SeqCst), "one at a time");
         let template = forgery(lab, "NAME").replace("NAME", "forged-$N");
         let script = format!(
-            "N=0; while :; do N=$((N+1)); kubectl create --as=mallory --validate=false -f - <<END >>{ca} 2>&1\n{template}\nEND\ndone"
+            "N=0; while :; do N=$((N+1)); kubectl create --as=mallory --validate=false -f - <<END >>{log} 2>&1\n{template}\nEND\ndone"
         );
         let child = std::process::Command::new("bash").args(["-c", &script]).spawn().expect("a shell");
         Self { child }
@@ -214,6 +214,24 @@ impl Drop for Forger {
         self.child.wait().expect("its end");
         FORGING.store(false, Ordering::SeqCst);
     }
+}
+
+/// The definition as Helm leaves it when it stops before the policies.
+fn half_an_installation() {
+    let definition = std::fs::read_to_string(root().join("crds/execrequests.execlet.dev.yaml")).expect("crds/");
+    let mut definition: Value = serde_yaml_ng::from_str(&definition).expect("YAML");
+    definition["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+    definition["metadata"]["annotations"] =
+        json!({"meta.helm.sh/release-name": "execlet", "meta.helm.sh/release-namespace": NAMESPACE});
+    let apply = ["apply", "--server-side", "--field-manager=helm", "-f", "-"];
+    let applied = kubectl_with(&apply, &definition.to_string());
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+}
+
+/// The forgeries that the API server has taken.
+fn taken(lab: &Lab) -> Vec<String> {
+    let names = kubectl_raw(&["get", "execrequests", "-n", &lab.namespace, "-o", "jsonpath={.items[*].metadata.name}"]);
+    text(&names.stdout).split(' ').filter(|name| name.starts_with("forged-")).map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -232,24 +250,25 @@ async fn an_upgrade_an_uninstall_and_a_first_installation_leave_no_moment_for_a_
         assert!(kept.contains("execlet-"), "{kind} are kept: {kept}");
     }
     disturbed.installation().with("log.level=info,admission.marginSeconds=5");
-    // From nothing: Helm installs policies after the definition.
+    // From nothing, and only half of it: Helm installs policies after the definition.
     Installation::uninstall();
     kubectl(&["delete", POLICIES, "-l", OURS]);
     kubectl(&["delete", "crd", "execrequests.execlet.dev", "--timeout=60s"]);
+    half_an_installation();
+    wait_for("a forgery to be taken", async || (!taken(&lab).is_empty()).then_some(())).await;
     disturbed.installation().with("admission.marginSeconds=5");
     drop(forging);
     disturbed.put_back(&lab).await;
 
     let said = std::fs::read_to_string(log.path()).expect("what the forger was told");
     assert!(said.lines().filter(|line| line.contains("leave it out: found")).count() > 10, "it was at work:\n{said}");
-    let names = lab.kubectl(&["get", "execrequests", "-o", "jsonpath={.items[*].metadata.name}"]);
-    let taken: Vec<&str> = names.split(' ').filter(|name| name.starts_with("forged-")).collect();
+    let taken = taken(&lab);
     println!(
         "{} forgeries tried, {} of them taken by the API server before the policies stood",
         said.lines().count(),
         taken.len()
     );
-    never_ran(&lab, &taken).await;
+    never_ran(&lab, &taken.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(lab.exec("web", "ls /tmp").0, b"", "a forgery ran");
     let services = kubectl(&[
         "get",
@@ -306,14 +325,15 @@ async fn with_admission_off_the_manager_says_so_everywhere() {
     kubectl(&["delete", POLICIES, "-l", OURS]);
     let mallory = forger(&lab).await;
     let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]});
+    // One goes a moment before the other.
     wait_for("the policies to be forgotten", async || {
-        mallory
-            .kubectl(&["create", "-f", "-"], &request(&lab.namespace, "r", spec.clone()))
-            .status
-            .success()
-            .then_some(())
+        let args = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+        let tried = mallory.kubectl(&args, &request(&lab.namespace, "r", spec.clone()));
+        let object: Value = serde_json::from_slice(&tried.stdout).ok()?;
+        object["spec"]["requestedBy"].is_null().then_some(())
     })
     .await;
+    mallory.succeeds(&["create", "-f", "-"], &request(&lab.namespace, "r", spec.clone()));
     let done = lab.finished("r").await;
     done.ended_with(3);
     let bound = done.status.conditions.iter().find(|c| c.type_ == "Bound").expect("a condition");

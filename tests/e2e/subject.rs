@@ -190,7 +190,9 @@ pub async fn requester(lab: &Lab, name: &str) -> Subject {
 
 /// A user who may create requests and no more.
 pub async fn forger(lab: &Lab) -> Subject {
-    bind(&lab.namespace, "forger", &json!({"kind": "ClusterRole", "name": "execlet-requester"}), &a_user("mallory"));
+    // A role of the namespace's own: those of the chart go with it when it is uninstalled.
+    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execrequests"], "verbs": ["create", "get"]}]);
+    grant(&lab.namespace, "forger", rules, &a_user("mallory"));
     let mallory = Subject::user("mallory");
     wait_for("the role to count", async || {
         mallory.can(&lab.namespace, "create", "execrequests.execlet.dev").then_some(())

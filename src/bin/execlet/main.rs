@@ -114,8 +114,8 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
         audit_policy: args.audit.policy(),
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
-        subresources,
         rules,
+        subresources,
     };
     let clock = Arc::new(SystemClock);
     let edges = manager::Edges { client, clock, listener, subresources: subresources_listener, shutdown };

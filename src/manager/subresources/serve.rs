@@ -22,8 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     agent::{Agents, Call, CallError},
-    authorize::{self, Right},
-    discovery, front_proxy,
+    authorize, discovery, front_proxy,
     join::{Carried, Parted, join},
     limits::{Place, Streams},
     locate::Locator,
@@ -35,6 +34,7 @@ use super::{
 };
 use crate::{
     api::{ExecRequest, Requester},
+    core::access::Right,
     infra::{clock::Clock, retry::Pauses},
 };
 
@@ -148,7 +148,7 @@ async fn attach(
     websocket::check_origin(request.headers())?;
     let handshake = Handshake::of(request.method(), request.headers())?;
     let options = AttachOptions::parse(request.uri().query().unwrap_or_default())?;
-    authorize::check(&api.client, &asked.who, &Right::attach(&asked.target)).await?;
+    authorize::check(&api.client, &asked.who, &Right::attach(&asked.target.namespace, &asked.target.name)).await?;
     let until = Instant::now() + api.wait;
     let object = api.locator.request(&asked.target).await?;
     if options.stdin {
@@ -213,7 +213,7 @@ async fn log(
     let asked = Asked::of(path, who, request.headers())?;
     websocket::check_origin(request.headers())?;
     let options = LogOptions::parse(request.uri().query().unwrap_or_default())?;
-    authorize::check(&api.client, &asked.who, &Right::log(&asked.target)).await?;
+    authorize::check(&api.client, &asked.who, &Right::log(&asked.target.namespace, &asked.target.name)).await?;
     // Who does not follow wants what there is now.
     let until = Instant::now() + if options.follow { api.wait } else { Duration::ZERO };
     let object = api.locator.request(&asked.target).await?;
