@@ -12,6 +12,7 @@
 
 mod access;
 mod chart;
+mod clients;
 mod crowd;
 mod definition;
 mod disturbed;
@@ -21,12 +22,15 @@ mod fences;
 mod gate;
 mod hardening;
 mod hostile;
+mod interop;
 mod lab;
 mod outcomes;
 mod output;
+mod plugin;
 mod restarts;
 mod seen;
 mod stand_in;
 mod subject;
 mod subresources;
 mod targets;
+mod terminal;
