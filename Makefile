@@ -47,6 +47,20 @@ binary: ## Build the static release binary, target/image/execlet (4 min on a new
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin execlet
 	@install -D -m 0755 target/$(TARGET)/release/execlet target/image/execlet
 
+.PHONY: plugin
+plugin: ## Build the static kubectl plugin, target/plugin/kubectl-execlet (4 min on a new machine)
+	@scripts/toolchain rust
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin kubectl-execlet
+	@install -D -m 0755 target/$(TARGET)/release/kubectl-execlet target/plugin/kubectl-execlet
+
+# Where the plugin goes: a folder bin/ of this one, which must be on the PATH.
+PREFIX ?= $(HOME)/.local
+.PHONY: install-plugin
+install-plugin: plugin ## Install the kubectl plugin and its completion into PREFIX/bin (~/.local/bin)
+	@install -D -m 0755 target/plugin/kubectl-execlet $(PREFIX)/bin/kubectl-execlet
+	@ln -sfn kubectl-execlet $(PREFIX)/bin/kubectl_complete-execlet
+	@echo "kubectl execlet is in $(PREFIX)/bin"
+
 .PHONY: crds
 crds: ## Write crds/ and the chart's copy from the Rust types
 	@mkdir -p target crds charts/execlet/files/crds

@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod core;
 pub mod engine;
 pub mod infra;

@@ -14,7 +14,7 @@ use std::{
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Who may import whom. A module may always import itself.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("api", &[]),
     ("core", &["api"]),
     ("wire", &[]),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("infra", &["api", "core", "wire"]),
     ("agent", &["api", "core", "wire", "engine", "infra"]),
     ("manager", &["api", "core", "wire", "infra"]),
+    ("cli", &["api", "core", "wire", "infra"]),
 ];
 
 /// Modules that know no IO, no clock and no runtime.

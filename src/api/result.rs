@@ -56,7 +56,8 @@ pub struct ResultCause {
 }
 
 impl ExecResult {
-    /// What the kubelet sends for a command that ended with this code.
+    /// What `kubectl exec` gets for a command that ended with this code. Between it and the kubelet the
+    /// API server translates (Kubernetes 1.30), and has put its own words for the runtime's.
     #[must_use]
     pub fn of_exit_code(code: i32) -> Self {
         if code == 0 {
@@ -65,7 +66,7 @@ impl ExecResult {
         Self {
             status: "Failure".into(),
             message: Some(format!(
-                "command terminated with non-zero exit code: Error executing in Docker Container: {code}"
+                "command terminated with non-zero exit code: command terminated with exit code {code}"
             )),
             reason: Some("NonZeroExitCode".into()),
             details: Some(ResultDetails {

@@ -1,5 +1,6 @@
 //! Sans-IO codecs: bytes in, values out. They know no socket and no file.
 
+pub mod asciicast;
 pub mod cri;
 pub mod docker_frames;
 pub mod remotecommand;

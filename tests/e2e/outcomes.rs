@@ -44,7 +44,7 @@ async fn the_result_is_the_status_that_kubectl_exec_receives() {
     assert_eq!(result(lab.sh("web", "exit 0").await), json!({"metadata": {}, "status": "Success"}));
     let expected: Value = json!({
         "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-        "message": "command terminated with non-zero exit code: Error executing in Docker Container: 3",
+        "message": "command terminated with non-zero exit code: command terminated with exit code 3",
         "details": {"causes": [{"reason": "ExitCode", "message": "3"}]},
     });
     assert_eq!(result(lab.sh("web", "exit 3").await), expected);

@@ -3,7 +3,7 @@
 # a machine and kept outside the clone, under a name that changes with the
 # module's files, the recipe and the compiler.
 
-mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm && engine_modules)
+mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm interop && engine_modules)
 readonly MODULES
 
 module_cost() { # on two cores with nothing cached
@@ -28,7 +28,7 @@ module_recipe() {
 	etcd) echo "go.etcd.io/etcd/server/v3" ;;
 	cri-dockerd) echo "github.com/Mirantis/cri-dockerd" ;;
 	helm) echo "helm.sh/helm/v4/cmd/helm" ;;
-	pause) echo "." ;;
+	pause | interop) echo "." ;;
 	dockerd | runc) engine_recipe "$1" ;;
 	esac
 }

@@ -12,6 +12,7 @@ socat /usr/bin/socat
 busybox-static /bin/busybox
 openssl /usr/bin/openssl
 util-linux /usr/bin/nsenter
+tmux /usr/bin/tmux
 LIST
 }
 

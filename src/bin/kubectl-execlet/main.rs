@@ -1,0 +1,89 @@
+//! `kubectl execlet`: requests as kubectl would have them.
+
+mod args;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use execlet::cli::{
+    Error, Exit, attach, cancel, completion, describe, get, logs, print_line, replay, run, version, wait,
+};
+use tokio::runtime::Runtime;
+
+use self::args::{Args, Verb};
+
+fn main() -> ExitCode {
+    let args = match parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let failed = error.use_stderr();
+            // A terminal that is gone reads no usage either.
+            drop(error.print());
+            return code(if failed { Exit::FAILED } else { Exit::SUCCESS });
+        }
+    };
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("execlet: cannot start the runtime: {error}");
+            return code(Exit::FAILED);
+        }
+    };
+    let result = runtime.block_on(Box::pin(dispatch(args)));
+    // Whoever reads standard input cannot be called back: it ends with the program.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => code(exit),
+        Err(error) => {
+            eprintln!("execlet: {error}");
+            code(error.exit())
+        }
+    }
+}
+
+/// The arguments; under the name that kubectl looks for, those of a completion.
+fn parse() -> Result<Args, clap::Error> {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    let name = words.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
+    if name == completion::EXECUTABLE {
+        words.splice(..1, ["kubectl-execlet", "__complete", "--"].map(Into::into));
+    } else if words.get(1).is_some_and(|word| word == "__complete") && words.get(2).is_none_or(|word| word != "--") {
+        words.insert(2, "--".into());
+    }
+    Args::try_parse_from(words)
+}
+
+async fn dispatch(args: Args) -> Result<Exit, Error> {
+    let connection = args.connection;
+    match args.verb {
+        Verb::Replay(args) => replay::run(args).await,
+        Verb::Completion(_) => print_line(completion::script()),
+        Verb::Complete { words } => {
+            let mut definition = Args::command();
+            definition.build();
+            // The connection is that of the words.
+            let typed = ["kubectl-execlet".to_owned()].into_iter().chain(words.iter().cloned());
+            let typed = Args::command().ignore_errors(true).try_get_matches_from(typed);
+            let connection = typed
+                .ok()
+                .and_then(|matches| clap::FromArgMatches::from_arg_matches(&matches).ok())
+                .unwrap_or(connection);
+            print_line(&completion::complete(&definition, &connection, &words).await)
+        }
+        Verb::Version(args) => {
+            print_line(&format!("{}\n", version::own()))?;
+            if args.client { Ok(Exit::SUCCESS) } else { version::of_server(&connection.connect().await?).await }
+        }
+        Verb::Run(args) => run::run(&connection.connect().await?, args).await,
+        Verb::Attach(args) => attach::run(&connection.connect().await?, args).await,
+        Verb::Logs(args) => logs::run(&connection.connect().await?, args).await,
+        Verb::Get(args) => get::run(&connection.connect().await?, args).await,
+        Verb::Describe(args) => describe::run(&connection.connect().await?, args).await,
+        Verb::Wait(args) => wait::run(&connection.connect().await?, args).await,
+        Verb::Cancel(args) => cancel::run(&connection.connect().await?, args).await,
+    }
+}
+
+fn code(exit: Exit) -> ExitCode {
+    ExitCode::from(exit.0)
+}

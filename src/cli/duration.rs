@@ -1,0 +1,101 @@
+//! Durations as kubectl writes them: `90s`, `1h30m`, `1.5h`, and `90` for seconds.
+
+use std::time::Duration;
+
+const UNITS: [(&str, f64); 6] = [("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+/// Longest that makes sense, and far from where arithmetic ends: ten years.
+const LONGEST: f64 = 10.0 * 366.0 * 24.0 * 3600.0;
+
+/// Reads a duration.
+///
+/// # Errors
+/// With words for the user, when it is none.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration: write 90s, 10m or 1h30m");
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = match UNITS.iter().find(|(name, _)| rest.starts_with(name)) {
+            Some((name, factor)) => {
+                rest = &rest[name.len()..];
+                factor
+            }
+            // A bare number, if it is all there is.
+            None if rest.is_empty() && digits == text.len() => &1.0,
+            None => return Err(wrong()),
+        };
+        seconds += number * unit;
+    }
+    if seconds > LONGEST {
+        return Err(format!("{text:?} is longer than ten years"));
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// Whole seconds, at least 1, for a field of the API.
+///
+/// # Errors
+/// With words for the user.
+pub fn parse_seconds(text: &str) -> Result<i32, String> {
+    let duration = parse(text)?;
+    match i32::try_from(duration.as_secs()) {
+        Ok(seconds) if seconds > 0 && duration.subsec_nanos() == 0 => Ok(seconds),
+        Ok(_) | Err(_) => Err(format!("{text:?} is not a whole number of seconds, 1 or more")),
+    }
+}
+
+/// A duration for people: `0.3 s`, `12 s`, `3 min 5 s`, `2 h 5 min`.
+pub fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        10..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min {} s", seconds / 60, seconds % 60),
+        7200..172_800 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_kubectl_reads_them() {
+        for (text, milliseconds) in [
+            ("90s", 90_000),
+            ("90", 90_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("300ms", 300),
+            ("1m0.5s", 60_500),
+            ("0", 0),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "1x", "-1s", "1h30", "1 h", "1..5s", "1e3s", "inf", "9999999999h", "м"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_api_takes_whole_seconds() {
+        assert_eq!(parse_seconds("2m"), Ok(120));
+        for text in ["0", "500ms", "1.5s", "9999999h"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn people_read_two_places_at_most() {
+        let all: Vec<String> = [0, 9, 12, 185, 7500, 200_000].map(|s| words(Duration::from_secs(s))).into();
+        assert_eq!(all, ["0.0 s", "9.0 s", "12 s", "3 min 5 s", "2 h 5 min", "2 d 7 h"]);
+    }
+}

@@ -1,0 +1,128 @@
+//! The plugin's exit codes: the command's own, and those above 120 for what is not the command's to say.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+
+use crate::api::{ExecRequestStatus, Phase, Reason};
+
+/// How the plugin ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit(pub u8);
+
+impl Exit {
+    /// All is well; also after detaching.
+    pub const SUCCESS: Self = Self(0);
+    /// The command ended with 0, but its request failed: its input was cut short, for example.
+    pub const NOT_SUCCESS: Self = Self(1);
+    /// Nothing ran, and nothing will: it is safe to try again.
+    pub const NEVER_RAN: Self = Self(121);
+    /// The plugin follows no longer; the command may go on.
+    pub const LEFT: Self = Self(122);
+    /// The command may have run, and how it ended cannot be known.
+    pub const UNKNOWN: Self = Self(123);
+    /// The command was ended by its deadline, as `timeout` says it.
+    pub const DEADLINE: Self = Self(124);
+    /// The plugin failed: wrong arguments, no way to the API server, no right.
+    pub const FAILED: Self = Self(125);
+    /// The command could not be started: no such program, user or folder. Nothing ran.
+    pub const NOT_STARTED: Self = Self(126);
+    /// The request was canceled.
+    pub const CANCELED: Self = Self(130);
+
+    /// The exit code that tells the outcome of a request; `None` while it has none.
+    #[must_use]
+    pub fn of(status: &ExecRequestStatus) -> Option<Self> {
+        status.completion_time.as_ref()?;
+        Some(match status.phase {
+            Phase::Succeeded => Self::SUCCESS,
+            Phase::Failed => Self::of_failed(status),
+            // A finished request is in none of the first three.
+            Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running => Self::UNKNOWN,
+        })
+    }
+
+    /// The exit code in the last frame of a stream.
+    #[must_use]
+    pub fn told(status: &Status) -> Self {
+        if status.status.as_deref() == Some("Success") {
+            return Self::SUCCESS;
+        }
+        let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+        let mut codes = causes.filter(|cause| cause.reason.as_deref() == Some("ExitCode"));
+        let code = codes.next().and_then(|cause| cause.message.as_deref()?.parse().ok());
+        code.filter(|code| *code != 0).map_or(Self::UNKNOWN, Self)
+    }
+
+    fn of_failed(status: &ExecRequestStatus) -> Self {
+        let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
+        let why = status.conditions.iter().find(|c| c.type_ == "Finished").map_or("", |c| c.reason.as_str());
+        if why == Reason::Canceled.as_str() {
+            Self::CANCELED
+        } else if why == Reason::DeadlineExceeded.as_str() {
+            Self::DEADLINE
+        } else if why == Reason::StartFailed.as_str() {
+            Self::NOT_STARTED
+        } else if is("Started", "False") {
+            Self::NEVER_RAN
+        } else {
+            let code = status.exit_code.and_then(|code| u8::try_from(code).ok());
+            code.filter(|code| *code != 0).map_or(Self::NOT_SUCCESS, Self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::conditions::{self, ConditionType, Truth};
+
+    fn finished(phase: Phase, reason: Reason, started: Truth, code: Option<i32>) -> ExecRequestStatus {
+        let mut status = ExecRequestStatus { phase, exit_code: code, ..Default::default() };
+        let now = Timestamp::UNIX_EPOCH;
+        status.completion_time = Some(MicroTime(now));
+        conditions::set(&mut status.conditions, ConditionType::Finished, Truth::True, reason, "", None, now);
+        conditions::set(&mut status.conditions, ConditionType::Started, started, reason, "", None, now);
+        status
+    }
+
+    #[test]
+    fn every_outcome_has_its_code() {
+        for (phase, reason, started, code, expected) in [
+            (Phase::Succeeded, Reason::Completed, Truth::True, Some(0), 0),
+            (Phase::Failed, Reason::NonZeroExitCode, Truth::True, Some(3), 3),
+            (Phase::Failed, Reason::NonZeroExitCode, Truth::True, Some(125), 125),
+            (Phase::Failed, Reason::ContainerDied, Truth::True, Some(137), 137),
+            (Phase::Failed, Reason::ContainerDied, Truth::False, None, 121),
+            (Phase::Failed, Reason::PodNotFound, Truth::False, None, 121),
+            (Phase::Failed, Reason::StartingDeadlineExceeded, Truth::False, None, 121),
+            (Phase::Failed, Reason::StartFailed, Truth::False, None, 126),
+            (Phase::Failed, Reason::DeadlineExceeded, Truth::True, Some(143), 124),
+            // Ended by a kind answer to SIGTERM: still not a success.
+            (Phase::Failed, Reason::DeadlineExceeded, Truth::True, Some(0), 124),
+            (Phase::Failed, Reason::Canceled, Truth::True, Some(0), 130),
+            (Phase::Failed, Reason::Canceled, Truth::False, None, 130),
+            (Phase::Failed, Reason::NonZeroExitCode, Truth::True, Some(0), 1),
+            (Phase::Unknown, Reason::OutcomeLost, Truth::True, None, 123),
+            (Phase::Unknown, Reason::KillFailed, Truth::True, Some(0), 123),
+        ] {
+            let status = finished(phase, reason, started, code);
+            assert_eq!(Exit::of(&status), Some(Exit(expected)), "{phase} {reason} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_frame_tells_the_code_or_none() {
+        let told =
+            |status: &crate::api::ExecResult| Exit::told(&serde_json::from_value(json!(status)).expect("a Status"));
+        assert_eq!(told(&crate::api::ExecResult::of_exit_code(0)), Exit::SUCCESS);
+        assert_eq!(told(&crate::api::ExecResult::of_exit_code(137)), Exit(137));
+        assert_eq!(told(&crate::api::ExecResult::of_error("lost")), Exit::UNKNOWN);
+    }
+
+    #[test]
+    fn what_has_not_finished_has_no_code() {
+        assert_eq!(Exit::of(&ExecRequestStatus { exit_code: Some(0), ..Default::default() }), None);
+    }
+}

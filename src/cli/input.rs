@@ -1,0 +1,118 @@
+//! Standard input on its way to the command, and how much of it has surely arrived.
+
+use std::{
+    io::{self, Read},
+    thread,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::detach::{DetachKeys, Scanner};
+
+/// Bytes of one read: what client-go sends in one frame.
+const PIECE: usize = 32 * 1024;
+/// Reads that wait to be sent.
+const WAITING: usize = 4;
+
+/// Standard input.
+#[derive(Debug)]
+pub struct Input {
+    pieces: mpsc::Receiver<Bytes>,
+    /// Cancelled when the detach keys were pressed.
+    pub detached: CancellationToken,
+    /// Bytes given to a connection.
+    pub sent: u64,
+    /// Bytes that the other end has read, as a pong has told.
+    pub arrived: u64,
+    /// There is no more.
+    pub ended: bool,
+}
+
+impl Input {
+    /// Reads our own standard input from now on; `keys` leave a terminal.
+    pub fn start(keys: Option<DetachKeys>) -> Self {
+        Self::from(io::stdin(), keys)
+    }
+
+    /// Reads this from now on.
+    pub fn from(source: impl Read + Send + 'static, keys: Option<DetachKeys>) -> Self {
+        let (sender, pieces) = mpsc::channel(WAITING);
+        let detached = CancellationToken::new();
+        let token = detached.clone();
+        // A read cannot be cancelled: the thread ends with the program.
+        thread::spawn(move || read(source, keys.map(Scanner::new), &sender, &token));
+        Self { pieces, detached, sent: 0, arrived: 0, ended: false }
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let next = self.pieces.recv().await;
+        if next.is_none() {
+            if self.detached.is_cancelled() {
+                // Who leaves has not ended the command's input.
+                return std::future::pending().await;
+            }
+            self.ended = true;
+        }
+        next
+    }
+
+    /// Whether all that was sent has surely arrived.
+    pub fn all_arrived(&self) -> bool {
+        self.sent == self.arrived
+    }
+}
+
+fn read(
+    mut source: impl Read,
+    mut scanner: Option<Scanner>,
+    sender: &mpsc::Sender<Bytes>,
+    detached: &CancellationToken,
+) {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let typed = match source.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => &buffer[..length],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // A terminal that is gone, or a file that cannot be read on: the end.
+            Err(_) => return,
+        };
+        let (bytes, leave) = match &mut scanner {
+            Some(scanner) => scanner.scan(typed),
+            None => (typed.to_vec(), false),
+        };
+        if !bytes.is_empty() && sender.blocking_send(bytes.into()).is_err() {
+            return;
+        }
+        if leave {
+            return detached.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn input_comes_whole_and_ends() {
+        let mut input = Input::from(&b"one two"[..], None);
+        assert_eq!(input.next().await.as_deref(), Some(&b"one two"[..]));
+        assert!(!input.ended);
+        assert_eq!(input.next().await, None);
+        assert!(input.ended && !input.detached.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_keys_leave_without_ending_the_input() {
+        let keys = "ctrl-p,ctrl-q".parse().expect("keys");
+        let mut input = Input::from(&b"ls\n\x10\x11exit\n"[..], Some(keys));
+        assert_eq!(input.next().await.as_deref(), Some(&b"ls\n"[..]));
+        input.detached.cancelled().await;
+        let more = tokio::time::timeout(std::time::Duration::from_millis(20), input.next()).await;
+        assert!(more.is_err(), "neither bytes nor an end: {more:?}");
+    }
+}

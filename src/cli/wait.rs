@@ -1,0 +1,65 @@
+//! `wait`: until a request has finished, then its outcome as an exit code.
+
+use std::time::Duration;
+
+use super::{
+    Cluster, Error, Exit,
+    conclude::last_word,
+    duration, get,
+    requests::Requests,
+    signals::Stops,
+    speech::Speech,
+    watched::{Reached, Watched, is_finished},
+};
+
+/// Wait for the end of a request, without its output, and end as its command did.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WaitArgs {
+    /// Name of the request.
+    #[arg(value_name = "NAME", value_parser = get::request_name)]
+    pub name: String,
+
+    /// How long to wait (for ever by default); then the exit code is 122, and the command goes on.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+
+    /// Show no progress.
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Waits.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
+    let speech = Speech::new(args.quiet);
+    let requests = Requests::new(cluster);
+    let mut stops = Stops::listen()?;
+    let mut watched = Watched::new(&requests, requests.get(&args.name).await?);
+    let over = async {
+        match args.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let reached = tokio::select! {
+        reached = watched.until(&speech, is_finished) => reached?,
+        () = over => {
+            let state = super::words::state(&watched.last());
+            speech.say(&format!("{} has not finished in time: {state}", args.name));
+            return Ok(Exit::LEFT);
+        }
+        stop = stops.next() => {
+            speech.clear();
+            return Ok(Exit(stop.exit_code()));
+        }
+    };
+    Ok(match reached {
+        Reached::Here(request) => last_word(&request, &speech),
+        Reached::Gone(_) => {
+            speech.say(&format!("{} was deleted before it had finished", args.name));
+            Exit::UNKNOWN
+        }
+    })
+}

@@ -1,0 +1,102 @@
+//! Where a request is, in words for the one who waits for it.
+
+use crate::api::{ExecRequest, ExecRequestStatus, Phase, Reason};
+
+/// What a request waits for, or what it does: the rest of the sentence "NAME: ...".
+pub fn state(request: &ExecRequest) -> String {
+    let empty = ExecRequestStatus::default();
+    let status = request.status.as_ref().unwrap_or(&empty);
+    let pod = &request.spec.target.pod_name;
+    let node = status.node_name.as_deref().unwrap_or("its node");
+    let (reason, message) = finished(status);
+    match status.phase {
+        Phase::Pending => pending(reason, message, pod),
+        Phase::Bound if request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some()) => {
+            format!("waiting for a client to attach with standard input (node {node})")
+        }
+        Phase::Bound => format!("waiting for its turn on node {node}"),
+        Phase::Running if request.spec.cancel => format!("being ended on node {node}"),
+        Phase::Running => format!("running on node {node}"),
+        Phase::Succeeded | Phase::Failed | Phase::Unknown => sentence(reason, message),
+    }
+}
+
+/// The outcome of a finished request, with its reason.
+pub fn outcome(status: &ExecRequestStatus) -> String {
+    let (reason, message) = finished(status);
+    sentence(reason, message)
+}
+
+/// Reason and message of the condition Finished.
+pub fn finished(status: &ExecRequestStatus) -> (&str, &str) {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Finished");
+    condition.map_or(("Pending", ""), |condition| (&condition.reason, &condition.message))
+}
+
+fn pending(reason: &str, message: &str, pod: &str) -> String {
+    let begin = if reason == Reason::Pending.as_str() {
+        return "waiting for the execlet manager".to_owned();
+    } else if reason == Reason::PodNotRunning.as_str() {
+        format!("waiting for pod {pod} to run")
+    } else if reason == Reason::ContainerNotRunning.as_str() {
+        format!("waiting for the container in pod {pod} to run again")
+    } else if reason == Reason::AgentNotReady.as_str() {
+        format!("waiting for the execlet agent on the node of pod {pod}")
+    } else {
+        format!("waiting ({reason})")
+    };
+    if message.is_empty() { begin } else { format!("{begin}: {message}") }
+}
+
+fn sentence(reason: &str, message: &str) -> String {
+    if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn request(status: Value, stdin: Value) -> ExecRequest {
+        serde_json::from_value(json!({
+            "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest", "metadata": {"name": "r"},
+            "spec": {"target": {"podName": "db-0"}, "command": ["true"], "stdin": stdin}, "status": status,
+        }))
+        .expect("a request")
+    }
+
+    fn pending(reason: &str, message: &str) -> Value {
+        let condition = json!({"type": "Finished", "status": "Unknown", "reason": reason, "message": message, "lastTransitionTime": "1970-01-01T00:00:00Z"});
+        json!({"phase": "Pending", "conditions": [condition]})
+    }
+
+    #[test]
+    fn every_reason_to_wait_is_told_in_words() {
+        for (status, stdin, words) in [
+            (Value::Null, Value::Null, "waiting for the execlet manager"),
+            (pending("Pending", "waiting for the manager"), Value::Null, "waiting for the execlet manager"),
+            (
+                pending("PodNotRunning", "container app: ContainerCreating"),
+                Value::Null,
+                "waiting for pod db-0 to run: container app: ContainerCreating",
+            ),
+            (pending("ContainerNotRunning", ""), Value::Null, "waiting for the container in pod db-0 to run again"),
+            (
+                pending("AgentNotReady", "no agent on node n2"),
+                Value::Null,
+                "waiting for the execlet agent on the node of pod db-0: no agent on node n2",
+            ),
+            (pending("QuotaExceeded", "9 run"), Value::Null, "waiting (QuotaExceeded): 9 run"),
+            (json!({"phase": "Bound", "nodeName": "n1"}), Value::Null, "waiting for its turn on node n1"),
+            (
+                json!({"phase": "Bound", "nodeName": "n1"}),
+                json!({"attach": {}}),
+                "waiting for a client to attach with standard input (node n1)",
+            ),
+            (json!({"phase": "Running", "nodeName": "n1"}), Value::Null, "running on node n1"),
+        ] {
+            assert_eq!(state(&request(status, stdin)), words);
+        }
+    }
+}

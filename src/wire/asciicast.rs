@@ -1,0 +1,203 @@
+//! asciicast v2: a recording of a terminal, one JSON value a line.
+//!
+//! <https://docs.asciinema.org/manual/asciicast/v2/>. The first line is the
+//! header, each further one `[seconds, kind, data]`. Data is text: bytes that
+//! are cut in the middle of a character wait for their rest.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The first line of a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// 2.
+    pub version: u8,
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+    /// Seconds since 1970 when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<i64>,
+    /// What was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Something was written to the terminal.
+    Output(String),
+    /// The terminal has another size: columns and rows.
+    Resize(u16, u16),
+    /// What this program does not know or play: input, markers.
+    Other,
+}
+
+/// What is no recording.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Malformed {
+    /// The first line.
+    #[error("no asciicast: the first line must be a JSON object with version, width and height")]
+    Header,
+    /// Another version.
+    #[error("asciicast version {0} cannot be read: only version 2")]
+    Version(u8),
+    /// A later line.
+    #[error("no event of an asciicast: [SECONDS, KIND, DATA]")]
+    Event,
+}
+
+/// The header's line, with its newline.
+#[must_use]
+pub fn encode_header(header: &Header) -> String {
+    line(header)
+}
+
+/// An event's line, with its newline; `micros` since the beginning.
+#[must_use]
+pub fn encode_event(micros: u64, event: &Event) -> Option<String> {
+    #[expect(clippy::cast_precision_loss, reason = "exact for a hundred years")]
+    let seconds = micros as f64 / 1e6;
+    match event {
+        Event::Output(text) => Some(line(&(seconds, "o", text))),
+        Event::Resize(columns, rows) => Some(line(&(seconds, "r", format!("{columns}x{rows}")))),
+        Event::Other => None,
+    }
+}
+
+fn line(value: &impl Serialize) -> String {
+    // Strings and numbers: there is nothing that JSON could not say.
+    serde_json::to_string(value).unwrap_or_default() + "\n"
+}
+
+/// Reads the first line.
+///
+/// # Errors
+/// When it is none, or of another version.
+pub fn decode_header(line: &str) -> Result<Header, Malformed> {
+    let header: Header = serde_json::from_str(line).map_err(|_| Malformed::Header)?;
+    if header.version == 2 { Ok(header) } else { Err(Malformed::Version(header.version)) }
+}
+
+/// Reads a later line: seconds since the beginning, and what happened.
+///
+/// # Errors
+/// When it is none.
+pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
+    let (seconds, kind, data): (f64, String, String) = serde_json::from_str(line).map_err(|_| Malformed::Event)?;
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(Malformed::Event);
+    }
+    let event = match kind.as_str() {
+        "o" => Event::Output(data),
+        "r" => {
+            let (columns, rows) = data.split_once('x').ok_or(Malformed::Event)?;
+            let number = |text: &str| text.parse().map_err(|_| Malformed::Event);
+            Event::Resize(number(columns)?, number(rows)?)
+        }
+        _ => Event::Other,
+    };
+    Ok((seconds, event))
+}
+
+/// Makes text of bytes that come in pieces.
+#[derive(Debug, Default)]
+pub struct Text {
+    rest: Vec<u8>,
+}
+
+impl Text {
+    /// All of the text that is whole by now. What is not UTF-8 becomes U+FFFD.
+    pub fn push(&mut self, bytes: &[u8]) -> String {
+        self.rest.extend_from_slice(bytes);
+        let mut text = String::new();
+        let mut at = 0;
+        while at < self.rest.len() {
+            match std::str::from_utf8(&self.rest[at..]) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    at = self.rest.len();
+                }
+                Err(error) => {
+                    let end = at + error.valid_up_to();
+                    text.push_str(&String::from_utf8_lossy(&self.rest[at..end]));
+                    at = end;
+                    // Without a length it may still become a character.
+                    let Some(wrong) = error.error_len() else { break };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    at += wrong;
+                }
+            }
+        }
+        self.rest.drain(..at);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_recording_looks_as_players_read_it() {
+        let header = Header {
+            version: 2,
+            width: 80,
+            height: 24,
+            timestamp: Some(1_700_000_000),
+            command: Some("sh".into()),
+            title: None,
+        };
+        let first = encode_header(&header);
+        assert_eq!(first, "{\"version\":2,\"width\":80,\"height\":24,\"timestamp\":1700000000,\"command\":\"sh\"}\n");
+        assert_eq!(decode_header(&first), Ok(header));
+        let output = Event::Output("\u{1b}[1mä\r\n".into());
+        let second = encode_event(1_500_000, &output).expect("a line");
+        assert_eq!(second, "[1.5,\"o\",\"\\u001b[1mä\\r\\n\"]\n");
+        assert_eq!(decode_event(&second), Ok((1.5, output)));
+        assert_eq!(encode_event(0, &Event::Resize(100, 30)).as_deref(), Some("[0.0,\"r\",\"100x30\"]\n"));
+    }
+
+    #[test]
+    fn others_recordings_can_be_read() {
+        let header = "{\"version\": 2, \"width\": 80, \"height\": 24, \"env\": {\"TERM\": \"xterm\"}, \"theme\": {}}";
+        assert!(decode_header(header).is_ok());
+        assert_eq!(decode_event("[0.5, \"i\", \"x\"]"), Ok((0.5, Event::Other)));
+        assert_eq!(decode_event("[1, \"r\", \"80x25\"]"), Ok((1.0, Event::Resize(80, 25))));
+        assert_eq!(decode_header("{\"version\": 1, \"width\": 80, \"height\": 24}"), Err(Malformed::Version(1)));
+        assert_eq!(decode_header("#!/bin/sh"), Err(Malformed::Header));
+        for line in ["", "[1]", "[-1, \"o\", \"\"]", "[1, \"r\", \"80\"]", "[1e999, \"o\", \"\"]", "{}"] {
+            assert_eq!(decode_event(line), Err(Malformed::Event), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_character_that_is_cut_waits_for_its_rest() {
+        let mut text = Text::default();
+        assert_eq!(text.push(b"a\xc3"), "a");
+        assert_eq!(text.push(b"\xa4b"), "äb");
+        assert_eq!(text.push(b"\xff\xc3("), "\u{fffd}\u{fffd}(");
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_the_same_however_it_is_cut(whole in ".{0,40}", cut in 1_usize..7) {
+            let mut text = Text::default();
+            let joined: String = whole.as_bytes().chunks(cut).map(|part| text.push(part)).collect();
+            prop_assert_eq!(joined, whole);
+        }
+
+        #[test]
+        fn nonsense_is_refused_or_read_but_never_more(line in "\\PC{0,60}") {
+            prop_assert!(decode_header(&line).is_err() || line.contains("version"));
+            prop_assert!(decode_event(&line).is_err() || line.trim_start().starts_with('['));
+        }
+    }
+}
