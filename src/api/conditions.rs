@@ -51,7 +51,9 @@ pub enum Truth {
 }
 
 impl Truth {
-    const fn as_str(self) -> &'static str {
+    /// The word used in `status`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
             Self::False => "False",

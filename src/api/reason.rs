@@ -72,8 +72,12 @@ reasons! {
     ContainerDied => Failed,
     /// The request cannot be understood or is refused by the engine.
     InvalidRequest => Failed,
+    /// The requester may not do this.
+    Forbidden => Failed,
     /// The agent cannot write to its disk, and starts nothing that it could not remember.
     NodeDiskFull => Failed,
+    /// The audit log cannot be written, and nothing may run that is not recorded.
+    AuditUnavailable => Failed,
     /// The command was to be ended, but processes of it live on.
     KillFailed => Unknown,
     /// The node of the command is gone, or its agent has been silent for too long.

@@ -3,6 +3,7 @@
 //! Pure: no tokio, no engine, no client, no clock. Facts come in as values, and
 //! what is to be done goes out as a value.
 
+pub mod audit;
 pub mod bind;
 pub mod decide;
 pub mod family;

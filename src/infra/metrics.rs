@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{api::Reason, wire::OutputStream};
+use crate::{api::Reason, core::audit::event::Verb, wire::OutputStream};
 
 /// A step of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +45,11 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabel {
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StreamLabel {
     stream: OutputStream,
 }
@@ -70,6 +75,12 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+impl EncodeLabelValue for Verb {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
 impl EncodeLabelValue for OutputStream {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
@@ -82,6 +93,9 @@ pub struct Metrics {
     finished: Family<ReasonLabel, Counter>,
     steps: Family<StepLabel, Histogram, fn() -> Histogram>,
     output: Family<StreamLabel, Counter>,
+    recorded: Family<VerbLabel, Counter>,
+    /// Audit records that could not be written when they should have been.
+    pub unrecorded: Counter,
     /// Execs that run now.
     pub running: Gauge,
     /// Requests that wait for a free place on this node.
@@ -131,6 +145,8 @@ impl Metrics {
             finished: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
             output: Family::default(),
+            recorded: Family::default(),
+            unrecorded: Counter::default(),
             running: Gauge::default(),
             waiting: Gauge::default(),
             spool_bytes: Gauge::default(),
@@ -150,12 +166,23 @@ impl Metrics {
             "Objects that could not be read as an ExecRequest",
             metrics.unreadable.clone(),
         );
+        registry.register("audit_records", "Audit records that are on the disk, by verb", metrics.recorded.clone());
+        registry.register(
+            "audit_failures",
+            "Audit records that could not be written when they should have been",
+            metrics.unrecorded.clone(),
+        );
         (metrics, registry)
     }
 
     /// A request finished.
     pub fn finished(&self, reason: Reason) {
         self.finished.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// An audit record was written.
+    pub fn recorded(&self, verb: Verb) {
+        self.recorded.get_or_create(&VerbLabel { verb }).inc();
     }
 
     /// A step was done.

@@ -1,6 +1,7 @@
 //! The edges that agent and manager share: the API server, the kernel, the
-//! clock, logs, metrics and the HTTP endpoints for them.
+//! clock, the audit trail, logs, metrics and the HTTP endpoints for them.
 
+pub mod audit;
 pub mod clock;
 pub mod events;
 pub mod health;

@@ -1,0 +1,178 @@
+//! The chain: each line of a writer carries its number and the SHA-256 of the
+//! line before it, so that a line cannot be changed, dropped, moved or inserted
+//! unless all that follow are made anew, and the head, kept elsewhere, shows that.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use thiserror::Error;
+
+use super::{
+    event::{Event, key},
+    sha256,
+};
+
+/// `previous` of the first line.
+pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The last line of a chain: which it is, and its SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; the first line has 1, and 0 is a chain without a line.
+    pub sequence: u64,
+    /// SHA-256 of the line, without its line end, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Head {
+    /// Of a chain without a line.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { sequence: 0, sha256: NO_LINE.to_owned() }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.sequence, self.sha256)
+    }
+}
+
+/// Not a head.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not SEQUENCE:SHA256")]
+pub struct NoHead(String);
+
+impl FromStr for Head {
+    type Err = NoHead;
+
+    fn from_str(text: &str) -> Result<Self, NoHead> {
+        let parts = text.trim().split_once(':');
+        let head = parts.and_then(|(sequence, sha256)| {
+            let digest = sha256.len() == NO_LINE.len() && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+            Some(Self { sequence: sequence.parse().ok().filter(|_| digest)?, sha256: sha256.to_ascii_lowercase() })
+        });
+        head.ok_or_else(|| NoHead(text.to_owned()))
+    }
+}
+
+/// A chain that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    writer: String,
+    head: Head,
+}
+
+impl Chain {
+    /// The chain of `writer`, which has got as far as `head`.
+    #[must_use]
+    pub fn new(writer: impl Into<String>, head: Head) -> Self {
+        Self { writer: writer.into(), head }
+    }
+
+    /// Its last line.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
+    /// The next line, without its line end.
+    ///
+    /// # Errors
+    /// When the event cannot be written as JSON.
+    pub fn add(&mut self, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
+        let sequence = self.head.sequence + 1;
+        let links = [
+            (key::WRITER, self.writer.clone()),
+            (key::SEQUENCE, sequence.to_string()),
+            (key::PREVIOUS, self.head.sha256.clone()),
+        ];
+        let mut event = event.clone();
+        event.annotations.extend(links.map(|(key, value)| (key.to_owned(), value)));
+        let line = serde_json::to_vec(&event)?;
+        self.head = Head { sequence, sha256: sha256(&line) };
+        Ok(line)
+    }
+}
+
+/// Where a line stands in its chain, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Who wrote it.
+    pub writer: String,
+    /// Its number.
+    pub sequence: u64,
+    /// SHA-256 of the line before it.
+    pub previous: String,
+}
+
+impl Link {
+    /// The link of a record, if it has one.
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Self> {
+        Some(Self {
+            writer: event.note(key::WRITER)?.to_owned(),
+            sequence: event.note(key::SEQUENCE)?.parse().ok().filter(|sequence| *sequence > 0)?,
+            previous: event.note(key::PREVIOUS)?.to_owned(),
+        })
+    }
+}
+
+/// A line, without its line end, as a record with its link.
+#[must_use]
+pub fn parse(line: &[u8]) -> Option<(Event, Link)> {
+    let event: Event = serde_json::from_slice(line).ok()?;
+    let link = Link::of(&event)?;
+    Some((event, link))
+}
+
+/// Where a file of lines ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End<'a> {
+    /// The last line that is a record, if there is one, and who wrote it.
+    pub last: Option<(String, Head)>,
+    /// What stands behind it: lines whose writing was cut off.
+    cut: &'a [u8],
+}
+
+impl<'a> End<'a> {
+    /// Finds it.
+    #[must_use]
+    pub fn of(text: &'a [u8]) -> Self {
+        let mut whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        while let Some(line) = text[..whole].strip_suffix(b"\n") {
+            let begin = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            if let Some((_, link)) = parse(&line[begin..]) {
+                let head = Head { sequence: link.sequence, sha256: sha256(&line[begin..]) };
+                return Self { last: Some((link.writer, head)), cut: &text[whole..] };
+            }
+            whole = begin;
+        }
+        Self { last: None, cut: text }
+    }
+
+    /// Whether a line end has to be added before the next line.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.cut.last().is_some_and(|byte| *byte != b'\n')
+    }
+
+    /// Annotations by which the writer owns up to what was cut off.
+    #[must_use]
+    pub fn confession(&self) -> BTreeMap<String, String> {
+        let cut = self.cut.strip_suffix(b"\n").unwrap_or(self.cut);
+        if self.cut.is_empty() { BTreeMap::new() } else { confession(cut) }
+    }
+}
+
+/// What a writer says about lines, joined by line ends, whose writing was cut off.
+#[must_use]
+pub fn confession(cut: &[u8]) -> BTreeMap<String, String> {
+    let notes = [(key::CUT_BYTES, cut.len().to_string()), (key::CUT_SHA256, sha256(cut))];
+    notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}

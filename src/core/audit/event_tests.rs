@@ -1,0 +1,165 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::{ExitCodeSource, OutputStatus},
+    core::{ids::ContainerRef, outcome::Exit},
+};
+
+fn request() -> ExecRequest {
+    serde_json::from_value(json!({
+        "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+        "metadata": {"name": "dump", "namespace": "shop", "uid": "u-1", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {
+            "target": {"podName": "db-0"}, "command": ["pg_dump", "shop"], "user": "999", "reason": "INC-4711",
+            "env": [{"name": "PGPASSWORD", "value": "hunter2"}], "stdin": {"text": "secret input"},
+            "requestedBy": {"username": "ann", "groups": ["dba"]},
+        },
+        "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p-1", "container": "db", "conditions": []},
+    }))
+    .expect("a request")
+}
+
+fn at() -> Timestamp {
+    "2026-01-02T03:04:06.123456Z".parse().expect("a time")
+}
+
+fn exec(id: &str) -> ExecRef {
+    ExecRef { id: id.into(), container: ContainerRef { id: "c1".into(), started_at: "t".into() } }
+}
+
+fn subject() -> Subject {
+    Subject::of(&request(), CommandDetail::Full).expect("a subject")
+}
+
+#[test]
+fn a_record_is_an_event_of_the_audit_api_and_tells_who_what_where_when_and_why() {
+    let event = serde_json::to_value(subject().started(&exec("e1"), at())).expect("JSON");
+    let expected = json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "stage": "ResponseStarted",
+        "auditID": event["auditID"],
+        "requestURI": "/apis/execlet.dev/v1alpha1/namespaces/shop/execrequests/dump",
+        "verb": "started",
+        "user": {"username": "ann", "uid": "", "groups": ["dba"], "extra": {}},
+        "objectRef": {"resource": "execrequests", "namespace": "shop", "name": "dump", "uid": "u-1",
+            "apiGroup": "execlet.dev", "apiVersion": "v1alpha1"},
+        "requestReceivedTimestamp": "2026-01-02T03:04:05.000000Z",
+        "stageTimestamp": "2026-01-02T03:04:06.123456Z",
+        "annotations": {
+            "execlet.dev/pod": "db-0", "execlet.dev/pod-uid": "p-1", "execlet.dev/container": "db",
+            "execlet.dev/container-id": "c1", "execlet.dev/node": "n1", "execlet.dev/exec-id": "e1",
+            "execlet.dev/command": r#"["pg_dump","shop"]"#, "execlet.dev/env": r#"["PGPASSWORD"]"#,
+            "execlet.dev/user": "999", "execlet.dev/stdin": "text", "execlet.dev/request-reason": "INC-4711",
+        },
+    });
+    assert_eq!(event, expected);
+    let id: Vec<usize> = event["auditID"].as_str().expect("an ID").split('-').map(str::len).collect();
+    assert_eq!(id, [8, 4, 4, 4, 12], "a UUID");
+}
+
+fn outcome() -> Outcome {
+    let mut output = OutputStatus { complete: true, ..OutputStatus::default() };
+    output.stdout.bytes = 7;
+    output.stdout.sha256 = Some("ab".to_owned());
+    output.stdout.tail = Some("the output".to_owned());
+    Outcome::exited(Exit { code: 3, source: ExitCodeSource::Kernel }, output, at())
+}
+
+#[test]
+fn an_end_has_reason_code_source_counts_and_digests() {
+    let event = subject().ended(&outcome(), at());
+    for (key, value) in [
+        (key::REASON, "NonZeroExitCode"),
+        (key::RAN, "true"),
+        (key::EXIT_CODE, "3"),
+        (key::EXIT_CODE_SOURCE, "Kernel"),
+        (key::OUTPUT_COMPLETE, "true"),
+        (key::STDOUT_BYTES, "7"),
+        (key::STDOUT_SHA256, "ab"),
+        (key::STDERR_BYTES, "0"),
+    ] {
+        assert_eq!(event.note(key), Some(value), "{key}");
+    }
+    assert_eq!(event.verb, Verb::Finished);
+}
+
+#[test]
+fn neither_input_nor_output_nor_values_of_variables_are_recorded() {
+    let binding = Binding { node: "n1".into(), pod_uid: "p-1".into(), container: "db".into() };
+    let client = Client { address: "10.0.0.1".to_owned(), stdin: true };
+    for detail in [CommandDetail::Full, CommandDetail::Program, CommandDetail::Digest] {
+        let subject = Subject::of(&request(), detail).expect("a subject");
+        let all = [
+            subject.bound(&binding, Some("image"), at()),
+            subject.started(&exec("e"), at()),
+            subject.cancelled(Cause::Canceled, at()),
+            subject.attached(&Requester::default(), &client, at()),
+            subject.ended(&outcome(), at()),
+        ];
+        let text = serde_json::to_string(&all).expect("JSON");
+        for secret in ["hunter2", "secret input", "the output"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        let shown = text.contains("[\\\"pg_dump\\\",\\\"shop\\\"]");
+        assert_eq!(shown, detail == CommandDetail::Full, "{text}");
+    }
+}
+
+#[test]
+fn a_message_that_may_name_the_program_is_left_out_where_the_command_is() {
+    let failed = Outcome::refused(Reason::StartFailed, "exec: \"pg_dump\": executable file not found", at());
+    for (detail, shown) in
+        [(CommandDetail::Full, true), (CommandDetail::Program, false), (CommandDetail::Digest, false)]
+    {
+        let event = Subject::of(&request(), detail).expect("a subject").ended(&failed, at());
+        assert_eq!(event.note(key::MESSAGE).is_some(), shown, "{detail}");
+        assert_eq!(event.note(key::REASON), Some("StartFailed"));
+    }
+}
+
+#[test]
+fn the_same_act_has_the_same_id_and_another_act_another() {
+    let later = "2026-01-02T04:00:00Z".parse().expect("a time");
+    let subject = subject();
+    let id = |event: Event| event.audit_id;
+    assert_eq!(id(subject.started(&exec("e1"), at())), id(subject.started(&exec("e1"), later)));
+    assert_ne!(id(subject.started(&exec("e1"), at())), id(subject.started(&exec("e2"), at())));
+    assert_ne!(id(subject.started(&exec("e1"), at())), id(subject.ended(&outcome(), at())));
+    let unread = Subject::known_by_key(subject.key(), CommandDetail::Full);
+    assert_eq!(id(subject.ended(&outcome(), at())), id(unread.ended(&outcome(), at())), "whoever knows less");
+    let client = Client { address: "10.0.0.1".to_owned(), stdin: false };
+    let [first, second] = [at(), later].map(|at| subject.attached(&Requester::default(), &client, at));
+    assert_ne!(first.audit_id, second.audit_id, "each connection is an act of its own");
+}
+
+#[test]
+fn who_attaches_is_the_user_of_the_record_and_the_session_joins_its_two_ends() {
+    let bob = Requester { username: "bob".to_owned(), ..Requester::default() };
+    let client = Client { address: "10.0.0.1".to_owned(), stdin: true };
+    let attached = subject().attached(&bob, &client, at());
+    assert_eq!(
+        (attached.user.username.as_str(), attached.source_ips.as_slice()),
+        ("bob", &["10.0.0.1".to_owned()][..])
+    );
+    let session = attached.note(key::SESSION).expect("a session");
+    let detached = subject().detached(&bob, &client, session, at());
+    assert_eq!(detached.note(key::SESSION), Some(session));
+    let subresource = attached.object_ref.and_then(|object| object.subresource);
+    assert_eq!(subresource.as_deref(), Some("attach"));
+}
+
+#[test]
+fn the_verb_of_an_end_says_denied_and_unknown_apart() {
+    assert_eq!(Verb::of_end(Reason::Forbidden), Verb::Denied);
+    assert_eq!(Verb::of_end(Reason::PodNotFound), Verb::Finished);
+    for unknown in [Reason::OutcomeLost, Reason::NodeLost, Reason::KillFailed] {
+        assert_eq!(Verb::of_end(unknown), Verb::OutcomeUnknown);
+    }
+}
+
+#[test]
+fn a_verb_is_written_as_it_is_called() {
+    for verb in Verb::ALL {
+        assert_eq!(serde_json::to_value(verb).expect("JSON"), Value::from(verb.as_str()));
+    }
+}

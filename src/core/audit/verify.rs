@@ -1,0 +1,401 @@
+//! Reading a chain back: lines in, findings out.
+//!
+//! A line is what its successor says it is: where two lines claim the same place,
+//! the one that a later line, or the published head, vouches for is the true one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use super::{
+    chain::{self, Head, Link, NO_LINE},
+    event::{Event, Verb, key},
+    sha256,
+};
+
+/// The files of a chain are named by the number of their first line.
+pub const FILE_PREFIX: &str = "audit-";
+/// What their names end with.
+pub const FILE_SUFFIX: &str = ".jsonl";
+
+/// The name of a file whose first line has this number. By name they are in order.
+#[must_use]
+pub fn file_name(first: u64) -> String {
+    format!("{FILE_PREFIX}{first:012}{FILE_SUFFIX}")
+}
+
+/// The number in the name of a file.
+#[must_use]
+pub fn first_of(name: &str) -> Option<u64> {
+    name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?.parse().ok()
+}
+
+/// A file of lines.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name, for people.
+    pub name: String,
+    /// The number that its first line must have, if its name says one.
+    pub first: Option<u64>,
+    /// What is in it.
+    pub text: Vec<u8>,
+}
+
+/// A line of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    file: usize,
+    /// From 1 on.
+    line: usize,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is no record: changed, or cut off.
+    NotARecord,
+    /// Its end is missing, and no line follows.
+    CutOff,
+    /// It is not the line that was written.
+    Changed,
+    /// Lines are missing before it.
+    Missing {
+        /// The first.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+    /// It stands in another place than it was written in.
+    OutOfOrder,
+    /// There is another line of this number, which is the true one as far as can be seen.
+    Inserted,
+    /// Another writer wrote it.
+    Foreign(String),
+    /// The chain begins anew: what was before it is not vouched for.
+    BeganAnew,
+    /// Lines are missing after it: that was the head.
+    TailMissing(Head),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotARecord => f.write_str("not a record: changed, or cut off"),
+            Self::CutOff => f.write_str("truncated: its end is missing"),
+            Self::Changed => f.write_str("changed: it is not the line that was written"),
+            Self::Missing { from, to } if from == to => write!(f, "dropped: line {from} is missing before it"),
+            Self::Missing { from, to } => write!(f, "dropped: lines {from} to {to} are missing before it"),
+            Self::OutOfOrder => f.write_str("reordered: it was written in another place"),
+            Self::Inserted => f.write_str("inserted: another line has this number"),
+            Self::Foreign(writer) => write!(f, "foreign: it was written by {writer}"),
+            Self::BeganAnew => f.write_str("began anew: nothing vouches for what was before it"),
+            Self::TailMissing(head) => {
+                write!(f, "truncated: the chain went on to line {}, which is missing or not the same", head.sequence)
+            }
+        }
+    }
+}
+
+/// A bad line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub file: String,
+    /// The line in it, from 1 on.
+    pub line: usize,
+    /// The number that it has in the chain, as far as it can be read.
+    pub sequence: Option<u64>,
+    /// What is wrong.
+    pub wrong: Wrong,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, sequence, wrong } = self;
+        match sequence {
+            Some(sequence) => write!(f, "{file}:{line}: sequence {sequence}: {wrong}"),
+            None => write!(f, "{file}:{line}: {wrong}"),
+        }
+    }
+}
+
+/// What a chain is.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Who wrote it.
+    pub writer: String,
+    /// Number of its first line: more than 1 if older files are gone.
+    pub first: u64,
+    /// Its last line.
+    pub head: Head,
+    /// How often its writer began.
+    pub starts: usize,
+    /// How often a line was cut off by the end of its writer, and owned up to.
+    pub cuts: usize,
+    /// Records that its writer says it could not write.
+    pub lost: u64,
+    /// Whether the published head lies before the first line, so that it says nothing.
+    pub head_is_older: bool,
+    /// What is wrong, in the order of the lines.
+    pub findings: Vec<Finding>,
+    /// All records.
+    pub events: Vec<Event>,
+}
+
+/// A line that is a record.
+struct Line {
+    place: Place,
+    event: Event,
+    link: Link,
+    sha256: String,
+    /// What stands before it and is no record.
+    debris: Vec<(Place, Vec<u8>, bool)>,
+}
+
+/// Verifies the files of one chain, in their order. `head` is what its writer has published. `None` if
+/// there is no record in them.
+#[must_use]
+pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
+    let (lines, rest) = read(files);
+    let mut walk = Walk::new(&lines, head)?;
+    for line in &lines {
+        walk.debris(line);
+        walk.step(line);
+    }
+    if let Some((place, _, ended)) = rest.first() {
+        walk.findings.insert(*place, (None, if *ended { Wrong::NotARecord } else { Wrong::CutOff }));
+    }
+    walk.begin(files);
+    walk.end();
+    let findings = walk.findings.into_iter().map(|(place, (sequence, wrong))| Finding {
+        file: files.get(place.file).map(|file| file.name.clone()).unwrap_or_default(),
+        line: place.line,
+        sequence,
+        wrong,
+    });
+    let number = |line: &&Line, key| line.event.note(key).and_then(|number| number.parse::<u64>().ok());
+    Some(Report {
+        findings: findings.collect(),
+        writer: walk.writer,
+        first: lines.first()?.link.sequence,
+        head: walk.last?.1,
+        starts: lines.iter().filter(|line| line.event.verb == Verb::Opened).count(),
+        cuts: walk.cuts,
+        lost: lines.iter().filter_map(|line| number(&line, key::LOST)).sum(),
+        head_is_older: walk.head_is_older,
+        events: lines.into_iter().map(|line| line.event).collect(),
+    })
+}
+
+type Debris = Vec<(Place, Vec<u8>, bool)>;
+
+fn read(files: &[File]) -> (Vec<Line>, Debris) {
+    let (mut lines, mut debris) = (Vec::new(), Vec::new());
+    for (file, File { text, .. }) in files.iter().enumerate() {
+        for (index, text) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let place = Place { file, line: index + 1 };
+            let (line, ended) = text.strip_suffix(b"\n").map_or((text, false), |line| (line, true));
+            match chain::parse(line).filter(|_| ended) {
+                Some((event, link)) => {
+                    let debris = std::mem::take(&mut debris);
+                    lines.push(Line { place, event, link, sha256: sha256(line), debris });
+                }
+                None => debris.push((place, line.to_vec(), ended)),
+            }
+        }
+    }
+    (lines, debris)
+}
+
+/// On the way through the lines.
+struct Walk<'a> {
+    writer: String,
+    head: Option<&'a Head>,
+    /// Digests that a line or the head vouches for.
+    vouched: BTreeSet<&'a str>,
+    /// The lines of each number.
+    by_sequence: BTreeMap<u64, Vec<&'a Line>>,
+    first: &'a Line,
+    final_line: &'a Line,
+    /// The last line that stands in its place.
+    last: Option<(Place, Head)>,
+    /// Numbers and digests of the lines so far.
+    passed: BTreeMap<u64, String>,
+    /// What the lines so far say of the lines before them.
+    named: BTreeSet<&'a str>,
+    cuts: usize,
+    head_is_older: bool,
+    findings: BTreeMap<Place, (Option<u64>, Wrong)>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(lines: &'a [Line], head: Option<&'a Head>) -> Option<Self> {
+        let mut writers: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in lines {
+            *writers.entry(&line.link.writer).or_default() += 1;
+        }
+        let writer = (*writers.iter().max_by_key(|(_, count)| **count)?.0).to_owned();
+        let mut by_sequence: BTreeMap<u64, Vec<&Line>> = BTreeMap::new();
+        for line in lines.iter().filter(|line| line.link.writer == writer) {
+            by_sequence.entry(line.link.sequence).or_default().push(line);
+        }
+        let previous = lines.iter().map(|line| line.link.previous.as_str());
+        Some(Self {
+            vouched: previous.chain(head.map(|head| head.sha256.as_str())).collect(),
+            by_sequence,
+            first: lines.iter().find(|line| line.link.writer == writer)?,
+            final_line: lines.iter().rfind(|line| line.link.writer == writer)?,
+            writer,
+            head,
+            last: None,
+            passed: BTreeMap::new(),
+            named: BTreeSet::new(),
+            cuts: 0,
+            head_is_older: false,
+            findings: BTreeMap::new(),
+        })
+    }
+
+    fn found(&mut self, line: &Line, wrong: Wrong) {
+        self.findings.entry(line.place).or_insert((Some(line.link.sequence), wrong));
+    }
+
+    /// What stands before a line and is no record: fine only if the writer owns up to it.
+    fn debris(&mut self, line: &Line) {
+        let Some((place, _, _)) = line.debris.first() else { return };
+        let bytes: Vec<&[u8]> = line.debris.iter().map(|(_, bytes, _)| bytes.as_slice()).collect();
+        let confession = chain::confession(&bytes.join(&b'\n'));
+        let owned_up = confession.iter().all(|(key, value)| line.event.note(key) == Some(value));
+        if owned_up && matches!(line.event.verb, Verb::Opened | Verb::Resumed) {
+            self.cuts += 1;
+        } else {
+            self.findings.insert(*place, (None, Wrong::NotARecord));
+        }
+    }
+
+    fn step(&mut self, line: &'a Line) {
+        let Link { writer, sequence, previous } = &line.link;
+        if *writer != self.writer {
+            return self.found(line, Wrong::Foreign(writer.clone()));
+        }
+        let Some((before, last)) = self.last.clone() else {
+            if *sequence == 1 && previous != NO_LINE {
+                self.found(line, Wrong::Changed);
+            }
+            self.pass(line);
+            return self.published(line);
+        };
+        let (next, linked) = (*sequence == last.sequence + 1, *previous == last.sha256);
+        match (next, linked) {
+            (true, true) if self.has_truer_twin(line) => self.found(line, Wrong::Inserted),
+            (true, true) => self.pass(line),
+            (true, false) if self.twins(line).any(|twin| twin.link.previous == last.sha256) => {
+                self.found(line, Wrong::Inserted);
+            }
+            (true, false) => {
+                if self.is_vouched(line) || std::ptr::eq(line, self.final_line) {
+                    self.findings.entry(before).or_insert((Some(last.sequence), Wrong::Changed));
+                } else {
+                    self.found(line, Wrong::Changed);
+                }
+                self.pass(line);
+            }
+            (false, true) => {
+                self.found(line, Wrong::Changed);
+                self.pass(line);
+            }
+            (false, false) => self.jump(line, &last),
+        }
+        self.published(line);
+    }
+
+    /// A line that neither its number nor its link puts here.
+    fn jump(&mut self, line: &'a Line, last: &Head) {
+        let sequence = line.link.sequence;
+        if self.passed.contains_key(&sequence) && !self.begins(line) {
+            self.found(line, Wrong::Inserted);
+        } else if self.named.contains(line.sha256.as_str()) {
+            self.found(line, Wrong::OutOfOrder);
+        } else if self.begins(line) {
+            self.found(line, Wrong::BeganAnew);
+            self.passed.clear();
+            self.pass(line);
+        } else if sequence < last.sequence {
+            self.found(line, Wrong::OutOfOrder);
+        } else {
+            let comes_later = self.by_sequence.get(&(last.sequence + 1)).is_some_and(|lines| !lines.is_empty());
+            let missing = Wrong::Missing { from: last.sequence + 1, to: sequence - 1 };
+            self.found(line, if comes_later { Wrong::OutOfOrder } else { missing });
+            self.pass(line);
+        }
+    }
+
+    fn begins(&self, line: &Line) -> bool {
+        let again = self.passed.get(&1).is_some_and(|first| *first == line.sha256);
+        line.link.sequence == 1 && line.link.previous == NO_LINE && !again
+    }
+
+    fn pass(&mut self, line: &'a Line) {
+        self.last = Some((line.place, Head { sequence: line.link.sequence, sha256: line.sha256.clone() }));
+        self.passed.insert(line.link.sequence, line.sha256.clone());
+        self.named.insert(&line.link.previous);
+    }
+
+    /// Other lines of the same number.
+    fn twins(&self, line: &'a Line) -> impl Iterator<Item = &'a Line> {
+        let all = self.by_sequence.get(&line.link.sequence).cloned().unwrap_or_default();
+        all.into_iter().filter(|twin| !std::ptr::eq(*twin, line) && twin.place > line.place)
+    }
+
+    fn has_truer_twin(&self, line: &'a Line) -> bool {
+        !self.is_vouched(line)
+            && self.twins(line).any(|twin| twin.link.previous == line.link.previous && self.is_vouched(twin))
+    }
+
+    fn is_vouched(&self, line: &Line) -> bool {
+        self.vouched.contains(line.sha256.as_str())
+    }
+
+    /// A writer that begins tells the head that was known of it: the line must be there.
+    fn published(&mut self, line: &Line) {
+        let Some(head) = line.event.note(key::PUBLISHED).and_then(|head| head.parse::<Head>().ok()) else { return };
+        let gone = head.sequence >= line.link.sequence;
+        let other = self.passed.get(&head.sequence).is_some_and(|sha256| *sha256 != head.sha256);
+        if gone || other {
+            self.found(line, Wrong::TailMissing(head));
+        }
+    }
+
+    /// The first line must be the one that the name of its file says.
+    fn begin(&mut self, files: &[File]) {
+        let first = self.first;
+        let named = files.get(first.place.file).and_then(|file| file.first);
+        if let Some(from) = named.filter(|named| *named < first.link.sequence) {
+            self.found(first, Wrong::Missing { from, to: first.link.sequence - 1 });
+        }
+    }
+
+    /// The last line must not come before the published head, nor may the head be another line.
+    fn end(&mut self) {
+        let (Some(head), Some((place, last))) = (self.head, self.last.clone()) else { return };
+        if head.sequence > last.sequence {
+            let missing = Wrong::TailMissing(head.clone());
+            self.findings.entry(place).or_insert((Some(last.sequence), missing));
+            return;
+        }
+        match self.by_sequence.get(&head.sequence) {
+            Some(lines) if lines.iter().all(|line| line.sha256 != head.sha256) => {
+                for line in lines.clone() {
+                    self.found(line, Wrong::Changed);
+                }
+            }
+            Some(_) => {}
+            None => self.head_is_older = head.sequence < self.first.link.sequence,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+//! Audit lines in the files of a folder. Each is named by the number of its first
+//! line, none is ever renamed, and the oldest go when there are too many.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::core::audit::{
+    chain::{End, Head},
+    verify::{file_name, first_of},
+};
+
+/// For root and whoever collects logs for it.
+const FILE_MODE: u32 = 0o640;
+const FOLDER_MODE: u32 = 0o750;
+const LOCK: &str = "lock";
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes from which on a file is not added to.
+    pub file_bytes: u64,
+    /// Files, the one that is written included; at least 2.
+    pub files: usize,
+}
+
+/// A folder, and the lock that makes this process its only writer.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    retention: Retention,
+    _lock: File,
+}
+
+/// The end of a folder's files, opened to add to it.
+#[derive(Debug)]
+pub struct Open {
+    file: File,
+    bytes: u64,
+    /// A file without one is gone on with, however large it is: it has the name that another would get.
+    has_lines: bool,
+    /// What is in it does not end with a line end.
+    unended: bool,
+}
+
+/// Where the lines of a folder end.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Who wrote the last line, and which it is.
+    pub last: Option<(String, Head)>,
+    /// What its writer has to say about what was cut off.
+    pub confession: BTreeMap<String, String>,
+}
+
+impl Folder {
+    /// Opens, or makes, the folder.
+    ///
+    /// # Errors
+    /// When another process writes there, or the file system refuses.
+    pub fn open(path: &Path, retention: Retention) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), retention, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process writes this audit log"))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Finds the end of the lines, and opens the file that it is in; none if there is no file yet.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn find(&self) -> io::Result<(Found, Option<Open>)> {
+        let mut found = Found::default();
+        let mut open = None;
+        for path in self.files()?.iter().rev() {
+            let text = fs::read(path)?;
+            let end = End::of(&text);
+            if open.is_none() {
+                found.confession = end.confession();
+                let file = OpenOptions::new().append(true).open(path)?;
+                let (bytes, has_lines) = (text.len() as u64, end.last.is_some());
+                open = Some(Open { file, bytes, has_lines, unended: end.is_open() });
+            }
+            if end.last.is_some() {
+                found.last = end.last;
+                break;
+            }
+        }
+        Ok((found, open))
+    }
+
+    /// Adds lines, of which the first has this number, and waits until they survive a crash.
+    ///
+    /// # Errors
+    /// When the file system refuses: a part of them may be there.
+    pub fn add(&self, open: Option<Open>, first: u64, lines: &[u8]) -> io::Result<Open> {
+        let open = open.filter(|open| !open.has_lines || open.bytes < self.retention.file_bytes);
+        let mut open = match open {
+            Some(open) => open,
+            None => self.next(first)?,
+        };
+        let text: &[u8] = if open.unended { &[b"\n", lines].concat() } else { lines };
+        open.file.write_all(text)?;
+        open.file.sync_data()?;
+        Ok(Open { bytes: open.bytes + text.len() as u64, has_lines: true, unended: false, ..open })
+    }
+
+    /// A new file, and one fewer of the old ones if there are too many.
+    fn next(&self, first: u64) -> io::Result<Open> {
+        let path = self.path.join(file_name(first));
+        let file = OpenOptions::new().create_new(true).append(true).mode(FILE_MODE).open(path)?;
+        File::open(&self.path)?.sync_all()?;
+        let files = self.files()?;
+        let excess = files.len().saturating_sub(self.retention.files);
+        for old in &files[..excess] {
+            fs::remove_file(old)?;
+        }
+        Ok(Open { file, bytes: 0, has_lines: false, unended: false })
+    }
+
+    /// The files with lines, the oldest first.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if let Some(first) = name.to_str().and_then(first_of) {
+                files.push((first, self.path.join(name)));
+            }
+        }
+        files.sort_unstable();
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
+}

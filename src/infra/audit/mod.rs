@@ -1,0 +1,188 @@
+//! The audit trail: what agent and manager record, and in which order.
+//!
+//! A record is on the disk before the act that it tells of: there is no act
+//! without a record, but a crash can leave a record of an act that did not
+//! happen, or the same record twice, with the same `auditID`.
+//! What a record looks like is `core::audit`'s to know, where it goes the trail's.
+
+pub mod file;
+pub mod writer;
+
+use std::{future::Future, sync::Arc};
+
+use thiserror::Error;
+
+use super::{clock::Clock, metrics::Metrics};
+use crate::{
+    api::{ExecRequest, Requester},
+    core::{
+        audit::{
+            event::{Client, Event, Subject, key},
+            redact::CommandDetail,
+        },
+        ids::{ExecRef, RequestKey},
+        kill::Cause,
+        outcome::Outcome,
+        request::NotBound,
+        transition::Binding,
+    },
+};
+
+/// The audit trail cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the audit log cannot be written: {0}")]
+pub struct Unavailable(pub String);
+
+/// What becomes of a record that cannot be written now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// It is kept, and written later: what it tells of happens all the same.
+    Keep,
+    /// It is dropped: what it tells of will not happen.
+    Drop,
+}
+
+/// Where records go, one after the other.
+pub trait Trail: Clone + Send + Sync + 'static {
+    /// Adds a record. When this is `Ok` it survives a crash.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn add(&self, event: Event, otherwise: Otherwise) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Whether a record could be written now, as far as can be seen; what was kept is written.
+    ///
+    /// # Errors
+    /// When it could not.
+    fn available(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// What is recorded, and how strict it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Nothing may happen that cannot be recorded.
+    pub required: bool,
+    /// What of a command is recorded.
+    pub command: CommandDetail,
+}
+
+/// Records what happens to requests.
+#[derive(Clone)]
+pub struct Audit<T> {
+    trail: T,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+/// Somebody who is connected to a command.
+#[derive(Clone, Debug)]
+pub struct Session {
+    subject: Subject,
+    by: Requester,
+    client: Client,
+    id: String,
+}
+
+impl<T: Trail> Audit<T> {
+    /// Into this trail.
+    #[must_use]
+    pub fn new(trail: T, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self { trail, policy, clock, metrics }
+    }
+
+    /// What is to be known of a request for its records.
+    ///
+    /// # Errors
+    /// When the object has no namespace, name or UID.
+    pub fn subject(&self, request: &ExecRequest) -> Result<Subject, NotBound> {
+        Subject::of(request, self.policy.command)
+    }
+
+    /// A request of which no more is known than which one it is.
+    #[must_use]
+    pub fn unread(&self, key: &RequestKey) -> Subject {
+        Subject::known_by_key(key, self.policy.command)
+    }
+
+    /// Whether what is about to happen could be recorded. To be asked before work is taken up.
+    ///
+    /// # Errors
+    /// When it could not, and nothing may happen that is not recorded.
+    pub async fn available(&self) -> Result<(), Unavailable> {
+        if self.policy.required { self.trail.available().await } else { Ok(()) }
+    }
+
+    /// Before a request is bound.
+    ///
+    /// # Errors
+    /// When it cannot be recorded, and must be: then it may not be bound.
+    pub async fn bound(&self, request: &Subject, to: &Binding, image: Option<&str>) -> Result<(), Unavailable> {
+        self.before(request.bound(to, image, self.clock.now())).await
+    }
+
+    /// Before a command is started.
+    ///
+    /// # Errors
+    /// When it cannot be recorded, and must be: then it may not be started.
+    pub async fn started(&self, request: &Subject, exec: &ExecRef) -> Result<(), Unavailable> {
+        self.before(request.started(exec, self.clock.now())).await
+    }
+
+    /// Before a client is connected to a command. The session has to be [`detached`](Self::detached).
+    ///
+    /// # Errors
+    /// When it cannot be recorded, and must be: then the client may not be connected.
+    pub async fn attached(&self, request: &RequestKey, by: &Requester, client: Client) -> Result<Session, Unavailable> {
+        let subject = self.unread(request);
+        let event = subject.attached(by, &client, self.clock.now());
+        let id = event.note(key::SESSION).unwrap_or_default().to_owned();
+        self.before(event).await?;
+        Ok(Session { subject, by: by.clone(), client, id })
+    }
+
+    /// A client is connected no more.
+    pub async fn detached(&self, session: Session) {
+        let Session { subject, by, client, id } = session;
+        self.anyhow(subject.detached(&by, &client, &id, self.clock.now())).await;
+    }
+
+    /// Before the first signal to a command that is to be ended.
+    pub async fn cancelled(&self, request: &Subject, cause: Cause) {
+        self.anyhow(request.cancelled(cause, self.clock.now())).await;
+    }
+
+    /// Before the outcome of a request is reported.
+    pub async fn ended(&self, request: &Subject, outcome: &Outcome) {
+        self.anyhow(request.ended(outcome, self.clock.now())).await;
+    }
+
+    /// What may have to be left undone.
+    async fn before(&self, event: Event) -> Result<(), Unavailable> {
+        if !self.policy.required {
+            self.anyhow(event).await;
+            return Ok(());
+        }
+        self.add(event, Otherwise::Drop).await
+    }
+
+    /// What happens in any case: never held up by its record.
+    async fn anyhow(&self, event: Event) {
+        // It is counted and logged, and kept for later.
+        drop(self.add(event, Otherwise::Keep).await);
+    }
+
+    async fn add(&self, event: Event, otherwise: Otherwise) -> Result<(), Unavailable> {
+        let (verb, object) = (event.verb, event.object_ref.clone());
+        let added = self.trail.add(event, otherwise).await;
+        match &added {
+            Ok(()) => self.metrics.recorded(verb),
+            Err(error) => {
+                let request = object.map(|object| format!("{}/{}", object.namespace, object.name));
+                tracing::error!(request, %verb, %error, "not recorded");
+                self.metrics.unrecorded.inc();
+            }
+        }
+        added
+    }
+}
