@@ -87,7 +87,9 @@ test-engine: cluster-up ## Run the tests against a real Docker Engine
 
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster
+	@rm -f target/e2e/requests.jsonl
 	@$(WITH_CLUSTER); cargo test --locked --test e2e
+	@$(WITH_CLUSTER); scripts/audit-check
 
 .PHONY: faults
 faults: install ## Kill agents, engines and the API server 300 times while requests run (30 min; ROUNDS, SEED)

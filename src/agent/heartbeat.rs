@@ -1,6 +1,6 @@
 //! The agent's sign of life: its Lease, renewed for as long as it takes work.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{
@@ -13,8 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::names,
-    core::ids::NodeName,
-    infra::{clock::Clock, health::Readiness},
+    core::{
+        audit::chain::{Head, publish, published},
+        ids::NodeName,
+    },
+    infra::{audit::writer::Log, clock::Clock, health::Readiness},
 };
 
 /// Between two renewals.
@@ -28,18 +31,43 @@ const LEASE_SECONDS: i32 = 40;
 /// Name in `/readyz`.
 pub const CHECK: &str = "lease";
 
+/// The head of the audit chain that the Lease of the agent on `node` tells: what it was before this
+/// one wrote. `None` also if that cannot be found out now.
+pub async fn published_head(client: Client, namespace: &str, node: &NodeName, writer: &str) -> Option<Head> {
+    let leases: Api<Lease> = Api::namespaced(client, namespace);
+    let name = names::agent_lease(node.as_str());
+    let lease = match timeout(RENEW_TIMEOUT, leases.get_opt(&name)).await {
+        Ok(Ok(lease)) => lease?,
+        Ok(Err(error)) => {
+            tracing::warn!(lease = name, %error, "whether lines are missing at the end of the audit log is not known");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!(
+                lease = name,
+                "whether lines are missing at the end of the audit log is not known: no answer in time"
+            );
+            return None;
+        }
+    };
+    let heads = lease.metadata.annotations?.remove(names::AUDIT_HEADS_ANNOTATION)?;
+    published(&heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()
+}
+
 /// Renews one Lease.
 pub struct Heartbeat {
     leases: Api<Lease>,
     name: String,
     node: NodeName,
+    log: Log,
 }
 
 impl Heartbeat {
     /// For the agent on `node`, in the namespace of the installation.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, node: &NodeName) -> Self {
-        Self { leases: Api::namespaced(client, namespace), name: names::agent_lease(node.as_str()), node: node.clone() }
+    pub fn new(client: Client, namespace: &str, node: &NodeName, log: Log) -> Self {
+        let leases = Api::namespaced(client, namespace);
+        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log }
     }
 
     /// Renews until `shutdown`.
@@ -67,13 +95,17 @@ impl Heartbeat {
     }
 
     async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
+        let head = Some(self.log.head()).filter(|head| head.sequence > 0);
+        let heads = head.and_then(|head| publish("", self.log.writer(), &head));
+        let annotations: BTreeMap<&str, String> =
+            heads.into_iter().map(|heads| (names::AUDIT_HEADS_ANNOTATION, heads)).collect();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": self.name, "labels": {
                 names::COMPONENT_LABEL: names::COMPONENT_AGENT,
                 "app.kubernetes.io/name": "execlet",
-            }},
+            }, "annotations": annotations},
             "spec": {
                 "holderIdentity": self.node.as_str(),
                 "leaseDurationSeconds": LEASE_SECONDS,

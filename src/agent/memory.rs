@@ -1,6 +1,6 @@
 //! What the agent remembers of one request, in hand and on disk.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -9,7 +9,9 @@ use super::{
     node::{Node, World},
 };
 use crate::{
+    api::ExecRequest,
     core::{
+        audit::event::Subject,
         decide::{Entry, Stage},
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
         kill::Kill,
@@ -24,17 +26,33 @@ pub(super) struct Memory<W: World> {
     key: RequestKey,
     created: Timestamp,
     entry: Mutex<Option<Entry>>,
+    /// What its audit records tell of it, once the request was read.
+    subject: OnceLock<Subject>,
 }
 
 impl<W: World> Memory<W> {
     /// What the journal knew at first, if anything.
     pub(super) fn new(node: Arc<Node<W>>, key: RequestKey, created: Timestamp, entry: Option<Entry>) -> Self {
-        Self { node, key, created, entry: Mutex::new(entry) }
+        Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new() }
     }
 
     /// Which request.
     pub(super) fn key(&self) -> &RequestKey {
         &self.key
+    }
+
+    /// The request was read: from now on audit records can tell more of it.
+    pub(super) fn saw(&self, request: &ExecRequest) {
+        if self.subject.get().is_none()
+            && let Ok(subject) = self.node.audit.subject(request)
+        {
+            self.subject.get_or_init(|| subject);
+        }
+    }
+
+    /// What audit records tell of it.
+    pub(super) fn subject(&self) -> Subject {
+        self.subject.get().cloned().unwrap_or_else(|| self.node.audit.unread(&self.key))
     }
 
     /// What is remembered now.

@@ -67,6 +67,11 @@ use crate::{
     },
     engine::{Container, ContainerState, Engine, EngineError},
     infra::{
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -105,6 +110,12 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// How many run at the same time.
     pub limits: Limits,
+    /// Folder of the audit log.
+    pub audit_dir: PathBuf,
+    /// How much of it is kept.
+    pub audit_retention: Retention,
+    /// What is recorded, and how strict that is.
+    pub audit_policy: Policy,
     /// Most bytes that the spool may take.
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
@@ -156,6 +167,7 @@ impl<E: Engine> World for Real<E> {
     type Requests = KubeRequests;
     type Kernel = Linux;
     type Disk = Folder;
+    type Trail = Log;
 }
 
 /// Runs the agent until it is told to stop.
@@ -183,6 +195,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let boot = process::boot_id().map_err(|source| AgentError::Io { what: "boot ID".to_owned(), source })?;
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
+    let log = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     let deaths = Deaths::default();
     // What ended while no agent listened is told too, as far back as the engine remembers.
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
@@ -191,7 +204,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         listening.await;
         Ok(())
     });
-    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node);
+    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, log.clone());
     let beating = heartbeat.run(Arc::clone(&clock), readiness.clone(), shutdown.clone());
     parts.spawn(async {
         beating.await;
@@ -203,6 +216,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         engine,
         kernel: Linux,
         requests: KubeRequests::new(client.clone()),
+        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
@@ -229,6 +243,16 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     };
     ended.cancel();
     result
+}
+
+/// Begins to write the audit log, which nobody else does once this agent has the journal. The first
+/// record tells the head that the Lease has of it, so that a cut tail shows.
+async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> Result<Log, AgentError> {
+    let writer = format!("agent/{}", config.node);
+    let published = heartbeat::published_head(client, &config.namespace, &config.node, &writer).await;
+    let sink = Sink::Folder(config.audit_dir.clone(), config.audit_retention);
+    let log = Log::begin(sink, &writer, clock, published.as_ref());
+    log.map_err(|source| AgentError::Io { what: "audit log".to_owned(), source })
 }
 
 fn serve(

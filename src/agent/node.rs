@@ -16,6 +16,7 @@ use crate::{
     core::ids::{BootId, NodeName, RequestUid},
     engine::{Engine, EngineError},
     infra::{
+        audit::{Audit, Trail, Unavailable},
         clock::Clock,
         events::Events,
         kernel::Kernel,
@@ -34,6 +35,8 @@ pub trait World: Send + Sync + 'static {
     type Kernel: Kernel;
     /// The disk of the journal.
     type Disk: Disk;
+    /// Where audit records go.
+    type Trail: Trail;
 }
 
 /// This node.
@@ -48,6 +51,8 @@ pub struct Node<W: World> {
     pub kernel: W::Kernel,
     /// The requests, as the API server has them.
     pub requests: W::Requests,
+    /// Who ran what, for auditors.
+    pub audit: Audit<W::Trail>,
     /// News for people.
     pub events: Events,
     /// What must not be forgotten.
@@ -84,6 +89,8 @@ pub(super) enum StepError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
     #[error("the API server refuses the commit, so the command may not start: {0}")]
     Refused(String),
 }

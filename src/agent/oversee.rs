@@ -70,6 +70,7 @@ impl<W: World> Overseen<'_, W> {
         } else {
             let grace = self.request.map_or(DEFAULT_GRACE, BoundRequest::grace);
             let cause = self.cause().await;
+            self.node.audit.cancelled(&self.memory.subject(), cause).await;
             Kill::new(cause, self.node.kernel.uptime(), grace)
         };
         tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");

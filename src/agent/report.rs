@@ -12,7 +12,10 @@ use crate::{
         outcome::Outcome,
         transition::{Write, without_tails},
     },
-    infra::requests::{Requests, Written},
+    infra::{
+        events::PodRef,
+        requests::{Requests, Written},
+    },
 };
 
 /// Pause before a report that was refused is tried again.
@@ -36,7 +39,7 @@ pub(super) async fn report<W: World>(
         let write = Write { from: &from, generation: object.metadata.generation, at: node.clock.now() };
         match node.requests.write_status(&object, write.finished(shortened.as_ref().unwrap_or(outcome))).await? {
             Written::Won(written) => {
-                said(node, key, outcome).await;
+                said(node, key, &from, &object, outcome).await;
                 return Ok(written.metadata.resource_version);
             }
             Written::Lost => {}
@@ -56,9 +59,26 @@ pub(super) async fn report<W: World>(
     Ok(None)
 }
 
-async fn said<W: World>(node: &Node<W>, key: &RequestKey, outcome: &Outcome) {
+async fn said<W: World>(
+    node: &Node<W>,
+    key: &RequestKey,
+    from: &ExecRequestStatus,
+    object: &ExecRequest,
+    outcome: &Outcome,
+) {
     let code = outcome.exit.map(|exit| exit.code);
     tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, code, why = outcome.message, "finished");
     node.metrics.finished(outcome.reason);
-    node.events.publish(key, "Exec", outcome.reason, &outcome.message).await;
+    let on_request = node.events.publish(key, "Exec", outcome.reason, &outcome.message);
+    let on_pod = async {
+        // What never ran is no news of the pod.
+        if outcome.may_have_run
+            && let Some(uid) = &from.pod_uid
+        {
+            let pod = PodRef { name: object.spec.target.pod_name.clone(), uid: uid.clone() };
+            let words = format!("the command of ExecRequest {} has ended: {}", key.name, outcome.reason);
+            node.events.publish_on_pod(&pod, key, "Exec", outcome.reason, &words).await;
+        }
+    };
+    tokio::join!(biased; on_request, on_pod);
 }

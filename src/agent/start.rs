@@ -19,7 +19,7 @@ use crate::{
     api::Reason,
     core::{ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
     engine::{Engine, EngineError, ExecStream},
-    infra::metrics::Step,
+    infra::{events::PodRef, metrics::Step},
 };
 
 /// Starts the committed exec; the journal says `starting` already. After an error, what happened
@@ -106,11 +106,26 @@ async fn attend<W: World>(
 ) -> Option<Outcome> {
     let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
-    let received = pump::pump(node, request, stream, seen.clone(), &exec.id, origin).await?;
+    // The pod's people are told while the output is drained: nothing waits for an Event.
+    let fresh = !matches!(origin, Origin::Inherited(_));
+    let (received, ()) = tokio::join!(biased; pump::pump(node, request, stream, seen.clone(), &exec.id, origin), async {
+        if fresh {
+            tell_pod(node, request).await;
+        }
+    });
+    let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
     let ending = Ending { exec, death: &death, received };
     let outcome = settle::settle(node, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(outcome)
+}
+
+/// Who looks after the pod sees who runs something in it. What it is, only who may read the request.
+async fn tell_pod<W: World>(node: &Node<W>, request: &BoundRequest) {
+    let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
+    let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+    let words = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
+    node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &words).await;
 }

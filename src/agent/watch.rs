@@ -427,6 +427,7 @@ async fn refuse_unreadable<W: World>(node: Arc<Node<W>>, key: RequestKey, invali
     tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
     let now = node.clock.now();
     let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+    node.audit.ended(&node.audit.unread(&key), &outcome).await;
     let from = ExecRequestStatus { node_name: Some(node.name.to_string()), ..ExecRequestStatus::default() };
     let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
     match node.requests.write_status_of_unreadable(&invalid.metadata, &status).await {

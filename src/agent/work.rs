@@ -45,12 +45,45 @@ pub(super) struct Work<W: World> {
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
     news: watch::Receiver<News>,
-    /// The disk was full when the last step failed.
-    disk_is_full: bool,
+    /// What the agent has to wait for before it may start anything, if the last step failed for it.
+    held_up: Option<HeldUp>,
     /// An exec that was created and could not be put down. The engine keeps every one: no second is made.
     unwritten: Option<ExecRef>,
     /// Resource versions that it wrote or finished with: news of them is no news.
     versions: Vec<String>,
+}
+
+/// What keeps an agent from starting anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldUp {
+    /// The disk of its journal is full.
+    Disk,
+    /// The audit log cannot be written, and must be.
+    Audit,
+}
+
+impl HeldUp {
+    fn by(error: &StepError) -> Option<Self> {
+        match error {
+            StepError::Journal(error) if error.is_full() => Some(Self::Disk),
+            StepError::Audit(_) => Some(Self::Audit),
+            StepError::Engine(_) | StepError::Api(_) | StepError::Journal(_) | StepError::Refused(_) => None,
+        }
+    }
+
+    const fn reason(self) -> Reason {
+        match self {
+            Self::Disk => Reason::NodeDiskFull,
+            Self::Audit => Reason::AuditUnavailable,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Disk => "the disk of the agent's journal is full, and it starts nothing that it could not remember",
+            Self::Audit => "the agent cannot write its audit log, and nothing may run that is not recorded",
+        }
+    }
 }
 
 /// What the loop does after an action.
@@ -79,7 +112,7 @@ impl<W: World> Work<W> {
         news: watch::Receiver<News>,
     ) -> Self {
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
-        Self { node, memory, seen, news, disk_is_full: false, unwritten: None, versions: Vec::new() }
+        Self { node, memory, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
     }
 
     /// A request that only the journal knows of.
@@ -99,7 +132,7 @@ impl<W: World> Work<W> {
                 Ok(Next::Done) => return self.versions,
                 Ok(Next::Again) => {
                     pause = FIRST_PAUSE;
-                    self.disk_is_full = false;
+                    self.held_up = None;
                 }
                 Err(error) => {
                     tracing::warn!(request = %self.key(), uid = %self.key().uid, %error, "a step failed, it will be tried again");
@@ -117,12 +150,14 @@ impl<W: World> Work<W> {
 
     /// Tells people what holds a request up, once.
     async fn complain(&mut self, error: &StepError) {
-        let full = matches!(error, StepError::Journal(error) if error.is_full());
-        if full && !self.disk_is_full {
-            let why = format!("the command does not start while the agent cannot write its journal: {error}");
-            self.node.events.publish(self.key(), "Prepare", Reason::NodeDiskFull, &why).await;
+        let held_up = HeldUp::by(error);
+        if let Some(by) = held_up
+            && self.held_up != held_up
+        {
+            let why = format!("the command does not start: {}: {error}", by.words());
+            self.node.events.publish(self.key(), "Prepare", by.reason(), &why).await;
         }
-        self.disk_is_full = full;
+        self.held_up = held_up;
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
@@ -131,6 +166,9 @@ impl<W: World> Work<W> {
             None => self.node.requests.get(self.key()).await?,
         };
         // A request that is being deleted is as good as gone, whoever still holds it.
+        if let Some(seen) = &seen {
+            self.memory.saw(seen);
+        }
         let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
         let seen = seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)));
         let entry = self.entry()?;
@@ -176,20 +214,18 @@ impl<W: World> Work<W> {
             }
             (Err(error), None) => return Err(error.into()),
         };
-        Ok(self.name_the_full_disk(action))
+        Ok(self.name_what_held_it_up(action))
     }
 
-    /// The deadline passed because of the disk.
-    fn name_the_full_disk(&self, action: Action) -> Action {
-        match action {
-            Action::Report(mut outcome) if self.disk_is_full && outcome.reason == Reason::StartingDeadlineExceeded => {
-                outcome.reason = Reason::NodeDiskFull;
-                outcome.message.push_str(
-                    ": the disk of the agent's journal is full, and it starts nothing that it could not remember",
-                );
+    /// The deadline passed because of the disk, or of the audit log.
+    fn name_what_held_it_up(&self, action: Action) -> Action {
+        match (action, self.held_up) {
+            (Action::Report(mut outcome), Some(by)) if outcome.reason == Reason::StartingDeadlineExceeded => {
+                outcome.reason = by.reason();
+                outcome.message = format!("{}: {}", outcome.message, by.words());
                 Action::Report(outcome)
             }
-            action => action,
+            (action, _) => action,
         }
     }
 
@@ -212,6 +248,8 @@ impl<W: World> Work<W> {
         let exec = exec_of(Some(request), self.memory.entry().as_ref());
         match action {
             Action::Prepare(container) => {
+                // Before anything is committed: a request that has to wait for it can still be given up.
+                self.node.audit.available().await?;
                 let exec = match self.unwritten.take().filter(|exec| exec.container == container) {
                     Some(exec) => exec,
                     None => match prepare::create(&self.node, request, container).await? {
@@ -234,6 +272,7 @@ impl<W: World> Work<W> {
             }
             Action::Start { sole } => {
                 let Some(exec) = exec else { return Ok(Next::Again) };
+                self.node.audit.started(&self.memory.subject(), &exec).await?;
                 self.memory.put_down(exec.clone(), Stage::Starting).await?;
                 let watched = start::start(&self.node, request, &exec, &self.memory, &mut self.news, sole).await;
                 if let (true, Err(StepError::Engine(EngineError::ContainerNotRunning(_)))) = (sole, &watched) {
@@ -305,9 +344,24 @@ impl<W: World> Work<W> {
                     | Action::Kill
                     | Action::Forget => None,
                 };
+                self.record_end_unreported(outcome.as_ref()).await?;
                 Ok(self.forget(outcome).await)
             }
         }
+    }
+
+    /// There is nobody to report to: the audit trail alone tells how it ended.
+    async fn record_end_unreported(&self, outcome: Option<&Outcome>) -> Result<(), StepError> {
+        let now = self.node.clock.now();
+        let outcome = match (outcome.cloned().or_else(|| self.memory.outcome()), self.memory.entry()) {
+            (Some(outcome), _) => outcome,
+            (None, Some(_)) => Outcome::lost("the request was deleted while its command ran", None, now),
+            // It has ended before, and was recorded then.
+            (None, None) if self.node.journal.tombstone(&self.key().uid)?.is_some() => return Ok(()),
+            (None, None) => Outcome::refused(Reason::Deleted, "the request was deleted before it was taken up", now),
+        };
+        self.node.audit.ended(&self.memory.subject(), &outcome).await;
+        Ok(())
     }
 
     /// The stream of an exec that the agent before this one has handed over.
@@ -382,6 +436,7 @@ impl<W: World> Work<W> {
 
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
+        self.node.audit.ended(&self.memory.subject(), &outcome).await;
         let version = report::report(&self.node, self.key(), seen, &outcome).await?;
         self.versions.extend(version);
         self.done(Step::Report, begun);

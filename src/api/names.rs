@@ -33,6 +33,9 @@ pub const AGENT_CONTROLLER: &str = "execlet.dev/agent";
 /// `reportingController` of the Events that the manager writes.
 pub const MANAGER_CONTROLLER: &str = "execlet.dev/manager";
 
+/// Annotation of a Lease: the heads of the audit chains of those who renew it.
+pub const AUDIT_HEADS_ANNOTATION: &str = "execlet.dev/audit-heads";
+
 /// Annotation with which a pod names the container that `kubectl exec` takes by default.
 pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 

@@ -1,7 +1,7 @@
 //! Where a request is to run: from the request, its pod and the agents that
 //! live, to a binding, a reason to wait, or a refusal.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
@@ -11,6 +11,7 @@ use k8s_openapi::{
 use super::{request::starting_deadline, transition::Binding};
 use crate::api::{
     ExecRequest, Reason,
+    conditions::{self, ConditionType},
     names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
 };
 
@@ -46,11 +47,31 @@ pub fn bind(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents, now:
         BindDecision::Refuse(Reason::StartingDeadlineExceeded, deadline_message(request, reason, message))
     };
     match choose(request, pod, agents) {
-        Ok(_) if too_late => exceeded(Reason::Pending, "no manager had looked at it before"),
+        Ok(_) if too_late => match waited_for_audit(request) {
+            Some(message) => exceeded(Reason::AuditUnavailable, message),
+            None => exceeded(Reason::Pending, "no manager had looked at it before"),
+        },
         Ok(binding) => BindDecision::Bind(binding),
         Err(BindDecision::Wait(reason, message)) if too_late => exceeded(reason, &message),
         Err(decision) => decision,
     }
+}
+
+/// A request is not bound while that could not be recorded, and must be.
+#[must_use]
+pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(), E>) -> BindDecision {
+    match (decision, available) {
+        (BindDecision::Bind(_), Err(why)) => BindDecision::Wait(Reason::AuditUnavailable, why.to_string()),
+        (decision, _) => decision,
+    }
+}
+
+/// The image of a container, by its digest if that is known.
+#[must_use]
+pub fn image(pod: &Pod, container: &str) -> Option<String> {
+    let chosen = containers(pod).into_iter().find(|chosen| chosen.name == container)?;
+    let status = container_status(pod, &chosen)?;
+    [&status.image_id, &status.image].into_iter().find(|image| !image.is_empty()).cloned()
 }
 
 /// Whether a request that is bound but not committed must be given up: its node may be gone for good.
@@ -78,6 +99,12 @@ pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Op
         silent.as_secs()
     );
     Some((Reason::NodeLost, message))
+}
+
+/// What it waited for, if that was the audit log.
+fn waited_for_audit(request: &ExecRequest) -> Option<&str> {
+    let finished = conditions::get(&request.status.as_ref()?.conditions, ConditionType::Finished)?;
+    (finished.reason == Reason::AuditUnavailable.as_str()).then_some(finished.message.as_str())
 }
 
 fn deadline_message(request: &ExecRequest, reason: Reason, message: &str) -> String {

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{super::transition::Write, *};
 
 struct Live(BTreeSet<String>);
 
@@ -228,4 +228,41 @@ fn a_bound_request_whose_agent_died_is_given_up_at_the_deadline_and_not_before()
         status.exec_id = Some("e".into());
     }
     assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a committed request is never given up");
+}
+
+#[test]
+fn what_cannot_be_recorded_waits_if_it_must_be_and_says_so_at_its_deadline() {
+    let binding = Binding { node: "n1".into(), pod_uid: "p".into(), container: "main".into() };
+    let bind = BindDecision::Bind(binding);
+    assert_eq!(unless_unrecorded(bind.clone(), Ok::<(), String>(())), bind);
+    let held = unless_unrecorded(bind, Err("the disk is full"));
+    assert_eq!(held, BindDecision::Wait(Reason::AuditUnavailable, "the disk is full".to_owned()));
+    let refused = BindDecision::Refuse(Reason::PodNotFound, "no pod".to_owned());
+    assert_eq!(unless_unrecorded(refused.clone(), Err("the disk is full")), refused, "what never runs need not wait");
+}
+
+#[test]
+fn an_image_is_named_by_its_digest_where_that_is_known() {
+    let of = |status: &Value| {
+        let mut all = [self::status("app", &running())];
+        merge(&mut all[0], status);
+        image(&pod(&json!({"status": {"containerStatuses": all}})), "app")
+    };
+    assert_eq!(of(&json!({"image": "db:17", "imageID": "db@sha256:00"})).as_deref(), Some("db@sha256:00"));
+    assert_eq!(of(&json!({"image": "db:17"})).as_deref(), Some("db:17"));
+    assert_eq!(of(&json!({})), None);
+    assert_eq!(image(&pod(&json!({})), "other"), None);
+}
+
+#[test]
+fn a_request_that_waited_for_the_audit_log_says_so_at_its_deadline() {
+    let mut late = web();
+    let status = Write { from: &crate::api::ExecRequestStatus::default(), generation: None, at: at(1) }
+        .pending(Reason::AuditUnavailable, "the disk is full");
+    late.status = Some(status);
+    let BindDecision::Refuse(reason, message) = bind(&late, Some(&pod(&json!({}))), &live(), at(1000)) else {
+        panic!("it is too late");
+    };
+    assert_eq!(reason, Reason::StartingDeadlineExceeded);
+    assert!(message.contains("AuditUnavailable: the disk is full"), "{message}");
 }

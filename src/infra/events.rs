@@ -1,9 +1,8 @@
-//! Events on a request, for `kubectl describe`.
+//! Events on a request and on its pod, for `kubectl describe`.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
-    core::ObjectMeta,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use std::time::Duration;
@@ -18,7 +17,16 @@ const NOTE_LIMIT: usize = 1000;
 /// How long one Event may take. It is news, not evidence: it is dropped when it cannot be written.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes Events on requests.
+/// A pod, in the namespace of the request that runs something in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// Writes Events on requests, and on their pods.
 #[derive(Clone)]
 pub struct Events {
     recorder: Option<Recorder>,
@@ -40,33 +48,55 @@ impl Events {
 
     /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
     pub async fn publish(&self, request: &RequestKey, action: &str, reason: Reason, note: &str) {
-        let Some(recorder) = &self.recorder else { return };
-        let meta = ObjectMeta {
-            name: Some(request.name.clone()),
+        self.write(&reference(request), None, request, action, reason, note).await;
+    }
+
+    /// Says on a pod what a request does there, for whoever looks after the pod. Never fails.
+    pub async fn publish_on_pod(&self, pod: &PodRef, request: &RequestKey, action: &str, reason: Reason, note: &str) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(pod.name.clone()),
             namespace: Some(request.namespace.clone()),
-            uid: Some(request.uid.to_string()),
-            ..ObjectMeta::default()
-        };
-        let reference = ObjectReference {
-            api_version: Some(ExecRequest::api_version(&()).into_owned()),
-            kind: Some(ExecRequest::kind(&()).into_owned()),
-            name: meta.name,
-            namespace: meta.namespace,
-            uid: meta.uid,
+            uid: Some(pod.uid.clone()),
             ..ObjectReference::default()
         };
+        self.write(&about, Some(reference(request)), request, action, reason, note).await;
+    }
+
+    async fn write(
+        &self,
+        about: &ObjectReference,
+        secondary: Option<ObjectReference>,
+        request: &RequestKey,
+        action: &str,
+        reason: Reason,
+        note: &str,
+    ) {
+        let Some(recorder) = &self.recorder else { return };
         let event = Event {
             type_: event_type(reason),
             reason: reason.as_str().to_owned(),
             note: Some(cut(note, NOTE_LIMIT).to_owned()),
             action: action.to_owned(),
-            secondary: None,
+            secondary,
         };
-        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, &reference)).await {
+        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%request, %reason, %error, "an Event could not be written"),
             Err(_) => tracing::warn!(%request, %reason, "an Event could not be written in time"),
         }
+    }
+}
+
+fn reference(request: &RequestKey) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(ExecRequest::api_version(&()).into_owned()),
+        kind: Some(ExecRequest::kind(&()).into_owned()),
+        name: Some(request.name.clone()),
+        namespace: Some(request.namespace.clone()),
+        uid: Some(request.uid.to_string()),
+        ..ObjectReference::default()
     }
 }
 

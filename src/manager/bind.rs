@@ -33,11 +33,12 @@ use crate::{
         ids::RequestKey,
         outcome::Outcome,
         request::{NotBound, key_of, starting_deadline},
-        transition::Write,
+        transition::{Binding, Write},
     },
     infra::{
+        audit::{Audit, Unavailable, writer::Log},
         clock::Clock,
-        events::Events,
+        events::{Events, PodRef},
         metrics::{Metrics, Step},
         requests::{ApiError, KubeRequests, Requests, Written},
         retry::Pauses,
@@ -68,6 +69,7 @@ type Guarded = DeserializeGuard<ExecRequest>;
 pub(super) struct Binder {
     pub(super) client: Client,
     pub(super) requests: KubeRequests,
+    pub(super) audit: Audit<Log>,
     pub(super) events: Events,
     pub(super) agents: LiveAgents,
     pub(super) metrics: Metrics,
@@ -91,6 +93,8 @@ pub(super) enum BindError {
     PodTimeout(String),
     #[error(transparent)]
     NoKey(#[from] NotBound),
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
 }
 
 impl Binder {
@@ -164,9 +168,9 @@ impl Binder {
     async fn give_up(&self, request: &ExecRequest, reason: Reason, message: String) {
         let (Ok(key), Some(from)) = (key_of(&request.metadata), &request.status) else { return };
         let now = self.clock.now();
-        let outcome = Outcome { reason, ..Outcome::lost(message.clone(), None, now) };
+        let outcome = Outcome { reason, ..Outcome::lost(message, None, now) };
         let next = Write { from, generation: request.metadata.generation, at: now }.finished(&outcome);
-        if let Err(error) = self.apply(request, &key, next, News::Finished(reason, message)).await {
+        if let Err(error) = self.apply(request, &key, next, News::Finished(outcome)).await {
             tracing::warn!(request = %key, %error, "a lost request could not be given up, it will be tried again");
         }
     }
@@ -181,7 +185,18 @@ impl Binder {
         }
     }
 
-    /// Writes a status, and says what happened if the write won.
+    /// Records what is about to be written.
+    async fn record(&self, read: &ExecRequest, news: &News) -> Result<(), BindError> {
+        let subject = self.audit.subject(read)?;
+        match news {
+            News::Bound(binding, image) => self.audit.bound(&subject, binding, image.as_deref()).await?,
+            News::Waits(..) => {}
+            News::Finished(outcome) => self.audit.ended(&subject, outcome).await,
+        }
+        Ok(())
+    }
+
+    /// Records and writes a status, and says what happened if the write won.
     async fn apply(
         &self,
         read: &ExecRequest,
@@ -190,6 +205,9 @@ impl Binder {
         news: News,
     ) -> Result<Action, BindError> {
         let changed = read.status.as_ref() != Some(&next);
+        if changed {
+            self.record(read, &news).await?;
+        }
         match self.requests.write_status(read, next).await? {
             Written::Won(_) => {
                 if changed {
@@ -208,19 +226,23 @@ impl Binder {
 
     async fn say(&self, read: &ExecRequest, key: &RequestKey, news: &News) {
         match news {
-            News::Bound(node) => {
+            News::Bound(Binding { node, pod_uid, container }, _) => {
                 if let Some(created) = &read.metadata.creation_timestamp {
                     let took = self.clock.now().duration_since(created.0);
                     self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
                 }
                 tracing::info!(request = %key, uid = %key.uid, node, "bound");
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
+                let pod = PodRef { name: read.spec.target.pod_name.clone(), uid: pod_uid.clone() };
+                let by = read.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+                let note = format!("ExecRequest {} of {by} is to run a command in container {container}", key.name);
+                self.events.publish_on_pod(&pod, key, "Bind", Reason::Bound, &note).await;
             }
             News::Waits(reason, message) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
                 self.events.publish(key, "Bind", *reason, message).await;
             }
-            News::Finished(reason, message) => {
+            News::Finished(Outcome { reason, message, .. }) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
                 self.metrics.finished(*reason);
                 self.events.publish(key, "Bind", *reason, message).await;
@@ -235,6 +257,7 @@ impl Binder {
         self.metrics.unreadable.inc();
         let now = self.clock.now();
         let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+        self.audit.ended(&self.audit.unread(&key), &outcome).await;
         let from = ExecRequestStatus::default();
         let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
         self.requests.write_status_of_unreadable(&invalid.metadata, &status).await?;
@@ -246,15 +269,16 @@ impl Binder {
 
 /// What a status write tells.
 enum News {
-    Bound(String),
+    /// To what, and the image of the container.
+    Bound(Binding, Option<String>),
     Waits(Reason, String),
-    Finished(Reason, String),
+    Finished(Outcome),
 }
 
 impl News {
     fn then(&self, read: &ExecRequest, now: Timestamp) -> Action {
         match self {
-            Self::Bound(_) => at_deadline(read, now),
+            Self::Bound(..) => at_deadline(read, now),
             Self::Waits(..) => Action::requeue(look_again(read, now)),
             Self::Finished(..) => Action::await_change(),
         }
@@ -291,8 +315,8 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
     let now = binder.clock.now();
     let write = Write { from, generation: request.metadata.generation, at: now };
     let refuse = |reason, message: String| {
-        let outcome = Outcome::refused(reason, message.clone(), now);
-        (write.finished(&outcome), News::Finished(reason, message))
+        let outcome = Outcome::refused(reason, message, now);
+        (write.finished(&outcome), News::Finished(outcome))
     };
     if from.node_name.is_some() {
         return match bind::bound_too_long(request, &binder.agents, now) {
@@ -304,8 +328,12 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
         };
     }
     let pod = binder.pod(request, &key).await?;
-    let (next, news) = match bind::bind(request, pod.as_ref(), &binder.agents, now) {
-        BindDecision::Bind(binding) => (write.bound(&binding), News::Bound(binding.node)),
+    let decision = bind::bind(request, pod.as_ref(), &binder.agents, now);
+    let (next, news) = match bind::unless_unrecorded(decision, binder.audit.available().await) {
+        BindDecision::Bind(binding) => {
+            let image = pod.as_ref().and_then(|pod| bind::image(pod, &binding.container));
+            (write.bound(&binding), News::Bound(binding, image))
+        }
         BindDecision::Wait(reason, message) => (write.pending(reason, &message), News::Waits(reason, message)),
         BindDecision::Refuse(reason, message) => refuse(reason, message),
     };

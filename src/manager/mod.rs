@@ -6,9 +6,10 @@
 
 mod agents;
 mod bind;
+mod heads;
 pub mod subresources;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
@@ -20,6 +21,11 @@ use self::agents::LiveAgents;
 use crate::{
     api::names,
     infra::{
+        audit::{
+            Audit, Policy,
+            file::Retention,
+            writer::{Log, Sink},
+        },
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -46,6 +52,12 @@ pub struct Config {
     pub identity: String,
     /// How long an agent may be silent before it is taken for dead.
     pub agent_timeout: Duration,
+    /// Folder of the audit logs, in which each replica has one of its own; `None` writes to standard output.
+    pub audit_dir: Option<PathBuf>,
+    /// How much of it is kept.
+    pub audit_retention: Retention,
+    /// What is recorded, and how strict that is.
+    pub audit_policy: Policy,
     /// How long it may be silent before what it runs is given up as lost.
     pub node_lost: Duration,
     /// The aggregated API; none: it is left out.
@@ -93,6 +105,7 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
     let readiness = Readiness::default();
     readiness.expect(LEASE_CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    let log = begin_audit(&config, Arc::clone(&clock))?;
     // Apart, because its streams may go on for longer than anything else here.
     let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     if let (Some(config), Some(listener)) = (config.subresources, subresources) {
@@ -121,9 +134,15 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
     readiness.ready(LEASE_CHECK);
+    let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), shutdown.clone());
+    parts.spawn(async {
+        publishing.await;
+        Ok(())
+    });
 
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
+        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::MANAGER_CONTROLLER, &config.identity),
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
         metrics: metrics.clone(),
@@ -163,6 +182,17 @@ pub async fn run(config: Config, edges: Edges) -> Result<(), ManagerError> {
         part.map_err(|error| ManagerError::Task(error.to_string()))??;
     }
     Ok(())
+}
+
+/// Begins to write the audit log. What goes to standard output is a chain for each process, because
+/// nobody can read it back.
+fn begin_audit(config: &Config, clock: Arc<dyn Clock>) -> io::Result<Log> {
+    let identity = &config.identity;
+    let (sink, writer) = match &config.audit_dir {
+        Some(folder) => (Sink::Folder(folder.join(identity), config.audit_retention), format!("manager/{identity}")),
+        None => (Sink::Stdout, format!("manager/{identity}@{}", clock.now())),
+    };
+    Log::begin(sink, &writer, clock, None)
 }
 
 fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> ManagerError {

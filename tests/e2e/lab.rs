@@ -3,6 +3,7 @@
 use std::{
     env,
     fmt::Write as _,
+    fs,
     io::Write as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -134,6 +135,7 @@ impl Lab {
 
     pub async fn finished(&self, name: &str) -> Done {
         let request = self.request_when(name, "to finish", |s| s.completion_time.is_some()).await;
+        keep(&request);
         Done { status: request.status.clone().expect("a status"), request }
     }
 
@@ -214,6 +216,15 @@ impl Lab {
         self.pods().delete(name, &DeleteParams::default().grace_period(1)).await.expect("deleted");
         wait_for("the pod to be gone", async || self.pods().get_opt(name).await.ok()?.is_none().then_some(())).await;
     }
+}
+
+/// Keeps a finished request for `scripts/audit-check`, which holds all of them against the audit logs.
+fn keep(request: &ExecRequest) {
+    let folder = root().join("target/e2e");
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = fs::OpenOptions::new().create(true).append(true).open(folder.join("requests.jsonl"));
+    let line = serde_json::to_string(request).expect("JSON") + "\n";
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("kept");
 }
 
 impl Drop for Lab {

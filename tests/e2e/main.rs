@@ -10,6 +10,7 @@
     reason = "tests: a failure is to be loud, and helpers read better so"
 )]
 
+mod audit;
 mod chart;
 mod crowd;
 mod definition;

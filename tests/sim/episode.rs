@@ -17,7 +17,13 @@ use execlet::{
         queue::Limits,
         transition::{Binding, Write},
     },
-    infra::{clock::Clock, events::Events, health::Readiness, metrics::Metrics},
+    infra::{
+        audit::{Audit, Policy},
+        clock::Clock,
+        events::Events,
+        health::Readiness,
+        metrics::Metrics,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
@@ -32,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{CONTAINER, Change, Model, NAMESPACE, NODE, POD, POD_UID, Plan, Planted, reason},
-    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, Simulated},
+    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, SimTrail, Simulated},
 };
 
 /// Requests in one episode.
@@ -455,12 +461,14 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
     let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
     let boot = model.lock().boot;
+    let policy = Policy { required: true, ..Policy::default() };
     let node = Arc::new(Node::<Simulated> {
         name: NODE.into(),
         boot: format!("boot-{boot}").into(),
         engine,
         kernel: SimKernel(model.clone()),
         requests: SimRequests(model.clone()),
+        audit: Audit::new(SimTrail(model.clone()), policy, Arc::clone(&clock), metrics.clone()),
         events: Events::silent(),
         journal,
         spool,

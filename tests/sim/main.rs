@@ -156,3 +156,9 @@ fn output_that_gets_lost_is_found() {
     let said = found(Planted::LeakyStream);
     assert!(said.contains("is said to be whole"), "{said}");
 }
+
+#[test]
+fn acts_that_are_not_recorded_are_found() {
+    let said = found(Planted::ForgetfulTrail);
+    assert!(said.contains("was not recorded before"), "{said}");
+}

@@ -11,7 +11,10 @@ use std::{
 
 use execlet::{
     api::{ExecRequest, ExecRequestStatus},
-    core::ids::{ContainerRef, ProcessRef},
+    core::{
+        audit::event::Event,
+        ids::{ContainerRef, ProcessRef},
+    },
     engine::ExecDied,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -43,6 +46,8 @@ pub enum Planted {
     BlindKernel,
     /// Output is lost between engine and agent, and nobody is told.
     LeakyStream,
+    /// Audit records are said to be written, and are not.
+    ForgetfulTrail,
 }
 
 /// What the command of a request does, written into the command itself.
@@ -203,6 +208,8 @@ pub struct State {
     // the disk
     pub files: BTreeMap<String, Vec<u8>>,
     pub disk_full: bool,
+    /// The audit log.
+    pub records: Vec<Event>,
 
     // the agent
     pub crash: Arc<Notify>,
@@ -255,6 +262,7 @@ impl Model {
             next_pid: 1000,
             files: BTreeMap::new(),
             disk_full: false,
+            records: Vec::new(),
             crash: Arc::new(Notify::new()),
             crashed: false,
             crashes_per_mille,
@@ -332,6 +340,13 @@ impl State {
     pub fn id(&mut self, what: &str) -> String {
         self.next_id += 1;
         format!("{what}-{}", self.next_id)
+    }
+
+    /// Nothing may be done to a request that was not recorded before.
+    pub fn must_be_recorded(&mut self, uid: &str, act: &str, is: impl Fn(&Event) -> bool) {
+        if !self.records.iter().any(|event| event.uid().is_some_and(|of| of.as_str() == uid) && is(event)) {
+            self.violated(format!("{act} of {uid} was not recorded before"));
+        }
     }
 
     pub fn truth(&mut self, uid: &str) -> &mut Truth {

@@ -9,6 +9,7 @@ use execlet::{
     },
     api::{ExecRequest, ExecRequestStatus},
     core::{
+        audit::event::{Event, Verb, key},
         family::{Family, Member},
         ids::{ContainerId, ExecId, ProcessRef, RequestKey},
         kill::Signal,
@@ -18,6 +19,7 @@ use execlet::{
         Version,
     },
     infra::{
+        audit::{Otherwise, Trail, Unavailable},
         clock::Clock,
         kernel::Kernel,
         requests::{ApiError, Requests, Written},
@@ -32,7 +34,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, State};
+use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, State, reason};
 
 pub struct Simulated;
 
@@ -41,6 +43,7 @@ impl World for Simulated {
     type Requests = SimRequests;
     type Kernel = SimKernel;
     type Disk = SimDisk;
+    type Trail = SimTrail;
 }
 
 pub struct SimClock(pub Model);
@@ -86,6 +89,12 @@ impl Requests for SimRequests {
                     Written::Won(Box::new(read.clone()))
                 }
                 Some(now) => {
+                    if status.completion_time.is_some() {
+                        let (uid, reason) = (now.metadata.uid.clone().unwrap_or_default(), reason(&status).to_owned());
+                        state.must_be_recorded(&uid, "the end", |event| {
+                            event.verb.is_end() && event.note(key::REASON) == Some(&reason)
+                        });
+                    }
                     let blind = planted == Some(Planted::BlindWrites);
                     let finished = now.status.as_ref().is_some_and(|status| status.completion_time.is_some());
                     if !blind && now.metadata.resource_version != read.metadata.resource_version {
@@ -195,6 +204,34 @@ impl Disk for SimDisk {
     }
 }
 
+// ---- the audit log
+
+/// Takes what happens in any case, and what may be left undone only while the disk has room.
+#[derive(Clone)]
+pub struct SimTrail(pub Model);
+
+impl Trail for SimTrail {
+    async fn add(&self, event: Event, otherwise: Otherwise) -> Result<(), Unavailable> {
+        self.0.point().await;
+        {
+            let mut state = self.0.lock();
+            if state.disk_full && otherwise == Otherwise::Drop {
+                return Err(Unavailable("the disk is full".to_owned()));
+            }
+            state.note(|| format!("recorded: {} {:?}", event.verb, event.uid()));
+            if state.planted != Some(Planted::ForgetfulTrail) {
+                state.records.push(event);
+            }
+        }
+        self.0.point().await;
+        Ok(())
+    }
+
+    async fn available(&self) -> Result<(), Unavailable> {
+        if self.0.lock().disk_full { Err(Unavailable("the disk is full".to_owned())) } else { Ok(()) }
+    }
+}
+
 // ---- the kernel
 
 pub struct SimKernel(pub Model);
@@ -254,6 +291,7 @@ impl Kernel for SimKernel {
         let (uid, ignores) = (found.uid.clone(), found.ignores_term);
         state.note(|| format!("{signal:?} to {}", process.pid));
         state.truth(&uid).signalled = true;
+        state.must_be_recorded(&uid, "a signal to a process", |event| event.verb == Verb::Cancelled);
         match signal {
             // A frozen process takes none until it is thawed; the next look finds it again.
             _ if paused => {}
@@ -435,13 +473,16 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     if exec.run != container || !runs || paused {
         return false;
     }
+    let exec_id = Some(id);
     if plan.missing {
         exec.phase = ExecPhase::Refused(127);
         exec.code = Some(if plan.noisy { 126 } else { 127 });
         state.truth(&uid).failed_starts += 1;
+        state.must_be_recorded(&uid, "the start", |event| event.note(key::EXEC_ID) == exec_id);
         tokio::spawn(complain(stream, b"no such program"));
         return true;
     }
+    state.must_be_recorded(&uid, "the start", |event| event.note(key::EXEC_ID) == exec_id);
     let pid = state.spawn(&uid, None, plan.ignores_term, true);
     let shows = state.random.millis(0..30);
     let truth = state.truth(&uid);

@@ -69,6 +69,12 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 - --http-addr={{ .Values.http.address }}:{{ .Values.http.port }}
 - --log-format={{ .Values.log.format }}
 - --log-level={{ .Values.log.level }}
+{{- if .Values.audit.required }}
+- --audit-required
+{{- end }}
+- --audit-command={{ .Values.audit.command }}
+- --audit-file-bytes={{ int64 .Values.audit.fileBytes }}
+- --audit-files={{ int64 .Values.audit.files }}
 {{- end }}
 
 {{- define "execlet.ports" -}}

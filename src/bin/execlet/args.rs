@@ -5,7 +5,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
-use execlet::infra::telemetry::LogFormat;
+use execlet::{
+    core::audit::{chain::Head, redact::CommandDetail},
+    infra::{
+        audit::{Policy, file::Retention},
+        telemetry::LogFormat,
+    },
+};
 
 /// kubectl exec as a resource: runs the commands of ExecRequests, at most once each.
 #[derive(Debug, Parser)]
@@ -21,6 +27,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Bind requests to nodes (a few in the cluster, one of them leads).
     Manager(ManagerArgs),
+    /// Read audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,
     /// Ask a health endpoint over plain HTTP; exit code 0 if it answers 200.
@@ -85,6 +94,13 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_DRAIN_TIMEOUT_SECONDS", default_value_t = 105)]
     pub drain_timeout_seconds: u64,
 
+    /// Folder of the audit log.
+    #[arg(long, env = "EXECLET_AUDIT_DIR", default_value = "/var/log/execlet-audit")]
+    pub audit_dir: PathBuf,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -107,6 +123,13 @@ pub struct ManagerArgs {
     /// NodeLost and outcome Unknown. Longer than a node takes to be mended: nothing undoes it.
     #[arg(long, env = "EXECLET_NODE_LOST_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(40..))]
     pub node_lost_seconds: u64,
+
+    /// Folder of the audit logs, one folder a replica. Default: the records go to standard output.
+    #[arg(long, env = "EXECLET_AUDIT_DIR")]
+    pub audit_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
 
     #[command(flatten)]
     pub subresources: SubresourcesArgs,
@@ -165,6 +188,65 @@ pub struct SubresourcesArgs {
     pub stream_token_file: PathBuf,
 }
 
+/// What agent and manager record, and how much of it they keep.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AuditSettings {
+    /// Bind, start and attach nothing while the audit log cannot be written.
+    #[arg(long = "audit-required", env = "EXECLET_AUDIT_REQUIRED")]
+    pub required: bool,
+
+    /// What of a command is recorded: full, program (without its arguments) or digest (its SHA-256).
+    #[arg(long = "audit-command", env = "EXECLET_AUDIT_COMMAND", default_value_t)]
+    pub command_detail: CommandDetail,
+
+    /// Bytes from which on a file of the audit log is followed by another.
+    #[arg(long = "audit-file-bytes", env = "EXECLET_AUDIT_FILE_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub file_bytes: u64,
+
+    /// Files of the audit log that are kept, at least 2.
+    #[arg(long = "audit-files", env = "EXECLET_AUDIT_FILES", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
+    pub files: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, dropped, moved, inserted or cut off. Exit code 1 if one was.
+    Verify(VerifyArgs),
+    /// Print who ran what, where, when, why and with which outcome, one line a request.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Files, or folders of files. Those of one folder are one chain, in the order of their names.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// The head that the chain must have come to, as SEQUENCE:SHA256.
+    #[arg(long)]
+    pub head: Option<Head>,
+
+    /// Leases with the heads that were published, as `kubectl get lease -o yaml` or `-o json` prints them.
+    #[arg(long)]
+    pub lease: Vec<PathBuf>,
+
+    /// Check too that each request has all its records; give all chains at once.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// Requests to hold the records against, as `kubectl get execrequests -A -o json` prints them, or one
+    /// in each line. Implies --complete.
+    #[arg(long)]
+    pub requests: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Files, or folders of files.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct ProbeArgs {
     /// What to get, for example http://execlet-manager:9090/readyz.
@@ -174,6 +256,18 @@ pub struct ProbeArgs {
     /// How long to go on trying, in seconds.
     #[arg(long, default_value_t = 30)]
     pub timeout_seconds: u64,
+}
+
+impl AuditSettings {
+    /// What is recorded, and how strict that is.
+    pub fn policy(&self) -> Policy {
+        Policy { required: self.required, command: self.command_detail }
+    }
+
+    /// How much is kept.
+    pub fn retention(&self) -> Retention {
+        Retention { file_bytes: self.file_bytes, files: self.files.into() }
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -1,6 +1,7 @@
 //! `execlet`: the agent, the manager, and small tools around them.
 
 mod args;
+mod audit;
 mod probe;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -27,7 +28,7 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("execlet: {error:#}");
             ExitCode::FAILURE
@@ -35,13 +36,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<()> {
+fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Crds => print_crds(),
         Command::Probe(probe) => probe::run(&probe),
+        Command::Audit(command) => return audit::run(&command),
         Command::Agent(agent) => with_runtime(&agent.common.clone(), run_agent(agent)),
         Command::Manager(manager) => with_runtime(&manager.common.clone(), run_manager(manager)),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> Result<()> {
@@ -65,6 +68,9 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
             namespace: args.max_concurrent_per_namespace.unwrap_or(args.max_concurrent),
             container: args.max_concurrent_per_container,
         },
+        audit_dir: args.audit_dir,
+        audit_retention: args.audit.retention(),
+        audit_policy: args.audit.policy(),
         spool_total_bytes: args.spool_total_bytes,
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
     };
@@ -86,6 +92,9 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
     let config = manager::Config {
         namespace: args.namespace,
         identity: args.identity,
+        audit_dir: args.audit_dir,
+        audit_retention: args.audit.retention(),
+        audit_policy: args.audit.policy(),
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
         subresources,

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
@@ -53,6 +54,38 @@ impl FromStr for Head {
         });
         head.ok_or_else(|| NoHead(text.to_owned()))
     }
+}
+
+/// The head of a writer, as it is published in a Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Whose chain it is.
+    pub writer: String,
+    /// Its head, as `SEQUENCE:SHA256`.
+    pub head: String,
+}
+
+/// Heads in one annotation; those that changed longest ago make room for new ones.
+const PUBLISHED: usize = 16;
+
+/// The heads in an annotation, the latest last. What cannot be read is no head.
+#[must_use]
+pub fn published(annotation: &str) -> Vec<Published> {
+    serde_json::from_str(annotation).unwrap_or_default()
+}
+
+/// An annotation with the head of one writer set; `None` if it says so already.
+#[must_use]
+pub fn publish(annotation: &str, writer: &str, head: &Head) -> Option<String> {
+    let mut all = published(annotation);
+    let own = Published { writer: writer.to_owned(), head: head.to_string() };
+    if all.contains(&own) {
+        return None;
+    }
+    all.retain(|other| other.writer != writer);
+    all.push(own);
+    let excess = all.len().saturating_sub(PUBLISHED);
+    serde_json::to_string(&all[excess..]).ok()
 }
 
 /// A chain that goes on.
@@ -125,8 +158,8 @@ impl Link {
 
 /// A line, without its line end, as a record with its link.
 #[must_use]
-pub fn parse(line: &[u8]) -> Option<(Event, Link)> {
-    let event: Event = serde_json::from_slice(line).ok()?;
+pub fn parse(text: &[u8]) -> Option<(Event, Link)> {
+    let event: Event = serde_json::from_slice(text).ok()?;
     let link = Link::of(&event)?;
     Some((event, link))
 }
@@ -175,4 +208,36 @@ impl<'a> End<'a> {
 pub fn confession(cut: &[u8]) -> BTreeMap<String, String> {
     let notes = [(key::CUT_BYTES, cut.len().to_string()), (key::CUT_SHA256, sha256(cut))];
     notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(sequence: u64) -> Head {
+        Head { sequence, sha256: sha256(&sequence.to_be_bytes()) }
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_is_written() {
+        assert_eq!(head(7).to_string().parse(), Ok(head(7)));
+        for wrong in ["", "7", "7:abc", "x:0", &format!("-1:{NO_LINE}"), &format!("7:{}", "g".repeat(64))] {
+            assert!(wrong.parse::<Head>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn heads_of_many_writers_share_an_annotation_and_the_oldest_make_room() {
+        let mut annotation = String::new();
+        for number in 0..20 {
+            annotation = publish(&annotation, &format!("manager/{number}"), &head(number)).expect("news");
+        }
+        assert_eq!(publish(&annotation, "manager/19", &head(19)), None, "that is no news");
+        annotation = publish(&annotation, "manager/5", &head(50)).expect("news");
+        let writers: Vec<String> = published(&annotation).into_iter().map(|published| published.writer).collect();
+        assert_eq!(writers.len(), PUBLISHED);
+        assert_eq!(writers.last().map(String::as_str), Some("manager/5"));
+        assert_eq!(writers.first().map(String::as_str), Some("manager/4"), "{writers:?}");
+        assert_eq!(published("what somebody else wrote"), []);
+    }
 }

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Write},
-    path::Path,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -40,22 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a writer's lines go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Sink {
     /// Into the files of a folder: lines survive a crash, and the chain outlives the process.
-    Folder(Folder),
+    Folder(PathBuf, Retention),
     /// To standard output, for whoever collects it: a chain for each process.
     Stdout,
-}
-
-impl Sink {
-    /// The folder at `path`.
-    ///
-    /// # Errors
-    /// When another process writes there, or the file system refuses.
-    pub fn folder(path: &Path, retention: Retention) -> io::Result<Self> {
-        Folder::open(path, retention).map(Self::Folder)
-    }
 }
 
 /// A record, and who waits for it to be written.
@@ -80,16 +70,18 @@ impl Log {
     /// When no thread can be had.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (tell, head) = watch::channel(Head::start());
+        // Until the first record is written, what is known elsewhere stands: it must not be taken back.
+        let (tell, head) = watch::channel(published.cloned().unwrap_or_else(Head::start));
         let mut notes = BTreeMap::from([(key::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         notes.extend(published.map(|head| (key::PUBLISHED.to_owned(), head.to_string())));
         // The beginning is recorded at the beginning.
         drop(jobs.try_send(Job { event: None, done: oneshot::channel().0 }));
         let log = Self { jobs, head, writer: writer.into() };
         let mut thread = Writer {
-            writer: writer.to_owned(),
+            name: writer.to_owned(),
             chain: None,
             sink,
+            folder: None,
             open: None,
             clock,
             tell,
@@ -137,10 +129,12 @@ impl Trail for Log {
 }
 
 struct Writer {
-    writer: String,
+    name: String,
     /// None while it is not known where the lines end.
     chain: Option<Chain>,
     sink: Sink,
+    /// Opened with the first record: one that cannot be had yet is tried again.
+    folder: Option<Folder>,
     open: Option<Open>,
     clock: Arc<dyn Clock>,
     tell: watch::Sender<Head>,
@@ -207,19 +201,17 @@ impl Writer {
 
     fn try_write(&mut self, events: &[(Event, Otherwise)]) -> io::Result<()> {
         let (mut text, mut notes) = (Vec::new(), BTreeMap::new());
-        let mut chain = match self.chain.take() {
-            Some(chain) => chain,
-            None => {
-                let found = self.find()?;
-                notes = found.confession;
-                let (writer, last) = found.last.unwrap_or_else(|| (self.writer.clone(), Head::start()));
-                if writer != self.writer {
-                    let message =
-                        format!("the folder has the audit log of {writer}, this is {}: move it away", self.writer);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-                }
-                Chain::new(writer, last)
+        let mut chain = if let Some(chain) = self.chain.take() {
+            chain
+        } else {
+            let found = self.find()?;
+            notes = found.confession;
+            let (writer, last) = found.last.unwrap_or_else(|| (self.name.clone(), Head::start()));
+            if writer != self.name {
+                let message = format!("the folder has the audit log of {writer}, this is {}: move it away", self.name);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
+            Chain::new(writer, last)
         };
         let first = chain.head().sequence + 1;
         let now = self.clock.now();
@@ -232,7 +224,7 @@ impl Writer {
         } else {
             self.failed.is_some().then_some(Verb::Resumed)
         };
-        let word = word.map(|verb| Event::of_writer(verb, &self.writer, now, notes));
+        let word = word.map(|verb| Event::of_writer(verb, &self.name, now, notes));
         for event in word.iter().chain(&self.kept).chain(events.iter().map(|(event, _)| event)) {
             text.extend(chain.add(event)?);
             text.push(b'\n');
@@ -250,29 +242,29 @@ impl Writer {
 
     fn find(&mut self) -> io::Result<Found> {
         match &self.sink {
-            Sink::Folder(folder) => {
+            Sink::Folder(path, retention) => {
+                let folder = match self.folder.take() {
+                    Some(folder) => folder,
+                    None => Folder::open(path, *retention)?,
+                };
                 let (found, open) = folder.find()?;
-                self.open = open;
+                (self.folder, self.open) = (Some(folder), open);
                 Ok(found)
             }
             Sink::Stdout => {
                 let head = self.tell.borrow().clone();
-                Ok(Found { last: Some((self.writer.clone(), head)), confession: BTreeMap::new() })
+                Ok(Found { last: Some((self.name.clone(), head)), confession: BTreeMap::new() })
             }
         }
     }
 
     fn put(&mut self, first: u64, text: &[u8]) -> io::Result<()> {
-        match &self.sink {
-            Sink::Folder(folder) => {
-                self.open = Some(folder.add(self.open.take(), first, text)?);
-                Ok(())
-            }
-            Sink::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text).and_then(|()| stdout.flush())
-            }
+        if let Some(folder) = &self.folder {
+            self.open = Some(folder.add(self.open.take(), first, text)?);
+            return Ok(());
         }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text).and_then(|()| stdout.flush())
     }
 }
 

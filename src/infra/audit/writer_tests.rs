@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::*;
 use crate::{
@@ -23,21 +28,22 @@ fn event(number: usize) -> Event {
     Subject::known_by_key(&key, CommandDetail::Full).started(&exec, SystemClock.now())
 }
 
+/// Waits until the writer before has let go of the lock, which its thread does when it ends.
+fn free(path: &Path) {
+    let begun = Instant::now();
+    while let Err(error) = Folder::open(path, LARGE) {
+        assert!(begun.elapsed() < PATIENCE, "{error}");
+        thread::yield_now();
+    }
+}
+
 fn begin(path: &Path, retention: Retention) -> Log {
     begin_knowing(path, retention, None)
 }
 
 fn begin_knowing(path: &Path, retention: Retention, published: Option<&Head>) -> Log {
-    // The one before has to let go of the lock, which its thread does when it ends.
-    let begun = Instant::now();
-    let sink = loop {
-        match Sink::folder(path, retention) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < PATIENCE => {
-                thread::yield_now()
-            }
-            sink => break sink.expect("a folder"),
-        }
-    };
+    free(path);
+    let sink = Sink::Folder(path.to_owned(), retention);
     Log::begin(sink, WRITER, Arc::new(SystemClock), published).expect("a writer")
 }
 
@@ -163,17 +169,12 @@ async fn a_second_writer_and_another_ones_log_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = begin(folder.path(), LARGE);
     add(&log, 0).await.expect("written");
-    assert_eq!(Sink::folder(folder.path(), LARGE).expect_err("locked").kind(), io::ErrorKind::ResourceBusy);
-    drop(log);
-    let other = begin(folder.path(), LARGE);
-    drop(other);
-    let begun = Instant::now();
-    let sink = loop {
-        match Sink::folder(folder.path(), LARGE) {
-            Ok(sink) => break sink,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
-        }
-    };
+    assert_eq!(Folder::open(folder.path(), LARGE).expect_err("locked").kind(), io::ErrorKind::ResourceBusy);
+    let sink = Sink::Folder(folder.path().to_owned(), LARGE);
+    let second = Log::begin(sink.clone(), WRITER, Arc::new(SystemClock), None).expect("a writer");
+    assert!(second.available().await.is_err());
+    drop((log, second));
+    free(folder.path());
     let log = Log::begin(sink, "agent/n2", Arc::new(SystemClock), None).expect("a writer");
     let refused = add(&log, 1).await.expect_err("another one's log");
     assert!(refused.to_string().contains("agent/n1"), "{refused}");

@@ -1,0 +1,57 @@
+//! The heads of the managers' audit chains, in the leader's Lease: each replica
+//! sets its own, now and then.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{api::names, core::audit::chain, infra::audit::writer::Log};
+
+/// Between two looks whether the head has moved.
+const EVERY: Duration = Duration::from_secs(10);
+/// How long it may take to publish it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes until `shutdown`, and then once more.
+pub(super) async fn publish(client: Client, namespace: String, log: Log, shutdown: CancellationToken) {
+    let leases: Api<Lease> = Api::namespaced(client, &namespace);
+    let mut known = 0;
+    loop {
+        let stopping = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = sleep(EVERY) => false,
+        };
+        let head = log.head();
+        if head.sequence > known {
+            match timeout(TIMEOUT, set(&leases, log.writer(), &head)).await {
+                Ok(Ok(())) => known = head.sequence,
+                // The next look tries again.
+                Ok(Err(error)) => tracing::warn!(%error, "the head of the audit log could not be published"),
+                Err(_) => tracing::warn!("the head of the audit log could not be published in time"),
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+/// Sets one head, unless somebody has written to the Lease meanwhile.
+async fn set(leases: &Api<Lease>, writer: &str, head: &chain::Head) -> Result<(), kube::Error> {
+    let lease = leases.get(names::LEADER_LEASE).await?;
+    let annotations = lease.metadata.annotations.unwrap_or_default();
+    let now = annotations.get(names::AUDIT_HEADS_ANNOTATION).map(String::as_str).unwrap_or_default();
+    let Some(next) = chain::publish(now, writer, head) else { return Ok(()) };
+    let patch = json!({"metadata": {
+        "resourceVersion": lease.metadata.resource_version,
+        "annotations": {names::AUDIT_HEADS_ANNOTATION: next},
+    }});
+    leases.patch(names::LEADER_LEASE, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+}
