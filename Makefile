@@ -10,6 +10,8 @@ TARGET := x86_64-unknown-linux-gnu
 NAMESPACE ?= execlet
 RELEASE ?= execlet
 CRD := execrequests.execlet.dev.yaml
+# Neither the folder of the sources nor that of the crates is in the binary: it is the same wherever it is built.
+REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 include tests/cluster/cluster.mk
 
@@ -44,7 +46,7 @@ build: ## Build for development
 .PHONY: binary
 binary: ## Build the static release binary, target/image/execlet (4 min on a new machine)
 	@scripts/toolchain rust
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin execlet
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin execlet
 	@install -D -m 0755 target/$(TARGET)/release/execlet target/image/execlet
 
 .PHONY: plugin
@@ -60,6 +62,21 @@ install-plugin: plugin ## Install the kubectl plugin and its completion into PRE
 	@install -D -m 0755 target/plugin/kubectl-execlet $(PREFIX)/bin/kubectl-execlet
 	@ln -sfn kubectl-execlet $(PREFIX)/bin/kubectl_complete-execlet
 	@echo "kubectl execlet is in $(PREFIX)/bin"
+
+.PHONY: reproducible
+reproducible: ## Build the binary twice, in two folders, and compare (10 min)
+	@scripts/toolchain rust
+	@scripts/reproducible
+
+.PHONY: advisories
+advisories: ## Look for known weaknesses of the crates; fetches the advisory database from GitHub
+	@scripts/toolchain cargo-deny
+	cargo deny check advisories
+
+.PHONY: sbom
+sbom: ## Write what is in the binary, as CycloneDX: target/sbom/execlet.cdx.json
+	@scripts/toolchain cargo-cyclonedx
+	@scripts/sbom
 
 .PHONY: crds
 crds: ## Write crds/ and the chart's copy from the Rust types

@@ -1,7 +1,7 @@
 //! The agent's sign of life: its Lease, renewed for as long as it takes work. It also
 //! tells where the agent serves streams, and with which certificate.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{
@@ -98,7 +98,8 @@ impl Heartbeat {
     }
 
     async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
-        let heads = publish("", self.log.writer(), &self.log.head());
+        let head = Some(self.log.head()).filter(|head| head.sequence > 0);
+        let heads = head.and_then(|head| publish("", self.log.writer(), &head));
         // What an agent that serves none does not apply is removed by the API server.
         let mut annotations = self.streams.as_ref().map_or_else(
             || json!({}),
@@ -109,7 +110,9 @@ impl Heartbeat {
                 })
             },
         );
-        annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);
+        if let Some(heads) = heads {
+            annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);
+        }
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

@@ -76,8 +76,8 @@ async fn said<W: World>(
             && let Some(uid) = &from.pod_uid
         {
             let pod = PodRef { name: object.spec.target.pod_name.clone(), uid: uid.clone() };
-            let note = format!("the command of ExecRequest {} has ended: {}", key.name, outcome.reason);
-            node.events.publish_on_pod(&pod, key, "Exec", outcome.reason, &note).await;
+            let words = format!("the command of ExecRequest {} has ended: {}", key.name, outcome.reason);
+            node.events.publish_on_pod(&pod, key, "Exec", outcome.reason, &words).await;
         }
     };
     tokio::join!(biased; on_request, on_pod);

@@ -131,6 +131,6 @@ async fn attend<W: World>(
 async fn tell_pod<W: World>(node: &Node<W>, request: &BoundRequest) {
     let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
     let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
-    let note = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
-    node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &note).await;
+    let words = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
+    node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &words).await;
 }

@@ -90,7 +90,7 @@ impl HeldUp {
 
     const fn words(self) -> &'static str {
         match self {
-            Self::Disk => "the agent cannot write its journal, and starts nothing that it could not remember",
+            Self::Disk => "the disk of the agent's journal is full, and it starts nothing that it could not remember",
             Self::Audit => "the agent cannot write its audit log, and nothing may run that is not recorded",
         }
     }

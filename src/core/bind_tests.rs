@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{super::transition::Write, *};
 
 struct Live(BTreeSet<String>);
 
@@ -303,4 +303,41 @@ fn without_policies_every_binding_says_so_and_a_name_that_is_given_still_needs_i
     assert!(binding.caveat.is_some_and(|caveat| caveat.contains("admission is off")), "{binding:?}");
     let lacks = Right::run_as("shop", "0");
     assert!(matches!(admitted(&web(), &Admission::Off, Some(&lacks)), BindDecision::Refuse(Reason::Forbidden, _)));
+}
+
+#[test]
+fn what_cannot_be_recorded_waits_if_it_must_be_and_says_so_at_its_deadline() {
+    let binding = Binding { node: "n1".into(), pod_uid: "p".into(), container: "main".into(), caveat: None };
+    let bind = BindDecision::Bind(binding);
+    assert_eq!(unless_unrecorded(bind.clone(), Ok::<(), String>(())), bind);
+    let held = unless_unrecorded(bind, Err("the disk is full"));
+    assert_eq!(held, BindDecision::Wait(Reason::AuditUnavailable, "the disk is full".to_owned()));
+    let refused = BindDecision::Refuse(Reason::PodNotFound, "no pod".to_owned());
+    assert_eq!(unless_unrecorded(refused.clone(), Err("the disk is full")), refused, "what never runs need not wait");
+}
+
+#[test]
+fn an_image_is_named_by_its_digest_where_that_is_known() {
+    let of = |status: &Value| {
+        let mut all = [self::status("app", &running())];
+        merge(&mut all[0], status);
+        image(&pod(&json!({"status": {"containerStatuses": all}})), "app")
+    };
+    assert_eq!(of(&json!({"image": "db:17", "imageID": "db@sha256:00"})).as_deref(), Some("db@sha256:00"));
+    assert_eq!(of(&json!({"image": "db:17"})).as_deref(), Some("db:17"));
+    assert_eq!(of(&json!({})), None);
+    assert_eq!(image(&pod(&json!({})), "other"), None);
+}
+
+#[test]
+fn a_request_that_waited_for_the_audit_log_says_so_at_its_deadline() {
+    let mut late = web();
+    let status = Write { from: &crate::api::ExecRequestStatus::default(), generation: None, at: at(1) }
+        .pending(Reason::AuditUnavailable, "the disk is full");
+    late.status = Some(status);
+    let BindDecision::Refuse(reason, message) = judge(&late, Some(&pod(&json!({}))), at(1000)) else {
+        panic!("it is too late");
+    };
+    assert_eq!(reason, Reason::StartingDeadlineExceeded);
+    assert!(message.contains("AuditUnavailable: the disk is full"), "{message}");
 }

@@ -139,7 +139,6 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
     readiness.ready(LEASE_CHECK);
-    let log = begin_audit(&config, Arc::clone(&clock))?;
     let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), shutdown.clone());
     parts.spawn(async {
         publishing.await;

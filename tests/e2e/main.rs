@@ -12,6 +12,7 @@
 
 mod access;
 mod agents;
+mod audit;
 mod chart;
 mod clients;
 mod crowd;

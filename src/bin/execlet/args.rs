@@ -166,6 +166,9 @@ pub struct ManagerArgs {
     pub audit: AuditSettings,
 
     #[command(flatten)]
+    pub subresources: SubresourcesArgs,
+
+    #[command(flatten)]
     pub common: Common,
 }
 
@@ -271,20 +274,20 @@ pub struct PoliciesArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct AuditSettings {
     /// Bind, start and attach nothing while the audit log cannot be written.
-    #[arg(long, env = "EXECLET_AUDIT_REQUIRED")]
-    pub audit_required: bool,
+    #[arg(long = "audit-required", env = "EXECLET_AUDIT_REQUIRED")]
+    pub required: bool,
 
     /// What of a command is recorded: full, program (without its arguments) or digest (its SHA-256).
-    #[arg(long, env = "EXECLET_AUDIT_COMMAND", default_value_t)]
-    pub audit_command: CommandDetail,
+    #[arg(long = "audit-command", env = "EXECLET_AUDIT_COMMAND", default_value_t)]
+    pub command_detail: CommandDetail,
 
     /// Bytes from which on a file of the audit log is followed by another.
-    #[arg(long, env = "EXECLET_AUDIT_FILE_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
-    pub audit_file_bytes: u64,
+    #[arg(long = "audit-file-bytes", env = "EXECLET_AUDIT_FILE_BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub file_bytes: u64,
 
     /// Files of the audit log that are kept, at least 2.
-    #[arg(long, env = "EXECLET_AUDIT_FILES", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
-    pub audit_files: u16,
+    #[arg(long = "audit-files", env = "EXECLET_AUDIT_FILES", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..))]
+    pub files: u16,
 }
 
 #[derive(Debug, Subcommand)]
@@ -340,12 +343,12 @@ pub struct ProbeArgs {
 impl AuditSettings {
     /// What is recorded, and how strict that is.
     pub fn policy(&self) -> Policy {
-        Policy { required: self.audit_required, command: self.audit_command }
+        Policy { required: self.required, command: self.command_detail }
     }
 
     /// How much is kept.
     pub fn retention(&self) -> Retention {
-        Retention { file_bytes: self.audit_file_bytes, files: self.audit_files.into() }
+        Retention { file_bytes: self.file_bytes, files: self.files.into() }
     }
 }
 

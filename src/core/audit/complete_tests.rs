@@ -33,6 +33,10 @@ fn cancelled() -> Outcome {
     Outcome { reason: Reason::Canceled, ..exited(143) }
 }
 
+fn write(from: &ExecRequestStatus) -> Write<'_> {
+    Write { from, generation: None, at: Timestamp::UNIX_EPOCH }
+}
+
 /// A request that went as far as the outcome, and the records of it.
 fn ran(outcome: &Outcome) -> (ExecRequest, Vec<Event>) {
     let mut request: ExecRequest = serde_json::from_value(json!({
@@ -42,12 +46,9 @@ fn ran(outcome: &Outcome) -> (ExecRequest, Vec<Event>) {
     }))
     .expect("a request");
     let at = Timestamp::UNIX_EPOCH;
-    let write = |from: &ExecRequestStatus, next: fn(&Write<'_>, &Outcome) -> ExecRequestStatus| {
-        next(&Write { from, generation: None, at }, outcome)
-    };
-    let status = write(&ExecRequestStatus::default(), |write, _| write.bound(&binding()));
-    let status = write(&status, |write, _| write.committed(&exec()));
-    request.status = Some(write(&status, |write, outcome| write.finished(outcome)));
+    let bound = write(&ExecRequestStatus::default()).bound(&binding());
+    let committed = write(&bound).committed(&exec());
+    request.status = Some(write(&committed).finished(outcome));
     let subject = Subject::of(&request, CommandDetail::Full).expect("a subject");
     let mut events = vec![subject.bound(&binding(), None, at), subject.started(&exec(), at)];
     if outcome.reason == Reason::Canceled {

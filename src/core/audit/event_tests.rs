@@ -163,3 +163,19 @@ fn a_verb_is_written_as_it_is_called() {
         assert_eq!(serde_json::to_value(verb).expect("JSON"), Value::from(verb.as_str()));
     }
 }
+
+#[test]
+fn an_event_that_is_made_of_user_input_stays_one_line() {
+    let mut request = request();
+    let forged = "x\"}}\n{\"kind\":\"Event\",\"execlet.dev/previous\":\"00\"}\u{2028}";
+    request.spec.command = vec![forged.to_owned()];
+    request.spec.reason = Some(forged.to_owned());
+    let mut chain = super::super::chain::Chain::new("agent/n1", super::super::chain::Head::start());
+    let event = Subject::of(&request, CommandDetail::Full).expect("a subject").started(&exec("e1"), at());
+    let line = chain.add(&event).expect("a line");
+    assert!(!line.contains(&b'\n'));
+    let (again, place) = super::super::chain::parse(&line).expect("a record");
+    assert_eq!((again.note(key::REQUEST_REASON), place.sequence), (Some(forged), 1));
+    let text = String::from_utf8(line).expect("text");
+    assert_eq!(text.matches("\"execlet.dev/previous\":\"").count(), 1, "{text}");
+}

@@ -195,13 +195,13 @@ fn read(files: &[File]) -> (Vec<Line>, Debris) {
     for (file, File { text, .. }) in files.iter().enumerate() {
         for (index, text) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let place = Place { file, line: index + 1 };
-            let (line, ended) = text.strip_suffix(b"\n").map_or((text, false), |line| (line, true));
-            match chain::parse(line).filter(|_| ended) {
+            let (bare, ended) = text.strip_suffix(b"\n").map_or((text, false), |bare| (bare, true));
+            match chain::parse(bare).filter(|_| ended) {
                 Some((event, link)) => {
                     let debris = std::mem::take(&mut debris);
-                    lines.push(Line { place, event, link, sha256: sha256(line), debris });
+                    lines.push(Line { place, event, link, sha256: sha256(bare), debris });
                 }
-                None => debris.push((place, line.to_vec(), ended)),
+                None => debris.push((place, bare.to_vec(), ended)),
             }
         }
     }

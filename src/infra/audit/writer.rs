@@ -70,14 +70,15 @@ impl Log {
     /// When no thread can be had.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (tell, head) = watch::channel(Head::start());
+        // Until the first record is written, what is known elsewhere stands: it must not be taken back.
+        let (tell, head) = watch::channel(published.cloned().unwrap_or_else(Head::start));
         let mut notes = BTreeMap::from([(key::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         notes.extend(published.map(|head| (key::PUBLISHED.to_owned(), head.to_string())));
         // The beginning is recorded at the beginning.
         drop(jobs.try_send(Job { event: None, done: oneshot::channel().0 }));
         let log = Self { jobs, head, writer: writer.into() };
         let mut thread = Writer {
-            writer: writer.to_owned(),
+            name: writer.to_owned(),
             chain: None,
             sink,
             folder: None,
@@ -128,7 +129,7 @@ impl Trail for Log {
 }
 
 struct Writer {
-    writer: String,
+    name: String,
     /// None while it is not known where the lines end.
     chain: Option<Chain>,
     sink: Sink,
@@ -200,19 +201,17 @@ impl Writer {
 
     fn try_write(&mut self, events: &[(Event, Otherwise)]) -> io::Result<()> {
         let (mut text, mut notes) = (Vec::new(), BTreeMap::new());
-        let mut chain = match self.chain.take() {
-            Some(chain) => chain,
-            None => {
-                let found = self.find()?;
-                notes = found.confession;
-                let (writer, last) = found.last.unwrap_or_else(|| (self.writer.clone(), Head::start()));
-                if writer != self.writer {
-                    let message =
-                        format!("the folder has the audit log of {writer}, this is {}: move it away", self.writer);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-                }
-                Chain::new(writer, last)
+        let mut chain = if let Some(chain) = self.chain.take() {
+            chain
+        } else {
+            let found = self.find()?;
+            notes = found.confession;
+            let (writer, last) = found.last.unwrap_or_else(|| (self.name.clone(), Head::start()));
+            if writer != self.name {
+                let message = format!("the folder has the audit log of {writer}, this is {}: move it away", self.name);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
+            Chain::new(writer, last)
         };
         let first = chain.head().sequence + 1;
         let now = self.clock.now();
@@ -225,7 +224,7 @@ impl Writer {
         } else {
             self.failed.is_some().then_some(Verb::Resumed)
         };
-        let word = word.map(|verb| Event::of_writer(verb, &self.writer, now, notes));
+        let word = word.map(|verb| Event::of_writer(verb, &self.name, now, notes));
         for event in word.iter().chain(&self.kept).chain(events.iter().map(|(event, _)| event)) {
             text.extend(chain.add(event)?);
             text.push(b'\n');
@@ -254,7 +253,7 @@ impl Writer {
             }
             Sink::Stdout => {
                 let head = self.tell.borrow().clone();
-                Ok(Found { last: Some((self.writer.clone(), head)), confession: BTreeMap::new() })
+                Ok(Found { last: Some((self.name.clone(), head)), confession: BTreeMap::new() })
             }
         }
     }

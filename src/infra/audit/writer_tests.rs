@@ -224,3 +224,31 @@ async fn a_writer_that_is_killed_never_breaks_the_chain() {
 fn read_count(path: &Path) -> usize {
     names(path).iter().map(|path| fs::read(path).expect("a file").split(|byte| *byte == b'\n').count()).sum()
 }
+
+/// The lines of the first `sh` block behind the mark in `docs/audit.md`.
+fn documented() -> String {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md")).expect("the document");
+    let (_, rest) = text.split_once("<!-- verified by a test").expect("the mark");
+    let (_, rest) = rest.split_once("```sh\n").expect("a block");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
+#[tokio::test]
+async fn the_commands_in_the_document_verify_a_chain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = begin(folder.path(), Retention { file_bytes: 3000, files: 9 });
+    for number in 0..12 {
+        add(&log, number).await.expect("written");
+    }
+    let run = || {
+        let output =
+            Command::new("sh").arg("-c").arg(documented()).current_dir(folder.path()).output().expect("a shell");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+    };
+    assert_eq!(run(), (format!("head {}\n", log.head().sha256), true));
+    let path = names(folder.path()).remove(1);
+    let changed = fs::read_to_string(&path).expect("text").replacen("namespaces/shop", "namespaces/shap", 1);
+    fs::write(&path, changed).expect("written");
+    let (said, fine) = run();
+    assert!(!fine && said.starts_with("broken before: "), "{said}");
+}

@@ -1,0 +1,214 @@
+//! The audit logs on the nodes: who ran what, and that they cannot be changed unseen. That every request
+//! of the whole run has all its records is looked through at its end, by `scripts/audit-check`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use execlet::core::audit::{
+    chain,
+    event::{Event, Verb, key},
+    verify::{File, Report, first_of, verify},
+};
+use serde_json::{Value, json};
+
+use crate::lab::{Done, Lab, NAMESPACE, docker, kubectl, kubectl_with, root, text, wait_for};
+
+const LABEL: &str = "label=io.kubernetes.container.name=agent";
+
+/// The log of a node's agent, seen from the host.
+fn folder(node: &str) -> PathBuf {
+    let kubeconfig = env::var("KUBECONFIG").expect("a cluster");
+    Path::new(&kubeconfig).with_file_name(node).join("log/execlet-audit")
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).expect("an audit log").map(|entry| entry.expect("an entry").path());
+    let mut all: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    all.sort_unstable();
+    all
+}
+
+fn read(folder: &Path) -> Report {
+    let file = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        File { first: first_of(&name), name, text: fs::read(path).expect("readable") }
+    };
+    verify(&files(folder).iter().map(file).collect::<Vec<_>>(), None).expect("records")
+}
+
+/// The records of a request in the log of a node.
+fn records(node: &str, done: &Done) -> Vec<Event> {
+    let uid = done.request.metadata.uid.as_deref().expect("a UID");
+    let all = read(&folder(node)).events;
+    all.into_iter().filter(|event| event.uid().is_some_and(|of| of.as_str() == uid)).collect()
+}
+
+/// The program itself, as an auditor runs it.
+fn execlet(args: &[&str]) -> (String, i32) {
+    let output = Command::new(env!("CARGO_BIN_EXE_execlet")).args(args).output().expect("the program");
+    (text(&output.stdout) + &text(&output.stderr), output.status.code().expect("an exit code"))
+}
+
+#[tokio::test]
+async fn a_request_leaves_who_ran_what_where_when_why_and_how_it_ended() {
+    let lab = Lab::new().await;
+    let pod = lab.pod("web", "n1").await;
+    let spec = json!({
+        "target": {"podName": "web"}, "command": ["sh", "-c", "echo out; exit 3"], "reason": "INC-4711",
+        "env": [{"name": "TOKEN", "value": "hunter2"}],
+    });
+    let done = lab.run(spec).await;
+    let records = records("n1", &done);
+    let verbs: Vec<Verb> = records.iter().map(|event| event.verb).collect();
+    assert_eq!(verbs, [Verb::Started, Verb::Finished]);
+    for event in &records {
+        for (key, value) in [
+            (key::POD, "web"),
+            (key::POD_UID, pod.metadata.uid.as_deref().expect("a UID")),
+            (key::CONTAINER, "main"),
+            (key::NODE, "n1"),
+            (key::COMMAND, r#"["sh","-c","echo out; exit 3"]"#),
+            (key::REQUEST_REASON, "INC-4711"),
+            (key::ENV, r#"["TOKEN"]"#),
+        ] {
+            assert_eq!(event.note(key), Some(value), "{key} of {}", event.verb);
+        }
+        assert_eq!(event.user, done.request.spec.requested_by.clone().unwrap_or_default());
+        assert!(!serde_json::to_string(event).expect("JSON").contains("hunter2"));
+    }
+    let [started, finished] = &records[..] else { panic!("two records") };
+    assert_eq!(started.note(key::EXEC_ID), done.status.exec_id.as_deref());
+    assert!(started.stage_timestamp <= finished.stage_timestamp);
+    let stdout = &done.status.output.as_ref().expect("output").stdout;
+    for (key, value) in [
+        (key::REASON, Some("NonZeroExitCode")),
+        (key::EXIT_CODE, Some("3")),
+        (key::STDOUT_BYTES, Some("4")),
+        (key::STDOUT_SHA256, stdout.sha256.as_deref()),
+    ] {
+        assert_eq!(finished.note(key), value, "{key}");
+    }
+    let (table, code) = execlet(&["audit", "show", &folder("n1").to_string_lossy()]);
+    let name = done.request.metadata.name.as_deref().expect("a name");
+    let row = table.lines().find(|line| line.contains(name)).expect("a row");
+    assert!(code == 0 && row.contains("INC-4711") && row.contains("NonZeroExitCode 3"), "{row}");
+}
+
+#[tokio::test]
+async fn a_command_that_was_ended_has_a_record_of_that_before_its_end() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["sleep", "600"]}));
+    lab.request_when(&name, "to run", |status| status.exec_id.is_some()).await;
+    lab.kubectl(&["patch", "xr", &name, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
+    let done = lab.finished(&name).await;
+    let records = records("n1", &done);
+    let verbs: Vec<Verb> = records.iter().map(|event| event.verb).collect();
+    assert_eq!(verbs, [Verb::Started, Verb::Cancelled, Verb::Finished]);
+    assert_eq!(records[1].note(key::REASON), Some("Canceled"));
+}
+
+#[tokio::test]
+async fn who_looks_after_a_pod_sees_what_requests_did_there() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let done = lab.sh("web", "exit 3").await;
+    let name = done.request.metadata.name.as_deref().expect("a name");
+    for reason in ["Bound", "Running", "NonZeroExitCode"] {
+        wait_for(&format!("the event {reason} on the pod"), async || {
+            let story = lab.kubectl(&["describe", "pod", "web"]);
+            story.lines().any(|line| line.contains(reason) && line.contains(name)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_in_the_middle_of_its_writing_never_breaks_the_chain() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let starts = read(&folder("n2")).starts;
+    let request = |number: u32| {
+        json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+            "metadata": {"name": format!("r-{number}"), "namespace": lab.namespace},
+            "spec": {"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 300}})
+    };
+    let all: Vec<Value> = (0..60).map(request).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string();
+    assert!(kubectl_with(&["create", "-f", "-"], &list).status.success());
+    for kill in 1..=3 {
+        let before = read(&folder("n2")).events.len();
+        wait_for("the agent to record", async || (read(&folder("n2")).events.len() > before).then_some(())).await;
+        let agents = text(&docker("n2", &["ps", "--quiet", "--filter", LABEL]));
+        for id in agents.split_whitespace() {
+            docker("n2", &["kill", id]);
+        }
+        wait_for("the next agent to record", async || (read(&folder("n2")).starts >= starts + kill).then_some(()))
+            .await;
+    }
+    for number in 0..60 {
+        lab.finished(&format!("r-{number}")).await;
+    }
+    let report = read(&folder("n2"));
+    assert_eq!(report.findings, vec![], "{} records", report.events.len());
+    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+/// A copy of a node's log, to be tampered with.
+fn copy(node: &str, name: &str) -> PathBuf {
+    let to = root().join("target/e2e").join(name);
+    fs::remove_dir_all(&to).ok();
+    fs::create_dir_all(&to).expect("a folder");
+    for file in files(&folder(node)) {
+        let copied = fs::read(&file).expect("readable");
+        fs::write(to.join(file.file_name().expect("a name")), copied).expect("written");
+    }
+    to
+}
+
+#[tokio::test]
+async fn what_is_missing_at_the_end_of_a_log_shows_against_the_lease() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let done = lab.sh("web", "exit 3").await;
+    let end = records("n1", &done).pop().expect("a record");
+    let number: u64 = end.note(key::SEQUENCE).and_then(|number| number.parse().ok()).expect("a number");
+    let lease = root().join("target/e2e/lease-n1.yaml");
+    wait_for("the Lease to tell of it", async || {
+        let text = kubectl(&["get", "lease", "execlet-agent.n1", "-n", NAMESPACE, "-o", "yaml"]);
+        fs::write(&lease, &text).expect("written");
+        let object: Value = serde_yaml_ng::from_str(&text).expect("YAML");
+        let heads = object.pointer("/metadata/annotations/execlet.dev~1audit-heads")?.as_str()?.to_owned();
+        let head: chain::Head = chain::published(&heads).pop()?.head.parse().ok()?;
+        (head.sequence >= number).then_some(())
+    })
+    .await;
+    let lease = lease.to_string_lossy().into_owned();
+    let log = copy("n1", "audit-tail");
+    let path = log.to_string_lossy().into_owned();
+    let (said, code) = execlet(&["audit", "verify", "--lease", &lease, &path]);
+    assert!(code == 0 && said.contains("whole") && said.contains("held against the published head"), "{said}");
+
+    // Everything from that record on is cut off.
+    let last = files(&log).pop().expect("a file");
+    let whole = fs::read_to_string(&last).expect("text");
+    let mark = format!("\"{}\":\"{number}\"", key::SEQUENCE);
+    let kept: String = whole.split_inclusive('\n').take_while(|line| !line.contains(&mark)).collect();
+    assert!(kept.len() < whole.len() && !kept.is_empty());
+    fs::write(&last, &kept).expect("written");
+    let (said, code) = execlet(&["audit", "verify", &path]);
+    assert_eq!(code, 0, "nothing but the head can tell: {said}");
+    let (said, code) = execlet(&["audit", "verify", "--lease", &lease, &path]);
+    let named = format!("{}:{}: sequence {}: truncated", last.display(), kept.lines().count(), number - 1);
+    assert!(code == 1 && said.starts_with(&named), "{named}\n{said}");
+
+    // One byte of the record itself.
+    let changed = whole.replace("/exit-code\":\"3\"", "/exit-code\":\"0\"");
+    assert_ne!(changed, whole);
+    fs::write(&last, changed).expect("written");
+    let (said, code) = execlet(&["audit", "verify", "--lease", &lease, &path]);
+    assert!(code == 1 && said.contains("changed"), "{said}");
+}
