@@ -1,7 +1,7 @@
 //! The agent's sign of life: its Lease, renewed for as long as it takes work. It also
 //! tells where the agent serves streams, and with which certificate.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{

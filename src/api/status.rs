@@ -125,7 +125,7 @@ pub enum ExitCodeSource {
 pub struct OutputStatus {
     /// Whether every byte that the command wrote is known to be in the log on the node.
     pub complete: bool,
-    /// Why the output may not be complete: StreamBroken, StreamLost, ForcedEnd, SpoolLimit or SpoolFailed.
+    /// Why the output may not be complete: StreamBroken, StreamLost, ForcedEnd, SpoolLimit, SpoolSlow or SpoolFailed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub incomplete_reason: Option<String>,

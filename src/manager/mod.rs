@@ -111,6 +111,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     readiness.expect(LEASE_CHECK);
     readiness.expect(gate::CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
+    let log = begin_audit(&config, Arc::clone(&clock))?;
     // Apart, because its streams may go on for longer than anything else here.
     let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     if let (Some(config), Some(listener)) = (config.subresources.take(), subresources) {

@@ -156,8 +156,6 @@ pub struct ManagerArgs {
     #[command(flatten)]
     pub accounts: AccountsArgs,
 
-    #[command(flatten)]
-    pub subresources: SubresourcesArgs,
     /// Folder of the audit logs, one folder a replica. Default: the records go to standard output.
     #[arg(long, env = "EXECLET_AUDIT_DIR")]
     pub audit_dir: Option<PathBuf>,
