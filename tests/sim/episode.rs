@@ -205,10 +205,12 @@ async fn users(model: Model, kind: Kind) {
             state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
             state.store(request);
         }
-        let (fate, when) = match kind {
-            Kind::Disturbed => (model.lock().random.below(10), model.millis(0..6000)),
-            Kind::Hasty => (0, model.millis(0..500)),
+        let (fates, within) = match kind {
+            Kind::Disturbed => (10, 6000),
+            Kind::Hasty => (1, 500),
         };
+        let fate = model.lock().random.below(fates);
+        let when = model.millis(0..within);
         let model = model.clone();
         tokio::spawn(async move {
             sleep(when).await;
