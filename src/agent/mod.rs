@@ -9,6 +9,7 @@
 
 pub mod deaths;
 pub mod disk;
+pub mod gate;
 pub mod handover;
 pub mod heartbeat;
 pub mod hub;
@@ -59,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     deaths::Deaths,
     disk::Folder,
+    gate::Gate,
     handover::{Estate, Heir, Heirs},
     heartbeat::Heartbeat,
     hub::Hubs,
@@ -72,6 +74,7 @@ use self::{
 use crate::{
     api::names,
     core::{
+        admission::ServiceAccount,
         ids::{NodeName, ProcessRef, RequestUid},
         kill::Signal,
         queue::Limits,
@@ -88,6 +91,7 @@ use crate::{
         health::{self, Readiness},
         kernel::Linux,
         metrics::Metrics,
+        policies::{Policies, Rules},
         process,
         requests::KubeRequests,
     },
@@ -133,6 +137,8 @@ pub struct Config {
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
     pub drain_timeout: Duration,
+    /// What the admission policies must be.
+    pub rules: Rules,
     /// How streams are served, if they are.
     pub streams: Option<StreamsConfig>,
 }
@@ -142,8 +148,8 @@ pub struct Config {
 pub struct StreamsConfig {
     /// Where the manager reaches it.
     pub endpoint: SocketAddr,
-    /// The manager's service account, as `NAMESPACE:NAME`.
-    pub manager: String,
+    /// The manager's service account.
+    pub manager: ServiceAccount,
 }
 
 /// Why the agent cannot go on.
@@ -264,6 +270,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         engine,
         kernel: Linux,
         requests: KubeRequests::new(client.clone()),
+        gate: Gate::new(config.rules.clone(), Policies::new(client.clone(), &config.namespace)),
         audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     deaths::Deaths,
     disk::Disk,
+    gate::Gate,
     handover::{Estate, Heirs, Legacy},
     hub::Hubs,
     journal::{Journal, JournalError},
@@ -53,6 +54,8 @@ pub struct Node<W: World> {
     pub kernel: W::Kernel,
     /// The requests, as the API server has them.
     pub requests: W::Requests,
+    /// Whether what is bound may be believed.
+    pub gate: Gate,
     /// Who ran what, for auditors.
     pub audit: Audit<W::Trail>,
     /// News for people.
@@ -97,6 +100,8 @@ pub(super) enum StepError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Audit(#[from] Unavailable),
+    #[error("nothing starts until every admission policy stands: {0}")]
+    Admission(String),
     #[error("the API server refuses the commit, so the command may not start: {0}")]
     Refused(String),
 }

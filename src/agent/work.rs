@@ -27,6 +27,7 @@ use super::{
 use crate::{
     api::{ExecRequest, Reason},
     core::{
+        bind::unvouched,
         decide::{
             Action, ContainerView, Entry, ExecView, InputView, Situation, Stage, Wanted, decide, decide_without_engine,
         },
@@ -70,6 +71,8 @@ enum HeldUp {
     Disk,
     /// The audit log cannot be written, and must be.
     Audit,
+    /// An admission policy does not stand as it must.
+    Policies,
 }
 
 impl HeldUp {
@@ -77,6 +80,7 @@ impl HeldUp {
         match error {
             StepError::Journal(error) if error.is_full() => Some(Self::Disk),
             StepError::Audit(_) => Some(Self::Audit),
+            StepError::Admission(_) => Some(Self::Policies),
             StepError::Engine(_) | StepError::Api(_) | StepError::Journal(_) | StepError::Refused(_) => None,
         }
     }
@@ -85,6 +89,7 @@ impl HeldUp {
         match self {
             Self::Disk => Reason::NodeDiskFull,
             Self::Audit => Reason::AuditUnavailable,
+            Self::Policies => Reason::AdmissionNotReady,
         }
     }
 
@@ -92,6 +97,7 @@ impl HeldUp {
         match self {
             Self::Disk => "the disk of the agent's journal is full, and it starts nothing that it could not remember",
             Self::Audit => "the agent cannot write its audit log, and nothing may run that is not recorded",
+            Self::Policies => "nobody can tell who asked for it and who bound it",
         }
     }
 }
@@ -184,6 +190,10 @@ impl<W: World> Work<W> {
         let seen = seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)));
         let entry = self.entry()?;
         let action = self.decide(seen.as_ref().map(|(_, request)| request), entry.as_ref()).await?;
+        let action = match (action, &seen) {
+            (Action::Prepare(container), Some((seen, _))) => self.vouch(seen, container).await?,
+            (action, _) => action,
+        };
         if self.node.stopping.is_cancelled() && !matches!(action, Action::Report(_) | Action::Forget) {
             return Ok(Next::Done);
         }
@@ -191,6 +201,15 @@ impl<W: World> Work<W> {
         match seen {
             Some((seen, request)) => self.act(action, seen, &request).await,
             None => self.act_without_request(action).await,
+        }
+    }
+
+    /// Prepares only what the admission policies vouch for, asked after the binding was read.
+    async fn vouch(&self, seen: &ExecRequest, container: ContainerRef) -> Result<Action, StepError> {
+        let admission = self.node.gate.look().await;
+        match unvouched(&seen.metadata, &admission).map_err(StepError::Admission)? {
+            None => Ok(Action::Prepare(container)),
+            Some(why) => Ok(Action::Report(Outcome::refused(Reason::Forbidden, why, self.node.clock.now()))),
         }
     }
 

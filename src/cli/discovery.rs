@@ -1,7 +1,5 @@
 //! What the cluster can do for the plugin.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
-
 use super::{Cluster, Error};
 
 /// The group of the streams.
@@ -36,40 +34,5 @@ pub async fn streams(cluster: &Cluster) -> Result<Streams, Error> {
             Some(403) => Ok(Streams::Served),
             Some(_) | None => Err(error),
         },
-    }
-}
-
-/// Whether the API server can fill `spec.requestedBy` itself: it knows `MutatingAdmissionPolicy` (1.36).
-///
-/// # Errors
-/// When the API server does not say.
-pub async fn stamps_requester(cluster: &Cluster) -> Result<bool, Error> {
-    let group = "admissionregistration.k8s.io/v1";
-    let asked = cluster.client.list_api_group_resources(group);
-    match cluster.call(format!("asking for {group}"), asked).await {
-        Ok(list) => Ok(has_mutating_policies(&list)),
-        Err(error) if error.answer() == Some(403) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-fn has_mutating_policies(list: &APIResourceList) -> bool {
-    list.resources.iter().any(|resource| resource.name == "mutatingadmissionpolicies")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_policies_are_found_by_name() {
-        let list = |name: &str| -> APIResourceList {
-            let resource = json!({"name": name, "kind": "X", "namespaced": false, "singularName": "", "verbs": []});
-            serde_json::from_value(json!({"groupVersion": "x/v1", "resources": [resource]})).expect("a list")
-        };
-        assert!(has_mutating_policies(&list("mutatingadmissionpolicies")));
-        assert!(!has_mutating_policies(&list("mutatingadmissionpolicybindings")));
     }
 }

@@ -59,17 +59,22 @@ impl Requests {
         }
     }
 
-    /// Who the API server takes us for.
-    pub async fn myself(&self) -> Result<Requester, Error> {
+    /// Who the API server takes us for; `None` if it does not say.
+    pub async fn myself(&self) -> Result<Option<Requester>, Error> {
         let api: Api<SelfSubjectReview> = Api::all(self.cluster.client.clone());
         let (params, question) = (PostParams::default(), SelfSubjectReview::default());
-        let answer = self.cluster.call("asking who I am", api.create(&params, &question)).await?;
+        let answer = match self.cluster.call("asking who I am", api.create(&params, &question)).await {
+            Ok(answer) => answer,
+            // It may be forbidden, or the server too old to be asked.
+            Err(error) if matches!(error.answer(), Some(403 | 404)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let user = answer.status.and_then(|status| status.user_info).unwrap_or_default();
-        Ok(Requester {
+        Ok(Some(Requester {
             username: user.username.unwrap_or_default(),
             uid: user.uid.unwrap_or_default(),
             groups: user.groups.unwrap_or_default(),
             extra: user.extra.unwrap_or_default(),
-        })
+        }))
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
     jiff::Timestamp,
 };
+use kube::core::ObjectMeta;
 
 use super::{access::Right, admission::Admission, request::starting_deadline, transition::Binding};
 use crate::api::{
@@ -102,13 +103,34 @@ fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&
             Reason::AdmissionNotReady,
             format!("{why}: nothing is bound until every admission policy stands (helm upgrade puts them back)"),
         )),
-        Admission::Since(from) => match &request.metadata.creation_timestamp {
-            Some(created) if created.0 >= *from => match by {
-                Some(by) => Ok(Some(by)),
-                None => forbidden("spec.requestedBy is missing".to_owned()),
-            },
-            Some(_) | None => forbidden(format!("it was created before {from}, when the admission policies stood")),
+        Admission::Since(from) => match by {
+            _ if !created_since(*from, &request.metadata) => {
+                forbidden(format!("it was created before {from}, when the admission policies stood"))
+            }
+            Some(by) => Ok(Some(by)),
+            None => forbidden("spec.requestedBy is missing".to_owned()),
         },
+    }
+}
+
+fn created_since(from: Timestamp, metadata: &ObjectMeta) -> bool {
+    metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 >= from)
+}
+
+/// Why what somebody has bound must not run, if the policies do not vouch for it. `Err`: it must
+/// wait, because they do not stand.
+///
+/// # Errors
+/// While they do not stand, with what is wrong.
+pub fn unvouched(request: &ObjectMeta, admission: &Admission) -> Result<Option<String>, String> {
+    match admission {
+        Admission::Off => Ok(None),
+        Admission::Since(from) if created_since(*from, request) => Ok(None),
+        Admission::Since(from) => Ok(Some(format!(
+            "it was created before {from}, when the admission policies stood, so who asked for it and who \
+             bound it cannot be told: create it again"
+        ))),
+        Admission::Broken(why) => Err(why.clone()),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod events;
 pub mod health;
 pub mod kernel;
 pub mod metrics;
+pub mod policies;
 pub mod process;
 pub mod requests;
 pub mod retry;

@@ -7,18 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::try_join_all;
-use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{ObjectReference, Pod},
-    },
-    jiff::SignedDuration,
-};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    core::{DynamicObject, ObjectMeta},
 };
 use serde_json::json;
 use tokio::{
@@ -29,8 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Reason, names},
-    core::admission::{self, Admission, Expected, Mode, Record},
-    infra::{clock::Clock, events::Events, health::Readiness, metrics::Metrics},
+    core::admission::{self, Admission, Mode, Record},
+    infra::{
+        clock::Clock,
+        events::Events,
+        health::Readiness,
+        metrics::Metrics,
+        policies::{LOOK_TIMEOUT, Policies, Rules},
+    },
 };
 
 /// Name in `/readyz`.
@@ -39,8 +37,6 @@ pub(super) const CHECK: &str = "admission";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between the beginnings of two looks, however many ask.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
-/// How long one look may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is said again that admission is off, or broken.
 const SAY_EVERY: Duration = Duration::from_secs(600);
 /// From when on a manager is ready also without policies: it has more to serve than binding.
@@ -63,17 +59,6 @@ impl Gate {
         let ended = || Admission::Broken("the manager does not look at the admission policies any more".to_owned());
         answer.await.unwrap_or_else(ended)
     }
-}
-
-/// What the gate is told at its start.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Which policies there must be.
-    pub mode: Mode,
-    /// Exactly these.
-    pub expected: Vec<Expected>,
-    /// How much later than they were seen they count.
-    pub margin: Duration,
 }
 
 /// Who answers.
@@ -142,7 +127,7 @@ impl Keeper {
             return Admission::Off;
         }
         match timeout(LOOK_TIMEOUT, self.check(memory)).await {
-            Ok(Ok(record)) => Admission::since(&record, signed(self.rules.margin)),
+            Ok(Ok(record)) => Admission::since(&record, self.rules.signed_margin()),
             Ok(Err(why)) => Admission::Broken(why),
             Err(_) => Admission::Broken("the API server did not give the admission policies in time".to_owned()),
         }
@@ -150,10 +135,10 @@ impl Keeper {
 
     /// Since when the policies stand as they must.
     async fn check(&self, memory: &mut Memory) -> Result<Record, String> {
-        let found = try_join_all(self.rules.expected.iter().map(|expected| self.stands(expected))).await?;
+        let found = self.policies().stand(&self.rules.expected).await?;
         let versions = admission::versions(found.iter());
         if memory.record.as_ref().is_none_or(|record| record.versions != versions) {
-            let before = self.recorded().await?;
+            let before = self.policies().recorded().await?;
             let changed = admission::last_change(found.iter());
             let record = Record::seen(before.as_ref(), versions, changed, self.clock.now());
             memory.saved = before.as_ref() == Some(&record);
@@ -167,36 +152,21 @@ impl Keeper {
         Ok(record)
     }
 
-    async fn stands(&self, expected: &Expected) -> Result<ObjectMeta, String> {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &expected.resource);
-        let found = api.get_opt(&expected.name).await.map_err(|error| format!("{expected} cannot be read: {error}"))?;
-        expected.check(found.as_ref())?;
-        Ok(found.map(|object| object.metadata).unwrap_or_default())
-    }
-
-    /// The record that this replica or another one made. One that cannot be understood is none.
-    async fn recorded(&self) -> Result<Option<Record>, String> {
-        let lease = self.leases().get_opt(names::LEADER_LEASE).await;
-        let lease = lease.map_err(|error| format!("Lease {} cannot be read: {error}", names::LEADER_LEASE))?;
-        let text = lease.and_then(|lease| lease.metadata.annotations?.remove(names::POLICIES_ANNOTATION));
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    fn policies(&self) -> Policies {
+        Policies::new(self.client.clone(), &self.namespace)
     }
 
     /// Without it, a later manager would refuse what was created before it came.
     async fn save(&self, record: &Record) -> bool {
         let Ok(text) = serde_json::to_string(record) else { return false };
         let patch = json!({"metadata": {"annotations": {names::POLICIES_ANNOTATION: text}}});
-        match self.leases().patch(names::LEADER_LEASE, &PatchParams::default(), &Patch::Merge(patch)).await {
+        match self.policies().leases().patch(names::LEADER_LEASE, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => true,
             Err(error) => {
                 tracing::warn!(%error, "since when the admission policies stand could not be noted, it will be tried again");
                 false
             }
         }
-    }
-
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// Tells everybody who should know: loudly, and again.
@@ -253,8 +223,4 @@ impl Keeper {
         };
         self.events.publish_about(&about, "Bind", reason, note).await;
     }
-}
-
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

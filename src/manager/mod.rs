@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agents::LiveAgents;
-pub use self::gate::Rules;
+pub use crate::infra::policies::Rules;
 use crate::{
     api::names,
     infra::{

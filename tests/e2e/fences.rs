@@ -147,6 +147,11 @@ async fn an_agents_token_reaches_the_requests_of_its_own_node_and_no_others() {
         Subject::account(NAMESPACE, AGENT, &["--bound-object-kind=Node", &format!("--bound-object-name={name}")])
     };
     let harmless = json!({"exitCode": 7});
+    let over = |phase: &str, reason: &str| {
+        let at = "2026-01-01T00:00:00Z";
+        let finished = json!({"type": "Finished", "status": "True", "reason": reason, "message": "it is over", "lastTransitionTime": at});
+        json!({"phase": phase, "completionTime": "2026-01-01T00:00:00.000000Z", "conditions": [finished]})
+    };
     let elsewhere = r#"may not write a request of node "n2""#;
     for (who, change, refused) in [
         (&own, &harmless, None),
@@ -166,6 +171,10 @@ async fn an_agents_token_reaches_the_requests_of_its_own_node_and_no_others() {
         (&manager, &json!({"nodeName": "n1"}), Some("are set once")),
         (&manager, &json!({"exitCode": 0}), Some("belong to the agent")),
         (&manager, &json!({"execID": "another"}), Some("belong to the agent")),
+        (&manager, &json!({"output": {"complete": true}}), Some("belong to the agent")),
+        (&manager, &over("Succeeded", "Completed"), Some("may only say that its outcome is Unknown")),
+        (&manager, &over("Failed", "Canceled"), Some("may only say that its outcome is Unknown")),
+        (&manager, &over("Unknown", "NodeLost"), None),
     ] {
         let written = who.write_status(&lab, &running, change, true);
         let said = text(&written.stderr);

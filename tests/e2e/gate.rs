@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     chart::Installation,
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, root, text, unique, wait_for},
-    subject::{Subject, exists, forged, forger, request, requester},
+    subject::{Subject, a_user, exists, forged, forger, grant, request, requester},
 };
 
 const POLICIES: &str = "validatingadmissionpolicies,validatingadmissionpolicybindings,\
@@ -115,7 +115,7 @@ async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_
     lab.pod("web", "n1").await;
     let mallory = forger(&lab).await;
     let said = mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "early"));
-    assert!(said.contains("spec.requestedBy is set by the API server"), "{said}");
+    assert!(said.contains("spec.requestedBy is not who you are"), "{said}");
     assert_eq!(metric("execlet_admission_enforced"), "1");
 
     kubectl(&["delete", BINDING]);
@@ -131,6 +131,38 @@ async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_
     never_ran(&lab, &["missing"]).await;
     mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "late"));
     lab.sh("web", "exit 3").await.ended_with(3);
+}
+
+#[tokio::test]
+async fn what_somebody_else_binds_while_the_fences_are_away_never_runs() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    let pod = lab.pod("web", "n1").await;
+    let mallory = forger(&lab).await;
+    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execrequests/status"], "verbs": ["update"]}]);
+    grant(&lab.namespace, "binder", rules, &a_user("mallory"));
+    wait_for("the role to count", async || {
+        mallory.can(&lab.namespace, "update", "execrequests.execlet.dev/status").then_some(())
+    })
+    .await;
+    kubectl(&["delete", BINDING, "validatingadmissionpolicybinding/execlet-status"]);
+    is_accepted(&lab, &mallory, "bound").await;
+    let binding = json!({"nodeName": "n1", "podUID": pod.metadata.uid, "container": "main"});
+    wait_for("the binding to be taken by the API server", async || {
+        mallory.write_status(&lab, "bound", &binding, false).status.success().then_some(())
+    })
+    .await;
+    wait_for("the agent to say why it waits", async || {
+        let notes = lab.kubectl(&["get", "events", "-o", "jsonpath={.items[*].note}{.items[*].message}"]);
+        notes.contains("nothing starts until every admission policy stands").then_some(())
+    })
+    .await;
+    assert_eq!(lab.exec("web", "test -e /tmp/bound").1, 1, "it ran");
+    disturbed.put_back(&lab).await;
+    let done = lab.finished("bound").await;
+    done.never_ran("Forbidden");
+    assert!(done.message().contains("who bound it cannot be told"), "{}", done.message());
+    assert_eq!(lab.exec("web", "test -e /tmp/bound").1, 1, "it ran");
 }
 
 #[tokio::test]
@@ -306,7 +338,7 @@ async fn on_a_server_without_the_stamp_the_client_says_who_it_is_and_the_guard_c
         Some(json!({"username": "alice", "groups": ["system:authenticated"], "extra": {"scopes": ["all"]}})),
     ] {
         let said = text(&create("f", by.clone()).stderr);
-        assert!(said.contains("spec.requestedBy is set by the API server"), "{by:?}: {said}");
+        assert!(said.contains("spec.requestedBy is not who you are"), "{by:?}: {said}");
         assert!(!exists(&lab, "f"), "{by:?}");
     }
     admitted(&lab).await;

@@ -101,10 +101,17 @@ impl StandIn {
 
     /// A request that seems to run on the stand-in's node. Its pod is on none.
     pub async fn request(&self, lab: &Lab) -> String {
+        self.request_with(lab, json!({})).await
+    }
+
+    /// The same, with more in its spec.
+    pub async fn request_with(&self, lab: &Lab, more: Value) -> String {
         let pod = unique("pending");
         let spec = json!({"nodeSelector": {"nowhere": "true"}, "containers": [crate::lab::container("main")]});
         lab.create_pod(&pod, spec, json!({})).await;
-        let name = lab.create(json!({"target": {"podName": pod}, "command": ["true"], "startingDeadlineSeconds": 600}));
+        let mut spec = json!({"target": {"podName": pod}, "command": ["true"], "startingDeadlineSeconds": 600});
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let name = lab.create(spec);
         self.bind(lab, &name).await;
         name
     }

@@ -232,6 +232,25 @@ async fn attach_needs_create_and_input_needs_pods_exec() {
     let (code, body) = attach("nobody", "stdout=true").await;
     assert_eq!(code, 403, "{body}");
 
+    // Input to what runs as another user takes the right to that user too.
+    let as_root = agent.request_with(&lab, json!({"user": "0"})).await;
+    let attach_root = async |query: &str| {
+        let target = path(&lab, &as_root, &format!("attach?{query}"));
+        Caller::admin().ask(&target, &format!("Impersonate-User: {commander}\r\n{ATTACH}")).await
+    };
+    assert_eq!(attach_root("stdout=true").await.0, 101);
+    let (code, body) = attach_root("stdin=true").await;
+    assert!(code == 403 && body.contains(r#"cannot use resource \"execusers\""#), "{code} {body}");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "as-root", "namespace": lab.namespace},
+        "rules": [{"apiGroups": ["execlet.dev"], "resources": ["execusers"], "resourceNames": ["0"], "verbs": ["use"]}],
+    });
+    let created = kubectl_with(&["create", "-f", "-"], &role.to_string());
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    lab.kubectl(&["create", "rolebinding", "as-root", "--role=as-root", &format!("--user={commander}")]);
+    wait_for("the role to hold", async || (attach_root("stdin=true").await.0 == 101).then_some(())).await;
+
     let origin = format!("Origin: https://evil.example\r\n{ATTACH}");
     let (code, body) = Caller::admin().ask(&path(&lab, &request, "attach?stdout=true"), &origin).await;
     assert!(code == 403 && body.contains("a web page of another host"), "{code} {body}");

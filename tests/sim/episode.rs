@@ -6,6 +6,7 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 use execlet::{
     agent::{
         deaths::Deaths,
+        gate::Gate,
         hub::Hubs,
         journal::Journal,
         keep::Writers,
@@ -502,6 +503,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         journal,
         spool,
         writers: Writers::default(),
+        gate: Gate::off(),
         hubs: Arc::new(Hubs::default()),
         deaths,
         metrics,

@@ -160,3 +160,11 @@ stamped
 guarded
 {{- end -}}
 {{- end }}
+
+{{/* What the admission policies must be, for both programs. */}}
+{{- define "execlet.rulesArgs" -}}
+- --admission={{ include "execlet.admission" . }}
+- --admission-margin-seconds={{ int64 .Values.admission.marginSeconds }}
+- --manager-service-account=$(POD_NAMESPACE):{{ include "execlet.fullname" . }}-manager
+- --agent-service-account=$(POD_NAMESPACE):{{ include "execlet.fullname" . }}-agent
+{{- end }}

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::api::names;
+use crate::{api::names, core::admission::ServiceAccount};
 
 /// How long the answer to a token is believed. A token that is revoked works for so long.
 const ADMITTED_FOR: Duration = Duration::from_secs(60);
@@ -58,12 +58,12 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Admits this service account, given as `NAMESPACE:NAME`.
+    /// Admits this service account.
     #[must_use]
-    pub fn new(client: Client, manager: &str) -> Self {
+    pub fn new(client: Client, manager: &ServiceAccount) -> Self {
         Self {
             reviews: Api::all(client),
-            manager: format!("system:serviceaccount:{manager}"),
+            manager: manager.username(),
             remembered: Mutex::default(),
             asking: Semaphore::new(ASKED_AT_ONCE),
         }
@@ -205,7 +205,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_a_while_and_asked_for_anew_after_it() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let admission = Admission::new(api_server(Arc::clone(&asked)), "execlet:execlet-manager");
+        let admission =
+            Admission::new(api_server(Arc::clone(&asked)), &"execlet:execlet-manager".parse().expect("an account"));
         for _ in 0..3 {
             assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
             assert_eq!(admission.admit(Some("Bearer bad")).await, Err(Refusal::Invalid));
@@ -223,7 +224,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn wrong_tokens_by_the_thousand_neither_grow_memory_nor_displace_the_managers() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let admission = Admission::new(api_server(Arc::clone(&asked)), "execlet:execlet-manager");
+        let admission =
+            Admission::new(api_server(Arc::clone(&asked)), &"execlet:execlet-manager".parse().expect("an account"));
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         for number in 0..2000 {
             assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(Refusal::Invalid));

@@ -163,7 +163,10 @@ impl Lab {
         let streams = Streams {
             node: "n1".into(),
             requests: One(Arc::clone(&request)),
-            admission: Admission::new(reviews(Arc::clone(&asked)), "execlet:execlet-manager"),
+            admission: Admission::new(
+                reviews(Arc::clone(&asked)),
+                &"execlet:execlet-manager".parse().expect("an account"),
+            ),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
             audit: audit(folder.path(), &metrics),

@@ -5,16 +5,18 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
 use execlet::{
     core::{
-        admission::{Accounts, Mode, ServiceAccount},
+        admission::{self, Accounts, Mode, ServiceAccount, Unreadable},
         audit::{chain::Head, redact::CommandDetail},
     },
     infra::{
         audit::{Policy, file::Retention},
+        policies::Rules,
         telemetry::LogFormat,
     },
 };
@@ -108,17 +110,17 @@ pub struct AgentArgs {
 
     #[command(flatten)]
     pub audit: AuditSettings,
+
     /// Where to serve attach and log over HTTPS, to the manager alone. Default: nowhere.
-    #[arg(long, env = "EXECLET_STREAM_ADDR", requires_all = ["pod_ip", "manager_service_account"])]
+    #[arg(long, env = "EXECLET_STREAM_ADDR", requires = "pod_ip")]
     pub stream_addr: Option<SocketAddr>,
 
     /// The address under which the manager reaches this agent.
     #[arg(long, env = "EXECLET_POD_IP")]
     pub pod_ip: Option<IpAddr>,
 
-    /// The manager's service account, as NAMESPACE:NAME.
-    #[arg(long, env = "EXECLET_MANAGER_SERVICE_ACCOUNT", value_parser = service_account)]
-    pub manager_service_account: Option<String>,
+    #[command(flatten)]
+    pub rules: RulesArgs,
 
     #[command(flatten)]
     pub common: Common,
@@ -143,18 +145,8 @@ pub struct ManagerArgs {
     #[arg(long, env = "EXECLET_NODE_LOST_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(40..))]
     pub node_lost_seconds: u64,
 
-    /// Which admission policies the installation has. Nothing is bound while one is missing or
-    /// altered. With `off`, nobody checks who asks for what.
-    #[arg(long, env = "EXECLET_ADMISSION", value_enum, default_value_t = Admission::Stamped)]
-    pub admission: Admission,
-
-    /// Requests that were created before the policies have stood for so long are refused. Longer
-    /// than a policy takes to reach every API server, and than their clocks differ.
-    #[arg(long, env = "EXECLET_ADMISSION_MARGIN_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub admission_margin_seconds: u64,
-
     #[command(flatten)]
-    pub accounts: AccountsArgs,
+    pub rules: RulesArgs,
 
     /// Folder of the audit logs, one folder a replica. Default: the records go to standard output.
     #[arg(long, env = "EXECLET_AUDIT_DIR")]
@@ -238,6 +230,33 @@ impl From<Admission> for Mode {
             Admission::Guarded => Self::Guarded,
             Admission::Off => Self::Off,
         }
+    }
+}
+
+/// What the admission policies must be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RulesArgs {
+    /// Which admission policies the installation has. Nothing is bound or started while one is missing
+    /// or altered. With `off`, nobody checks who asks for what.
+    #[arg(long, env = "EXECLET_ADMISSION", value_enum, default_value_t = Admission::Stamped)]
+    pub admission: Admission,
+
+    /// Requests that were created before the policies have stood for so long are refused. Longer
+    /// than a policy takes to reach every API server, and than their clocks differ.
+    #[arg(long, env = "EXECLET_ADMISSION_MARGIN_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub admission_margin_seconds: u64,
+
+    #[command(flatten)]
+    pub accounts: AccountsArgs,
+}
+
+impl TryFrom<RulesArgs> for Rules {
+    type Error = Unreadable;
+
+    fn try_from(args: RulesArgs) -> Result<Self, Unreadable> {
+        let mode = args.admission.into();
+        let margin = Duration::from_secs(args.admission_margin_seconds);
+        Ok(Self { mode, expected: admission::expected(mode, &args.accounts.into())?, margin })
     }
 }
 
@@ -350,15 +369,6 @@ impl AuditSettings {
     }
 }
 
-fn service_account(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains(':') => {
-            Ok(text.to_owned())
-        }
-        Some(_) | None => Err("not of the form NAMESPACE:NAME".to_owned()),
-    }
-}
-
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("0 would run nothing: give 1 or more".to_owned()),
@@ -379,13 +389,15 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_served_only_where_the_manager_can_reach_them_and_is_known() {
-        let agent = ["execlet", "agent", "--node-name=n", "--namespace=x", "--stream-addr=0.0.0.0:9443"];
-        assert!(Args::try_parse_from(agent).is_err());
-        let known = ["--pod-ip=10.0.0.1", "--manager-service-account=execlet:manager"];
-        assert!(Args::try_parse_from(agent.into_iter().chain(known)).is_ok());
-        assert!(service_account("manager").is_err());
-        assert!(service_account("a:b:c").is_err());
+    fn streams_are_served_only_where_the_manager_can_reach_them() {
+        let of = |name: &str, account: &str| format!("--{name}-service-account=execlet:{account}");
+        let (manager, agent) = (of("manager", "manager"), of("agent", "agent"));
+        let all =
+            ["execlet", "agent", "--node-name=n", "--namespace=x", &manager, &agent, "--stream-addr=0.0.0.0:9443"];
+        assert!(Args::try_parse_from(all).is_err());
+        assert!(Args::try_parse_from(all.into_iter().chain(["--pod-ip=10.0.0.1"])).is_ok());
+        let strange = ["--pod-ip=10.0.0.1", "--manager-service-account=manager"];
+        assert!(Args::try_parse_from(all.into_iter().chain(strange)).is_err());
     }
 
     #[test]

@@ -59,13 +59,14 @@ fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> R
 async fn run_agent(args: AgentArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = args.node_name, "agent");
-    let (streams, stream_listener) = match (args.stream_addr, args.pod_ip, args.manager_service_account) {
-        (Some(address), Some(ip), Some(manager)) => {
+    let (streams, stream_listener) = match (args.stream_addr, args.pod_ip) {
+        (Some(address), Some(ip)) => {
             let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
             let endpoint = SocketAddr::new(ip, address.port());
+            let manager = args.rules.accounts.manager_service_account.clone();
             (Some(agent::StreamsConfig { endpoint, manager }), Some(listener))
         }
-        (Some(_) | None, _, _) => (None, None),
+        (Some(_) | None, _) => (None, None),
     };
     let config = agent::Config {
         node: args.node_name.into(),
@@ -82,6 +83,7 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         audit_policy: args.audit.policy(),
         spool_total_bytes: args.spool_total_bytes,
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
+        rules: args.rules.try_into()?,
         streams,
     };
     let engine = Arc::new(DockerEngine::new(args.engine_socket));
@@ -100,12 +102,6 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
         }
         None => (None, None),
     };
-    let mode = args.admission.into();
-    let rules = manager::Rules {
-        mode,
-        expected: admission::expected(mode, &args.accounts.into())?,
-        margin: Duration::from_secs(args.admission_margin_seconds),
-    };
     let config = manager::Config {
         namespace: args.namespace,
         identity: args.identity,
@@ -114,7 +110,7 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
         audit_policy: args.audit.policy(),
         agent_timeout: Duration::from_secs(args.agent_timeout_seconds),
         node_lost: Duration::from_secs(args.node_lost_seconds),
-        rules,
+        rules: args.rules.try_into()?,
         subresources,
     };
     let clock = Arc::new(SystemClock);

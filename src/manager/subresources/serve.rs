@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     api::{ExecRequest, Requester},
-    core::access::Right,
+    core::access::{self, Right},
     infra::{clock::Clock, retry::Pauses},
 };
 
@@ -152,8 +152,10 @@ async fn attach(
     let until = Instant::now() + api.wait;
     let object = api.locator.request(&asked.target).await?;
     if options.stdin {
-        let right = Right::exec(&asked.target.namespace, &object.spec.target.pod_name);
-        authorize::check(&api.client, &asked.who, &right).await?;
+        // Input is a command as well: it takes what the request itself took.
+        for right in access::rights(&object) {
+            authorize::check(&api.client, &asked.who, &right).await?;
+        }
     }
     let place = api.streams.take(&asked.who.username)?;
     let call = |uid: &str| asked.call(uid, "attach", options.query(), handshake.request());

@@ -1,0 +1,84 @@
+//! The admission policies as the API server has them, and since when the manager has seen them stand.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
+use kube::{
+    Api, Client,
+    core::{DynamicObject, ObjectMeta},
+};
+
+use crate::{
+    api::names,
+    core::admission::{Expected, Mode, Record},
+};
+
+/// How long one look may take.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an installation is told of its policies.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which policies there must be.
+    pub mode: Mode,
+    /// Exactly these.
+    pub expected: Vec<Expected>,
+    /// How much later than they were seen they count.
+    pub margin: Duration,
+}
+
+impl Rules {
+    /// The margin as the API server's times are reckoned with.
+    #[must_use]
+    pub fn signed_margin(&self) -> SignedDuration {
+        SignedDuration::try_from(self.margin).unwrap_or(SignedDuration::MAX)
+    }
+}
+
+/// Reads them.
+#[derive(Clone)]
+pub struct Policies {
+    client: Client,
+    namespace: String,
+}
+
+impl Policies {
+    /// `namespace`: of the manager's Lease.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    /// All of them, if they stand as they must; if not, what is wrong.
+    ///
+    /// # Errors
+    /// When one is missing, altered, or cannot be read.
+    pub async fn stand(&self, expected: &[Expected]) -> Result<Vec<ObjectMeta>, String> {
+        try_join_all(expected.iter().map(|expected| self.stands(expected))).await
+    }
+
+    async fn stands(&self, expected: &Expected) -> Result<ObjectMeta, String> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &expected.resource);
+        let found = api.get_opt(&expected.name).await.map_err(|error| format!("{expected} cannot be read: {error}"))?;
+        expected.check(found.as_ref())?;
+        Ok(found.map(|object| object.metadata).unwrap_or_default())
+    }
+
+    /// The record that a manager has made. One that cannot be understood is none.
+    ///
+    /// # Errors
+    /// When the Lease cannot be read.
+    pub async fn recorded(&self) -> Result<Option<Record>, String> {
+        let lease = self.leases().get_opt(names::LEADER_LEASE).await;
+        let lease = lease.map_err(|error| format!("Lease {} cannot be read: {error}", names::LEADER_LEASE))?;
+        let text = lease.and_then(|lease| lease.metadata.annotations?.remove(names::POLICIES_ANNOTATION));
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Where the record is.
+    #[must_use]
+    pub fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
