@@ -165,11 +165,14 @@ struct LooseSchema {
 
 impl LooseSchema {
     async fn new(lab: &Lab) -> Self {
-        let tight = kubectl(&["get", "crd", CRD, "-o", "json"]);
-        let tty = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tty";
-        let patch = json!([{"op": "replace", "path": tty, "value": {"x-kubernetes-int-or-string": true}}]);
-        kubectl(&["patch", "crd", CRD, "--type=json", "-p", &patch.to_string()]);
-        let it = Self { tight };
+        let mut crd: serde_json::Value = serde_json::from_str(&kubectl(&["get", "crd", CRD, "-o", "json"])).unwrap();
+        crd.as_object_mut().unwrap().remove("status");
+        let meta = crd["metadata"].take();
+        crd["metadata"] = json!({"name": CRD, "labels": meta["labels"], "annotations": meta["annotations"]});
+        let it = Self { tight: crd.to_string() };
+        let tty = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tty").unwrap();
+        *tty = json!({"x-kubernetes-int-or-string": true});
+        Self::apply(&crd.to_string());
         wait_for("the loose schema to be served", async || {
             let spec = json!({"target": {"podName": "web"}, "command": ["true"], "tty": "often"});
             let request = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
@@ -181,15 +184,18 @@ impl LooseSchema {
         .await;
         it
     }
+
+    /// As Helm applies it, so that it stays Helm's alone.
+    fn apply(crd: &str) {
+        let args = ["apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-"];
+        let done = kubectl_with(&args, crd);
+        assert!(done.status.success(), "the definition could not be changed: {}", text(&done.stderr));
+    }
 }
 
 impl Drop for LooseSchema {
     fn drop(&mut self) {
-        let mut crd: serde_json::Value = serde_json::from_str(&self.tight).expect("JSON");
-        let spec = crd["spec"].take();
-        let patch = json!([{"op": "replace", "path": "/spec", "value": spec}]);
-        let done = kubectl_with(&["patch", "crd", CRD, "--type=json", "--patch-file=/dev/stdin"], &patch.to_string());
-        assert!(done.status.success(), "the definition could not be put back: {}", text(&done.stderr));
+        Self::apply(&self.tight);
     }
 }
 
