@@ -14,9 +14,11 @@ use execlet::core::audit::{
 };
 use serde_json::{Value, json};
 
-use crate::lab::{Done, Lab, NAMESPACE, docker, kubectl, kubectl_with, root, text, wait_for};
+use crate::{
+    agents,
+    lab::{Done, Lab, NAMESPACE, kubectl, kubectl_with, root, text, wait_for},
+};
 
-const LABEL: &str = "label=io.kubernetes.container.name=agent";
 
 /// The log of a node's agent, seen from the host.
 fn folder(node: &str) -> PathBuf {
@@ -131,26 +133,23 @@ async fn an_agent_that_is_killed_in_the_middle_of_its_writing_never_breaks_the_c
     let lab = Lab::alone().await;
     lab.pod("web", "n2").await;
     let starts = read(&folder("n2")).starts;
-    let request = |number: u32| {
+    let request = |kill: usize, number: u32| {
         json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
-            "metadata": {"name": format!("r-{number}"), "namespace": lab.namespace},
+            "metadata": {"name": format!("r-{kill}-{number}"), "namespace": lab.namespace},
             "spec": {"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 300}})
     };
-    let all: Vec<Value> = (0..60).map(request).collect();
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string();
-    assert!(kubectl_with(&["create", "-f", "-"], &list).status.success());
     for kill in 1..=3 {
         let before = read(&folder("n2")).events.len();
+        let all: Vec<Value> = (0..20).map(|number| request(kill, number)).collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string();
+        assert!(kubectl_with(&["create", "-f", "-"], &list).status.success());
         wait_for("the agent to record", async || (read(&folder("n2")).events.len() > before).then_some(())).await;
-        let agents = text(&docker("n2", &["ps", "--quiet", "--filter", LABEL]));
-        for id in agents.split_whitespace() {
-            docker("n2", &["kill", id]);
-        }
+        agents::kill("n2");
         wait_for("the next agent to record", async || (read(&folder("n2")).starts >= starts + kill).then_some(()))
             .await;
     }
-    for number in 0..60 {
-        lab.finished(&format!("r-{number}")).await;
+    for (kill, number) in (1..=3).flat_map(|kill| (0..20).map(move |number| (kill, number))) {
+        lab.finished(&format!("r-{kill}-{number}")).await;
     }
     let report = read(&folder("n2"));
     assert_eq!(report.findings, vec![], "{} records", report.events.len());

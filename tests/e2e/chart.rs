@@ -22,7 +22,7 @@ async fn every_object_of_the_chart_is_taken_by_the_api_server() {
     let sets = "crds.install=false,admission.stamp=always";
     let objects = helm(&["template", "other", CHART, "-n", NAMESPACE, "--include-crds", "--set", sets]);
     let server_side = ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "--dry-run=server"];
-    let taken = kubectl_with(&[&server_side[..], &["-n", NAMESPACE, "-f", "-"]].concat(), &objects);
+    let taken = kubectl_with(&[&server_side[..], &["-f", "-"]].concat(), &objects);
     assert!(taken.status.success(), "{}", text(&taken.stderr));
     assert!(!text(&taken.stderr).contains("Warning"), "{}", text(&taken.stderr));
 }
@@ -55,7 +55,7 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (manager, "delete", "pods", false),
         (manager, "delete", "execrequests.execlet.dev", false),
         (manager, "create", "subjectaccessreviews.authorization.k8s.io", true),
-        (manager, "create", "tokenreviews.authentication.k8s.io", true),
+        (manager, "create", "tokenreviews.authentication.k8s.io", false),
         (manager, "list", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
         (manager, "update", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
         (manager, "create", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
@@ -92,6 +92,25 @@ async fn the_charts_own_test_passes() {
     let _lab = Lab::new().await;
     let said = helm(&["test", RELEASE, "-n", NAMESPACE]);
     assert!(said.contains("Succeeded"), "{said}");
+}
+
+/// The managers are away until this is dropped.
+pub struct NoManagers;
+
+impl NoManagers {
+    pub async fn new() -> Self {
+        let it = Self;
+        kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=0"]);
+        let managers = ["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "-o", "name"];
+        wait_for("the managers to be gone", async || kubectl(&managers).is_empty().then_some(())).await;
+        it
+    }
+}
+
+impl Drop for NoManagers {
+    fn drop(&mut self) {
+        kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=2"]);
+    }
 }
 
 /// The installation as it was found; put back when dropped, whatever a test did to it.

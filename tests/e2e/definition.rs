@@ -25,7 +25,7 @@ async fn bad_input_is_refused_with_a_reason() {
         (json!({"command": []}), "spec.command: Invalid value"),
         (json!({"command": [""]}), "command[0] is empty"),
         (json!({"command": ["a", "b\u{0}c"]}), "spec.command[1]"),
-        (json!({"command": [long.clone(), long.clone(), long.clone()]}), "command and env are too long"),
+        (json!({"command": [long.clone(), long.clone(), long.clone()]}), "command, env and stdin are too long"),
         (json!({"command": ["a"], "env": [{"name": "EXECLET_UID", "value": "x"}]}), "EXECLET_UID is set by execlet"),
         (json!({"env": [{"name": "A=B", "value": "x"}]}), "spec.env[0].name"),
         (json!({"env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]}), "Duplicate value"),

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::{
     agents::{self, rolled_out},
+    chart::NoManagers,
     lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for},
+    subject::Subject,
 };
 
 const CRD: &str = "execrequests.execlet.dev";
@@ -210,30 +212,16 @@ async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others()
         let created = kubectl_with(&["create", "--validate=false", "-f", "-"], &request.to_string());
         assert!(created.status.success(), "{}", text(&created.stderr));
         if !status.is_null() {
-            let patch = json!({"status": status}).to_string();
             // Nobody else writes status.
-            let manager = format!("--as=system:serviceaccount:{NAMESPACE}:execlet-manager");
-            lab.kubectl(&[
-                "patch",
-                "execrequest",
-                name,
-                &manager,
-                "--subresource=status",
-                "--type=merge",
-                "-p",
-                &patch,
-            ]);
+            let manager = Subject::user(&format!("system:serviceaccount:{NAMESPACE}:execlet-manager"));
+            let written = manager.write_status(&lab, name, &status, false);
+            assert!(written.status.success(), "{}", text(&written.stderr));
         }
     };
     let loose = LooseSchema::new(&lab).await;
     let agent = agent_on("n1");
     // The manager sees it first. For the agent's turn the manager has to be away.
-    kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=0"]);
-    wait_for("the managers to be gone", async || {
-        let selector = "app.kubernetes.io/component=manager";
-        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "name"]).is_empty().then_some(())
-    })
-    .await;
+    let away = NoManagers::new().await;
     let (bound, unbound) = (unique("bound"), unique("unbound"));
     unreadable(&bound, json!({"phase": "Bound", "nodeName": "n1", "podUID": "u", "container": "main"}));
     let refused = |name: String| {
@@ -248,7 +236,7 @@ async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others()
     };
     refused(bound).await;
     unreadable(&unbound, serde_json::Value::Null);
-    kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, "--replicas=2"]);
+    drop(away);
     refused(unbound).await;
     drop(loose);
     lab.sh("web", "exit 3").await.ended_with(3);

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    chart::Installation,
+    chart::{Installation, NoManagers},
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, root, text, unique, wait_for},
     subject::{Subject, a_user, exists, forged, forger, grant, request, requester},
 };
@@ -183,17 +183,11 @@ async fn an_altered_policy_counts_as_missing_also_when_it_is_put_back_while_no_m
     never_ran(&lab, &["altered"]).await;
 
     // The same behind the managers' backs: those that come later know since when it stands.
-    let scale = |replicas: &str| kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, replicas]);
-    let managers = "app.kubernetes.io/component=manager";
-    scale("--replicas=0");
-    wait_for("the managers to be gone", async || {
-        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", managers, "-o", "name"]).is_empty().then_some(())
-    })
-    .await;
+    let away = NoManagers::new().await;
     action("Audit");
     is_accepted(&lab, &mallory, "behind").await;
     action("Deny");
-    scale("--replicas=2");
+    drop(away);
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
     admitted(&lab).await;
     never_ran(&lab, &["behind"]).await;
@@ -204,18 +198,12 @@ async fn an_altered_policy_counts_as_missing_also_when_it_is_put_back_while_no_m
 async fn a_manager_that_starts_anew_remembers_since_when_the_policies_stand() {
     let lab = Lab::alone().await;
     lab.pod("web", "n1").await;
-    let scale = |replicas: &str| kubectl(&["scale", "deployment", "execlet-manager", "-n", NAMESPACE, replicas]);
-    let managers = "app.kubernetes.io/component=manager";
-    scale("--replicas=0");
-    wait_for("the managers to be gone", async || {
-        kubectl(&["get", "pods", "-n", NAMESPACE, "-l", managers, "-o", "name"]).is_empty().then_some(())
-    })
-    .await;
+    let away = NoManagers::new().await;
     // Created while nobody led, under policies that stood all the time.
     let name = lab.create(
         json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"], "startingDeadlineSeconds": 300}),
     );
-    scale("--replicas=2");
+    drop(away);
     lab.finished(&name).await.ended_with(3);
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
 }
