@@ -264,7 +264,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         engine,
         kernel: Linux,
         requests: KubeRequests::new(client.clone()),
-        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
+        audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
@@ -297,6 +297,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     {
         tracing::debug!("not every viewer said goodbye");
     }
+    log.flush().await;
     result
 }
 

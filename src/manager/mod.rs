@@ -166,7 +166,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
-        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
+        audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events,
         gate,
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
@@ -202,6 +202,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     if timeout(RELEASE_TIMEOUT, release).await.is_err() {
         tracing::warn!("the leader's Lease could not be given back in time; it runs out by itself");
     }
+    log.flush().await;
     // It has bounds of its own.
     while let Some(part) = serving_api.join_next().await {
         part.map_err(|error| ManagerError::Task(error.to_string()))??;

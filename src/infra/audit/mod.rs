@@ -1,8 +1,9 @@
 //! The audit trail: what agent and manager record, and in which order.
 //!
-//! A record is on the disk before the act that it tells of: there is no act
-//! without a record, but a crash can leave a record of an act that did not
-//! happen, or the same record twice, with the same `auditID`.
+//! A record is on the disk before the act that it tells of, and what must not
+//! happen without one does not: a crash can leave a record of an act that did not
+//! happen, or the same record twice, with the same `auditID`. What happens in any
+//! case waits for its record for a moment only.
 //! What a record looks like is `core::audit`'s to know, where it goes the trail's.
 
 pub mod file;
@@ -36,7 +37,7 @@ pub struct Unavailable(pub String);
 /// What becomes of a record that cannot be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
-    /// It is kept, and written later: what it tells of happens all the same.
+    /// It is kept, and written later: what it tells of happens all the same, and is held up for a moment at most.
     Keep,
     /// It is dropped: what it tells of will not happen.
     Drop,
@@ -166,7 +167,7 @@ impl<T: Trail> Audit<T> {
         self.add(event, Otherwise::Drop).await
     }
 
-    /// What happens in any case: never held up by its record.
+    /// What happens in any case: held up by its record for a moment at most.
     async fn anyhow(&self, event: Event) {
         // It is counted and logged, and kept for later.
         drop(self.add(event, Otherwise::Keep).await);
