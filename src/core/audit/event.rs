@@ -8,7 +8,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp}
 use serde::{Deserialize, Serialize};
 
 use super::{
-    redact::{CommandDetail, json},
+    redact::{CommandDetail, annotate_env, limited},
     sha256,
 };
 use crate::{
@@ -50,6 +50,9 @@ pub mod key {
     pub const COMMAND_SHA256: &str = "execlet.dev/command-sha256";
     pub const ARGUMENTS_LEFT_OUT: &str = "execlet.dev/arguments-left-out";
     pub const ENV: &str = "execlet.dev/env";
+    pub const ENV_LEFT_OUT: &str = "execlet.dev/env-left-out";
+    pub const ENV_SHA256: &str = "execlet.dev/env-sha256";
+    pub const USER_INFO_SHA256: &str = "execlet.dev/user-info-sha256";
     pub const USER: &str = "execlet.dev/user";
     pub const STDIN: &str = "execlet.dev/stdin";
     pub const REQUEST_REASON: &str = "execlet.dev/request-reason";
@@ -291,7 +294,11 @@ impl Subject {
     pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
         let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
         subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        subject.user = request.spec.requested_by.clone().unwrap_or_default();
+        if let Some(by) = &request.spec.requested_by {
+            let (user, digest) = limited(by);
+            subject.user = user;
+            subject.note(key::USER_INFO_SHA256, digest.as_deref());
+        }
         let (spec, status) = (&request.spec, request.status.as_ref());
         let stdin = spec.stdin.as_ref().map(stdin_kind);
         let container = status.and_then(|status| status.container.as_deref()).or(spec.target.container.as_deref());
@@ -302,10 +309,8 @@ impl Subject {
         subject.note(key::USER, spec.user.as_deref());
         subject.note(key::STDIN, stdin);
         subject.note(key::REQUEST_REASON, spec.reason.as_deref().map(cut).as_deref());
-        if !spec.env.is_empty() {
-            let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
-            subject.note(key::ENV, Some(&json(&names)));
-        }
+        let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
+        annotate_env(&names, &mut subject.annotations);
         detail.annotate(&spec.command, &mut subject.annotations);
         Ok(subject)
     }
@@ -429,7 +434,10 @@ impl Subject {
 
 impl Event {
     fn connected(&mut self, by: &Requester, client: &Client) {
-        self.user = by.clone();
+        let (user, digest) = limited(by);
+        self.user = user;
+        self.annotations.remove(key::USER_INFO_SHA256);
+        self.annotations.extend(digest.map(|digest| (key::USER_INFO_SHA256.to_owned(), digest)));
         self.source_ips = vec![client.address.clone()];
         self.annotations.insert(key::STDIN.to_owned(), client.stdin.to_string());
         if let Some(object) = &mut self.object_ref {

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::{ExitCodeSource, OutputStatus},
+    api::{EnvVar, ExitCodeSource, OutputStatus},
     core::{ids::ContainerRef, outcome::Exit},
 };
 
@@ -55,6 +55,36 @@ fn a_record_is_an_event_of_the_audit_api_and_tells_who_what_where_when_and_why()
     assert_eq!(event, expected);
     let id: Vec<usize> = event["auditID"].as_str().expect("an ID").split('-').map(str::len).collect();
     assert_eq!(id, [8, 4, 4, 4, 12], "a UUID");
+}
+
+#[test]
+fn a_record_is_bounded_whatever_is_in_the_request() {
+    // What takes most room as JSON in JSON.
+    let (control, quote) = (|length: usize| "\u{1}".repeat(length), |length: usize| "\"".repeat(length));
+    let mut request = request();
+    request.spec.command = vec![quote(20); 1024];
+    request.spec.env = (0..256).map(|_| EnvVar { name: quote(256), value: String::new() }).collect();
+    request.spec.reason = Some(control(1024));
+    request.spec.user = Some(control(256));
+    let by = Requester {
+        username: control(1024),
+        uid: control(1024),
+        groups: vec![quote(9); 1024],
+        ..request.spec.requested_by.unwrap_or_default()
+    };
+    request.spec.requested_by = Some(by.clone());
+    let failed = Outcome::refused(Reason::StartFailed, control(4096), at());
+    let client = Client { address: "10.0.0.1".to_owned(), stdin: true };
+    let longest = |request: &ExecRequest, detail| {
+        let subject = Subject::of(request, detail).expect("a subject");
+        let all =
+            [subject.started(&exec("e1"), at()), subject.ended(&failed, at()), subject.attached(&by, &client, at())];
+        all.map(|event| serde_json::to_vec(&event).expect("JSON").len()).into_iter().max().unwrap_or_default()
+    };
+    let full = longest(&request, CommandDetail::Full);
+    assert!((96 << 10..128 << 10).contains(&full), "{full}");
+    request.spec.command = vec![quote(131_071)];
+    assert!(longest(&request, CommandDetail::Program) < 48 << 10);
 }
 
 fn outcome() -> Outcome {
