@@ -11,7 +11,7 @@ use k8s_openapi::{
 use super::{access::Right, admission::Admission, request::starting_deadline, transition::Binding};
 use crate::api::{
     ExecRequest, Reason, Requester,
-    conditions::{self, ConditionType},
+    conditions::{self, ConditionType, Truth},
     names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
 };
 
@@ -51,6 +51,23 @@ pub trait Agents {
 /// Said with every request that is bound without policies.
 const UNVERIFIED: &str = "admission is off, so it was not checked who asked for this and whether they may";
 
+/// Whether the policies vouch for what a request says of its requester.
+#[must_use]
+pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
+    match (admission, &request.metadata.creation_timestamp) {
+        (Admission::Since(from), Some(created)) => created.0 >= *from,
+        (Admission::Since(_), None) | (Admission::Off | Admission::Broken(_), _) => false,
+    }
+}
+
+/// Whether they vouched for it when the request was bound, as its status tells.
+#[must_use]
+pub fn was_vouched_for(request: &ExecRequest) -> bool {
+    let conditions = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let bound = conditions::get(conditions, ConditionType::Bound);
+    bound.is_some_and(|bound| bound.status == Truth::True.as_str() && !bound.message.ends_with(UNVERIFIED))
+}
+
 /// Whose rights are to be asked for before the request is bound: nobody's, if it will not be bound
 /// anyhow, or if nobody knows who it was.
 #[must_use]
@@ -82,7 +99,9 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
     }
 }
 
-fn caveat(admission: &Admission) -> Option<&'static str> {
+/// What people must know of a request that is bound.
+#[must_use]
+pub fn caveat(admission: &Admission) -> Option<&'static str> {
     match admission {
         Admission::Off => Some(UNVERIFIED),
         Admission::Since(_) | Admission::Broken(_) => None,
@@ -102,13 +121,11 @@ fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&
             Reason::AdmissionNotReady,
             format!("{why}: nothing is bound until every admission policy stands (helm upgrade puts them back)"),
         )),
-        Admission::Since(from) => match &request.metadata.creation_timestamp {
-            Some(created) if created.0 >= *from => match by {
-                Some(by) => Ok(Some(by)),
-                None => forbidden("spec.requestedBy is missing".to_owned()),
-            },
-            Some(_) | None => forbidden(format!("it was created before {from}, when the admission policies stood")),
+        Admission::Since(_) if vouched_for(request, admission) => match by {
+            Some(by) => Ok(Some(by)),
+            None => forbidden("spec.requestedBy is missing".to_owned()),
         },
+        Admission::Since(from) => forbidden(format!("it was created before {from}, when the admission policies stood")),
     }
 }
 

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::{EnvVar, ExitCodeSource, OutputStatus},
-    core::{ids::ContainerRef, outcome::Exit},
+    core::{admission::Admission, bind::caveat, ids::ContainerRef, outcome::Exit},
 };
 
 fn request() -> ExecRequest {
@@ -15,7 +15,10 @@ fn request() -> ExecRequest {
             "env": [{"name": "PGPASSWORD", "value": "hunter2"}], "stdin": {"text": "secret input"},
             "requestedBy": {"username": "ann", "groups": ["dba"]},
         },
-        "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p-1", "container": "db", "conditions": []},
+        "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p-1", "container": "db", "conditions": [
+            {"type": "Bound", "status": "True", "reason": "Bound", "message": "bound to container db on node n1",
+                "lastTransitionTime": "2026-01-02T03:04:05Z"},
+        ]},
     }))
     .expect("a request")
 }
@@ -176,6 +179,34 @@ fn who_attaches_is_the_user_of_the_record_and_the_session_joins_its_two_ends() {
     assert_eq!(detached.note(key::SESSION), Some(session));
     let subresource = attached.object_ref.and_then(|object| object.subresource);
     assert_eq!(subresource.as_deref(), Some("attach"));
+}
+
+#[test]
+fn a_requester_for_whom_no_policy_vouches_is_recorded_as_a_claim() {
+    let mut request = request();
+    let binding = Binding { node: "n1".into(), pod_uid: "p-1".into(), container: "db".into(), caveat: None };
+    let subject = |request: &ExecRequest| Subject::of(request, CommandDetail::Full).expect("a subject");
+    let who = |event: &Event| (event.user.username.clone(), event.note(key::CLAIMED_USER).map(str::to_owned));
+    let claimed = (String::new(), Some(r#"{"username":"ann","uid":"","groups":["dba"],"extra":{}}"#.to_owned()));
+    let proven = ("ann".to_owned(), None);
+    let status = request.status.take().expect("a status");
+    // The manager says what it found out, before the status does.
+    assert_eq!(who(&subject(&request).bound(&binding, None, at())), claimed);
+    assert_eq!(who(&subject(&request).vouched_for().bound(&binding, None, at())), proven);
+    // The agent has it from the status.
+    let write = crate::core::transition::Write { from: &status, generation: None, at: at() };
+    for admission in [Admission::Off, Admission::Since(at())] {
+        request.status = Some(write.bound(&Binding { caveat: caveat(&admission), ..binding.clone() }));
+        let expected = if admission == Admission::Off { &claimed } else { &proven };
+        assert_eq!(who(&subject(&request).started(&exec("e1"), at())), *expected, "{admission:?}");
+    }
+    // Who attaches was asked for by the API server, whoever created the request.
+    let bob = Requester { username: "bob".to_owned(), ..Requester::default() };
+    request.status = None;
+    let attached = subject(&request).attached(&bob, &Client { address: String::new(), stdin: false }, at());
+    assert_eq!(who(&attached), ("bob".to_owned(), None));
+    request.spec.requested_by = None;
+    assert_eq!(who(&subject(&request).ended(&outcome(), at())), (String::new(), None));
 }
 
 #[test]
