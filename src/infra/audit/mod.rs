@@ -9,10 +9,13 @@
 pub mod file;
 pub mod writer;
 
+mod recent;
+
 use std::{future::Future, sync::Arc};
 
 use thiserror::Error;
 
+use self::recent::{Recent, act};
 use super::{clock::Clock, metrics::Metrics};
 use crate::{
     api::{ExecRequest, Requester},
@@ -67,13 +70,14 @@ pub struct Policy {
     pub command: CommandDetail,
 }
 
-/// Records what happens to requests.
+/// Records what happens to requests, each act once, however often it is tried.
 #[derive(Clone)]
 pub struct Audit<T> {
     trail: T,
     policy: Policy,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    recent: Recent,
 }
 
 /// Somebody who is connected to a command.
@@ -89,7 +93,7 @@ impl<T: Trail> Audit<T> {
     /// Into this trail.
     #[must_use]
     pub fn new(trail: T, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
-        Self { trail, policy, clock, metrics }
+        Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
 
     /// What is to be known of a request for its records.
@@ -174,8 +178,14 @@ impl<T: Trail> Audit<T> {
     }
 
     async fn add(&self, event: Event, otherwise: Otherwise) -> Result<(), Unavailable> {
-        let (verb, object) = (event.verb, event.object_ref.clone());
+        let (act, verb, object) = (act(&event), event.verb, event.object_ref.clone());
+        if self.recent.has(&act) {
+            return Ok(());
+        }
         let added = self.trail.add(event, otherwise).await;
+        if added.is_ok() || otherwise == Otherwise::Keep {
+            self.recent.add(act);
+        }
         match &added {
             Ok(()) => self.metrics.recorded(verb),
             Err(error) => {
@@ -187,3 +197,6 @@ impl<T: Trail> Audit<T> {
         added
     }
 }
+
+#[cfg(test)]
+mod tests;
