@@ -138,8 +138,7 @@ impl<T: Trail> Audit<T> {
     ///
     /// # Errors
     /// When it cannot be recorded, and must be: then the client may not be connected.
-    pub async fn attached(&self, request: &RequestKey, by: &Requester, client: Client) -> Result<Session, Unavailable> {
-        let subject = self.unread(request);
+    pub async fn attached(&self, subject: Subject, by: &Requester, client: Client) -> Result<Session, Unavailable> {
         let event = subject.attached(by, &client, self.clock.now());
         let id = event.note(key::SESSION).unwrap_or_default().to_owned();
         self.before(event).await?;
