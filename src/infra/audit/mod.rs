@@ -7,6 +7,7 @@
 //! What a record looks like is `core::audit`'s to know, where it goes the trail's.
 
 pub mod file;
+pub mod published;
 pub mod writer;
 
 mod recent;

@@ -2,12 +2,13 @@ use std::{fs, io, path::Path};
 
 use super::{
     file::Retention,
+    published::Before,
     writer::{Log, Sink},
     *,
 };
 use crate::{
     api::{ExitCodeSource, Reason},
-    core::{ids::ContainerRef, outcome::Exit},
+    core::{audit::chain::Head, ids::ContainerRef, outcome::Exit},
     infra::clock::SystemClock,
 };
 
@@ -48,6 +49,42 @@ async fn an_act_that_is_tried_again_is_recorded_once() {
     let verbs: Vec<_> =
         text.lines().filter_map(|line| Some(serde_json::from_str::<Event>(line).ok()?.verb.as_str())).collect();
     assert_eq!(verbs, ["opened", "started", "finished", "finished", "finished", "started"]);
+}
+
+#[tokio::test]
+async fn a_head_that_was_published_stands_until_the_chain_tells_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = folder.path().join("audit-000000000001.jsonl");
+    fs::create_dir(&taken).expect("a folder");
+    let audit = audit(folder.path(), false).expect("a log");
+    let log = audit.trail.clone();
+    let old: Head = format!("9:{}", "ab".repeat(32)).parse().expect("a head");
+    let mut before = Before::Unread;
+    before.read(Some(old.clone()));
+    assert_eq!(before.head(&log).await, old, "it cannot be told");
+    fs::remove_dir(&taken).expect("removed");
+    log.flush().await;
+    let now = before.head(&log).await;
+    assert_eq!((&before, now.sequence < 9), (&Before::Told, true));
+    let text = fs::read_to_string(&taken).expect("text");
+    let told = |line: &str| serde_json::from_str::<Event>(line).ok()?.note(key::PUBLISHED).map(str::to_owned);
+    assert!(text.lines().all(|line| told(line) == Some(old.to_string())), "{text}");
+    // What is read later is what this process has published.
+    before.read(Some(now.clone()));
+    assert_eq!(before.head(&log).await, now);
+}
+
+#[tokio::test]
+async fn a_head_that_is_known_only_later_is_told_then() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let audit = audit(folder.path(), false).expect("a log");
+    audit.started(&audit.unread(&request()), &exec("e1")).await.expect("recorded");
+    let old = audit.trail.head();
+    let mut before = Before::Untold(old.clone());
+    assert_eq!(before.head(&audit.trail).await.sequence, old.sequence + 1);
+    let text = fs::read_to_string(folder.path().join("audit-000000000001.jsonl")).expect("text");
+    let last: Event = serde_json::from_str(text.lines().last().expect("a line")).expect("a record");
+    assert_eq!((last.verb.as_str(), last.note(key::PUBLISHED)), ("resumed", Some(old.to_string().as_str())));
 }
 
 #[tokio::test]

@@ -60,6 +60,8 @@ enum Ask {
     Add(Box<Event>, Otherwise),
     /// Whether a record could be written now.
     Available,
+    /// To write that this head was published before its first record.
+    Published(Head),
     /// To write at once what it owes: the process is about to end.
     Flush,
 }
@@ -133,7 +135,7 @@ impl Log {
             open: None,
             clock,
             tell,
-            first_word: Some(notes),
+            word: Some((Verb::Opened, notes)),
             kept: VecDeque::new(),
             lost: 0,
             failed: None,
@@ -153,6 +155,14 @@ impl Log {
     #[must_use]
     pub fn writer(&self) -> &str {
         &self.writer
+    }
+
+    /// Writes that this head is known elsewhere, where that could not be said in the first record.
+    ///
+    /// # Errors
+    /// When it is not on the disk yet.
+    pub async fn tell_published(&self, head: Head) -> Result<(), Unavailable> {
+        self.ask(Ask::Published(head), SHORT_PATIENCE).await
     }
 
     /// Writes what could not be written yet, as far as that is possible: the process is about to end.
@@ -226,8 +236,8 @@ struct Writer {
     open: Option<Open>,
     clock: Arc<dyn Clock>,
     tell: watch::Sender<Head>,
-    /// What it says at its beginning, until it has.
-    first_word: Option<BTreeMap<String, String>>,
+    /// What it has to say of itself, until it has; at its beginning it is [`Verb::Opened`].
+    word: Option<(Verb, BTreeMap<String, String>)>,
     kept: VecDeque<Event>,
     lost: u64,
     /// Since when it cannot write, and why.
@@ -239,7 +249,7 @@ impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Job>, time: &Runtime) {
         loop {
             // What is owed does not wait for the next record.
-            let owes = self.owes() || self.first_word.is_some();
+            let owes = self.owes() || self.word.is_some();
             let patience = if owes { PAUSE } else { Duration::MAX };
             match time.block_on(async { timeout(patience, queue.recv()).await }) {
                 Ok(Some(first)) => {
@@ -271,6 +281,10 @@ impl Writer {
             match ask {
                 Ask::Add(event, otherwise) => events.push((*event, otherwise)),
                 Ask::Available => {}
+                Ask::Published(head) => {
+                    let (_, notes) = self.word.get_or_insert_with(|| (Verb::Resumed, BTreeMap::new()));
+                    notes.insert(key::PUBLISHED.to_owned(), head.to_string());
+                }
                 Ask::Flush => at_once = true,
             }
             waiting.push(done);
@@ -334,9 +348,9 @@ impl Writer {
         if self.lost > 0 {
             notes.insert(key::LOST.to_owned(), self.lost.to_string());
         }
-        let word = if let Some(first_word) = &self.first_word {
-            notes.extend(first_word.clone());
-            Some(Verb::Opened)
+        let word = if let Some((verb, own)) = &self.word {
+            notes.extend(own.clone());
+            Some(*verb)
         } else {
             (self.failed.is_some() || self.lost > 0).then_some(Verb::Resumed)
         };
@@ -350,7 +364,7 @@ impl Writer {
         }
         self.tell.send_replace(chain.head().clone());
         self.chain = Some(chain);
-        self.first_word = None;
+        self.word = None;
         self.kept.clear();
         self.lost = 0;
         Ok(())
