@@ -52,7 +52,7 @@ binary: ## Build the static release binary, target/image/execlet (4 min on a new
 .PHONY: plugin
 plugin: ## Build the static kubectl plugin, target/plugin/kubectl-execlet (4 min on a new machine)
 	@scripts/toolchain rust
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin kubectl-execlet
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin kubectl-execlet
 	@install -D -m 0755 target/$(TARGET)/release/kubectl-execlet target/plugin/kubectl-execlet
 
 # Where the plugin goes: a folder bin/ of this one, which must be on the PATH.
@@ -64,7 +64,7 @@ install-plugin: plugin ## Install the kubectl plugin and its completion into PRE
 	@echo "kubectl execlet is in $(PREFIX)/bin"
 
 .PHONY: reproducible
-reproducible: ## Build the binary twice, in two folders, and compare (10 min)
+reproducible: ## Build both binaries twice, in two folders, and compare (15 min)
 	@scripts/toolchain rust
 	@scripts/reproducible
 
@@ -74,7 +74,7 @@ advisories: ## Look for known weaknesses of the crates; fetches the advisory dat
 	cargo deny check advisories
 
 .PHONY: sbom
-sbom: ## Write what is in the binary, as CycloneDX: target/sbom/execlet.cdx.json
+sbom: ## Write what is in each binary, as CycloneDX: target/sbom/*.cdx.json
 	@scripts/toolchain cargo-cyclonedx
 	@scripts/sbom
 

@@ -15,11 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::serve::identity::Published;
 use crate::{
     api::names,
-    core::{
-        audit::chain::{Head, publish, published},
-        ids::NodeName,
+    core::{audit::chain::publish, ids::NodeName},
+    infra::{
+        audit::{
+            published::{Before, head_of},
+            writer::Log,
+        },
+        clock::Clock,
+        health::Readiness,
     },
-    infra::{audit::writer::Log, clock::Clock, health::Readiness},
 };
 
 /// Between two renewals.
@@ -33,48 +37,33 @@ const LEASE_SECONDS: i32 = 40;
 /// Name in `/readyz`.
 pub const CHECK: &str = "lease";
 
-/// The head of the audit chain that the Lease of the agent on `node` tells: what it was before this
-/// one wrote. `None` also if that cannot be found out now.
-pub async fn published_head(client: Client, namespace: &str, node: &NodeName, writer: &str) -> Option<Head> {
-    let leases: Api<Lease> = Api::namespaced(client, namespace);
-    let name = names::agent_lease(node.as_str());
-    let lease = match timeout(RENEW_TIMEOUT, leases.get_opt(&name)).await {
-        Ok(Ok(lease)) => lease?,
-        Ok(Err(error)) => {
-            tracing::warn!(lease = name, %error, "whether lines are missing at the end of the audit log is not known");
-            return None;
-        }
-        Err(_) => {
-            tracing::warn!(
-                lease = name,
-                "whether lines are missing at the end of the audit log is not known: no answer in time"
-            );
-            return None;
-        }
-    };
-    let heads = lease.metadata.annotations?.remove(names::AUDIT_HEADS_ANNOTATION)?;
-    published(&heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()
-}
-
 /// Renews one Lease.
 pub struct Heartbeat {
     leases: Api<Lease>,
     name: String,
     node: NodeName,
     log: Log,
+    /// What the Lease had of the log before.
+    before: Before,
     streams: Option<Published>,
 }
 
 impl Heartbeat {
     /// For the agent on `node`, in the namespace of the installation, which serves streams there.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, node: &NodeName, log: Log, streams: Option<Published>) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        node: &NodeName,
+        (log, before): (Log, Before),
+        streams: Option<Published>,
+    ) -> Self {
         let leases = Api::namespaced(client, namespace);
-        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, streams }
+        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, before, streams }
     }
 
     /// Renews until `shutdown`.
-    pub async fn run(self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
+    pub async fn run(mut self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
         loop {
             let pause = match timeout(RENEW_TIMEOUT, self.renew(&*clock)).await {
                 Ok(Ok(())) => {
@@ -97,8 +86,12 @@ impl Heartbeat {
         RETRY
     }
 
-    async fn renew(&self, clock: &dyn Clock) -> Result<(), kube::Error> {
-        let head = Some(self.log.head()).filter(|head| head.sequence > 0);
+    async fn renew(&mut self, clock: &dyn Clock) -> Result<(), kube::Error> {
+        if self.before == Before::Unread {
+            let lease = self.leases.get_opt(&self.name).await?;
+            self.before.read(lease.and_then(|lease| head_of(&lease, self.log.writer())));
+        }
+        let head = Some(self.before.head(&self.log).await).filter(|head| head.sequence > 0);
         let heads = head.and_then(|head| publish("", self.log.writer(), &head));
         // What an agent that serves none does not apply is removed by the API server.
         let mut annotations = self.streams.as_ref().map_or_else(

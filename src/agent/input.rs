@@ -50,6 +50,13 @@ struct State {
     closed: Option<InputError>,
 }
 
+impl State {
+    fn is_free(&self) -> Result<(), InputError> {
+        let held = self.holder.clone().map(InputError::Held);
+        self.closed.clone().or(held).map_or(Ok(()), Err)
+    }
+}
+
 /// The input of one command.
 #[derive(Debug)]
 pub struct Input {
@@ -95,18 +102,21 @@ impl Input {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it can be had now.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn is_free(&self) -> Result<(), InputError> {
+        self.state().is_free()
+    }
+
     /// Takes the input of the hub's command for `client`.
     ///
     /// # Errors
     /// When it cannot be had.
     pub fn hold(hub: &Arc<Hub>, client: &str) -> Result<Hold, InputError> {
         let mut state = hub.input.state();
-        if let Some(closed) = &state.closed {
-            return Err(closed.clone());
-        }
-        if let Some(holder) = &state.holder {
-            return Err(InputError::Held(holder.clone()));
-        }
+        state.is_free()?;
         let (sender, source) = mpsc::channel(WAITING);
         state.holder = Some(client.to_owned());
         state.source = Some(source);

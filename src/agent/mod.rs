@@ -47,7 +47,7 @@ use std::{
     time::Duration,
 };
 
-use kube::Client;
+use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{
@@ -84,6 +84,7 @@ use crate::{
         audit::{
             Audit, Policy,
             file::Retention,
+            published::{self, Before},
             writer::{Log, Sink},
         },
         clock::Clock,
@@ -231,7 +232,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let boot = process::boot_id().map_err(|source| AgentError::Io { what: "boot ID".to_owned(), source })?;
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
-    let log = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
+    let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     let deaths = Deaths::default();
     // What ended while no agent listened is told too, as far back as the engine remembers.
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
@@ -258,7 +259,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         };
         viewers = Some(tokio::spawn(serve::serve(listener, tls, streams)));
     }
-    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, log.clone(), published);
+    let chain = (log.clone(), before);
+    let heartbeat = Heartbeat::new(client.clone(), &config.namespace, &config.node, chain, published);
     let beating = heartbeat.run(Arc::clone(&clock), readiness.clone(), shutdown.clone());
     parts.spawn(async {
         beating.await;
@@ -271,7 +273,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         kernel: Linux,
         requests: KubeRequests::new(client.clone()),
         gate: Gate::new(config.rules.clone(), Policies::new(client.clone(), &config.namespace)),
-        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
+        audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),
         journal,
         spool,
@@ -304,17 +306,20 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     {
         tracing::debug!("not every viewer said goodbye");
     }
+    log.flush().await;
     result
 }
 
 /// Begins to write the audit log, which nobody else does once this agent has the journal. The first
 /// record tells the head that the Lease has of it, so that a cut tail shows.
-async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> Result<Log, AgentError> {
+async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> Result<(Log, Before), AgentError> {
     let writer = format!("agent/{}", config.node);
-    let published = heartbeat::published_head(client, &config.namespace, &config.node, &writer).await;
+    let leases = Api::namespaced(client, &config.namespace);
+    let (before, published) = published::ask(&leases, &names::agent_lease(config.node.as_str()), &writer).await;
     let sink = Sink::Folder(config.audit_dir.clone(), config.audit_retention);
     let log = Log::begin(sink, &writer, clock, published.as_ref());
-    log.map_err(|source| AgentError::Io { what: "audit log".to_owned(), source })
+    let log = log.map_err(|source| AgentError::Io { what: "audit log".to_owned(), source })?;
+    Ok((log, before))
 }
 
 fn health_endpoints(

@@ -207,7 +207,7 @@ impl<W: World> Work<W> {
     /// Prepares only what the admission policies vouch for, asked after the binding was read.
     async fn vouch(&self, seen: &ExecRequest, container: ContainerRef) -> Result<Action, StepError> {
         let admission = self.node.gate.look().await;
-        match unvouched(&seen.metadata, &admission).map_err(StepError::Admission)? {
+        match unvouched(seen, &admission).map_err(StepError::Admission)? {
             None => Ok(Action::Prepare(container)),
             Some(why) => Ok(Action::Report(Outcome::refused(Reason::Forbidden, why, self.node.clock.now()))),
         }

@@ -7,12 +7,11 @@ use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
     jiff::Timestamp,
 };
-use kube::core::ObjectMeta;
 
 use super::{access::Right, admission::Admission, request::starting_deadline, transition::Binding};
 use crate::api::{
     ExecRequest, Reason, Requester,
-    conditions::{self, ConditionType},
+    conditions::{self, ConditionType, Truth},
     names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
 };
 
@@ -52,6 +51,23 @@ pub trait Agents {
 /// Said with every request that is bound without policies.
 const UNVERIFIED: &str = "admission is off, so it was not checked who asked for this and whether they may";
 
+/// Whether the policies vouch for what a request says of its requester.
+#[must_use]
+pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
+    match (admission, &request.metadata.creation_timestamp) {
+        (Admission::Since(from), Some(created)) => created.0 >= *from,
+        (Admission::Since(_), None) | (Admission::Off | Admission::Broken(_), _) => false,
+    }
+}
+
+/// Whether they vouched for it when the request was bound, as its status tells.
+#[must_use]
+pub fn was_vouched_for(request: &ExecRequest) -> bool {
+    let conditions = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let bound = conditions::get(conditions, ConditionType::Bound);
+    bound.is_some_and(|bound| bound.status == Truth::True.as_str() && !bound.message.ends_with(UNVERIFIED))
+}
+
 /// Whose rights are to be asked for before the request is bound: nobody's, if it will not be bound
 /// anyhow, or if nobody knows who it was.
 #[must_use]
@@ -83,7 +99,9 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
     }
 }
 
-fn caveat(admission: &Admission) -> Option<&'static str> {
+/// What people must know of a request that is bound.
+#[must_use]
+pub fn caveat(admission: &Admission) -> Option<&'static str> {
     match admission {
         Admission::Off => Some(UNVERIFIED),
         Admission::Since(_) | Admission::Broken(_) => None,
@@ -103,18 +121,12 @@ fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&
             Reason::AdmissionNotReady,
             format!("{why}: nothing is bound until every admission policy stands (helm upgrade puts them back)"),
         )),
-        Admission::Since(from) => match by {
-            _ if !created_since(*from, &request.metadata) => {
-                forbidden(format!("it was created before {from}, when the admission policies stood"))
-            }
+        Admission::Since(_) if vouched_for(request, admission) => match by {
             Some(by) => Ok(Some(by)),
             None => forbidden("spec.requestedBy is missing".to_owned()),
         },
+        Admission::Since(from) => forbidden(format!("it was created before {from}, when the admission policies stood")),
     }
-}
-
-fn created_since(from: Timestamp, metadata: &ObjectMeta) -> bool {
-    metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 >= from)
 }
 
 /// Why what somebody has bound must not run, if the policies do not vouch for it. `Err`: it must
@@ -122,14 +134,15 @@ fn created_since(from: Timestamp, metadata: &ObjectMeta) -> bool {
 ///
 /// # Errors
 /// While they do not stand, with what is wrong.
-pub fn unvouched(request: &ObjectMeta, admission: &Admission) -> Result<Option<String>, String> {
+pub fn unvouched(request: &ExecRequest, admission: &Admission) -> Result<Option<String>, String> {
     match admission {
         Admission::Off => Ok(None),
-        Admission::Since(from) if created_since(*from, request) => Ok(None),
-        Admission::Since(from) => Ok(Some(format!(
-            "it was created before {from}, when the admission policies stood, so who asked for it and who \
-             bound it cannot be told: create it again"
-        ))),
+        Admission::Since(from) => Ok((!vouched_for(request, admission)).then(|| {
+            format!(
+                "it was created before {from}, when the admission policies stood, so who asked for it and who \
+                 bound it cannot be told: create it again"
+            )
+        })),
         Admission::Broken(why) => Err(why.clone()),
     }
 }

@@ -341,3 +341,12 @@ fn a_request_that_waited_for_the_audit_log_says_so_at_its_deadline() {
     assert_eq!(reason, Reason::StartingDeadlineExceeded);
     assert!(message.contains("AuditUnavailable: the disk is full"), "{message}");
 }
+
+#[test]
+fn an_agent_prepares_nothing_that_was_created_or_bound_without_the_policies() {
+    assert_eq!(unvouched(&created(10), &Admission::Since(at(10))), Ok(None));
+    assert_eq!(unvouched(&created(0), &Admission::Off), Ok(None));
+    let forged = unvouched(&created(9), &Admission::Since(at(10)));
+    assert!(forged.is_ok_and(|why| why.is_some_and(|why| why.contains("who bound it cannot be told"))));
+    assert_eq!(unvouched(&created(10), &Admission::Broken("missing".to_owned())), Err("missing".to_owned()));
+}

@@ -176,7 +176,9 @@ impl Binder {
         let now = self.clock.now();
         let outcome = Outcome { reason, ..Outcome::lost(message, None, now) };
         let next = Write { from, generation: request.metadata.generation, at: now }.finished(&outcome);
-        if let Err(error) = self.apply(request, &key, next, News::Finished(outcome)).await {
+        if let Err(error) =
+            self.apply(request, &key, next, News::Finished(outcome), bind::was_vouched_for(request)).await
+        {
             tracing::warn!(request = %key, %error, "a lost request could not be given up, it will be tried again");
         }
     }
@@ -192,8 +194,11 @@ impl Binder {
     }
 
     /// Records what is about to be written.
-    async fn record(&self, read: &ExecRequest, news: &News) -> Result<(), BindError> {
-        let subject = self.audit.subject(read)?;
+    async fn record(&self, read: &ExecRequest, news: &News, vouched_for: bool) -> Result<(), BindError> {
+        let mut subject = self.audit.subject(read)?;
+        if vouched_for {
+            subject = subject.vouched_for();
+        }
         match news {
             News::Bound(binding, image) => self.audit.bound(&subject, binding, image.as_deref()).await?,
             News::Waits(..) => {}
@@ -202,17 +207,19 @@ impl Binder {
         Ok(())
     }
 
-    /// Records and writes a status, and says what happened if the write won.
+    /// Records and writes a status, and says what happened if the write won. `vouched_for`: whether the
+    /// admission policies vouch for the requester, as was found out now.
     async fn apply(
         &self,
         read: &ExecRequest,
         key: &RequestKey,
         next: ExecRequestStatus,
         news: News,
+        vouched_for: bool,
     ) -> Result<Action, BindError> {
         let changed = read.status.as_ref() != Some(&next);
         if changed {
-            self.record(read, &news).await?;
+            self.record(read, &news, vouched_for).await?;
         }
         match self.requests.write_status(read, next).await? {
             Written::Won(_) => {
@@ -328,7 +335,7 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
         return match bind::bound_too_long(request, &binder.agents, now) {
             Some((reason, message)) => {
                 let (next, news) = refuse(reason, message);
-                binder.apply(request, &key, next, news).await
+                binder.apply(request, &key, next, news, bind::was_vouched_for(request)).await
             }
             None => Ok(at_deadline(request, now)),
         };
@@ -350,7 +357,7 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
         BindDecision::Wait(reason, message) => (write.pending(reason, &message), News::Waits(reason, message)),
         BindDecision::Refuse(reason, message) => refuse(reason, message),
     };
-    binder.apply(request, &key, next, news).await
+    binder.apply(request, &key, next, news, bind::vouched_for(request, &admission)).await
 }
 
 /// An unreadable object that may be bound is its agent's to refuse: something of it may run.

@@ -12,7 +12,7 @@ pub mod subresources;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use kube::Client;
+use kube::{Api, Client};
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -27,6 +27,7 @@ use crate::{
         audit::{
             Audit, Policy,
             file::Retention,
+            published::{self, Before},
             writer::{Log, Sink},
         },
         clock::Clock,
@@ -111,7 +112,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     readiness.expect(LEASE_CHECK);
     readiness.expect(gate::CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
-    let log = begin_audit(&config, Arc::clone(&clock))?;
+    let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     // Apart, because its streams may go on for longer than anything else here.
     let mut serving_api: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     if let (Some(config), Some(listener)) = (config.subresources.take(), subresources) {
@@ -140,7 +141,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
     readiness.ready(LEASE_CHECK);
-    let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), shutdown.clone());
+    let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), before, shutdown.clone());
     parts.spawn(async {
         publishing.await;
         Ok(())
@@ -166,7 +167,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     let binder = bind::Binder {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
-        audit: Audit::new(log, config.audit_policy, Arc::clone(&clock), metrics.clone()),
+        audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
         events,
         gate,
         agents: LiveAgents::new(config.agent_timeout, metrics.agents.clone(), Arc::clone(&clock)),
@@ -202,6 +203,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     if timeout(RELEASE_TIMEOUT, release).await.is_err() {
         tracing::warn!("the leader's Lease could not be given back in time; it runs out by itself");
     }
+    log.flush().await;
     // It has bounds of its own.
     while let Some(part) = serving_api.join_next().await {
         part.map_err(|error| ManagerError::Task(error.to_string()))??;
@@ -209,15 +211,19 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     Ok(())
 }
 
-/// Begins to write the audit log. What goes to standard output is a chain for each process, because
-/// nobody can read it back.
-fn begin_audit(config: &Config, clock: Arc<dyn Clock>) -> io::Result<Log> {
+/// Begins to write the audit log. The first record tells the head that the Lease has of it. What goes to
+/// standard output is a chain for each process, because nobody can read it back, and has none.
+async fn begin_audit(config: &Config, client: Client, clock: Arc<dyn Clock>) -> io::Result<(Log, Before)> {
     let identity = &config.identity;
-    let (sink, writer) = match &config.audit_dir {
-        Some(folder) => (Sink::Folder(folder.join(identity), config.audit_retention), format!("manager/{identity}")),
-        None => (Sink::Stdout, format!("manager/{identity}@{}", clock.now())),
+    let Some(folder) = &config.audit_dir else {
+        let writer = format!("manager/{identity}@{}", clock.now());
+        return Ok((Log::begin(Sink::Stdout, &writer, clock, None)?, Before::Told));
     };
-    Log::begin(sink, &writer, clock, None)
+    let writer = format!("manager/{identity}");
+    let leases = Api::namespaced(client, &config.namespace);
+    let (before, published) = published::ask(&leases, names::LEADER_LEASE, &writer).await;
+    let sink = Sink::Folder(folder.join(identity), config.audit_retention);
+    Ok((Log::begin(sink, &writer, clock, published.as_ref())?, before))
 }
 
 fn failure(part: Option<Result<Result<(), ManagerError>, tokio::task::JoinError>>) -> ManagerError {

@@ -19,7 +19,6 @@ use crate::{
     lab::{Done, Lab, NAMESPACE, kubectl, kubectl_with, root, text, wait_for},
 };
 
-
 /// The log of a node's agent, seen from the host.
 fn folder(node: &str) -> PathBuf {
     let kubeconfig = env::var("KUBECONFIG").expect("a cluster");

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -34,11 +34,11 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Subject, find, limits, refuse::Refused};
+use super::{Shared, Streams as ServedStreams, Subject, find, limits, refuse::Refused};
 use crate::{
     agent::{
         hub::{Hub, Piece},
-        input::{Fed, Hold, Input},
+        input::{Fed, Hold, Input, InputError},
         view::{Sight, View},
     },
     api::{ExecRequestSpec, ExecResult},
@@ -95,47 +95,80 @@ pub(super) async fn attach<R: Requests>(
         Ok(streams) => streams,
         Err(refused) => return refused.into_response(),
     };
-    let hold = match streams.stdin.then(|| Input::hold(&subject.hub, &subject.viewer())).transpose() {
-        Ok(hold) => hold,
-        Err(error) => return Refused::new(StatusCode::CONFLICT, error.to_string()).into_response(),
-    };
-    let client = Client { address: subject.address.clone(), stdin: streams.stdin };
-    let session = match shared.streams.audit.attached(&subject.key, &subject.by, client).await {
-        Ok(session) => session,
-        Err(error) => return Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
-    };
-    let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
+    // Whoever asks in vain leaves no record.
+    if streams.stdin
+        && let Err(error) = subject.hub.input.is_free()
+    {
+        return in_use(&error).into_response();
+    }
     let protocol = upgrade.protocol;
-    let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
-    let audit = shared.streams.audit.clone();
-    shared.tasks.spawn(async move {
+    let (tell, told) = oneshot::channel();
+    // A task of its own from the first record on, because nobody may be left to wait for this answer.
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
         // Counted until the last byte.
         let _connection = connection;
-        let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else {
-            return audit.detached(session).await;
+        let audit = &shared.streams.audit;
+        let client = Client { address: subject.address.clone(), stdin: streams.stdin };
+        let known = audit.subject(&subject.request).unwrap_or_else(|_| audit.unread(&subject.key));
+        let session = match audit.attached(known, &subject.by, client).await {
+            Ok(session) => session,
+            Err(error) => {
+                return drop(tell.send(Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))));
+            }
         };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(limits::VIEWER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(4 * limits::VIEWER_BYTES)
-            .max_message_size(Some(limits::MESSAGE_BYTES))
-            .max_frame_size(Some(limits::MESSAGE_BYTES));
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        let viewer = subject.viewer();
-        let Subject { key, hub, place, .. } = subject;
-        metrics.viewers.inc();
-        tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
-        let server = Server::new(protocol, streams);
-        let end = Viewer::new(&hub, server, &metrics, &shutdown).serve(socket, view, hold).await;
-        metrics.viewers.dec();
-        if let End::Cut { .. } = end {
-            metrics.viewer_cut();
-        }
-        tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
+        connected(&shared.streams, &subject, protocol, streams, upgraded, tell).await;
         audit.detached(session).await;
-        drop(place);
     });
-    upgrade.accept()
+    match told.await {
+        Ok(Ok(())) => upgrade.accept(),
+        Ok(Err(refused)) => refused.into_response(),
+        Err(_) => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the viewer's task has ended").into_response(),
+    }
+}
+
+fn in_use(error: &InputError) -> Refused {
+    Refused::new(StatusCode::CONFLICT, error.to_string())
+}
+
+/// Lets a viewer in that is on record, and serves it to the end.
+async fn connected<R: Requests>(
+    shared: &ServedStreams<R>,
+    subject: &Subject,
+    protocol: Protocol,
+    streams: Streams,
+    upgraded: OnUpgrade,
+    tell: oneshot::Sender<Result<(), Refused>>,
+) {
+    let Subject { key, hub, .. } = subject;
+    let viewer = subject.viewer();
+    let hold = match streams.stdin.then(|| Input::hold(hub, &viewer)).transpose() {
+        Ok(hold) => hold,
+        // Another one was faster.
+        Err(error) => return drop(tell.send(Err(in_use(&error)))),
+    };
+    let view = View::new(hub, &shared.spool.log_path(key));
+    if tell.send(Ok(())).is_err() {
+        return;
+    }
+    let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else { return };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(limits::VIEWER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(4 * limits::VIEWER_BYTES)
+        .max_message_size(Some(limits::MESSAGE_BYTES))
+        .max_frame_size(Some(limits::MESSAGE_BYTES));
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let metrics = &shared.metrics;
+    metrics.viewers.inc();
+    tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
+    let server = Server::new(protocol, streams);
+    let end = Viewer::new(hub, server, metrics, &shared.shutdown).serve(socket, view, hold).await;
+    metrics.viewers.dec();
+    if let End::Cut { .. } = end {
+        metrics.viewer_cut();
+    }
+    tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
 }
 
 /// A handshake that is one.

@@ -83,7 +83,7 @@ struct Subject {
     request: ExecRequest,
     key: RequestKey,
     hub: Arc<Hub>,
-    place: Place<RequestUid>,
+    _place: Place<RequestUid>,
     /// Who, as the manager says.
     by: Requester,
     /// From where, as far as it is known.
@@ -167,7 +167,7 @@ async fn find<R: Requests>(
         }
     };
     let (by, address) = viewer(headers);
-    Ok(Subject { request, key, hub, place, by, address })
+    Ok(Subject { request, key, hub, _place: place, by, address })
 }
 
 /// Who views, and from where.

@@ -43,6 +43,7 @@ use crate::{
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
+    core::audit::event::{Event, Verb, key},
     infra::{
         audit::{
             Audit, Policy,
@@ -127,7 +128,7 @@ struct Lab {
     request: Arc<Mutex<ExecRequest>>,
     shutdown: CancellationToken,
     asked: Arc<AtomicUsize>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Lab {
@@ -184,7 +185,7 @@ impl Lab {
             request,
             shutdown,
             asked,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -194,6 +195,14 @@ impl Lab {
 
     fn log(&self) -> PathBuf {
         self.spool.log_path(&Self::key())
+    }
+
+    /// What the audit log has of clients: who came and went, with which session.
+    fn recorded(&self) -> Vec<Event> {
+        let text = std::fs::read_to_string(self.folder.path().join("audit/audit-000000000001.jsonl"));
+        let events = text.expect("a log").lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+        let events: Vec<Event> = events;
+        events.into_iter().filter(|event| event.note(key::SESSION).is_some()).collect()
     }
 
     async fn connect(&self) -> Box<TlsStream<TcpStream>> {
@@ -550,6 +559,64 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
     within("the input to be free", async {
         while lab.try_attach("stdin=true&stdout=true", &[]).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_attaches_is_on_record_with_all_that_is_known_and_goes_on_record_too() {
+    let lab = Lab::open(json!({"stdin": {"attach": {}}, "reason": "INC-1"})).await;
+    let command = lab.command(0);
+    let first = lab.attach("stdin=true&stdout=true").await;
+    assert!(command.hub.input.is_held());
+    for _ in 0..3 {
+        assert_eq!(lab.try_attach("stdin=true&stdout=true", &[]).await.err(), Some(409));
+    }
+    let attached = lab.recorded();
+    assert_eq!(attached.len(), 1, "whoever asks in vain leaves no record");
+    for (key, value) in [
+        (key::POD, "db"),
+        (key::NODE, "n1"),
+        (key::COMMAND, r#"["cat"]"#),
+        (key::REQUEST_REASON, "INC-1"),
+        (key::STDIN, "true"),
+    ] {
+        assert_eq!(attached[0].note(key), Some(value), "{key}");
+    }
+    drop(first);
+    within("the record of its going", async {
+        while lab.recorded().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let [attached, detached] = &lab.recorded()[..] else { panic!("two records") };
+    assert_eq!((attached.verb, detached.verb), (Verb::Attached, Verb::Detached));
+    assert_eq!(attached.note(key::SESSION), detached.note(key::SESSION));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_at_any_moment_is_recorded_to_have_gone() {
+    let lab = Lab::open(json!({"stdin": {"attach": {}}})).await;
+    let command = lab.command(0);
+    let request = format!(
+        "GET {PATH}/attach?stdin=true HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: {TOKEN}\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    for pause in 0..20 {
+        let mut connection = lab.connect().await;
+        connection.write_all(request.as_bytes()).await.expect("sent");
+        tokio::time::sleep(Duration::from_micros(pause * 100)).await;
+    }
+    within("all to be gone", async {
+        loop {
+            let recorded = lab.recorded();
+            let of = |verb| recorded.iter().filter(|event| event.verb == verb).count();
+            if of(Verb::Attached) > 0 && of(Verb::Attached) == of(Verb::Detached) && !command.hub.input.is_held() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;

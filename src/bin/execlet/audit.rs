@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use execlet::{
-    api::{ExecRequest, names},
+    api::{ExecRequest, Requester, names},
     core::audit::{
         chain::{Head, published},
         complete::complete,
@@ -208,20 +208,27 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Who is said to have created the request, where nobody vouches for it.
+fn claimed(event: &Event) -> Option<String> {
+    let claimed: Requester = serde_json::from_str(event.note(key::CLAIMED_USER)?).ok()?;
+    Some(format!("{} (claimed)", claimed.username))
+}
+
 fn row(events: &[&Event]) -> [String; 8] {
     let note = |key| events.iter().find_map(|event| event.note(key)).unwrap_or("-");
     let begun = events.iter().find(|event| event.verb == Verb::Started).or(events.first());
     let time = begun.map(|event| event.stage_timestamp.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let object = events.iter().find_map(|event| event.object_ref.as_ref());
-    let own = events.iter().filter(|event| !matches!(event.verb, Verb::Attached | Verb::Detached));
-    let user = own.map(|event| event.user.username.as_str()).find(|name| !name.is_empty());
+    let mut own = events.iter().copied().filter(|event| !matches!(event.verb, Verb::Attached | Verb::Detached));
+    let proven = own.clone().map(|event| event.user.username.clone()).find(|name| !name.is_empty());
+    let user = proven.or_else(|| own.find_map(claimed));
     let outcome = events.iter().rfind(|event| event.verb.is_end()).map(|end| {
         let code = end.note(key::EXIT_CODE).map(|code| format!(" {code}")).unwrap_or_default();
         format!("{}{code}", end.note(key::REASON).unwrap_or("-"))
     });
     [
         time.unwrap_or_default(),
-        user.unwrap_or("-").to_owned(),
+        user.unwrap_or_else(|| "-".to_owned()),
         object.map(|object| format!("{}/{}", object.namespace, object.name)).unwrap_or_default(),
         format!("{}/{}", note(key::POD), note(key::CONTAINER)),
         note(key::NODE).to_owned(),

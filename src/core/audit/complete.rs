@@ -1,8 +1,14 @@
 //! Whether each request has all the records that it must have.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
-use super::event::{Event, Verb, key};
+use super::{
+    chain::Link,
+    event::{Event, Verb, key},
+};
 use crate::{
     api::{
         ExecRequest, ExecRequestStatus, Reason,
@@ -47,15 +53,17 @@ pub fn complete<'a>(
     requests: impl IntoIterator<Item = &'a ExecRequest>,
 ) -> Completeness {
     let mut sets: BTreeMap<RequestUid, Vec<&Event>> = BTreeMap::new();
+    let mut writers = Writers::default();
     for event in events {
+        writers.see(event);
         if let Some(uid) = event.uid() {
             sets.entry(uid.clone()).or_default().push(event);
         }
     }
     let mut result = Completeness { recorded: sets.len(), ..Completeness::default() };
     for (uid, events) in &sets {
-        let missing = among_themselves(events);
-        result.gaps.extend(missing.into_iter().map(|missing| gap(&name_of(events), uid, missing)));
+        let missing = among_themselves(events).into_iter().chain(writers.unpaired(events));
+        result.gaps.extend(missing.map(|missing| gap(&name_of(events), uid, missing)));
     }
     for request in requests {
         let (Some(uid), Some(status)) = (request.metadata.uid.as_deref(), &request.status) else { continue };
@@ -97,6 +105,48 @@ fn among_themselves(events: &[&Event]) -> Vec<String> {
         missing.push("started, and no record that it was bound".to_owned());
     }
     missing
+}
+
+/// What is known of a writer's chain.
+struct Life {
+    /// Number of its first line that is here.
+    first: u64,
+    /// Number of the last line that says that the writer has begun.
+    begun: u64,
+}
+
+/// The writers of the records, by their names.
+#[derive(Default)]
+struct Writers(HashMap<String, Life>);
+
+impl Writers {
+    fn see(&mut self, event: &Event) {
+        let Some(link) = Link::of(event) else { return };
+        let life = self.0.entry(link.writer).or_insert(Life { first: link.sequence, begun: 0 });
+        life.first = life.first.min(link.sequence);
+        if event.verb == Verb::Opened {
+            life.begun = life.begun.max(link.sequence);
+        }
+    }
+
+    /// Clients of a request that has ended who came and did not go, or went and did not come. A writer that
+    /// has begun anew may have left one open, and the older lines of a log may be gone.
+    fn unpaired(&self, events: &[&Event]) -> Vec<String> {
+        let has = |verb, session| events.iter().any(|other| other.verb == verb && other.note(key::SESSION) == session);
+        let ended = events.iter().any(|event| event.verb.is_end());
+        let mut missing = Vec::new();
+        for event in events {
+            let Some(link) = Link::of(event) else { continue };
+            let (Some(life), session) = (self.0.get(&link.writer), event.note(key::SESSION)) else { continue };
+            if event.verb == Verb::Attached && ended && link.sequence > life.begun && !has(Verb::Detached, session) {
+                missing.push("a client was attached, and no record that it has gone".to_owned());
+            }
+            if event.verb == Verb::Detached && life.first == 1 && !has(Verb::Attached, session) {
+                missing.push("a client has gone, and no record that it was attached".to_owned());
+            }
+        }
+        missing
+    }
 }
 
 /// What the status says that there must be.

@@ -3,9 +3,13 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    api::ExitCodeSource,
+    api::{ExitCodeSource, Requester},
     core::{
-        audit::{event::Subject, redact::CommandDetail},
+        audit::{
+            chain::{Chain, Head, parse},
+            event::{Client, Subject},
+            redact::CommandDetail,
+        },
         ids::{ContainerRef, ExecRef},
         kill::Cause,
         outcome::{Exit, Outcome},
@@ -111,6 +115,37 @@ fn records_alone_tell_a_start_without_an_end_and_an_end_without_a_start() {
     assert_eq!(gaps(None, &events[2..]), ["it ran, and no record of its start"]);
     assert_eq!(gaps(None, &events[1..]), ["started, and no record that it was bound"]);
     assert_eq!(gaps(None, &events[..1]), Vec::<String>::new(), "it waits, or was deleted");
+}
+
+/// Records as one writer has written them.
+fn written(events: &[Event]) -> Vec<Event> {
+    let mut chain = Chain::new("agent/n1", Head::start());
+    let lines = events.iter().map(|event| chain.add(event).expect("a line"));
+    lines.map(|line| parse(&line).expect("a record").0).collect()
+}
+
+#[test]
+fn who_was_attached_has_gone_unless_the_writer_has_begun_anew() {
+    let at = Timestamp::UNIX_EPOCH;
+    let (request, events) = ran(&exited(0));
+    let subject = Subject::of(&request, CommandDetail::Full).expect("a subject");
+    let (by, client) = (Requester::default(), Client { address: "10.0.0.1".into(), stdin: false });
+    let attached = subject.attached(&by, &client, at);
+    let session = attached.note(key::SESSION).expect("a session");
+    let detached = subject.detached(&by, &client, session, at);
+    let opened = Event::of_writer(Verb::Opened, "agent/n1", at, BTreeMap::new());
+    let said = |more: &[&Event]| {
+        let more = more.iter().map(|event| (*event).clone());
+        gaps(None, &written(&[opened.clone()].into_iter().chain(events.clone()).chain(more).collect::<Vec<_>>()))
+    };
+    assert_eq!(said(&[&attached, &detached]), Vec::<String>::new());
+    assert_eq!(said(&[&attached]), ["a client was attached, and no record that it has gone"]);
+    assert_eq!(said(&[&detached]), ["a client has gone, and no record that it was attached"]);
+    assert_eq!(said(&[&attached, &opened]), Vec::<String>::new(), "it may have crashed");
+    let running = written(&[opened.clone(), subject.bound(&binding(), None, at), attached]);
+    assert_eq!(gaps(None, &running), Vec::<String>::new(), "it may be connected still");
+    let rest = written(&[opened, events[0].clone(), detached]).split_off(1);
+    assert_eq!(gaps(None, &rest), Vec::<String>::new(), "older lines are gone");
 }
 
 #[test]

@@ -8,12 +8,13 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp}
 use serde::{Deserialize, Serialize};
 
 use super::{
-    redact::{CommandDetail, json},
+    redact::{CommandDetail, annotate_env, as_json, limited},
     sha256,
 };
 use crate::{
     api::{ExecRequest, Phase, Reason, Requester, Stdin, names},
     core::{
+        bind::was_vouched_for,
         ids::{ExecRef, RequestKey, RequestUid},
         kill::Cause,
         outcome::Outcome,
@@ -50,6 +51,10 @@ pub mod key {
     pub const COMMAND_SHA256: &str = "execlet.dev/command-sha256";
     pub const ARGUMENTS_LEFT_OUT: &str = "execlet.dev/arguments-left-out";
     pub const ENV: &str = "execlet.dev/env";
+    pub const ENV_LEFT_OUT: &str = "execlet.dev/env-left-out";
+    pub const ENV_SHA256: &str = "execlet.dev/env-sha256";
+    pub const CLAIMED_USER: &str = "execlet.dev/claimed-user";
+    pub const USER_INFO_SHA256: &str = "execlet.dev/user-info-sha256";
     pub const USER: &str = "execlet.dev/user";
     pub const STDIN: &str = "execlet.dev/stdin";
     pub const REQUEST_REASON: &str = "execlet.dev/request-reason";
@@ -221,7 +226,8 @@ pub struct Event {
     pub request_uri: String,
     /// What happened.
     pub verb: Verb,
-    /// Who created the request; for `attached` and `detached`, who is connected. Empty if not known.
+    /// Who created the request, if that is proven; for `attached` and `detached`, who is connected. Empty if
+    /// not known.
     pub user: Requester,
     /// Where a client is connected from.
     #[serde(rename = "sourceIPs", default, skip_serializing_if = "Vec::is_empty")]
@@ -277,6 +283,8 @@ impl Event {
 pub struct Subject {
     key: RequestKey,
     user: Requester,
+    /// Whether that is proven.
+    vouched_for: bool,
     created: Option<Timestamp>,
     /// Messages may name the program: they are shown only where the whole command is.
     detail: CommandDetail,
@@ -284,14 +292,19 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A request that has been read.
+    /// A request that has been read. Who it says has created it is a mere claim, unless it was bound while
+    /// the admission policies vouched for that: see [`vouched_for`](Self::vouched_for).
     ///
     /// # Errors
     /// When the object has no namespace, name or UID.
     pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
         let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
         subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        subject.user = request.spec.requested_by.clone().unwrap_or_default();
+        if let Some(by) = &request.spec.requested_by {
+            let (user, digest) = limited(by);
+            subject.user = user;
+            subject.note(key::USER_INFO_SHA256, digest.as_deref());
+        }
         let (spec, status) = (&request.spec, request.status.as_ref());
         let stdin = spec.stdin.as_ref().map(stdin_kind);
         let container = status.and_then(|status| status.container.as_deref()).or(spec.target.container.as_deref());
@@ -302,18 +315,30 @@ impl Subject {
         subject.note(key::USER, spec.user.as_deref());
         subject.note(key::STDIN, stdin);
         subject.note(key::REQUEST_REASON, spec.reason.as_deref().map(cut).as_deref());
-        if !spec.env.is_empty() {
-            let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
-            subject.note(key::ENV, Some(&json(&names)));
-        }
+        let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
+        annotate_env(&names, &mut subject.annotations);
         detail.annotate(&spec.command, &mut subject.annotations);
+        subject.vouched_for = was_vouched_for(request);
         Ok(subject)
+    }
+
+    /// The admission policies vouch for its requester.
+    #[must_use]
+    pub fn vouched_for(self) -> Self {
+        Self { vouched_for: true, ..self }
     }
 
     /// A request of which no more is known than which one it is.
     #[must_use]
     pub fn known_by_key(key: &RequestKey, detail: CommandDetail) -> Self {
-        Self { key: key.clone(), user: Requester::default(), created: None, detail, annotations: BTreeMap::new() }
+        Self {
+            key: key.clone(),
+            user: Requester::default(),
+            vouched_for: false,
+            created: None,
+            detail,
+            annotations: BTreeMap::new(),
+        }
     }
 
     /// Which request.
@@ -412,7 +437,11 @@ impl Subject {
         let mut event = Event::of_writer(verb, "", at, self.annotations.clone());
         event.audit_id = audit_id(&[&[uid.as_str(), verb.as_str()], act].concat());
         event.request_uri = format!("/apis/{group}/{version}/namespaces/{namespace}/{resource}/{name}");
-        event.user = self.user.clone();
+        if self.vouched_for {
+            event.user = self.user.clone();
+        } else if self.user != Requester::default() {
+            event.annotations.insert(key::CLAIMED_USER.to_owned(), as_json(&self.user));
+        }
         event.request_received_timestamp = MicroTime(self.created.unwrap_or(at));
         event.object_ref = Some(ObjectReference {
             resource: resource.to_owned(),
@@ -429,7 +458,13 @@ impl Subject {
 
 impl Event {
     fn connected(&mut self, by: &Requester, client: &Client) {
-        self.user = by.clone();
+        let (user, digest) = limited(by);
+        self.user = user;
+        // It is about another one.
+        for key in [key::CLAIMED_USER, key::USER_INFO_SHA256] {
+            self.annotations.remove(key);
+        }
+        self.annotations.extend(digest.map(|digest| (key::USER_INFO_SHA256.to_owned(), digest)));
         self.source_ips = vec![client.address.clone()];
         self.annotations.insert(key::STDIN.to_owned(), client.stdin.to_string());
         if let Some(object) = &mut self.object_ref {

@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::{ExitCodeSource, OutputStatus},
-    core::{ids::ContainerRef, outcome::Exit},
+    api::{EnvVar, ExitCodeSource, OutputStatus},
+    core::{admission::Admission, bind::caveat, ids::ContainerRef, outcome::Exit},
 };
 
 fn request() -> ExecRequest {
@@ -15,7 +15,10 @@ fn request() -> ExecRequest {
             "env": [{"name": "PGPASSWORD", "value": "hunter2"}], "stdin": {"text": "secret input"},
             "requestedBy": {"username": "ann", "groups": ["dba"]},
         },
-        "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p-1", "container": "db", "conditions": []},
+        "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p-1", "container": "db", "conditions": [
+            {"type": "Bound", "status": "True", "reason": "Bound", "message": "bound to container db on node n1",
+                "lastTransitionTime": "2026-01-02T03:04:05Z"},
+        ]},
     }))
     .expect("a request")
 }
@@ -55,6 +58,36 @@ fn a_record_is_an_event_of_the_audit_api_and_tells_who_what_where_when_and_why()
     assert_eq!(event, expected);
     let id: Vec<usize> = event["auditID"].as_str().expect("an ID").split('-').map(str::len).collect();
     assert_eq!(id, [8, 4, 4, 4, 12], "a UUID");
+}
+
+#[test]
+fn a_record_is_bounded_whatever_is_in_the_request() {
+    // What takes most room as JSON in JSON.
+    let (control, quote) = (|length: usize| "\u{1}".repeat(length), |length: usize| "\"".repeat(length));
+    let mut request = request();
+    request.spec.command = vec![quote(20); 1024];
+    request.spec.env = (0..256).map(|_| EnvVar { name: quote(256), value: String::new() }).collect();
+    request.spec.reason = Some(control(1024));
+    request.spec.user = Some(control(256));
+    let by = Requester {
+        username: control(1024),
+        uid: control(1024),
+        groups: vec![quote(9); 1024],
+        ..request.spec.requested_by.unwrap_or_default()
+    };
+    request.spec.requested_by = Some(by.clone());
+    let failed = Outcome::refused(Reason::StartFailed, control(4096), at());
+    let client = Client { address: "10.0.0.1".to_owned(), stdin: true };
+    let longest = |request: &ExecRequest, detail| {
+        let subject = Subject::of(request, detail).expect("a subject");
+        let all =
+            [subject.started(&exec("e1"), at()), subject.ended(&failed, at()), subject.attached(&by, &client, at())];
+        all.map(|event| serde_json::to_vec(&event).expect("JSON").len()).into_iter().max().unwrap_or_default()
+    };
+    let full = longest(&request, CommandDetail::Full);
+    assert!((96 << 10..128 << 10).contains(&full), "{full}");
+    request.spec.command = vec![quote(131_071)];
+    assert!(longest(&request, CommandDetail::Program) < 48 << 10);
 }
 
 fn outcome() -> Outcome {
@@ -146,6 +179,34 @@ fn who_attaches_is_the_user_of_the_record_and_the_session_joins_its_two_ends() {
     assert_eq!(detached.note(key::SESSION), Some(session));
     let subresource = attached.object_ref.and_then(|object| object.subresource);
     assert_eq!(subresource.as_deref(), Some("attach"));
+}
+
+#[test]
+fn a_requester_for_whom_no_policy_vouches_is_recorded_as_a_claim() {
+    let mut request = request();
+    let binding = Binding { node: "n1".into(), pod_uid: "p-1".into(), container: "db".into(), caveat: None };
+    let subject = |request: &ExecRequest| Subject::of(request, CommandDetail::Full).expect("a subject");
+    let who = |event: &Event| (event.user.username.clone(), event.note(key::CLAIMED_USER).map(str::to_owned));
+    let claimed = (String::new(), Some(r#"{"username":"ann","uid":"","groups":["dba"],"extra":{}}"#.to_owned()));
+    let proven = ("ann".to_owned(), None);
+    let status = request.status.take().expect("a status");
+    // The manager says what it found out, before the status does.
+    assert_eq!(who(&subject(&request).bound(&binding, None, at())), claimed);
+    assert_eq!(who(&subject(&request).vouched_for().bound(&binding, None, at())), proven);
+    // The agent has it from the status.
+    let write = crate::core::transition::Write { from: &status, generation: None, at: at() };
+    for admission in [Admission::Off, Admission::Since(at())] {
+        request.status = Some(write.bound(&Binding { caveat: caveat(&admission), ..binding.clone() }));
+        let expected = if admission == Admission::Off { &claimed } else { &proven };
+        assert_eq!(who(&subject(&request).started(&exec("e1"), at())), *expected, "{admission:?}");
+    }
+    // Who attaches was asked for by the API server, whoever created the request.
+    let bob = Requester { username: "bob".to_owned(), ..Requester::default() };
+    request.status = None;
+    let attached = subject(&request).attached(&bob, &Client { address: String::new(), stdin: false }, at());
+    assert_eq!(who(&attached), ("bob".to_owned(), None));
+    request.spec.requested_by = None;
+    assert_eq!(who(&subject(&request).ended(&outcome(), at())), (String::new(), None));
 }
 
 #[test]

@@ -1,15 +1,23 @@
-//! How much of a command goes into the audit trail. Values of variables and
-//! standard input never do.
+//! How much of a request goes into the audit trail. Values of variables and
+//! standard input never do, and what does has a limit each.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde_json::Value;
 
 use super::{event::key, sha256};
+use crate::api::Requester;
 
 /// Most bytes of a command, as JSON, in a record. A longer one is cut after a whole argument, and
 /// its digest is added.
 pub const COMMAND_LIMIT: usize = 32 << 10;
+/// The same for the names of variables.
+pub const ENV_LIMIT: usize = 4 << 10;
+/// Most bytes of a user, as JSON, in a record. Of a longer one the name, the UID and the first groups are
+/// recorded, and the digest of all of it.
+pub const USER_LIMIT: usize = 16 << 10;
+/// Most characters of the name and of the UID of such a user, which is what the definition allows.
+const NAME_LIMIT: usize = 1024;
 
 /// What of a command is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,13 +49,13 @@ impl CommandDetail {
         match self {
             Self::Full if whole.len() <= COMMAND_LIMIT => note(key::COMMAND, whole),
             Self::Full => {
-                let kept = fitting(command);
+                let kept = fitting(command, COMMAND_LIMIT);
                 note(key::COMMAND, json(kept));
                 note(key::ARGUMENTS_LEFT_OUT, (command.len() - kept.len()).to_string());
                 note(key::COMMAND_SHA256, sha256(whole.as_bytes()));
             }
             Self::Program => {
-                let kept = &command[..command.len().min(1)];
+                let kept = fitting(&command[..command.len().min(1)], COMMAND_LIMIT);
                 note(key::COMMAND, json(kept));
                 note(key::ARGUMENTS_LEFT_OUT, (command.len() - kept.len()).to_string());
             }
@@ -56,15 +64,46 @@ impl CommandDetail {
     }
 }
 
-/// The first arguments, as many as fit into the limit.
-fn fitting(command: &[String]) -> &[String] {
+/// Puts the names of variables into annotations.
+pub(super) fn annotate_env(names: &[String], into: &mut BTreeMap<String, String>) {
+    let whole = json(names);
+    if whole.len() > ENV_LIMIT {
+        let kept = fitting(names, ENV_LIMIT);
+        into.insert(key::ENV.to_owned(), json(kept));
+        into.insert(key::ENV_LEFT_OUT.to_owned(), (names.len() - kept.len()).to_string());
+        into.insert(key::ENV_SHA256.to_owned(), sha256(whole.as_bytes()));
+    } else if !names.is_empty() {
+        into.insert(key::ENV.to_owned(), whole);
+    }
+}
+
+/// As much of a user as may be shown; the digest of all of it, if that is more.
+pub(super) fn limited(user: &Requester) -> (Requester, Option<String>) {
+    let whole = as_json(user);
+    if whole.len() <= USER_LIMIT {
+        return (user.clone(), None);
+    }
+    let name = |text: &str| text.chars().take(NAME_LIMIT).collect();
+    let groups = fitting(&user.groups, USER_LIMIT / 2).to_vec();
+    let shown = Requester { username: name(&user.username), uid: name(&user.uid), groups, extra: BTreeMap::new() };
+    (shown, Some(sha256(whole.as_bytes())))
+}
+
+/// A user as JSON, in the order of the record's own fields.
+pub(super) fn as_json(user: &Requester) -> String {
+    // Text alone cannot fail to be JSON.
+    serde_json::to_string(user).unwrap_or_default()
+}
+
+/// The first texts of a list, as many as fit into a limit, in bytes as JSON.
+fn fitting(texts: &[String], limit: usize) -> &[String] {
     let mut taken = "[]".len();
-    let count = command.iter().take_while(|argument| {
+    let count = texts.iter().take_while(|text| {
         // As a list of one, without its brackets, with a comma.
-        taken += json(std::slice::from_ref(*argument)).len() - 1;
-        taken <= COMMAND_LIMIT
+        taken += json(std::slice::from_ref(*text)).len() - 1;
+        taken <= limit
     });
-    &command[..count.count()]
+    &texts[..count.count()]
 }
 
 /// A list of texts as JSON.
@@ -119,6 +158,32 @@ mod tests {
         assert!(noted[key::COMMAND].len() <= COMMAND_LIMIT);
         assert_eq!(noted[key::COMMAND], format!(r#"["sh","{long}"]"#));
         assert_eq!((noted[key::ARGUMENTS_LEFT_OUT].as_str(), noted[key::COMMAND_SHA256].len()), ("2", 64));
+    }
+
+    #[test]
+    fn names_of_variables_are_limited_as_a_command_is() {
+        let names = |count: usize| (0..count).map(|number| format!("{number:0256}")).collect::<Vec<_>>();
+        let mut few = BTreeMap::new();
+        annotate_env(&names(15), &mut few);
+        assert_eq!(few.keys().collect::<Vec<_>>(), [key::ENV]);
+        let mut many = BTreeMap::new();
+        annotate_env(&names(256), &mut many);
+        assert!(many[key::ENV].len() <= ENV_LIMIT);
+        assert_eq!(many[key::ENV], few[key::ENV]);
+        assert_eq!(many[key::ENV_LEFT_OUT], "241");
+        assert_eq!(many[key::ENV_SHA256], sha256(json(&names(256)).as_bytes()));
+    }
+
+    #[test]
+    fn of_a_user_that_is_too_long_the_name_and_the_first_groups_are_shown() {
+        let mut user = Requester { username: "ann".to_owned(), groups: vec!["dba".to_owned()], ..Default::default() };
+        user.extra.insert("scopes".to_owned(), vec!["all".to_owned()]);
+        assert_eq!(limited(&user), (user.clone(), None));
+        user.groups.extend((0..1024).map(|number| format!("{number:01024}")));
+        let (shown, digest) = limited(&user);
+        assert_eq!((shown.username.as_str(), shown.groups[0].as_str(), shown.extra.len()), ("ann", "dba", 0));
+        assert!(as_json(&shown).len() <= USER_LIMIT);
+        assert_eq!(digest, Some(sha256(as_json(&user).as_bytes())));
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The audit trail: what agent and manager record, and in which order.
 //!
-//! A record is on the disk before the act that it tells of: there is no act
-//! without a record, but a crash can leave a record of an act that did not
-//! happen, or the same record twice, with the same `auditID`.
+//! A record is on the disk before the act that it tells of, and what must not
+//! happen without one does not: a crash can leave a record of an act that did not
+//! happen, or the same record twice, with the same `auditID`. What happens in any
+//! case waits for its record for a moment only.
 //! What a record looks like is `core::audit`'s to know, where it goes the trail's.
 
 pub mod file;
+pub mod published;
 pub mod writer;
+
+mod recent;
 
 use std::{future::Future, sync::Arc};
 
 use thiserror::Error;
 
+use self::recent::{Recent, act};
 use super::{clock::Clock, metrics::Metrics};
 use crate::{
     api::{ExecRequest, Requester},
@@ -36,7 +41,7 @@ pub struct Unavailable(pub String);
 /// What becomes of a record that cannot be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
-    /// It is kept, and written later: what it tells of happens all the same.
+    /// It is kept, and written later: what it tells of happens all the same, and is held up for a moment at most.
     Keep,
     /// It is dropped: what it tells of will not happen.
     Drop,
@@ -66,13 +71,14 @@ pub struct Policy {
     pub command: CommandDetail,
 }
 
-/// Records what happens to requests.
+/// Records what happens to requests, each act once, however often it is tried.
 #[derive(Clone)]
 pub struct Audit<T> {
     trail: T,
     policy: Policy,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    recent: Recent,
 }
 
 /// Somebody who is connected to a command.
@@ -88,7 +94,7 @@ impl<T: Trail> Audit<T> {
     /// Into this trail.
     #[must_use]
     pub fn new(trail: T, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
-        Self { trail, policy, clock, metrics }
+        Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
 
     /// What is to be known of a request for its records.
@@ -133,8 +139,7 @@ impl<T: Trail> Audit<T> {
     ///
     /// # Errors
     /// When it cannot be recorded, and must be: then the client may not be connected.
-    pub async fn attached(&self, request: &RequestKey, by: &Requester, client: Client) -> Result<Session, Unavailable> {
-        let subject = self.unread(request);
+    pub async fn attached(&self, subject: Subject, by: &Requester, client: Client) -> Result<Session, Unavailable> {
         let event = subject.attached(by, &client, self.clock.now());
         let id = event.note(key::SESSION).unwrap_or_default().to_owned();
         self.before(event).await?;
@@ -166,15 +171,21 @@ impl<T: Trail> Audit<T> {
         self.add(event, Otherwise::Drop).await
     }
 
-    /// What happens in any case: never held up by its record.
+    /// What happens in any case: held up by its record for a moment at most.
     async fn anyhow(&self, event: Event) {
         // It is counted and logged, and kept for later.
         drop(self.add(event, Otherwise::Keep).await);
     }
 
     async fn add(&self, event: Event, otherwise: Otherwise) -> Result<(), Unavailable> {
-        let (verb, object) = (event.verb, event.object_ref.clone());
+        let (act, verb, object) = (act(&event), event.verb, event.object_ref.clone());
+        if self.recent.has(&act) {
+            return Ok(());
+        }
         let added = self.trail.add(event, otherwise).await;
+        if added.is_ok() || otherwise == Otherwise::Keep {
+            self.recent.add(act);
+        }
         match &added {
             Ok(()) => self.metrics.recorded(verb),
             Err(error) => {
@@ -186,3 +197,6 @@ impl<T: Trail> Audit<T> {
         added
     }
 }
+
+#[cfg(test)]
+mod tests;

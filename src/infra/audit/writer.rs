@@ -6,12 +6,16 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Write},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
+    runtime::{self, Runtime},
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
@@ -34,8 +38,11 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 64;
 /// Records that are kept while none can be written; those beyond are lost, and counted.
 const KEPT: usize = 4096;
-/// How long a record may take. After it, the caller is told that it was not written.
+/// How long a record may take without which nothing may happen. After it, the caller is told that it was
+/// not written.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a record may hold up what happens in any case.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a log that could not be written is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -48,11 +55,51 @@ pub enum Sink {
     Stdout,
 }
 
-/// A record, and who waits for it to be written.
+/// What the writer is asked for.
+enum Ask {
+    Add(Box<Event>, Otherwise),
+    /// Whether a record could be written now.
+    Available,
+    /// To write that this head was published before its first record.
+    Published(Head),
+    /// To write at once what it owes: the process is about to end.
+    Flush,
+}
+
+/// A question, and who waits for the answer.
 struct Job {
-    /// None asks only whether one could be written.
-    event: Option<(Event, Otherwise)>,
+    ask: Ask,
     done: oneshot::Sender<Result<(), Unavailable>>,
+}
+
+/// What both sides of the queue know.
+#[derive(Default)]
+struct Shared {
+    /// Records that found no place in the queue. The writer will own up to them.
+    lost: AtomicU64,
+    /// Why nothing can be written, until something is.
+    failing: Mutex<Option<Unavailable>>,
+}
+
+impl Shared {
+    fn failing(&self) -> MutexGuard<'_, Option<Unavailable>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record on its way into the queue: counted as lost if it does not get there, and be it that nobody
+/// waits for it any more.
+struct OnItsWay<'a> {
+    lost: &'a AtomicU64,
+    arrived: bool,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if !self.arrived {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The way to the writer.
@@ -61,13 +108,14 @@ pub struct Log {
     jobs: mpsc::Sender<Job>,
     head: watch::Receiver<Head>,
     writer: Arc<str>,
+    shared: Arc<Shared>,
 }
 
 impl Log {
     /// Begins to write the chain of `writer`. `published` is the head that is known of it elsewhere.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread or timer can be had.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         // Until the first record is written, what is known elsewhere stands: it must not be taken back.
@@ -75,8 +123,10 @@ impl Log {
         let mut notes = BTreeMap::from([(key::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         notes.extend(published.map(|head| (key::PUBLISHED.to_owned(), head.to_string())));
         // The beginning is recorded at the beginning.
-        drop(jobs.try_send(Job { event: None, done: oneshot::channel().0 }));
-        let log = Self { jobs, head, writer: writer.into() };
+        drop(jobs.try_send(Job { ask: Ask::Available, done: oneshot::channel().0 }));
+        let shared = Arc::new(Shared::default());
+        let log = Self { jobs, head, writer: writer.into(), shared: Arc::clone(&shared) };
+        let time = runtime::Builder::new_current_thread().enable_time().build()?;
         let mut thread = Writer {
             name: writer.to_owned(),
             chain: None,
@@ -85,12 +135,13 @@ impl Log {
             open: None,
             clock,
             tell,
-            first_word: Some(notes),
+            word: Some((Verb::Opened, notes)),
             kept: VecDeque::new(),
             lost: 0,
             failed: None,
+            shared,
         };
-        thread::Builder::new().name("audit".to_owned()).spawn(move || thread.run(queue))?;
+        thread::Builder::new().name("audit".to_owned()).spawn(move || thread.run(queue, &time))?;
         Ok(log)
     }
 
@@ -106,25 +157,72 @@ impl Log {
         &self.writer
     }
 
-    async fn ask(&self, event: Option<(Event, Otherwise)>) -> Result<(), Unavailable> {
+    /// Writes that this head is known elsewhere, where that could not be said in the first record.
+    ///
+    /// # Errors
+    /// When it is not on the disk yet.
+    pub async fn tell_published(&self, head: Head) -> Result<(), Unavailable> {
+        self.ask(Ask::Published(head), SHORT_PATIENCE).await
+    }
+
+    /// Writes what could not be written yet, as far as that is possible: the process is about to end.
+    pub async fn flush(&self) {
+        if let Err(error) = self.ask(Ask::Flush, SHORT_PATIENCE).await {
+            tracing::error!(%error, "records that were kept are lost");
+        }
+    }
+
+    async fn ask(&self, ask: Ask, patience: Duration) -> Result<(), Unavailable> {
         let (done, answer) = oneshot::channel();
         let asked = async {
-            let ended = || Unavailable("its writer has ended".to_owned());
-            self.jobs.send(Job { event, done }).await.map_err(|_| ended())?;
+            self.jobs.send(Job { ask, done }).await.map_err(|_| ended())?;
             answer.await.map_err(|_| ended())?
         };
-        let late = || Unavailable(format!("the disk did not take it within {} s", PATIENCE.as_secs()));
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
+        timeout(patience, asked).await.unwrap_or_else(|_| Err(late(patience)))
     }
+
+    /// Adds a record of what happens in any case. It waits a little for the disk, and not at all while
+    /// that is known to be in vain.
+    async fn keep(&self, event: Event) -> Result<(), Unavailable> {
+        let known = self.shared.failing().clone();
+        let patience = if known.is_some() { Duration::ZERO } else { SHORT_PATIENCE };
+        let (done, answer) = oneshot::channel();
+        let mut on_its_way = OnItsWay { lost: &self.shared.lost, arrived: false };
+        let asked = async {
+            let place = self.jobs.reserve().await.map_err(|_| ended())?;
+            place.send(Job { ask: Ask::Add(Box::new(event), Otherwise::Keep), done });
+            on_its_way.arrived = true;
+            match known {
+                Some(why) => Err(why),
+                None => answer.await.map_err(|_| ended())?,
+            }
+        };
+        timeout(patience, asked).await.unwrap_or_else(|_| {
+            let late = late(patience);
+            // Until something is written, nobody has to wait as long again.
+            Err(self.shared.failing().get_or_insert(late).clone())
+        })
+    }
+}
+
+fn ended() -> Unavailable {
+    Unavailable("its writer has ended".to_owned())
+}
+
+fn late(patience: Duration) -> Unavailable {
+    Unavailable(format!("the disk did not take it within {} s", patience.as_secs()))
 }
 
 impl Trail for Log {
     async fn add(&self, event: Event, otherwise: Otherwise) -> Result<(), Unavailable> {
-        self.ask(Some((event, otherwise))).await
+        match otherwise {
+            Otherwise::Keep => self.keep(event).await,
+            Otherwise::Drop => self.ask(Ask::Add(Box::new(event), otherwise), PATIENCE).await,
+        }
     }
 
     async fn available(&self) -> Result<(), Unavailable> {
-        self.ask(None).await
+        self.ask(Ask::Available, PATIENCE).await
     }
 }
 
@@ -138,33 +236,62 @@ struct Writer {
     open: Option<Open>,
     clock: Arc<dyn Clock>,
     tell: watch::Sender<Head>,
-    /// What it says at its beginning, until it has.
-    first_word: Option<BTreeMap<String, String>>,
+    /// What it has to say of itself, until it has; at its beginning it is [`Verb::Opened`].
+    word: Option<(Verb, BTreeMap<String, String>)>,
     kept: VecDeque<Event>,
     lost: u64,
     /// Since when it cannot write, and why.
     failed: Option<(Instant, Unavailable)>,
+    shared: Arc<Shared>,
 }
 
 impl Writer {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.blocking_recv() {
-            let mut jobs = vec![job];
-            while jobs.len() < BATCH
-                && let Ok(job) = queue.try_recv()
-            {
-                jobs.push(job);
+    fn run(&mut self, mut queue: mpsc::Receiver<Job>, time: &Runtime) {
+        loop {
+            // What is owed does not wait for the next record.
+            let owes = self.owes() || self.word.is_some();
+            let patience = if owes { PAUSE } else { Duration::MAX };
+            match time.block_on(async { timeout(patience, queue.recv()).await }) {
+                Ok(Some(first)) => {
+                    let mut jobs = vec![first];
+                    while jobs.len() < BATCH
+                        && let Ok(job) = queue.try_recv()
+                    {
+                        jobs.push(job);
+                    }
+                    self.work(jobs);
+                }
+                Ok(None) => break,
+                Err(_) => self.work(Vec::new()),
             }
-            self.work(jobs);
+        }
+        if self.owes() {
+            self.work(vec![Job { ask: Ask::Flush, done: oneshot::channel().0 }]);
         }
     }
 
+    /// Whether records are left, or are lost without a word, that nobody will bring again.
+    fn owes(&self) -> bool {
+        self.lost > 0 || self.shared.lost.load(Ordering::Relaxed) > 0 || !self.kept.is_empty()
+    }
+
     fn work(&mut self, jobs: Vec<Job>) {
-        let (events, waiting): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.event, job.done)).unzip();
-        let mut events: Vec<(Event, Otherwise)> = events.into_iter().flatten().collect();
-        let written = self.write(&events);
+        let (mut events, mut waiting, mut at_once) = (Vec::new(), Vec::new(), false);
+        for Job { ask, done } in jobs {
+            match ask {
+                Ask::Add(event, otherwise) => events.push((*event, otherwise)),
+                Ask::Available => {}
+                Ask::Published(head) => {
+                    let (_, notes) = self.word.get_or_insert_with(|| (Verb::Resumed, BTreeMap::new()));
+                    notes.insert(key::PUBLISHED.to_owned(), head.to_string());
+                }
+                Ask::Flush => at_once = true,
+            }
+            waiting.push(done);
+        }
+        let written = self.write(&events, at_once);
         if written.is_err() {
-            for (event, otherwise) in events.drain(..) {
+            for (event, otherwise) in events {
                 match otherwise {
                     Otherwise::Keep if self.kept.len() < KEPT => self.kept.push_back(event),
                     Otherwise::Keep => self.lost += 1,
@@ -172,15 +299,17 @@ impl Writer {
                 }
             }
         }
+        *self.shared.failing() = written.clone().err();
         for done in waiting {
             // Whoever does not wait any longer need not be told.
             drop(done.send(written.clone()));
         }
     }
 
-    fn write(&mut self, events: &[(Event, Otherwise)]) -> Result<(), Unavailable> {
+    fn write(&mut self, events: &[(Event, Otherwise)], at_once: bool) -> Result<(), Unavailable> {
         if let Some((at, error)) = &self.failed
             && at.elapsed() < PAUSE
+            && !at_once
         {
             return Err(error.clone());
         }
@@ -215,14 +344,15 @@ impl Writer {
         };
         let first = chain.head().sequence + 1;
         let now = self.clock.now();
+        self.lost += self.shared.lost.swap(0, Ordering::Relaxed);
         if self.lost > 0 {
             notes.insert(key::LOST.to_owned(), self.lost.to_string());
         }
-        let word = if let Some(first_word) = &self.first_word {
-            notes.extend(first_word.clone());
-            Some(Verb::Opened)
+        let word = if let Some((verb, own)) = &self.word {
+            notes.extend(own.clone());
+            Some(*verb)
         } else {
-            self.failed.is_some().then_some(Verb::Resumed)
+            (self.failed.is_some() || self.lost > 0).then_some(Verb::Resumed)
         };
         let word = word.map(|verb| Event::of_writer(verb, &self.name, now, notes));
         for event in word.iter().chain(&self.kept).chain(events.iter().map(|(event, _)| event)) {
@@ -234,7 +364,7 @@ impl Writer {
         }
         self.tell.send_replace(chain.head().clone());
         self.chain = Some(chain);
-        self.first_word = None;
+        self.word = None;
         self.kept.clear();
         self.lost = 0;
         Ok(())

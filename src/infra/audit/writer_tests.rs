@@ -156,12 +156,86 @@ async fn while_it_cannot_be_written_acts_are_refused_and_what_happened_is_kept_f
     add(&log, 3).await.expect("written");
     let report = read(folder.path(), Some(&log.head()));
     assert_eq!(report.findings, vec![]);
-    let said: Vec<String> = report
-        .events
-        .iter()
-        .map(|event| event.uid().map_or_else(|| event.verb.to_string(), ToString::to_string))
-        .collect();
-    assert_eq!(said, ["opened", "u-0", "resumed", "u-2", "u-3"]);
+    assert_eq!(said(&report), ["opened", "u-0", "resumed", "u-2", "u-3"]);
+}
+
+fn said(report: &Report) -> Vec<String> {
+    let word = |event: &Event| event.uid().map_or_else(|| event.verb.to_string(), ToString::to_string);
+    report.events.iter().map(word).collect()
+}
+
+/// A log that cannot be written because a folder has the name of its next file, and that folder.
+async fn begin_blocked(path: &Path) -> (Log, PathBuf) {
+    let log = begin(path, Retention { file_bytes: 1, files: 8 });
+    add(&log, 0).await.expect("written");
+    let next = path.join("audit-000000000003.jsonl");
+    fs::create_dir(&next).expect("a folder");
+    assert!(log.add(event(1), Otherwise::Keep).await.is_err());
+    (log, next)
+}
+
+#[tokio::test]
+async fn what_was_kept_is_written_without_waiting_for_the_next_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, next) = begin_blocked(folder.path()).await;
+    let head = log.head();
+    fs::remove_dir(&next).expect("removed");
+    let begun = Instant::now();
+    while log.head() == head {
+        assert!(begun.elapsed() < PATIENCE, "it waits");
+        tokio::time::sleep(PAUSE / 10).await;
+    }
+    assert_eq!(said(&read(folder.path(), Some(&log.head()))), ["opened", "u-0", "resumed", "u-1"]);
+}
+
+#[tokio::test]
+async fn what_was_kept_is_written_when_the_process_ends() {
+    for flushed in [true, false] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (log, next) = begin_blocked(folder.path()).await;
+        fs::remove_dir(&next).expect("removed");
+        if flushed {
+            log.flush().await;
+        } else {
+            drop(log);
+            free(folder.path());
+        }
+        assert_eq!(said(&read(folder.path(), None)), ["opened", "u-0", "resumed", "u-1"], "flushed: {flushed}");
+    }
+}
+
+/// A clock that stands still, and with it the writer, while somebody has its lock.
+struct Stuck(Arc<tokio::sync::Mutex<()>>);
+
+impl Clock for Stuck {
+    fn now(&self) -> k8s_openapi::jiff::Timestamp {
+        drop(self.0.blocking_lock());
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_stuck_disk_holds_up_only_the_first_and_what_finds_no_place_is_owned_up_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lock = Arc::new(tokio::sync::Mutex::new(()));
+    let sink = Sink::Folder(folder.path().to_owned(), LARGE);
+    let log = Log::begin(sink, WRITER, Arc::new(Stuck(Arc::clone(&lock))), None).expect("a writer");
+    add(&log, 0).await.expect("written");
+    let stuck = lock.lock().await;
+    assert!(log.add(event(1), Otherwise::Keep).await.is_err(), "it waits no longer than it may");
+    // Each of these would take as long if it waited. Some find no place in the queue.
+    let more = QUEUE + 10;
+    let all = async {
+        for number in 0..more {
+            assert!(log.add(event(2 + number), Otherwise::Keep).await.is_err());
+        }
+    };
+    timeout(PATIENCE, all).await.expect("they do not wait");
+    drop(stuck);
+    log.available().await.expect("it goes on");
+    let report = read(folder.path(), Some(&log.head()));
+    assert_eq!((report.findings.len(), report.lost), (0, 10), "the rest is there: {}", report.events.len());
+    assert_eq!(report.events.iter().filter(|event| event.verb == Verb::Started).count(), 2 + QUEUE);
 }
 
 #[tokio::test]
@@ -173,7 +247,8 @@ async fn a_second_writer_and_another_ones_log_are_refused() {
     let sink = Sink::Folder(folder.path().to_owned(), LARGE);
     let second = Log::begin(sink.clone(), WRITER, Arc::new(SystemClock), None).expect("a writer");
     assert!(second.available().await.is_err());
-    drop((log, second));
+    drop(second);
+    drop(log);
     free(folder.path());
     let log = Log::begin(sink, "agent/n2", Arc::new(SystemClock), None).expect("a writer");
     let refused = add(&log, 1).await.expect_err("another one's log");

@@ -1,0 +1,74 @@
+//! The head of a chain that is told elsewhere, in a Lease, and must not be taken
+//! back: where the chain is shorter than that, it has to say so first.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use tokio::time::timeout;
+
+use super::writer::Log;
+use crate::{
+    api::names,
+    core::audit::chain::{Head, published},
+};
+
+/// How long a Lease may take to be read at the start.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a Lease tells of a chain from before its writer has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It could not be read yet.
+    Unread,
+    /// This head, of which the chain does not tell yet.
+    Untold(Head),
+    /// Nothing, or the chain tells of it: the Lease may go on with the chain's own head.
+    Told,
+}
+
+/// Asks the Lease at the start of a writer. The head, if there is one, is for the writer's first record.
+pub async fn ask(leases: &Api<Lease>, name: &str, writer: &str) -> (Before, Option<Head>) {
+    let why = match timeout(TIMEOUT, leases.get_opt(name)).await {
+        Ok(Ok(lease)) => return (Before::Told, lease.and_then(|lease| head_of(&lease, writer))),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    tracing::warn!(
+        lease = name,
+        why,
+        "whether lines are missing at the end of the audit log is not known yet: the Lease is asked again"
+    );
+    (Before::Unread, None)
+}
+
+/// The head of a writer that a Lease tells.
+#[must_use]
+pub fn head_of(lease: &Lease, writer: &str) -> Option<Head> {
+    let heads = lease.metadata.annotations.as_ref()?.get(names::AUDIT_HEADS_ANNOTATION)?;
+    published(heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()
+}
+
+impl Before {
+    /// The Lease was read, before anything was published by this process.
+    pub fn read(&mut self, head: Option<Head>) {
+        if *self == Self::Unread {
+            *self = head.map_or(Self::Told, Self::Untold);
+        }
+    }
+
+    /// The head that may be published now.
+    pub async fn head(&mut self, log: &Log) -> Head {
+        match self {
+            Self::Untold(head) => match log.tell_published(head.clone()).await {
+                Ok(()) => {
+                    *self = Self::Told;
+                    log.head()
+                }
+                // It stands until the chain has it.
+                Err(_) => head.clone(),
+            },
+            Self::Unread | Self::Told => log.head(),
+        }
+    }
+}
