@@ -132,8 +132,9 @@ flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: bench
-bench: install ## Memory of an agent at rest and with 500 commands running (3 min)
+bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers (10 min and a build)
 	@benches/memory
+	@$(WITH_CLUSTER); cargo bench --locked --bench streams
 
 .PHONY: lint
 lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart
