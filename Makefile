@@ -101,7 +101,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (27 min on a new machine)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (35 min on a new machine)
 	@scripts/test
 
 .PHONY: test-unit
