@@ -47,6 +47,7 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
         .try_collect()
         .await?;
     while !lab.none("status.phase!=Running").await? {
+        ensure!(lab.none("status.completionTime!=").await?, "a command ended before it might");
         sleep(PAUSE).await;
     }
     // 2. The viewers: held, and never read from.
