@@ -13,6 +13,9 @@ CRD := execrequests.execlet.dev.yaml
 # Neither the folder of the sources nor that of the crates is in the binary: it is the same wherever it is built.
 REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
+# How long each target is fuzzed. The shell has a SECONDS of its own, which does not count.
+FUZZ_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
+
 include tests/cluster/cluster.mk
 
 # The test cluster, unless KUBECONFIG names one of your own.
@@ -98,7 +101,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (27 min on a new machine)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (35 min on a new machine)
 	@scripts/test
 
 .PHONY: test-unit
@@ -132,8 +135,15 @@ flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: bench
-bench: install ## Memory of an agent at rest and with 500 commands running (3 min)
+bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers (10 min and a build)
 	@benches/memory
+	@$(WITH_CLUSTER); cargo bench --locked --bench streams
+
+.PHONY: fuzz
+fuzz: ## Fuzz each codec for 10 min (SECONDS); see fuzz/README.md
+	@scripts/toolchain cargo-fuzz
+	@for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
 
 .PHONY: lint
 lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart

@@ -16,7 +16,8 @@ use super::{
     input::Input,
     output::Output,
     record::Recorder,
-    session::{self, Ended, Ends, Wanted},
+    refusal::{NoInput, no_input},
+    session::{self, Ended, Ends, Shown, Wanted},
     signals::{self, HeldTerminal, Owned},
     speech::Speech,
     terminal,
@@ -32,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long to try to get the output of a request that has finished.
 const AFTER_THE_END: Duration = Duration::from_secs(10);
+/// How long to wait for input that another has. A connection of ours that is lost is missed after 70 s.
+const HELD: Duration = Duration::from_secs(90);
 /// How long what has happened may take to be seen here.
 const SEEN: Duration = Duration::from_secs(2);
 /// How long the outcome may take to reach the object once the stream has told it.
@@ -115,8 +118,13 @@ impl Follower<'_> {
         let (sizes, _resized) = sizes(options.tty)?;
         let mut terminal = None;
         let keys = (options.tty && options.stdin).then_some(options.keys);
-        let mut ends =
-            Ends { output: Output::start(options.recorder), input: None, sizes, shown: [0, 0], tty: options.tty };
+        let mut ends = Ends {
+            output: Output::start(options.recorder),
+            input: None,
+            sizes,
+            shown: Shown::default(),
+            tty: options.tty,
+        };
         let ended = loop {
             let connection = match next {
                 Attempt::Opened(connection) => connection,
@@ -127,7 +135,7 @@ impl Follower<'_> {
                 }
             };
             self.speech.clear();
-            if options.stdin && ends.input.is_none() {
+            if wanted.stdin && ends.input.is_none() {
                 if keys.is_some() {
                     terminal = Some(HeldTerminal::take()?);
                 }
@@ -152,28 +160,54 @@ impl Follower<'_> {
                     "the connection broke ({why}) while up to {lost} bytes of standard input were on their way"
                 )));
             }
+            if let Some(why) = self.place_is_lost(options.tty, ends.shown) {
+                drop(terminal);
+                ends.output.finish().await?;
+                return Ok(Ending::Lost(why));
+            }
             self.speech.progress(&format!("the connection broke ({why}): attaching again"));
             let left = ends.input.as_ref().map(|input| input.detached.clone());
             next = tokio::select! {
-                attempt = self.open(&mut wanted, ends.input.as_ref()) => attempt?,
+                attempt = self.open(&mut wanted, ends.input.as_mut()) => attempt?,
                 () = async { match &left { Some(left) => left.cancelled().await, None => std::future::pending().await } } => break Ended::Detached,
             };
         };
         drop(terminal);
         // 5. The last byte before the last word.
         ends.output.finish().await?;
-        match ended {
-            Ended::Detached => Ok(Ending::Detached),
-            Ended::NobodyReads => Ok(Ending::NobodyReads),
-            Ended::Status(status) => self.outcome(status).await,
-            Ended::Broken(_) | Ended::Cut(_) => by_object(self.watched, self.speech).await,
+        let ending = match ended {
+            Ended::Detached => Ending::Detached,
+            Ended::NobodyReads => Ending::NobodyReads,
+            Ended::Status(status) => self.outcome(status).await?,
+            Ended::Broken(_) | Ended::Cut(_) => by_object(self.watched, self.speech).await?,
+        };
+        if let Ending::Finished(request) = &ending
+            && let Some(missing) = unseen(request, ends.shown)
+        {
+            self.speech.say(&format!("{missing} bytes of its output are missing here: they could not be had any more"));
         }
+        Ok(ending)
     }
 
-    /// Opens a connection, as often as it takes and makes sense; `input` is what an earlier one had.
-    async fn open(&mut self, wanted: &mut Wanted, input: Option<&Input>) -> Result<Attempt, Error> {
+    /// Why it cannot be known where in the output another connection would go on. An agent tells what its log
+    /// is short of among the errors, which are not asked for with a terminal.
+    fn place_is_lost(&self, tty: bool, shown: Shown) -> Option<String> {
+        let kept = u64::try_from(self.watched.last().spec.output.spool_bytes).unwrap_or(0);
+        (tty && shown.up_to > kept && !is_finished(&self.watched.last())).then(|| {
+            format!(
+                "the connection broke after {} bytes of output, of which at most the first {kept} are kept \
+                 (spoolBytes): how much is missing after them cannot be known",
+                shown.up_to
+            )
+        })
+    }
+
+    /// Opens a connection, as often as it takes and makes sense; `input` is what an earlier one had. Where
+    /// there is no input to be had, without.
+    async fn open(&mut self, wanted: &mut Wanted, mut input: Option<&mut Input>) -> Result<Attempt, Error> {
         let mut pause = FIRST_PAUSE;
         let mut since_the_end = None;
+        let mut since_held = None;
         loop {
             let request = self.watched.last();
             if self.watched.is_gone() {
@@ -189,12 +223,31 @@ impl Follower<'_> {
             match error::answer(&source) {
                 // It ended before it had begun, which the watch may tell a moment later.
                 Some(400) if self.ends_soon().await? => return Ok(Attempt::NoStream(why)),
-                // The input of ours has arrived to its end: what is left is to watch.
-                Some(409) if wanted.stdin && input.is_some_and(|input| input.ended) => wanted.stdin = false,
-                // Our own lost connection still holds it, until it is missed.
-                Some(409) if input.is_some() => {}
+                Some(409) if wanted.stdin => {
+                    let held_for = since_held.get_or_insert_with(Instant::now).elapsed();
+                    match without_input(no_input(&source), input.as_deref(), held_for) {
+                        Without::Wait => {}
+                        Without::Watch(sentence) => {
+                            // Of one that has finished that is no news.
+                            if let Some(sentence) = sentence.filter(|_| !is_finished(&request)) {
+                                self.speech.say(&format!("{name}: {why}. {sentence}"));
+                            }
+                            wanted.stdin = false;
+                            if let Some(input) = &mut input {
+                                input.refused = true;
+                            }
+                            continue;
+                        }
+                        // Of a request that has ended there is still the output.
+                        Without::Refuse if self.ends_soon().await? => {
+                            wanted.stdin = false;
+                            continue;
+                        }
+                        Without::Refuse => return Err(refused(&name, source)),
+                    }
+                }
                 Some(400 | 401 | 403 | 405 | 409 | 422) => {
-                    return Err(Error::Call { what: format!("attaching to {name}"), source: Box::new(source) });
+                    return Err(refused(&name, source));
                 }
                 Some(410) => return Ok(Attempt::NoStream(why)),
                 Some(_) | None => {}
@@ -226,7 +279,7 @@ impl Follower<'_> {
     /// What the object kept of the output, where the stream is not to be had.
     async fn remnant(&mut self, ends: &Ends, why: &str) -> Result<(), Error> {
         if let Reached::Here(request) = self.watched.until(self.speech, is_finished).await?
-            && ends.shown == [0, 0]
+            && ends.shown.is_nothing()
         {
             self.speech.say(&format!("its log cannot be read ({why}): this is what its status has of it"));
             write_tails(&ends.output, &request, self.speech).await;
@@ -241,6 +294,44 @@ impl Follower<'_> {
             Err(_) => Ok(Ending::Lost("the stream has ended, but the request has no outcome yet".to_owned())),
         }
     }
+}
+
+fn refused(name: &str, source: kube::Error) -> Error {
+    Error::Call { what: format!("attaching to {name}"), source: Box::new(source) }
+}
+
+/// What to do where a command's input cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+enum Without {
+    /// Try again: it may be a connection of our own that still has it.
+    Wait,
+    /// Attach without; with a word to the user, if there is something to say.
+    Watch(Option<&'static str>),
+    /// Let the user decide, of whose input nothing was read yet.
+    Refuse,
+}
+
+/// `ours`: the input that an earlier connection had. `held_for`: since it was first refused.
+fn without_input(why: Option<NoInput>, ours: Option<&Input>, held_for: Duration) -> Without {
+    match (why, ours) {
+        (None, _) | (Some(NoInput::Held | NoInput::Over), None) => Without::Refuse,
+        // All of it has arrived, its end too: what is left is to watch.
+        (Some(NoInput::Over), Some(input)) if input.ended => Without::Watch(None),
+        (Some(NoInput::Over), Some(_)) => Without::Watch(Some("It is shown to its end; what is typed goes nowhere")),
+        (Some(NoInput::Held), Some(_)) if held_for < HELD => Without::Wait,
+        (Some(NoInput::Held), Some(_)) => Without::Watch(Some(
+            "It is shown to its end; to give it input again, have the other leave, and then attach anew with -i",
+        )),
+    }
+}
+
+/// How many bytes of a finished request's output were not shown, where some were.
+fn unseen(request: &ExecRequest, shown: Shown) -> Option<u64> {
+    let output = request.status.as_ref()?.output.as_ref()?;
+    let all = [&output.stdout, &output.stderr].iter().map(|of| u64::try_from(of.bytes).unwrap_or(0)).sum::<u64>();
+    // What is missing before that was told where it is missing.
+    let missing = all.saturating_sub(shown.up_to);
+    (missing > 0 && !shown.is_nothing()).then_some(missing)
 }
 
 /// Waits for the end that the object tells.
@@ -303,4 +394,51 @@ fn sizes(tty: bool) -> Result<(Option<Sizes>, Option<Owned>), Error> {
     }
     let (sizes, task) = signals::sizes()?;
     Ok((Some(sizes), Some(task)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_client_without_the_input_waits_watches_or_leaves_it_to_the_user() {
+        let (going_on, ended) = (Input::from(&b""[..], None), {
+            let mut input = Input::from(&b""[..], None);
+            input.ended = true;
+            input
+        });
+        for (why, ours, held_for, expected) in [
+            // Nothing of ours was read yet.
+            (NoInput::Held, None, Duration::ZERO, Without::Refuse),
+            (NoInput::Over, None, Duration::ZERO, Without::Refuse),
+            // The connection that broke may still have it; and the end may not have arrived.
+            (NoInput::Held, Some(&going_on), HELD / 2, Without::Wait),
+            (NoInput::Held, Some(&ended), HELD / 2, Without::Wait),
+            (NoInput::Over, Some(&ended), Duration::ZERO, Without::Watch(None)),
+        ] {
+            assert_eq!(without_input(Some(why), ours, held_for), expected, "{why:?} {ours:?}");
+        }
+        for (why, held_for) in [(NoInput::Held, HELD), (NoInput::Over, Duration::ZERO)] {
+            let then = without_input(Some(why), Some(&going_on), held_for);
+            assert!(matches!(then, Without::Watch(Some(_))), "{why:?}: {then:?}");
+        }
+        assert_eq!(without_input(None, Some(&going_on), HELD), Without::Refuse);
+    }
+
+    #[test]
+    fn output_that_was_not_shown_is_counted_at_the_end() {
+        let request = json!({
+            "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest", "metadata": {"name": "r"},
+            "spec": {"target": {"podName": "web"}, "command": ["true"]},
+            "status": {"phase": "Succeeded", "output": {
+                "stdout": {"bytes": 90, "truncated": false}, "stderr": {"bytes": 10, "truncated": false}, "complete": true,
+            }},
+        });
+        let request = serde_json::from_value(request).expect("a request");
+        for (up_to, missing, expected) in [(100, 0, None), (70, 0, Some(30)), (70, 5, Some(30)), (0, 0, None)] {
+            assert_eq!(unseen(&request, Shown { up_to, missing }), expected, "{up_to} {missing}");
+        }
+    }
 }

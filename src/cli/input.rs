@@ -28,6 +28,8 @@ pub struct Input {
     pub arrived: u64,
     /// There is no more.
     pub ended: bool,
+    /// The command takes no more: what is read from now on is thrown away, but for the keys that leave.
+    pub refused: bool,
 }
 
 impl Input {
@@ -43,7 +45,7 @@ impl Input {
         let token = detached.clone();
         // A read cannot be cancelled: the thread ends with the program.
         thread::spawn(move || read(source, keys.map(Scanner::new), &sender, &token));
-        Self { pieces, detached, sent: 0, arrived: 0, ended: false }
+        Self { pieces, detached, sent: 0, arrived: 0, ended: false, refused: false }
     }
 
     /// The next bytes; `None` at the end.
@@ -59,9 +61,9 @@ impl Input {
         next
     }
 
-    /// Whether all that was sent has surely arrived.
+    /// Whether all that was sent has surely arrived, or does not matter any more.
     pub fn all_arrived(&self) -> bool {
-        self.sent == self.arrived
+        self.sent == self.arrived || self.refused
     }
 }
 

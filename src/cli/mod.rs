@@ -28,6 +28,7 @@ mod input;
 mod output;
 mod print;
 mod record;
+mod refusal;
 mod requests;
 mod session;
 mod signals;

@@ -21,13 +21,11 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Cluster, discovery,
-    input::Input,
-    output::{Output, index},
-    terminal::Size,
+use super::{Cluster, discovery, input::Input, output::Output, terminal::Size};
+use crate::wire::{
+    OutputStream,
+    remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
 };
-use crate::wire::remotecommand::{Client, FromServer, Protocol, TerminalSize, close};
 
 /// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
 const PING: Duration = Duration::from_secs(5);
@@ -69,10 +67,27 @@ pub struct Ends {
     pub input: Option<Input>,
     /// The size of our terminal, if the command has one.
     pub sizes: Option<watch::Receiver<Option<Size>>>,
-    /// Bytes of each stream that were given to `output`.
-    pub shown: [u64; 2],
+    /// How far the output has come.
+    pub shown: Shown,
     /// Whether the command has a terminal: the end of our input is then not the end of its.
     pub tty: bool,
+}
+
+/// How far a request's output has come here: all of it in one row, both streams in the order in which the
+/// agent received them. Each connection goes through it from the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// What is before this was shown, or is missing.
+    pub up_to: u64,
+    /// So many bytes of that are missing: they are kept nowhere.
+    pub missing: u64,
+}
+
+impl Shown {
+    /// Whether there was nothing to show yet.
+    pub const fn is_nothing(self) -> bool {
+        self.up_to == self.missing
+    }
 }
 
 /// How a connection ended.
@@ -114,7 +129,7 @@ where
     let Ends { output, input, sizes, shown, tty } = ends;
     let writer = Writer { to: &mut to, output, sizes, shared: &shared, tty: *tty };
     let read = tokio::select! {
-        read = read(from, output, shown, &shared) => read,
+        read = read(from, output, shown, &shared, *tty) => read,
         () = writer.run(input.as_mut()) => Read::Detached,
     };
     if let Some(input) = input {
@@ -156,11 +171,13 @@ enum Read {
     NobodyReads,
 }
 
-async fn read<S>(mut from: S, output: &Output, shown: &mut [u64; 2], shared: &Shared) -> Read
+async fn read<S>(mut from: S, output: &Output, shown: &mut Shown, shared: &Shared, tty: bool) -> Read
 where
     S: FutureStream<Item = Result<Message, SocketError>> + Unpin,
 {
-    let mut skip = *shown;
+    // Where in all of the output this connection is.
+    let mut at = 0;
+    let mut noticed = false;
     let mut patience = SILENCE;
     loop {
         let frame = match timeout(patience, from.next()).await {
@@ -193,19 +210,43 @@ where
             Ok(None) => continue,
             Err(error) => return Read::Closed(None, error.to_string()),
         };
-        let at = index(stream);
-        let passed_over = usize::try_from(skip[at]).unwrap_or(usize::MAX).min(bytes.len());
-        skip[at] -= passed_over as u64;
-        let fresh = bytes.slice(passed_over..);
-        if fresh.is_empty() {
-            continue;
-        }
-        let length = fresh.len() as u64;
-        if output.write(stream, fresh).await.is_err() {
+        // There is one at most, where what is kept ends.
+        let skipped = if noticed { None } else { notice(stream, &bytes, tty) };
+        let fresh = if let Some(skipped) = skipped {
+            noticed = true;
+            at += skipped;
+            // What was shown before is not missing here.
+            let missing = at.saturating_sub(shown.up_to);
+            shown.missing += missing;
+            if missing == 0 { Bytes::new() } else { told(missing) }
+        } else {
+            let passed_over = usize::try_from(shown.up_to.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
+            at += bytes.len() as u64;
+            bytes.slice(passed_over..)
+        };
+        if !fresh.is_empty() && output.write(stream, fresh).await.is_err() {
             return Read::NobodyReads;
         }
-        shown[at] += length;
+        shown.up_to = shown.up_to.max(at);
     }
+}
+
+const NOTICE: (&str, &str) = ("[execlet: ", " bytes of output before this are not kept and were skipped]\r\n");
+
+/// How many bytes the agent says it had to skip: a message of its own, among the errors. One that a command
+/// writes itself looks the same, and deceives nobody about more than that command's own output.
+fn notice(stream: OutputStream, bytes: &[u8], tty: bool) -> Option<u64> {
+    // On a terminal there are no errors apart.
+    if stream != OutputStream::Stderr && !tty {
+        return None;
+    }
+    let (before, after) = NOTICE;
+    std::str::from_utf8(bytes).ok()?.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+}
+
+fn told(missing: u64) -> Bytes {
+    let (before, after) = NOTICE;
+    format!("{before}{missing}{after}").into()
 }
 
 struct Writer<'a, S> {
@@ -231,7 +272,8 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
         let mut asked = None;
         let detached = input.as_deref().map(|input| input.detached.clone());
         self.resize().await?;
-        if input.as_ref().is_some_and(|input| input.ended) {
+        let refused = input.as_ref().is_some_and(|input| input.refused);
+        if input.as_ref().is_some_and(|input| input.ended && !refused) {
             self.end_input().await?;
         }
         loop {
@@ -246,6 +288,9 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
                 () = changed(self.sizes) => self.resize().await?,
                 () = left(detached.as_ref()) => return Ok(()),
                 piece = next(input.as_deref_mut()) => {
+                    if refused {
+                        continue;
+                    }
                     let Some(bytes) = piece else {
                         self.end_input().await?;
                         continue;

@@ -43,7 +43,7 @@ impl Kept {
 fn ends(input: Option<Input>) -> (Ends, Kept, Kept) {
     let (stdout, stderr) = (Kept::default(), Kept::default());
     let output = Output::to(stdout.clone(), stderr.clone(), None);
-    (Ends { output, input, sizes: None, shown: [0, 0], tty: false }, stdout, stderr)
+    (Ends { output, input, sizes: None, shown: Shown::default(), tty: false }, stdout, stderr)
 }
 
 const STDIN: u8 = 0;
@@ -106,14 +106,20 @@ async fn any_amount_goes_through_cat_and_comes_back_whole() {
 #[tokio::test]
 async fn after_a_break_each_byte_is_shown_once() {
     let (mut ends, stdout, stderr) = ends(None);
-    for (sent, last) in [(&b"one "[..], None), (b"one two ", None), (b"one two three", Some(SUCCESS))] {
+    // Both streams, in the order in which the agent received them; a connection has the first so many bytes.
+    let all = [(1, &b"one "[..]), (2, b"e"), (1, b"two "), (2, b"rr"), (1, b"three")];
+    for (bytes, piece, last) in [(3, 1, None), (7, 4, None), (11, 2, None), (16, 3, Some(SUCCESS))] {
         let (ours, mut server) = connection().await;
         let their_part = async {
-            // Cut differently each time.
-            for piece in sent.chunks(sent.len() / 2 + 1) {
-                server.send(binary(1, piece)).await.expect("sent");
+            let mut left = bytes;
+            for (channel, sent) in all {
+                let sent = &sent[..left.min(sent.len())];
+                left -= sent.len();
+                // Cut differently each time.
+                for piece in sent.chunks(piece) {
+                    server.send(binary(channel, piece)).await.expect("sent");
+                }
             }
-            server.send(binary(2, b"e")).await.expect("sent");
             if let Some(status) = last {
                 server.send(binary(3, status)).await.expect("sent");
             }
@@ -123,7 +129,69 @@ async fn after_a_break_each_byte_is_shown_once() {
         assert_eq!(matches!(ended, Ended::Status(_)), last.is_some(), "{ended:?}");
     }
     ends.output.finish().await.expect("written");
-    assert_eq!((stdout.take(), stderr.take()), (b"one two three".to_vec(), b"e".to_vec()));
+    assert_eq!((stdout.take(), stderr.take()), (b"one two three".to_vec(), b"err".to_vec()));
+}
+
+/// Of a connection: what is kept, how much is said to be missing then, and what comes live.
+type Connection = (&'static str, u64, &'static str);
+
+fn skipped(bytes: u64) -> String {
+    format!("[execlet: {bytes} bytes of output before this are not kept and were skipped]\r\n")
+}
+
+#[tokio::test]
+async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen() {
+    let rows: [(&[Connection], &str, String, Shown); 4] = [
+        // All of the gap was seen: nobody needs to know of it.
+        (
+            &[("kept seen", 0, ""), ("kept", 3, "en more")],
+            "kept seen more",
+            String::new(),
+            Shown { up_to: 14, missing: 0 },
+        ),
+        (
+            &[("kept seen", 0, ""), ("kept", 5, " more")],
+            "kept seen more",
+            String::new(),
+            Shown { up_to: 14, missing: 0 },
+        ),
+        // A part of it was not.
+        (&[("kept seen", 0, ""), ("kept", 8, "more")], "kept seenmore", skipped(3), Shown { up_to: 16, missing: 3 }),
+        // Who comes late has not seen any of it; once is enough to be told.
+        (&[("kept", 8, "mo"), ("kept", 8, "more")], "keptmore", skipped(8), Shown { up_to: 16, missing: 8 }),
+    ];
+    for tty in [false, true] {
+        for (connections, out, err, shown) in &rows {
+            let (mut ends, stdout, stderr) = ends(None);
+            ends.tty = tty;
+            for (kept, missing, live) in *connections {
+                let (ours, mut server) = connection().await;
+                let their_part = async {
+                    server.send(binary(1, kept.as_bytes())).await.expect("sent");
+                    if *missing > 0 {
+                        server.send(binary(2, skipped(*missing).as_bytes())).await.expect("sent");
+                    }
+                    server.send(binary(1, live.as_bytes())).await.expect("sent");
+                    drop(server);
+                };
+                tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+            }
+            assert_eq!(ends.shown, *shown, "{connections:?}");
+            ends.output.finish().await.expect("written");
+            let heard = (stdout.take(), stderr.take());
+            assert_eq!(heard, (out.as_bytes().to_vec(), err.clone().into_bytes()), "{connections:?}");
+        }
+    }
+}
+
+#[test]
+fn a_commands_own_words_are_no_notice() {
+    let text = skipped(7);
+    assert_eq!(notice(OutputStream::Stderr, text.as_bytes(), false), Some(7));
+    assert_eq!(notice(OutputStream::Stdout, text.as_bytes(), false), None);
+    for other in [&text[1..], &text[..text.len() - 1], &text.replace('7', "-7"), &text.replace('7', "many")] {
+        assert_eq!(notice(OutputStream::Stderr, other.as_bytes(), false), None, "{other:?}");
+    }
 }
 
 #[tokio::test]
@@ -197,6 +265,26 @@ async fn input_that_had_ended_is_ended_again_on_the_next_connection() {
         };
         tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
     }
+}
+
+#[tokio::test]
+async fn input_that_is_refused_goes_nowhere_and_is_not_missed() {
+    let mut input = Input::from(&b"12345"[..], None);
+    input.refused = true;
+    let (mut ends, stdout, _) = ends(Some(input));
+    let (ours, mut server) = connection().await;
+    let their_part = async {
+        server.send(binary(1, b"out")).await.expect("sent");
+        server.send(binary(3, SUCCESS)).await.expect("sent");
+        while let Some(Ok(message)) = server.next().await {
+            assert!(!message.is_binary(), "{message:?}");
+        }
+    };
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    assert!(matches!(ended, Ended::Status(_)), "{ended:?}");
+    assert!(ends.input.is_some_and(|input| input.all_arrived()));
+    ends.output.finish().await.expect("written");
+    assert_eq!(stdout.take(), b"out");
 }
 
 #[tokio::test]
@@ -288,8 +376,13 @@ async fn a_reader_who_has_left_ends_it() {
         }
     }
     let (ours, mut server) = connection().await;
-    let mut ends =
-        Ends { output: Output::to(Closed, io::sink(), None), input: None, sizes: None, shown: [0, 0], tty: false };
+    let mut ends = Ends {
+        output: Output::to(Closed, io::sink(), None),
+        input: None,
+        sizes: None,
+        shown: Shown::default(),
+        tty: false,
+    };
     let their_part = async { while server.send(binary(1, b"y\n")).await.is_ok() {} };
     let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
     assert!(matches!(ended, Ended::NobodyReads), "{ended:?}");

@@ -133,7 +133,7 @@ impl Drop for StandIn {
 }
 
 /// The host's address on the link to the nodes.
-fn host_address() -> IpAddr {
+pub fn host_address() -> IpAddr {
     let node = kubectl(&["get", "node", "n1", "-o", "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}"]);
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect((node.as_str(), 9)).expect("a route");

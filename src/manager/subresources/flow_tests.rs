@@ -39,6 +39,9 @@ const PATH: &str = "/apis/subresources.execlet.dev/v1alpha1/namespaces/shop/exec
 const ATTACH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
 
+/// The end of an answer after which there is more to come, which does not.
+const GOES_ON: &str = "5\r\nmore\n\r\n";
+
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 fn authority(name: &str) -> Issuer {
@@ -97,6 +100,10 @@ impl StandIn {
                     heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
                     let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     stream.write_all(answer.as_bytes()).await.expect("written");
+                    if answer.ends_with(GOES_ON) {
+                        stream.read_u8().await.ok();
+                        return;
+                    }
                     if !answer.starts_with("HTTP/1.1 101") {
                         stream.shutdown().await.expect("ended");
                         return;
@@ -224,6 +231,10 @@ impl Lab {
     }
 
     async fn with(most_streams: usize, wait: Duration) -> Self {
+        Self::of(most_streams, wait, server::MOST_CONNECTIONS).await
+    }
+
+    async fn of(most_streams: usize, wait: Duration, most_connections: usize) -> Self {
         let agent = StandIn::start().await;
         let provider = Arc::new(default_provider());
         let mut config = KubeConfig::new(format!("http://{}", api_server(&agent).await).parse().expect("a URL"));
@@ -264,7 +275,8 @@ impl Lab {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let tls = server::tls(serving, provider).expect("TLS");
-        let server = Server { listener, tls, router: api.router(), front_proxy, clock, metrics: metrics.clone() };
+        let (router, counted) = (api.router(), metrics.clone());
+        let server = Server { listener, tls, router, front_proxy, clock, metrics: counted, most_connections };
         let (stopped, cutting) = (stop.clone(), cut.clone());
         tokio::spawn(async move {
             server.run(stopped, cutting).await;
@@ -590,6 +602,25 @@ async fn as_many_streams_as_may_be_and_no_more() {
     drop(first);
     until("a free place", || lab.metrics.streams.get() == 2).await;
     drop(lab.attached("jane").await);
+}
+
+#[tokio::test]
+async fn neither_logs_nor_attached_clients_take_the_places_of_discovery() {
+    let lab = Lab::of(10, Duration::from_millis(200), 1).await;
+    let _attached = (lab.attached("jane").await, lab.attached("joe").await);
+    lab.agent.answers(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{GOES_ON}"));
+    let mut logs = Vec::new();
+    for user in ["jane", "joe"] {
+        let mut stream = lab.connect().await;
+        let call = format!("GET {PATH}/bound/log?follow=true HTTP/1.1\r\nHost: a\r\nX-Remote-User: {user}\r\n\r\n");
+        stream.write_all(call.as_bytes()).await.expect("written");
+        let head = head_of(&mut stream).await.to_ascii_lowercase();
+        // It has no place any more for another call.
+        assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+        logs.push(stream);
+    }
+    assert_eq!(lab.metrics.streams.get(), 4);
+    assert_eq!(lab.ask("/apis", "").await.0, 200);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, split},
     time::{Instant, sleep_until},
 };
 
@@ -52,12 +52,60 @@ pub(super) async fn join(
     let heard = Arc::new(Heard { since: Instant::now(), last: AtomicU64::new(0), one_ended: AtomicBool::new(false) });
     let (mut client, mut agent) = (Watched::new(client, &heard), Watched::new(agent, &heard));
     let ended = tokio::select! {
-        done = copy_bidirectional_with_sizes(&mut client, &mut agent, UPSTREAM_BUFFER, DOWNSTREAM_BUFFER) => {
-            done.map(|_| ()).map_err(Parted::from)
-        }
+        done = both(&mut client, &mut agent, &heard) => done.map_err(Parted::from),
         silence = heard.silent_for(idle) => Err(Parted::Idle(silence)),
     };
     (Carried { upstream: client.read, downstream: agent.read }, ended)
+}
+
+/// Carries in both directions, to the end of both. An agent that takes no more may still have something to
+/// say: that is no reason to keep it from the client.
+async fn both(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    agent: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    heard: &Heard,
+) -> io::Result<()> {
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_agent, mut to_agent) = split(agent);
+    let upstream = async {
+        match carry(&mut from_client, &mut to_agent, UPSTREAM_BUFFER).await {
+            Ok(()) => Ok(None),
+            Err(Failed::Writing(error)) => {
+                heard.one_ended.store(true, Relaxed);
+                Ok(Some(error))
+            }
+            Err(Failed::Reading(error)) => Err(error),
+        }
+    };
+    let downstream = async {
+        let carried = carry(&mut from_agent, &mut to_client, DOWNSTREAM_BUFFER).await;
+        carried.map_err(|(Failed::Reading(error) | Failed::Writing(error))| error)
+    };
+    let (refused, ()) = tokio::try_join!(upstream, downstream)?;
+    refused.map_or(Ok(()), Err)
+}
+
+/// At which end carrying failed.
+enum Failed {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+/// Carries to the end, and ends the other side with it.
+async fn carry(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    buffer: usize,
+) -> Result<(), Failed> {
+    let mut buffer = vec![0; buffer];
+    loop {
+        let length = from.read(&mut buffer).await.map_err(Failed::Reading)?;
+        if length == 0 {
+            return to.shutdown().await.map_err(Failed::Writing);
+        }
+        to.write_all(&buffer[..length]).await.map_err(Failed::Writing)?;
+        to.flush().await.map_err(Failed::Writing)?;
+    }
 }
 
 /// When something was last heard of either side.
@@ -182,6 +230,24 @@ mod tests {
         assert!(matches!(ended, Err(Parted::Idle(HOUR))), "{ended:?}");
         let took = begun.elapsed();
         assert!(took >= NEARLY * 3 + HOUR && took < HOUR * 4 + LINGER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_has_ended_and_takes_no_input_is_heard_to_its_last_byte() {
+        let (mut client, ours) = duplex(10);
+        let (theirs, mut agent) = duplex(1000);
+        let said = [7; 100];
+        agent.write_all(&said).await.expect("written");
+        drop(agent);
+        let joined = tokio::spawn(join(ours, theirs, HOUR));
+        client.write_all(b"more input").await.expect("taken");
+        // The input was refused by now, and the client has read nothing yet.
+        tokio::time::sleep(LINGER / 2).await;
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("read");
+        assert_eq!(heard, said);
+        let (_, ended) = joined.await.expect("no panic");
+        assert!(matches!(ended, Err(Parted::Broken(_))), "{ended:?}");
     }
 
     #[tokio::test(start_paused = true)]

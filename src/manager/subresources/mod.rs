@@ -168,7 +168,8 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
         client,
     };
     let tls = server::tls(serving, provider)?;
-    let server = Server { listener, tls, router: api.router(), front_proxy, clock, metrics };
+    let most_connections = server::MOST_CONNECTIONS;
+    let server = Server { listener, tls, router: api.router(), front_proxy, clock, metrics, most_connections };
     let mut serving = JoinSet::new();
     serving.spawn(server.run(stop.clone(), cut.clone()));
     tokio::select! {

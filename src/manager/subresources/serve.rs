@@ -29,7 +29,7 @@ use super::{
     metrics::Metrics,
     query::{AttachOptions, LogOptions, Target},
     refusal::Refusal,
-    server::Peer,
+    server::{Peer, Seat},
     websocket::{self, Handshake},
 };
 use crate::{
@@ -142,6 +142,7 @@ async fn attach(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
     Extension(who): Extension<Requester>,
+    Extension(seat): Extension<Seat>,
     mut request: Request,
 ) -> Result<axum::response::Response, Refusal> {
     let asked = Asked::of(path, who, request.headers())?;
@@ -158,6 +159,7 @@ async fn attach(
         }
     }
     let place = api.streams.take(&asked.who.username)?;
+    seat.leave();
     let call = |uid: &str| asked.call(uid, "attach", options.query(), handshake.request());
     let mut answer = api.ask(object, call, &asked.target, until).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -210,6 +212,7 @@ async fn log(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
     Extension(who): Extension<Requester>,
+    Extension(seat): Extension<Seat>,
     request: Request,
 ) -> Result<axum::response::Response, Refusal> {
     let asked = Asked::of(path, who, request.headers())?;
@@ -220,6 +223,7 @@ async fn log(
     let until = Instant::now() + if options.follow { api.wait } else { Duration::ZERO };
     let object = api.locator.request(&asked.target).await?;
     let place = api.streams.take(&asked.who.username)?;
+    seat.leave();
     let call = |uid: &str| asked.call(uid, "log", options.query(), Vec::new());
     let answer = api.ask(object, call, &asked.target, until).await?;
     if answer.status() != StatusCode::OK {

@@ -8,11 +8,15 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use axum::{Extension, Router};
+use axum::{
+    Extension, Router,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -27,12 +31,13 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapResponseLayer;
 
 use super::{
     certificate::Serving,
@@ -48,7 +53,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// whose handshake takes milliseconds.
 const MOST_HANDSHAKES: usize = 512;
 /// Connections of the front proxy at a time, those of streams not counted.
-const MOST_CONNECTIONS: usize = 1024;
+pub(super) const MOST_CONNECTIONS: usize = 1024;
 /// Connections of anybody else at a time: they only get to know that they are nobody.
 const MOST_OF_STRANGERS: usize = 64;
 /// How long the head of a call may take, and how long a connection may wait for the next call.
@@ -67,6 +72,30 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
 }
 
+/// The place that a connection takes among those that are waited for or asked something. A stream is
+/// counted elsewhere, and gives it back.
+#[derive(Clone)]
+pub(super) struct Seat(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Seat {
+    /// From here on the connection is a stream's, and closed after it.
+    pub(super) fn leave(&self) {
+        drop(self.lock().take());
+    }
+
+    /// The answer, after which a connection without a place is not used again.
+    fn answer(&self, mut response: Response) -> Response {
+        if self.lock().is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What the listener needs.
 pub(super) struct Server {
     pub(super) listener: TcpListener,
@@ -75,6 +104,8 @@ pub(super) struct Server {
     pub(super) front_proxy: front_proxy::Current,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
+    /// Connections of the front proxy at a time: [`MOST_CONNECTIONS`].
+    pub(super) most_connections: usize,
 }
 
 /// What connections share.
@@ -85,8 +116,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     handshakes: Handshakes,
-    connections: Semaphore,
-    strangers: Semaphore,
+    connections: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 /// TLS as it is spoken here.
@@ -103,7 +134,7 @@ impl Server {
     /// Serves. From `stop` on nobody new is taken, and connections end after the call that they are at;
     /// those that `cut` finds open are ended.
     pub(super) async fn run(self, stop: CancellationToken, cut: CancellationToken) {
-        let Self { listener, tls, router, front_proxy, clock, metrics } = self;
+        let Self { listener, tls, router, front_proxy, clock, metrics, most_connections } = self;
         let shared = Arc::new(Shared {
             acceptor: TlsAcceptor::from(tls),
             router,
@@ -111,8 +142,8 @@ impl Server {
             clock,
             metrics,
             handshakes: Handshakes::default(),
-            connections: Semaphore::new(MOST_CONNECTIONS),
-            strangers: Semaphore::new(MOST_OF_STRANGERS),
+            connections: Arc::new(Semaphore::new(most_connections)),
+            strangers: Arc::new(Semaphore::new(MOST_OF_STRANGERS)),
         });
         let mut connections = JoinSet::new();
         loop {
@@ -159,12 +190,20 @@ impl Shared {
         let trusted = known.is_some_and(|known| known.admit(&peer.chain, self.clock.now()).is_ok());
         let (places, head_timeout) =
             if trusted { (&self.connections, HEAD_TIMEOUT) } else { (&self.strangers, STRANGERS_HEAD_TIMEOUT) };
-        let Ok(_place) = places.try_acquire() else {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             self.metrics.dropped(Dropped::Full);
             tracing::debug!(%address, trusted, "too many connections");
             return;
         };
-        let service = TowerToHyperService::new(self.router.clone().layer(Extension(peer)));
+        let seat = Seat(Arc::new(Mutex::new(Some(place))));
+        let answering = seat.clone();
+        let router = self
+            .router
+            .clone()
+            .layer(Extension(peer))
+            .layer(Extension(seat))
+            .layer(MapResponseLayer::new(move |response| answering.answer(response)));
+        let service = TowerToHyperService::new(router);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(head_timeout)

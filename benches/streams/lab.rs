@@ -1,0 +1,186 @@
+//! The test cluster: an installation with room, pods on one node, and requests in a namespace of our own.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{self, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use execlet::{api::ExecRequest, core::ids::ContainerId, engine::docker::DockerEngine};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+/// Where everything runs.
+pub const NODE: &str = "n1";
+/// Of the installation, and its name.
+pub const NAMESPACE: &str = "execlet";
+/// Among so many containers the commands are spread.
+const PODS: usize = 8;
+/// Calls to the API server at a time.
+pub const AT_A_TIME: usize = 16;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Put away when dropped.
+pub struct Lab {
+    pub client: Client,
+    pub namespace: String,
+    pub engine: DockerEngine,
+    /// The engine's containers, of pods `p0` and on.
+    pub containers: Vec<ContainerId>,
+    /// Values of the release as they were.
+    values: String,
+}
+
+impl Lab {
+    /// With room for so many commands at a time.
+    pub async fn open(count: usize) -> anyhow::Result<Self> {
+        let config = Config::infer().await.context("KUBECONFIG; run it by `make bench`")?;
+        let client = Client::try_from(config)?;
+        let socket = cluster(&["socket", NODE])?;
+        let values = run("helm", &["get", "values", "execlet", "--namespace", NAMESPACE, "--output", "json"], "")?;
+        let namespace = format!("bench-{}", process::id());
+        let engine = DockerEngine::new(socket.trim());
+        let mut lab = Self { client, namespace, engine, containers: Vec::new(), values };
+        let most = format!("agent.maxConcurrent={}", count + 50);
+        let most_of_one = format!("agent.maxConcurrentPerContainer={count}");
+        lab.upgrade(&["--set", &most, "--set", &most_of_one])?;
+        run("kubectl", &["create", "namespace", &lab.namespace], "")?;
+        for number in 0..PODS {
+            lab.containers.push(lab.pod(&format!("p{number}")).await?);
+        }
+        Ok(lab)
+    }
+
+    fn upgrade(&self, more: &[&str]) -> anyhow::Result<()> {
+        let fixed = ["upgrade", "execlet", "charts/execlet", "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
+        let values = ["--reset-values", "--values", "-"];
+        run("helm", &[&fixed[..], &values, more].concat(), &self.values).map(|_| ())
+    }
+
+    /// A pod that waits, and its container in the engine.
+    async fn pod(&self, name: &str) -> anyhow::Result<ContainerId> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pod = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"nodeName": NODE, "terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "main", "image": "execlet.test/busybox:1", "imagePullPolicy": "IfNotPresent",
+                "command": ["sleep", "1000000"],
+            }]},
+        }))?;
+        // A new namespace gets its service account a moment later.
+        while pods.create(&PostParams::default(), &pod).await.is_err() {
+            sleep(PAUSE).await;
+        }
+        loop {
+            let pod = pods.get(name).await?;
+            let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+            let running = containers.into_iter().find(|container| container.ready);
+            if let Some(id) = running.and_then(|container| container.container_id) {
+                return Ok(id.trim_start_matches("docker://").to_owned().into());
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    pub fn requests(&self) -> Api<ExecRequest> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates a request in pod `p`N, N counted around.
+    pub async fn create(&self, number: usize, command: &[&str], more: Value) -> anyhow::Result<ExecRequest> {
+        let mut spec = json!({
+            "target": {"podName": format!("p{}", number % PODS)}, "command": command,
+            "startingDeadlineSeconds": 600, "terminationGracePeriodSeconds": 0,
+        });
+        if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+            spec.extend(more);
+        }
+        let request = json!({
+            "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+            "metadata": {"generateName": "r-", "namespace": self.namespace}, "spec": spec,
+        });
+        let request = serde_json::from_value(request)?;
+        Ok(self.requests().create(&PostParams::default(), &request).await?)
+    }
+
+    /// Whether there is no request that these fields select.
+    pub async fn none(&self, fields: &str) -> anyhow::Result<bool> {
+        let found = self.requests().list(&ListParams::default().fields(fields).limit(1)).await?;
+        Ok(found.items.is_empty())
+    }
+
+    /// Deletes all requests with their output, and waits until they are gone.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        let requests = self.requests();
+        let all = requests.list_metadata(&ListParams::default()).await?;
+        stream::iter(all.items.into_iter().filter_map(|request| request.metadata.name))
+            .map(async |name| requests.delete(&name, &DeleteParams::default()).await.map(|_| ()))
+            .buffer_unordered(AT_A_TIME)
+            .try_collect::<()>()
+            .await?;
+        while !self.none("").await? {
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// The agent's process on this machine.
+    pub fn agent() -> anyhow::Result<String> {
+        let label = "label=io.kubernetes.container.name=agent";
+        let id = cluster(&["docker", NODE, "ps", "--quiet", "--filter", label])?;
+        Ok(cluster(&["docker", NODE, "inspect", "--format", "{{.State.Pid}}", id.trim()])?.trim().to_owned())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        println!("\nputting the installation back (20 s)");
+        let namespace = ["delete", "namespace", &self.namespace, "--ignore-not-found"];
+        for result in [run("kubectl", &namespace, "").map(|_| ()), self.upgrade(&[])] {
+            if let Err(error) = result {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+/// Memory of a process that is resident, in KiB.
+pub fn resident_of(pid: &str) -> anyhow::Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The tool that runs the test cluster.
+pub fn cluster(args: &[&str]) -> anyhow::Result<String> {
+    run("tests/cluster/cluster", args, "")
+}
+
+/// A program's output; it must succeed.
+pub fn run(program: &str, args: &[&str], input: &str) -> anyhow::Result<String> {
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| program.to_owned())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

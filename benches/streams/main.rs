@@ -1,0 +1,105 @@
+//! What streams cost, on the test cluster: the output of one command by four ways, and the agent's memory
+//! with a viewer that takes nothing on each of 500 commands.
+//!
+//! `ROUNDS`, `COUNT` and `MIB` change how often, how many commands, and how much each of them writes. Leaves
+//! the installation as it was. About 6 minutes.
+#![allow(missing_docs, reason = "a program")]
+
+mod agent;
+mod lab;
+mod stalled;
+mod ways;
+
+use std::{env, time::Duration};
+
+use anyhow::Context as _;
+
+use lab::Lab;
+use ways::{Way, megabytes};
+
+/// Of what the engine gives, in percent.
+const AIM_AT_THE_AGENT: u32 = 90;
+const AIM_THROUGH_THE_API_SERVER: u32 = 70;
+/// Of the agent, resident, with a stalled viewer on each command.
+const AIM_RESIDENT_MIB: u32 = 128;
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
+    runtime.block_on(async {
+        // Whatever ends it, the lab is put away.
+        tokio::select! {
+            measured = Box::pin(measure()) => measured,
+            stopped = tokio::signal::ctrl_c() => stopped.context("a signal"),
+        }
+    })
+}
+
+async fn measure() -> anyhow::Result<()> {
+    let (rounds, count, mib) = (number("ROUNDS", 3)?, number("COUNT", 500)?, number("MIB", 8)?);
+    println!("installing with room for {count} commands (20 s)");
+    let lab = Lab::open(count).await?;
+    throughput(&lab, rounds).await?;
+    stalled_viewers(&lab, count, mib).await
+}
+
+async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
+    println!("\n{} MiB of one command, best and median of {rounds}", ways::BYTES >> 20);
+    let mut rates: [Vec<f64>; Way::ALL.len()] = Default::default();
+    for _ in 0..rounds {
+        for (way, rates) in Way::ALL.iter().zip(&mut rates) {
+            rates.push(way.measure(lab).await.with_context(|| way.name())?);
+        }
+    }
+    for rates in &mut rates {
+        rates.sort_by(f64::total_cmp);
+    }
+    let best = |rates: &[f64]| rates.last().copied().unwrap_or_default();
+    let median = |rates: &[f64]| rates.get(rates.len() / 2).copied().unwrap_or_default();
+    let (engine_best, engine_median) = (best(&rates[0]), median(&rates[0]));
+    println!("{:<32}{:>12}{:>12}{:>8}{:>8}  aim", "", "best", "median", "", "");
+    for (way, rates) in Way::ALL.iter().zip(&rates) {
+        let (best, median) = (best(rates), median(rates));
+        println!(
+            "{:<32}{:>7.0} MB/s{:>7.0} MB/s{:>6.0} %{:>6.0} %  {}",
+            way.name(),
+            megabytes(best),
+            megabytes(median),
+            100.0 * best / engine_best,
+            100.0 * median / engine_median,
+            way.aim().map_or_else(String::new, |aim| format!("{aim} %")),
+        );
+    }
+    Ok(())
+}
+
+async fn stalled_viewers(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<()> {
+    println!("\n{count} commands of {mib} MiB each (3 min)");
+    let rest = lab::resident_of(&Lab::agent()?)?;
+    println!("agent at rest:                {}", mebibytes(rest));
+    let alone = stalled::run(lab, count, mib, false).await?;
+    println!("nobody watches:               {}, {}", seconds(alone.took), mebibytes(alone.resident));
+    let watched = stalled::run(lab, count, mib, true).await?;
+    let slower = 100.0 * watched.took.as_secs_f64() / alone.took.as_secs_f64();
+    println!(
+        "a stalled viewer on each:     {} ({slower:.0} %), {} (aim {AIM_RESIDENT_MIB} MiB)",
+        seconds(watched.took),
+        mebibytes(watched.resident)
+    );
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn mebibytes(kib: u32) -> String {
+    format!("{:.1} MiB", f64::from(kib) / 1024.0)
+}
+
+/// A number of the environment.
+fn number(name: &str, default: usize) -> anyhow::Result<usize> {
+    match env::var(name) {
+        Ok(text) => text.parse().ok().filter(|number| *number > 0).with_context(|| format!("{name} is {text:?}")),
+        Err(_) => Ok(default),
+    }
+}

@@ -1,0 +1,168 @@
+//! A network that is cut while a command writes, and an agent that is updated: the command does not notice, and
+//! whoever follows it has every byte once.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::{
+    agents::{self, rolled_out},
+    clients::Client,
+    follower::{CODE, Follower, are_whole, lines},
+    lab::{Lab, NAMESPACE, cluster, docker, kubectl, run, text, wait_for},
+    output::sha256,
+    stand_in::host_address,
+};
+
+/// As long as a cut lasts: the plugin is sure after 16 s that its connection is dead.
+const CUT: Duration = Duration::from_secs(20);
+/// Lines that are shown before a cut.
+const SOME: usize = 50;
+
+/// A network that is cut, until it is dropped.
+struct Cut {
+    /// What heals it.
+    undo: Vec<Vec<String>>,
+}
+
+impl Cut {
+    /// No client on the host reaches the API server; the nodes do.
+    fn clients_from_the_api_server() -> Self {
+        let host = host_address().to_string();
+        let tool = crate::lab::root().join("tests/cluster/cluster");
+        let inside = [&tool.to_string_lossy(), "exec", "control"];
+        Self::filtered(&inside, &[&["INPUT", "--source", &host, "--protocol", "tcp", "--dport", "6443"]])
+    }
+
+    /// Nobody reaches the agent of a node, which reaches the API server.
+    fn managers_from_the_agent(node: &str) -> Self {
+        let ids = agents::containers(node);
+        let pid = text(&docker(node, &["inspect", "--format", "{{.State.Pid}}", &ids[0]])).trim().to_owned();
+        let path = "jsonpath={.metadata.annotations.execlet\\.dev/stream-endpoint}";
+        let endpoint = kubectl(&["get", "lease", &format!("execlet-agent.{node}"), "-n", NAMESPACE, "-o", path]);
+        let port = endpoint.rsplit(':').next().expect("a port");
+        Self::filtered(
+            &["nsenter", "--target", &pid, "--net"],
+            &[&["INPUT", "--protocol", "tcp", "--dport", port], &["OUTPUT", "--protocol", "tcp", "--sport", port]],
+        )
+    }
+
+    /// A node reaches nobody, and nobody reaches it.
+    fn node_from_all(node: &str) -> Self {
+        let tool = crate::lab::root().join("tests/cluster/cluster").to_string_lossy().into_owned();
+        let it = Self { undo: vec![vec![tool, "heal".to_owned(), node.to_owned()]] };
+        let cut = cluster(&["cut", node]);
+        assert!(cut.status.success(), "{}", text(&cut.stderr));
+        it
+    }
+
+    /// By rules in a network namespace of the test cluster.
+    fn filtered(inside: &[&str], rules: &[&[&str]]) -> Self {
+        let mut it = Self { undo: Vec::new() };
+        for rule in rules {
+            let command = |what: &str| {
+                let words = [inside, &["iptables", "--wait", what], *rule, &["--jump", "DROP"]].concat();
+                words.into_iter().map(str::to_owned).collect::<Vec<_>>()
+            };
+            execute(&command("--insert"));
+            it.undo.push(command("--delete"));
+        }
+        it
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        for command in &self.undo {
+            execute(command);
+        }
+    }
+}
+
+fn execute(command: &[String]) {
+    let (program, args) = command.split_first().expect("a program");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = run(program, &args, "");
+    // While a panic is under way, another would end the process.
+    if !done.status.success() {
+        let why = format!("{}: {}", command.join(" "), text(&done.stderr));
+        assert!(std::thread::panicking(), "{why}");
+        eprintln!("{why}");
+    }
+}
+
+/// Follows a command through `disturbed`. It goes on, its outcome is right, and whoever follows it, or comes
+/// later, has every byte once.
+async fn nobody_misses_a_byte(lab: &Lab, node: &str, disturbed: impl AsyncFnOnce()) {
+    lab.pod("web", node).await;
+    let name = lines(lab, "web");
+    let follower = Follower::attach(lab, &name);
+    follower.shows_more_than(SOME).await;
+    disturbed().await;
+    // Attached again, and live.
+    let before = follower.lines();
+    follower.shows_more_than(before + SOME).await;
+    let (live, plugin, ()) =
+        tokio::join!(Client::KubeRs.attach(lab, &name, None), follower.end(), async { lab.go("web") });
+    let done = lab.finished(&name).await;
+    done.ended_with(CODE);
+    let output = done.status.output.as_ref().expect("output");
+    assert!(output.complete, "{output:#?}");
+    assert_eq!(plugin.code, CODE, "{}", text(&plugin.stderr));
+    are_whole(&plugin.stdout);
+    assert_eq!(Some(sha256(&plugin.stdout)), output.stdout.sha256, "the plugin");
+    let late = Client::KubeRs.attach(lab, &name, None).await;
+    for (who, heard) in [("attached to what runs", live), ("attached after its end", late)] {
+        assert_eq!((heard.code, Some(sha256(&heard.stdout))), (CODE, output.stdout.sha256.clone()), "{who}");
+    }
+}
+
+// The plugin and its readers run beside kubectl.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_between_managers_and_agent_costs_no_byte() {
+    let lab = Lab::alone().await;
+    nobody_misses_a_byte(&lab, "n1", async || {
+        let cut = Cut::managers_from_the_agent("n1");
+        sleep(CUT).await;
+        drop(cut);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_between_client_and_api_server_costs_no_byte() {
+    let lab = Lab::alone().await;
+    nobody_misses_a_byte(&lab, "n1", async || {
+        let cut = Cut::clients_from_the_api_server();
+        sleep(CUT).await;
+        drop(cut);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_off_the_network_for_a_while_costs_no_byte() {
+    let lab = Lab::alone().await;
+    nobody_misses_a_byte(&lab, "n2", async || {
+        let cut = Cut::node_from_all("n2");
+        sleep(CUT).await;
+        drop(cut);
+        kubectl(&["wait", "node", "n2", "--for=condition=Ready", "--timeout=90s"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
+    let lab = Lab::alone().await;
+    nobody_misses_a_byte(&lab, "n1", async || {
+        let before = agents::containers("n1");
+        kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
+        rolled_out();
+        wait_for("the old agent to be gone", async || {
+            agents::containers("n1").iter().all(|id| !before.contains(id)).then_some(())
+        })
+        .await;
+    })
+    .await;
+}

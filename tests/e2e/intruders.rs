@@ -1,0 +1,177 @@
+//! The stream port of an agent, to those who are not the manager, and to a manager that talks nonsense.
+
+use std::time::Duration;
+
+use execlet::wire::remotecommand::close;
+use futures::{SinkExt as _, StreamExt as _};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
+
+use crate::{
+    agents,
+    clients::Client,
+    follower::{CODE, are_whole, lines},
+    lab::{Lab, NAMESPACE, PATIENCE, kubectl, wait_for},
+    stand_in::{ATTACH, Caller},
+};
+
+const NODE: &str = "n1";
+const AUDIENCE: &str = "streams.execlet.dev";
+/// A message of a client has at most 256 KiB.
+const TOO_MUCH: usize = 300 << 10;
+/// How long the port may take to give up on somebody who says nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The agent of the node, as its Lease shows it.
+fn agent() -> Caller {
+    let lease = format!("execlet-agent.{NODE}");
+    let annotation = |name: &str| {
+        let path = format!("jsonpath={{.metadata.annotations.execlet\\.dev/{name}}}");
+        kubectl(&["get", "lease", &lease, "-n", NAMESPACE, "-o", &path])
+    };
+    let address = annotation("stream-endpoint").parse().expect("an address");
+    Caller::new(address, "execlet-agent", annotation("stream-certificate").as_bytes(), None)
+}
+
+fn token(namespace: &str, account: &str, audience: Option<&str>) -> String {
+    let audience: Vec<String> = audience.iter().map(|audience| format!("--audience={audience}")).collect();
+    let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
+    let token = kubectl(&[&["create", "token", account, "-n", namespace], &audience[..]].concat());
+    format!("Authorization: Bearer {}\r\n", token.trim())
+}
+
+/// A command that writes all the time, and the path of an attach to it.
+async fn running(lab: &Lab) -> (String, String) {
+    lab.pod("web", NODE).await;
+    let name = lines(lab, "web");
+    let request = lab.request_when(&name, "to run", |status| status.exec_id.is_some()).await;
+    let uid = request.metadata.uid.expect("a UID");
+    let path = format!("/v1/namespaces/{}/execrequests/{name}/{uid}", lab.namespace);
+    (name, path)
+}
+
+#[tokio::test]
+async fn nobody_but_the_manager_is_let_in() {
+    let lab = Lab::new().await;
+    let (name, path) = running(&lab).await;
+    let (before, agent) = (agents::containers(NODE), agent());
+    let manager = "execlet-manager";
+    for (who, token, expected) in [
+        ("nobody", String::new(), 401),
+        ("an empty token", "Authorization: Bearer \r\n".to_owned(), 401),
+        ("nonsense", "Authorization: Bearer nonsense\r\n".to_owned(), 401),
+        ("a password", "Authorization: Basic bWFuYWdlcjpzZWNyZXQ=\r\n".to_owned(), 401),
+        ("another pod", token(&lab.namespace, "default", Some(AUDIENCE)), 403),
+        ("another pod, as it is", token(&lab.namespace, "default", None), 401),
+        ("an agent", token(NAMESPACE, "execlet-agent", Some(AUDIENCE)), 403),
+        ("the manager's token for the API server", token(NAMESPACE, manager, None), 401),
+    ] {
+        for (call, headers) in [("attach?stdin=true&stdout=true", ATTACH), ("log", "")] {
+            let (code, body) = agent.ask(&format!("{path}/{call}"), &format!("{token}{headers}")).await;
+            assert_eq!(code, expected, "{who}: {call}: {body}");
+            assert!(!body.contains("line 1"), "{who}: {call}: {body}");
+        }
+    }
+    let good = token(NAMESPACE, manager, Some(AUDIENCE));
+    wait_for("the log", async || {
+        let (code, body) = agent.ask(&format!("{path}/log"), &good).await;
+        assert_eq!(code, 200, "{body}");
+        body.contains("line 1").then_some(())
+    })
+    .await;
+    let (code, _) =
+        agent.ask(&format!("{path}/attach?stdout=true"), &format!("{good}{ATTACH}Origin: https://a\r\n")).await;
+    assert_eq!(code, 403, "a web page");
+    let elsewhere = format!("/v1/namespaces/{}/execrequests/{name}/another-uid/log", lab.namespace);
+    assert_eq!(agent.ask(&elsewhere, &good).await.0, 404, "a request that was replaced");
+    assert_eq!(agent.ask("/metrics", &good).await.0, 404);
+    lab.go("web");
+    lab.finished(&name).await.ended_with(CODE);
+    assert_eq!(agents::containers(NODE), before, "the agent lives");
+}
+
+/// What is sent over an attach that stands.
+enum Said {
+    Frame(Message),
+    /// As it is, whatever it means.
+    Bytes(Vec<u8>),
+}
+
+#[tokio::test]
+async fn malformed_frames_end_their_connection_and_nothing_else() {
+    let lab = Lab::new().await;
+    let (name, path) = running(&lab).await;
+    let (before, agent) = (agents::containers(NODE), agent());
+    let headers = format!("{}{ATTACH}", token(NAMESPACE, "execlet-manager", Some(AUDIENCE)));
+    for (what, said, expected) in [
+        ("text", Said::Frame(Message::Text("hello".into())), close::UNSUPPORTED),
+        ("a CLOSE of nothing", Said::Frame(Message::Binary(vec![255].into())), close::PROTOCOL_ERROR),
+        ("a CLOSE of two", Said::Frame(Message::Binary(vec![255, 0, 0].into())), close::PROTOCOL_ERROR),
+        ("too much", Said::Frame(Message::Binary(vec![0; TOO_MUCH].into())), close::TOO_BIG),
+        ("reserved bits", Said::Bytes(vec![0xf2, 0x80, 0, 0, 0, 0]), close::PROTOCOL_ERROR),
+        ("no mask", Said::Bytes(vec![0x82, 1, 0]), close::PROTOCOL_ERROR),
+        ("an opcode that is none", Said::Bytes(vec![0x83, 0x80, 0, 0, 0, 0]), close::PROTOCOL_ERROR),
+        ("a long ping", Said::Bytes([&[0x89, 0xfe, 1, 0, 0, 0, 0, 0][..], &[0; 256]].concat()), close::PROTOCOL_ERROR),
+    ] {
+        let (code, mut stream) = agent.call(&format!("{path}/attach?stdout=true"), &headers).await.expect("an answer");
+        assert_eq!(code, 101, "{what}");
+        let socket = match said {
+            Said::Bytes(bytes) => {
+                stream.write_all(&bytes).await.expect("sent");
+                stream.flush().await.expect("sent");
+                WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+            }
+            Said::Frame(message) => {
+                let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+                // What is too long is refused before all of it is sent.
+                socket.send(message).await.ok();
+                socket
+            }
+        };
+        assert_eq!(closed(socket).await, expected, "{what}");
+    }
+    // A frame that never ends holds nobody up.
+    let (_, mut half) = agent.call(&format!("{path}/attach?stdout=true"), &headers).await.expect("an answer");
+    half.write_all(&[0x82, 0xfe, 0xff]).await.expect("sent");
+    half.flush().await.expect("sent");
+    let (heard, ()) = tokio::join!(Client::KubeRs.attach(&lab, &name, None), async { lab.go("web") });
+    assert_eq!(heard.code, CODE);
+    are_whole(&heard.stdout);
+    lab.finished(&name).await.ended_with(CODE);
+    assert_eq!(agents::containers(NODE), before, "the agent lives");
+}
+
+/// The code with which a connection is closed; the output before it is passed over.
+async fn closed(mut socket: WebSocketStream<TlsStream<TcpStream>>) -> u16 {
+    let closing = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, closing).await.expect("a close in time")
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_no_tls_is_cut_off() {
+    let _lab = Lab::new().await;
+    let before = agents::containers(NODE);
+    let path = "jsonpath={.metadata.annotations.execlet\\.dev/stream-endpoint}";
+    let endpoint = kubectl(&["get", "lease", &format!("execlet-agent.{NODE}"), "-n", NAMESPACE, "-o", path]);
+    for said in [&b""[..], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &[22, 3, 1], &[0xff; 4096]] {
+        let mut socket = TcpStream::connect(&endpoint).await.expect("a connection");
+        socket.write_all(said).await.expect("sent");
+        let mut rest = Vec::new();
+        let ended = timeout(SILENCE, tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut rest)).await;
+        assert!(ended.is_ok(), "it is still open after {said:?}");
+        assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    }
+    assert_eq!(agents::containers(NODE), before, "the agent lives");
+}
