@@ -23,7 +23,10 @@ async fn a_forged_requester_is_refused_whoever_forges_it() {
     for (by, found) in [(forged(), "admin"), (json!({"username": ""}), ""), (json!({"username": "Alice"}), "Alice")] {
         let input = request(&lab.namespace, "f", spec(json!({"requestedBy": by})));
         let said = alice.is_refused(&["create", "-f", "-"], &input);
-        let words = format!(r#"leave it out: found "{found}", you are "alice""#);
+        let words = match found {
+            "" => "spec.requestedBy names nobody".to_owned(),
+            found => format!(r#"is not who you are: found "{found}", you are "alice"; leave it out"#),
+        };
         assert!(said.contains(&words), "{by}: {said}");
         assert!(!exists(&lab, "f"), "{by}");
     }
@@ -44,7 +47,7 @@ async fn a_forged_requester_is_refused_whoever_forges_it() {
     // otherwise run all that it holds.
     let input = request(&lab.namespace, "f", spec(json!({"requestedBy": {"username": "alice"}})));
     let restored = kubectl_with(&["create", "-f", "-"], &input);
-    assert!(text(&restored.stderr).contains("leave it out: found \"alice\""), "{}", text(&restored.stderr));
+    assert!(text(&restored.stderr).contains("is not who you are: found \"alice\""), "{}", text(&restored.stderr));
     let said = mallory.is_refused(&["create", "-f", "-"], &request(&lab.namespace, "f", spec(json!({}))));
     let words = format!("mallory cannot create pods/exec of pod web in namespace {}", lab.namespace);
     assert!(said.contains(&words), "{said}");
