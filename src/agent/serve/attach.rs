@@ -1,7 +1,10 @@
 //! Attach: a command's streams over WebSocket, in both directions.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -34,7 +37,11 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Subject, find, limits, refuse::Refused};
+use super::{
+    Shared, Subject, find,
+    limits::{self, Pace},
+    refuse::Refused,
+};
 use crate::{
     agent::{
         hub::{Hub, Piece},
@@ -107,6 +114,7 @@ pub(super) async fn attach<R: Requests>(
     let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
     let protocol = upgrade.protocol;
     let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
+    let pace = shared.streams.pace;
     let audit = shared.streams.audit.clone();
     shared.tasks.spawn(async move {
         // Counted until the last byte.
@@ -126,7 +134,7 @@ pub(super) async fn attach<R: Requests>(
         metrics.viewers.inc();
         tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
         let server = Server::new(protocol, streams);
-        let end = Viewer::new(&hub, server, &metrics, &shutdown).serve(socket, view, hold).await;
+        let end = Viewer::new(&hub, server, pace, &metrics, &shutdown).serve(socket, view, hold).await;
         metrics.viewers.dec();
         if let End::Cut { .. } = end {
             metrics.viewer_cut();
@@ -240,8 +248,11 @@ struct Times {
 struct Viewer<'a> {
     hub: &'a Arc<Hub>,
     server: Mutex<Server>,
+    pace: Pace,
     metrics: &'a Metrics,
     times: Mutex<Times>,
+    /// Something of the client waits for the command: meanwhile nothing is read from it.
+    feeding: AtomicBool,
     shutdown: &'a CancellationToken,
 }
 
@@ -249,10 +260,17 @@ type ToClient = SplitSink<Socket, Message>;
 type FromClientStream = SplitStream<Socket>;
 
 impl<'a> Viewer<'a> {
-    fn new(hub: &'a Arc<Hub>, server: Server, metrics: &'a Metrics, shutdown: &'a CancellationToken) -> Self {
+    fn new(
+        hub: &'a Arc<Hub>,
+        server: Server,
+        pace: Pace,
+        metrics: &'a Metrics,
+        shutdown: &'a CancellationToken,
+    ) -> Self {
         let now = Instant::now();
         let times = Mutex::new(Times { heard: now, data: now });
-        Self { hub, server: Mutex::new(server), metrics, times, shutdown }
+        let (server, feeding) = (Mutex::new(server), AtomicBool::new(false));
+        Self { hub, server, pace, metrics, times, feeding, shutdown }
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -297,24 +315,24 @@ impl<'a> Viewer<'a> {
     /// Sends what there is to see.
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
         let greeting = self.server().greeting();
-        if let Err(end) = send(to, Message::Binary(greeting)).await {
+        if let Err(end) = self.send(to, Message::Binary(greeting)).await {
             return end;
         }
-        let mut ping = interval(limits::PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::new(self.pace);
         // Of what is over before it came a viewer is told; what it loses on its way ends it.
         let mut joining = true;
         loop {
             let sight = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return going_away(),
-                sight = view.next() => sight,
-                _ = ping.tick() => {
-                    if let Err(end) = self.ping(to).await {
+                // First, or output without end would keep it from a client that waits for it.
+                due = beat.next() => {
+                    if let Err(end) = self.beat(to, due).await {
                         return end;
                     }
                     continue;
                 }
+                sight = view.next() => sight,
             };
             let shown = match sight {
                 Ok(Sight::Pieces(pieces)) => self.output(to, &pieces).await,
@@ -337,7 +355,7 @@ impl<'a> Viewer<'a> {
         for (stream, bytes) in merged(pieces) {
             let Some(message) = self.server().output(stream, &bytes) else { continue };
             let length = bytes.len() as u64;
-            send(to, Message::Binary(message)).await?;
+            self.send(to, Message::Binary(message)).await?;
             self.metrics.viewer_bytes.inc_by(length);
             let now = Instant::now();
             // A client that takes output lives.
@@ -346,16 +364,36 @@ impl<'a> Viewer<'a> {
         Ok(())
     }
 
-    async fn ping(&self, to: &mut ToClient) -> Result<(), End> {
+    /// Shows the client that it is served, and looks whether it is there.
+    async fn beat(&self, to: &mut ToClient, due: Due) -> Result<(), End> {
+        let feeding = self.feeding.load(Ordering::Relaxed);
+        if feeding {
+            // Its silence is ours.
+            self.times().heard = Instant::now();
+        }
         let Times { heard, data } = *self.times();
-        if heard.elapsed() >= limits::PONG_TIMEOUT {
+        match due {
+            Due::Pong if feeding => return self.send(to, Message::Pong(Bytes::new())).await,
+            Due::Pong => return Ok(()),
+            Due::Ping => {}
+        }
+        if heard.elapsed() >= self.pace.answer {
             return Err(End::Vanished);
         }
-        if data.elapsed() >= limits::IDLE_TIMEOUT {
+        if data.elapsed() >= self.pace.idle {
             let why = "nothing was said for too long; the command goes on: attach again";
             return Err(End::cut(close::POLICY, why));
         }
-        send(to, Message::Ping(Bytes::new())).await
+        self.send(to, Message::Ping(Bytes::new())).await
+    }
+
+    /// Sends one message, to whoever takes it in time.
+    async fn send(&self, to: &mut ToClient, message: Message) -> Result<(), End> {
+        match timeout(self.pace.stall, to.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Vanished),
+            Err(_) => Err(End::cut(close::POLICY, "too slow: no output was taken; the command goes on: attach again")),
+        }
     }
 
     /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
@@ -363,7 +401,7 @@ impl<'a> Viewer<'a> {
         let why = format!("too slow: {missing} bytes of output are not kept; the command goes on: attach again");
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
         let last = self.server().finish(&status);
-        match send(to, Message::Binary(last.unwrap_or_default())).await {
+        match self.send(to, Message::Binary(last.unwrap_or_default())).await {
             Ok(()) => End::cut(close::POLICY, why),
             Err(end) => end,
         }
@@ -372,8 +410,7 @@ impl<'a> Viewer<'a> {
     /// Waits until it is known how the command has ended, and tells it.
     async fn conclude(&self, to: &mut ToClient) -> End {
         let mut changes = self.hub.changes();
-        let mut ping = interval(limits::PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::new(self.pace);
         let result = loop {
             changes.borrow_and_update();
             if let Some(result) = self.hub.result() {
@@ -386,7 +423,7 @@ impl<'a> Viewer<'a> {
                 biased;
                 () = self.shutdown.cancelled() => return going_away(),
                 gone = changes.changed() => if gone.is_err() { return going_away() },
-                _ = ping.tick() => if let Err(end) = self.ping(to).await { return end },
+                due = beat.next() => if let Err(end) = self.beat(to, due).await { return end },
             }
         };
         let status = match serde_json::to_vec(&*result) {
@@ -394,7 +431,7 @@ impl<'a> Viewer<'a> {
             Err(error) => return End::cut(close::INTERNAL, error.to_string()),
         };
         let last = self.server().finish(&status);
-        match send(to, Message::Binary(last.unwrap_or_default())).await {
+        match self.send(to, Message::Binary(last.unwrap_or_default())).await {
             Ok(()) => End::Told,
             Err(end) => end,
         }
@@ -441,32 +478,52 @@ impl<'a> Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Waits until the command has room for it. Meanwhile nothing is read from the client: its silence is ours.
+    /// Waits until the command has room for it. Meanwhile nothing is read from the client, and [`Self::beat`] tells it
+    /// that all is well.
     async fn feed(&self, hold: &Hold, fed: Fed) {
-        let sending = hold.send(fed);
-        tokio::pin!(sending);
-        loop {
-            match timeout(limits::PING_EVERY, &mut sending).await {
-                // A command that takes no more does not end those who watch it.
-                Ok(_taken) => break,
-                Err(_) => self.times().heard = Instant::now(),
-            }
-        }
+        self.feeding.store(true, Ordering::Relaxed);
+        // A command that takes no more does not end those who watch it.
+        let _taken = hold.send(fed).await;
         self.times().heard = Instant::now();
+        self.feeding.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Ping,
+    Pong,
+}
+
+/// When the client has to hear of us, if there is nothing else to tell.
+struct Beat {
+    ping: Interval,
+    pong: Interval,
+}
+
+impl Beat {
+    fn new(pace: Pace) -> Self {
+        let every = |pause| {
+            let mut interval = interval(pause);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        Self { ping: every(pace.ping), pong: every(pace.pong) }
+    }
+
+    /// Waits until something is due. May be left at any time.
+    async fn next(&mut self) -> Due {
+        tokio::select! {
+            biased;
+            _ = self.pong.tick() => Due::Pong,
+            _ = self.ping.tick() => Due::Ping,
+        }
     }
 }
 
 fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
-}
-
-/// Sends one message, to whoever takes it in time.
-async fn send(to: &mut ToClient, message: Message) -> Result<(), End> {
-    match timeout(limits::STALL_TIMEOUT, to.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Vanished),
-        Err(_) => Err(End::cut(close::POLICY, "too slow: no output was taken; the command goes on: attach again")),
-    }
 }
 
 /// A word to the viewer, where the beginning of what it sees is not all there was.

@@ -27,13 +27,38 @@ pub const OUTPUT_BYTES: usize = crate::agent::view::READ_BYTES;
 /// Bytes that TLS and WebSocket may each gather for a client that does not take them.
 pub const VIEWER_BYTES: usize = 32 * 1024;
 /// How long a viewer may take nothing while there is something for it.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(600);
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long nothing may come from either side, pings aside.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-/// Between two pings to a client.
-pub const PING_EVERY: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+/// Between two pings to a client. The plugin gives up after 16 s of silence.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Between two pongs that nobody has asked for, to a client whose own pings are not read: older client-go gives
+/// up 16 s after the last pong.
+const PONG_EVERY: Duration = Duration::from_secs(5);
 /// How long a client may not answer them, unless it is busy with output.
-pub const PONG_TIMEOUT: Duration = Duration::from_secs(70);
+const PONG_TIMEOUT: Duration = Duration::from_secs(70);
+const _: () = assert!(PING_EVERY.as_secs() < 16 && PONG_EVERY.as_secs() < 16, "before anybody gives up");
+
+/// How patient the server is with those who watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long one may take nothing while there is something for it.
+    pub stall: Duration,
+    /// How long nothing may come from either side, pings aside.
+    pub idle: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// Between two pongs that nobody has asked for, while nothing is read.
+    pub pong: Duration,
+    /// How long pings may go without an answer.
+    pub answer: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { stall: STALL_TIMEOUT, idle: IDLE_TIMEOUT, ping: PING_EVERY, pong: PONG_EVERY, answer: PONG_TIMEOUT }
+    }
+}
 
 /// How many there are of each kind.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Log: a command's output as text, as `kubectl logs` reads a container's.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, find, limits,
+    Shared, find,
     lines::{Choice, Lines},
     refuse::Refused,
 };
@@ -133,10 +133,11 @@ pub(super) async fn log<R: Requests>(
     tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), "log");
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
     let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
+    let stall = shared.streams.pace.stall;
     shared.tasks.spawn(async move {
         let _connection = connection;
         metrics.viewers.inc();
-        let why = match send(view, Lines::new(wanted.choice), &sender, &metrics, &shutdown).await {
+        let why = match send(view, Lines::new(wanted.choice), &sender, &metrics, stall, &shutdown).await {
             Ok(()) | Err(Stop::Left) => None,
             Err(Stop::Cut(why)) => Some(why),
         };
@@ -167,6 +168,7 @@ async fn send(
     mut lines: Lines,
     to: &mpsc::Sender<io::Result<Bytes>>,
     metrics: &Metrics,
+    stall: Duration,
     shutdown: &CancellationToken,
 ) -> Result<(), Stop> {
     while !lines.is_full() {
@@ -191,7 +193,7 @@ async fn send(
             continue;
         }
         metrics.viewer_bytes.inc_by(out.len() as u64);
-        match timeout(limits::STALL_TIMEOUT, to.send(Ok(out.into()))).await {
+        match timeout(stall, to.send(Ok(out.into()))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Stop::Left),
             Err(_) => return Err(Stop::Cut("too slow: nothing was taken")),

@@ -67,6 +67,8 @@ pub struct Streams<R> {
     pub metrics: Metrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// How patient it is.
+    pub pace: limits::Pace,
     /// When to stop.
     pub shutdown: CancellationToken,
 }

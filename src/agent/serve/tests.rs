@@ -34,7 +34,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::*;
+use super::{limits::Pace, *};
 use crate::{
     agent::{
         hub::{Kept, Patience, Piece},
@@ -132,6 +132,10 @@ struct Lab {
 
 impl Lab {
     async fn open(spec: Value) -> Self {
+        Self::paced(spec, Pace::default()).await
+    }
+
+    async fn paced(spec: Value, pace: Pace) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut whole = json!({"target": {"podName": "db"}, "command": ["cat"]});
         whole.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
@@ -172,6 +176,7 @@ impl Lab {
             audit: audit(folder.path(), &metrics),
             metrics: metrics.clone(),
             clock: Arc::new(SystemClock),
+            pace,
             shutdown: shutdown.clone(),
         };
         tokio::spawn(serve(listener, config, streams));
@@ -530,12 +535,12 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
     let mut first = lab.attach("stdin=true&stdout=true&tty=true").await;
     assert_eq!(lab.try_attach("stdin=true&stdout=true", &[]).await.err(), Some(409), "a second one is told");
     let mut watching = lab.attach("stdout=true&tty=true").await;
-    let mut source = within("a client", command.hub.input.source()).await;
+    command.hub.input.open();
     for part in [&b"\x00he"[..], b"\x00llo", b"\x05noise", b"", b"\xff\x00", b"\x00late"] {
         first.send(part).await;
     }
     let mut heard = Vec::new();
-    while let Fed::Bytes(bytes) = within("input", source.recv()).await.expect("a client") {
+    while let Fed::Bytes(bytes) = within("input", command.hub.input.next()).await {
         heard.extend_from_slice(&bytes);
     }
     assert_eq!(heard, b"hello");
@@ -546,11 +551,57 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
     let size = *within("a size", sizes.wait_for(Option::is_some)).await.expect("a size");
     assert_eq!(size, Some(TerminalSize { width: 80, height: 24 }));
     drop(first);
-    assert_eq!(within("the end", source.recv()).await, None, "it is gone");
+    assert_eq!(within("the end", command.hub.input.next()).await, Fed::Gone);
     within("the input to be free", async {
         while lab.try_attach("stdin=true&stdout=true", &[]).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_input_waits_for_the_command_hears_that_all_is_well() {
+    let pace = Pace { pong: Duration::from_millis(20), ping: Duration::from_millis(60), ..Pace::default() };
+    let pace = Pace { answer: Duration::from_millis(200), ..pace };
+    let lab = Lab::paced(json!({"stdin": {"attach": {}}}), pace).await;
+    let command = lab.command(0);
+    let (mut to, mut from) = lab.attach("stdin=true&stdout=true").await.socket.split();
+    let all = bytes_of(2 << 20);
+    let sending = tokio::spawn({
+        let all = all.clone();
+        async move {
+            for part in all.chunks(32 * 1024) {
+                to.send(Message::Binary([&b"\0"[..], part].concat().into())).await.expect("sent");
+            }
+            to.send(Message::Ping(Bytes::from_static(b"all"))).await.expect("sent");
+            to
+        }
+    });
+    // The command takes nothing for longer than a client that answers no pings is borne.
+    let mut unasked = 0;
+    while unasked < 30 {
+        match within("a pong", from.next()).await.expect("a message").expect("a connection") {
+            Message::Pong(payload) => {
+                assert!(payload.is_empty(), "what has not arrived is not said to have");
+                unasked += 1;
+            }
+            Message::Binary(_) | Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    command.hub.input.open();
+    let mut got = Vec::new();
+    while got.len() < all.len() {
+        match within("input", command.hub.input.next()).await {
+            Fed::Bytes(bytes) => got.extend_from_slice(&bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(got == all);
+    let _to = within("the last message", sending).await.expect("sent");
+    within("the answer to the ping", async {
+        while !matches!(from.next().await.expect("a message").expect("a connection"), Message::Pong(payload) if &payload[..] == b"all") {}
     })
     .await;
 }
