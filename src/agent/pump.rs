@@ -137,6 +137,7 @@ pub(super) async fn pump<W: World>(
                     }
                     Some((back, inheritance)) => {
                         stream = back;
+                        feeder.resume();
                         sink.streams = inheritance.received.unwrap_or_else(fresh).0;
                     }
                 }
