@@ -13,7 +13,7 @@ use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing};
+use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written};
 use crate::wire::{OutputStream, cri};
 
 /// Bytes read from a log at once: more than the longest record.
@@ -25,8 +25,8 @@ const _: () = assert!(READ_BYTES > cri::MAX_CONTENT + 128, "a record must fit");
 pub enum Sight {
     /// Output.
     Pieces(Vec<Piece>),
-    /// Output is missing here: so many bytes are kept nowhere.
-    Gap(u64),
+    /// Output is missing here: so many bytes are kept nowhere, or nobody knows how many.
+    Gap(Option<u64>),
     /// There will be no more.
     End,
 }
@@ -42,6 +42,8 @@ pub struct View {
     /// The file, and how far in it the place is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
+    /// It has heard what the log of a command lacks that nobody hears.
+    told: bool,
     /// Ends here, if it does not wait for more.
     stop: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl View {
             place: Place::START,
             file: None,
             live: false,
+            told: false,
             stop: None,
         }
     }
@@ -78,8 +81,10 @@ impl View {
         let Some(file) = open(&self.path).await? else { return Ok(self) };
         let (at, output) =
             spawn_blocking(move || last_lines(&file, kept.file, lines, only)).await.map_err(io::Error::other)??;
-        // Of one that nobody hears any more only the file counts.
-        let output = if kept.output == u64::MAX { 0 } else { kept.output.saturating_sub(output) };
+        // Of one that nobody hears the end of the file is taken for the end of what is known to be written: how much
+        // came before is not counted.
+        let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
+        let output = end.saturating_sub(output);
         self.place = Place { output, known: (output, at) };
         Ok(self)
     }
@@ -110,7 +115,7 @@ impl View {
                 Follows::InFile(kept) => match self.read(kept).await? {
                     Some(pieces) if pieces.is_empty() => {}
                     Some(pieces) => return Ok(Sight::Pieces(pieces)),
-                    None if kept.output == u64::MAX => return Ok(Sight::End),
+                    None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(Place { output: kept.output, known: (kept.output, kept.file) })),
                 },
                 Follows::Gone(place) => return Ok(self.skip(place)),
@@ -128,7 +133,18 @@ impl View {
         let missing = to.output.saturating_sub(self.place.output);
         self.place = to;
         self.file = None;
-        Sight::Gap(missing)
+        Sight::Gap(Some(missing))
+    }
+
+    /// At the end of a log that nobody adds to: what it lacks, once.
+    fn behind(&mut self) -> Sight {
+        let Written { bytes, whole } = self.hub.written();
+        match bytes.saturating_sub(self.place.output) {
+            _ if std::mem::replace(&mut self.told, true) => Sight::End,
+            0 if whole => Sight::End,
+            0 => Sight::Gap(None),
+            missing => Sight::Gap(Some(missing)),
+        }
     }
 
     /// Reads on in the file; `None` at its end.

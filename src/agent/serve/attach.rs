@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared, Subject, find,
     limits::{self, Pace},
+    lines::{self, in_words},
     refuse::Refused,
 };
 use crate::{
@@ -133,8 +134,7 @@ pub(super) async fn attach<R: Requests>(
         let Subject { key, hub, place, .. } = subject;
         metrics.viewers.inc();
         tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
-        let server = Server::new(protocol, streams);
-        let end = Viewer::new(&hub, server, pace, &metrics, &shutdown).serve(socket, view, hold).await;
+        let end = Viewer::new(&hub, (protocol, streams), pace, &metrics, &shutdown).serve(socket, view, hold).await;
         metrics.viewers.dec();
         if let End::Cut { .. } = end {
             metrics.viewer_cut();
@@ -248,6 +248,8 @@ struct Times {
 struct Viewer<'a> {
     hub: &'a Arc<Hub>,
     server: Mutex<Server>,
+    /// With a terminal, all that it sees.
+    tty: bool,
     pace: Pace,
     metrics: &'a Metrics,
     times: Mutex<Times>,
@@ -262,15 +264,15 @@ type FromClientStream = SplitStream<Socket>;
 impl<'a> Viewer<'a> {
     fn new(
         hub: &'a Arc<Hub>,
-        server: Server,
+        (protocol, streams): (Protocol, Streams),
         pace: Pace,
         metrics: &'a Metrics,
         shutdown: &'a CancellationToken,
     ) -> Self {
         let now = Instant::now();
         let times = Mutex::new(Times { heard: now, data: now });
-        let (server, feeding) = (Mutex::new(server), AtomicBool::new(false));
-        Self { hub, server, pace, metrics, times, feeding, shutdown }
+        let (server, feeding) = (Mutex::new(Server::new(protocol, streams)), AtomicBool::new(false));
+        Self { hub, server, tty: streams.tty, pace, metrics, times, feeding, shutdown }
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -338,7 +340,8 @@ impl<'a> Viewer<'a> {
                 Ok(Sight::Pieces(pieces)) => self.output(to, &pieces).await,
                 Ok(Sight::Gap(missing)) if joining => {
                     joining = false;
-                    self.output(to, &[notice(missing)]).await
+                    let stream = if self.tty { OutputStream::Stdout } else { OutputStream::Stderr };
+                    self.output(to, &[notice(missing, stream)]).await
                 }
                 Ok(Sight::Gap(missing)) => return self.lost(to, missing).await,
                 Ok(Sight::End) => return self.conclude(to).await,
@@ -397,8 +400,9 @@ impl<'a> Viewer<'a> {
     }
 
     /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
-    async fn lost(&self, to: &mut ToClient, missing: u64) -> End {
-        let why = format!("too slow: {missing} bytes of output are not kept; the command goes on: attach again");
+    async fn lost(&self, to: &mut ToClient, missing: Option<u64>) -> End {
+        let missing = in_words(missing);
+        let why = format!("too slow: {missing} of output are not kept; the command goes on: attach again");
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
         let last = self.server().finish(&status);
         match self.send(to, Message::Binary(last.unwrap_or_default())).await {
@@ -526,10 +530,9 @@ fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
 }
 
-/// A word to the viewer, where the beginning of what it sees is not all there was.
-fn notice(missing: u64) -> Piece {
-    let text = format!("[execlet: {missing} bytes of output before this are not kept and were skipped]\r\n");
-    Piece { stream: OutputStream::Stderr, at: Timestamp::UNIX_EPOCH, bytes: text.into() }
+/// A word to the viewer, where what it sees is not all there was.
+fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
+    Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", lines::notice(missing)).into() }
 }
 
 /// Pieces of one stream that follow each other go together.

@@ -35,7 +35,7 @@ use self::{
     refuse::Refused,
 };
 use super::{
-    hub::{Hub, Hubs},
+    hub::{Hub, Hubs, Written},
     spool::Spool,
 };
 use crate::{
@@ -160,12 +160,12 @@ async fn find<R: Requests>(
         (None, _) => hub,
         (Some(_), result) => {
             let size = shared.streams.spool.size(&key);
-            let written = status.output.is_some_and(|output| output.stdout.bytes + output.stderr.bytes > 0);
-            if size == 0 && written && request.spec.output.spool_bytes > 0 {
+            let written = Written::said(status.output.as_ref(), status.start_time.is_some());
+            if size == 0 && written.bytes > 0 && request.spec.output.spool_bytes > 0 {
                 let message = "the output is no longer kept: it had to make room on its node (agent.spoolTotalBytes)";
                 return Err(Refused::new(StatusCode::GONE, message));
             }
-            Hub::ended(size, result.unwrap_or_else(|| ExecResult::of_error("the request has finished")))
+            Hub::ended(size, written, result.unwrap_or_else(|| ExecResult::of_error("the request has finished")))
         }
     };
     let (by, address) = viewer(headers);
