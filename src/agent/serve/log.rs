@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Shared, find,
+    Shared, find, limits,
     lines::{Choice, Lines},
     refuse::Refused,
 };
@@ -84,6 +84,10 @@ impl Options {
             return Err(bad("limitBytes is 0: leave it out, or give 1 or more"));
         }
         let tail = number("tailLines", self.tail_lines.as_deref())?;
+        if tail.is_some_and(|tail| tail > limits::TAIL_LINES) {
+            let most = limits::TAIL_LINES;
+            return Err(bad(&format!("tailLines is more than {most}: leave it out for the whole log")));
+        }
         Ok(Wanted { follow: flag("follow", self.follow.as_deref())?, tail, choice })
     }
 }
@@ -128,7 +132,7 @@ pub(super) async fn log<R: Requests>(
         }
         Some(_) | None => Arc::clone(&subject.hub),
     };
-    let mut view = View::new(&hub, &shared.streams.spool.log_path(&subject.key));
+    let mut view = View::new(&hub, &shared.streams.spool.log_path(&subject.key), &shared.readers);
     if let Some(lines) = wanted.tail {
         view = match view.tail(lines, wanted.choice.only).await {
             Ok(view) => view,

@@ -37,6 +37,7 @@ use self::{
 use super::{
     hub::{Hub, Hubs, Written},
     spool::Spool,
+    view::Readers,
 };
 use crate::{
     api::{ExecRequest, ExecResult, Requester, names},
@@ -77,6 +78,7 @@ pub struct Streams<R> {
 struct Shared<R> {
     streams: Streams<R>,
     viewers: Viewers,
+    readers: Readers,
     tasks: TaskTracker,
 }
 
@@ -102,7 +104,8 @@ impl Subject {
 
 /// Serves until told to stop; then tells all who watch, and waits for them for a moment.
 pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: Streams<R>) {
-    let shared = Arc::new(Shared { streams, viewers: Viewers::new(limits::VIEWERS), tasks: TaskTracker::new() });
+    let (viewers, readers) = (Viewers::new(limits::VIEWERS), Readers::default());
+    let shared = Arc::new(Shared { streams, viewers, readers, tasks: TaskTracker::new() });
     let router = Router::new()
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/attach", get(attach::attach::<R>))
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/log", get(log::log::<R>))
