@@ -54,12 +54,15 @@ use crate::{
     infra::{metrics::Metrics, requests::Requests},
     wire::{
         OutputStream,
-        remotecommand::{self, FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
+        remotecommand::{FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
     },
 };
 
 /// How long a client whose message is too large may take to hear that.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a client answers that has taken everything.
+const LAST_PING: Bytes = Bytes::from_static(b"all");
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -112,7 +115,7 @@ pub(super) async fn attach<R: Requests>(
         Ok(session) => session,
         Err(error) => return Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     };
-    let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
+    let view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key), &shared.readers);
     let protocol = upgrade.protocol;
     let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
     let pace = shared.streams.pace;
@@ -136,7 +139,7 @@ pub(super) async fn attach<R: Requests>(
         tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
         let end = Viewer::new(&hub, (protocol, streams), pace, &metrics, &shutdown).serve(socket, view, hold).await;
         metrics.viewers.dec();
-        if let End::Cut { .. } = end {
+        if let End::Cut { .. } | End::Lost { .. } = end {
             metrics.viewer_cut();
         }
         tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
@@ -220,6 +223,11 @@ enum End {
     Left,
     /// Its connection broke, or it does not answer.
     Vanished,
+    /// It was too slow for what is not kept, and has the status that says so.
+    Lost {
+        /// In words.
+        why: String,
+    },
     /// It was sent away.
     Cut {
         /// Code of the close.
@@ -293,9 +301,13 @@ impl<'a> Viewer<'a> {
         };
         let (code, why) = match &end {
             End::Told => (close::NORMAL, ""),
+            End::Lost { why } => (close::POLICY, why.as_str()),
             End::Cut { code, why } => (*code, why.as_str()),
             End::Left | End::Vanished => return end,
         };
+        if let End::Told | End::Lost { .. } = &end {
+            self.taken(&mut to, &mut from).await;
+        }
         let frame = CloseFrame { code: code.into(), reason: close::reason(why).into() };
         let goodbye = async {
             if to.send(Message::Close(Some(frame))).await.is_ok() {
@@ -303,7 +315,7 @@ impl<'a> Viewer<'a> {
                 while let Some(Ok(_)) = from.next().await {}
             }
         };
-        let said = timeout(remotecommand::CLOSE_WAIT, goodbye).await;
+        let said = timeout(self.pace.close, goodbye).await;
         if code == close::TOO_BIG {
             // The client is still sending: to hang up now would take the close from it.
             sleep(LINGER).await;
@@ -312,6 +324,27 @@ impl<'a> Viewer<'a> {
             tracing::debug!("a viewer did not say goodbye in time");
         }
         end
+    }
+
+    /// Waits until the client has taken everything: its answer to a last ping comes after that.
+    async fn taken(&self, to: &mut ToClient, from: &mut FromClientStream) {
+        let taken = async {
+            if to.send(Message::Ping(LAST_PING)).await.is_err() {
+                return;
+            }
+            while let Some(Ok(message)) = from.next().await {
+                if matches!(message, Message::Pong(payload) if payload == LAST_PING) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            taken = timeout(self.pace.stall, taken) => if taken.is_err() {
+                tracing::debug!("a viewer did not take everything in time");
+            }
+        }
     }
 
     /// Sends what there is to see.
@@ -406,7 +439,7 @@ impl<'a> Viewer<'a> {
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
         let last = self.server().finish(&status);
         match self.send(to, Message::Binary(last.unwrap_or_default())).await {
-            Ok(()) => End::cut(close::POLICY, why),
+            Ok(()) => End::Lost { why },
             Err(end) => end,
         }
     }

@@ -348,6 +348,7 @@ async fn only_the_managers_token_opens_anything() {
         ("/v1/namespaces/shop/execrequests/dump/another/log".to_owned(), TOKEN, 404),
         ("/v1/namespaces/shop/execrequests/other/0b5c/log".to_owned(), TOKEN, 404),
         (format!("{PATH}/log?tailLines=many"), TOKEN, 400),
+        (format!("{PATH}/log?tailLines=1000001"), TOKEN, 400),
         (format!("{PATH}/log?stream=stdout"), TOKEN, 400),
         (format!("{PATH}/log?sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"), TOKEN, 400),
         (format!("{PATH}/attach?stdout=true"), TOKEN, 400),
@@ -430,6 +431,30 @@ async fn a_viewer_that_stalls_neither_slows_the_command_nor_loses_anything_that_
     let (code, _, status, heard) = stalled.end().await;
     assert_eq!((code, status.expect("a status")["status"].as_str()), (Some(close::NORMAL), Some("Success")));
     assert!(heard[&OutputStream::Stdout][5..] == all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_pauses_at_the_end_loses_neither_the_rest_nor_the_status() {
+    let lab = Lab::paced(json!({}), Pace { close: Duration::from_millis(20), ..Pace::default() }).await;
+    let mut command = lab.command(1 << 20);
+    let mut paused = lab.attach("stdout=true").await;
+    command.write(OutputStream::Stdout, b"first").await;
+    paused.until(5).await;
+    // All of it fits into the sockets: the agent has sent everything long before it was read.
+    let rest = bytes_of(100_000);
+    command.write(OutputStream::Stdout, &rest).await;
+    command.end(ExecResult::of_exit_code(0));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(lab.metrics.viewers.get(), 1, "it is still waited for");
+    let (code, _, status, heard) = paused.end().await;
+    assert_eq!((code, status.expect("a status")["status"].as_str()), (Some(close::NORMAL), Some("Success")));
+    assert!(heard[&OutputStream::Stdout][5..] == rest);
+    within("the place", async {
+        while lab.metrics.viewers.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
