@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     hub::Hub,
-    input::{Fed, InputError},
+    input::{Fed, InputError, WAITING},
+    serve::limits::MESSAGE_BYTES,
 };
 use crate::{
     api::{ExecRequestSpec, OnDisconnect},
@@ -21,6 +22,9 @@ use crate::{
 
 /// How long a client whose connection an agent has cut by ending may take to come back.
 const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
+pub(super) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
 
 /// How much of the input has reached the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,12 +89,12 @@ impl Feeder {
             }
             (None, None) => Source::Over,
         };
-        match &source {
-            Source::Over => hub.input.close(if progress.ended { InputError::Ended } else { InputError::Lost }),
-            Source::Client { .. } => hub.input.open(),
-            Source::Whole => {}
+        if matches!(source, Source::Over) {
+            hub.input.close(if progress.ended { InputError::Ended } else { InputError::Lost });
         }
-        Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress }
+        let feeder = Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress };
+        feeder.resume();
+        feeder
     }
 
     /// How far it has come.
@@ -115,12 +119,20 @@ impl Feeder {
                 self.source = Source::Whole;
             }
         }
-        self.progress.clone()
+        let mut progress = self.progress.clone();
+        if matches!(self.source, Source::Whole) && !progress.ending {
+            // The next agent has it from the request.
+            progress.pending.clear();
+        }
+        progress
     }
 
-    /// Goes on after a [`Self::stop`]: nobody else does.
-    pub(super) fn resume(&mut self) {
-        if let Source::Client { .. } = &self.source {
+    /// Takes from clients, also after a [`Self::stop`], but nothing before what is pending has gone: else it would grow
+    /// with each agent that hands over.
+    pub(super) fn resume(&self) {
+        if let Source::Client { .. } = &self.source
+            && self.progress.pending.is_empty()
+        {
             self.hub.input.open();
         }
     }
@@ -140,6 +152,7 @@ impl Feeder {
                 }
                 continue;
             }
+            self.resume();
             match &mut self.source {
                 Source::Whole => return self.end(),
                 Source::Over => return std::future::pending().await,
@@ -262,6 +275,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_pending_does_not_grow_with_each_agent() {
+        let (_engine, stream) = connection();
+        let spec = spec(&json!({"attach": {}}), false);
+        let mut left = Progress { pending: vec![b'x'; PENDING_BYTES].into(), ..Progress::default() };
+        for _ in 0..3 {
+            let hub = Hubs::default().of(&"u".into());
+            let hold = Input::hold(&hub, "me").expect("the input");
+            let mut feeder = Feeder::new(&hub, &spec, stream.input(), Some(left));
+            let more = timeout(Duration::ZERO, hold.send(Fed::Bytes("more".into()))).await;
+            assert!(more.is_err(), "it waits for what came before");
+            left = feeder.stop();
+            assert!(left.pending.len() <= PENDING_BYTES);
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_client_has_sent_goes_to_the_next_agent_with_its_end() {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
@@ -297,9 +326,12 @@ mod tests {
         assert!(hold.send(Fed::Bytes("before, ".into())).await);
         feeder.stop();
         feeder.resume();
-        assert!(hold.send(Fed::Bytes("after".into())).await);
-        assert!(hold.send(Fed::End).await);
-        assert_eq!(within(feeder.feed()).await, News::Ended, "the client is not said to have gone");
+        let client = async {
+            assert!(hold.send(Fed::Bytes("after".into())).await);
+            assert!(hold.send(Fed::End).await);
+        };
+        let (news, ()) = within(async { tokio::join!(feeder.feed(), client) }).await;
+        assert_eq!(news, News::Ended, "the client is not said to have gone");
         assert!(timeout(Duration::ZERO, hub.input.given_up()).await.is_err());
         let mut all = String::new();
         within(engine.read_to_string(&mut all)).await.expect("read");

@@ -179,7 +179,10 @@ impl Input {
 
     /// From now on it is taken for the command.
     pub fn open(&self) {
-        self.change(|state| state.taken = true);
+        // Whoever waits is not woken for nothing.
+        if !self.state().taken {
+            self.change(|state| state.taken = true);
+        }
     }
 
     /// From now on it is not, until it is opened again. Gives what was taken from clients, whose next message waits.
