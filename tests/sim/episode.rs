@@ -8,6 +8,7 @@ use execlet::{
         deaths::Deaths,
         gate::Gate,
         hub::Hubs,
+        input::Input,
         journal::Journal,
         keep::Writers,
         node::Node,
@@ -35,7 +36,7 @@ use serde_json::json;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +199,11 @@ async fn users(model: Model, kind: Kind) {
             let active = state.random.chance(150).then(|| state.random.below(5) + 1);
             let grace = state.random.below(4);
             let starting = *state.random.pick(&[5, 60, 600]).unwrap_or(&60);
+            // Some have their input from a client, who comes, now or after the deadline, or never.
+            let awaits = kind == Kind::Disturbed && state.random.chance(200);
+            let (comes, starting) =
+                if awaits { (state.random.chance(700), starting.min(60)) } else { (false, starting) };
+            let stdin = awaits.then(|| json!({"attach": {}}));
             let request = json!({
                 "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
                 "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{number}"), "generation": 1},
@@ -205,12 +211,16 @@ async fn users(model: Model, kind: Kind) {
                     "target": {"podName": POD}, "command": plan.command(), "tty": tty,
                     "startingDeadlineSeconds": starting, "activeDeadlineSeconds": active,
                     "terminationGracePeriodSeconds": grace, "output": {"spoolBytes": 0, "tailBytes": 16},
+                    "stdin": stdin,
                 },
             });
             let mut request: ExecRequest = serde_json::from_value(request).expect("a request");
             request.metadata.creation_timestamp = Some(Time(state.now()));
             request.status = Some(ExecRequestStatus::default());
-            state.truth(&format!("uid-{number}"));
+            state.truth(&format!("uid-{number}")).awaits_client = awaits;
+            if comes {
+                tokio::spawn(client(model.clone(), format!("uid-{number}")));
+            }
             state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
             state.store(request);
         }
@@ -239,6 +249,28 @@ async fn users(model: Model, kind: Kind) {
                 _ => {}
             }
         });
+    }
+}
+
+/// Holds the input of a request for a while, lets it go, and comes again; each agent that crashes takes it away.
+async fn client(model: Model, uid: String) {
+    sleep(model.millis(0..8000)).await;
+    loop {
+        let hubs = Arc::clone(&model.lock().hubs);
+        let hold = Input::hold(&hubs.of(&uid.as_str().into()), "a client");
+        let Ok(hold) = hold else { return };
+        {
+            let mut state = model.lock();
+            state.truth(&uid).client_came = true;
+            state.note(|| format!("a client holds the input of {uid}"));
+        }
+        let until = Instant::now() + model.millis(1..10_000);
+        while Instant::now() < until && Arc::ptr_eq(&hubs, &model.lock().hubs) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        drop(hold);
+        model.note(|| format!("a client lets go of the input of {uid}"));
+        sleep(model.millis(1..2000)).await;
     }
 }
 
@@ -490,6 +522,9 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
     let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
+    // Whoever watched an agent before this one has lost it.
+    let hubs = Arc::new(Hubs::default());
+    model.lock().hubs = Arc::clone(&hubs);
     let boot = model.lock().boot;
     let policy = Policy { required: true, ..Policy::default() };
     let node = Arc::new(Node::<Simulated> {
@@ -504,7 +539,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         spool,
         writers: Writers::default(),
         gate: Gate::off(),
-        hubs: Arc::new(Hubs::default()),
+        hubs,
         deaths,
         metrics,
         clock,
