@@ -7,7 +7,7 @@ use execlet::{
     agent::{
         deaths::Deaths,
         gate::Gate,
-        hub::Hubs,
+        hub::{Follows, Hubs, Place},
         input::Input,
         journal::Journal,
         keep::Writers,
@@ -218,6 +218,7 @@ async fn users(model: Model, kind: Kind) {
             request.metadata.creation_timestamp = Some(Time(state.now()));
             request.status = Some(ExecRequestStatus::default());
             state.truth(&format!("uid-{number}")).awaits_client = awaits;
+            tokio::spawn(viewer(model.clone(), name.clone(), format!("uid-{number}")));
             if comes {
                 tokio::spawn(client(model.clone(), format!("uid-{number}")));
             }
@@ -249,6 +250,35 @@ async fn users(model: Model, kind: Kind) {
                 _ => {}
             }
         });
+    }
+}
+
+/// Watches a request, and is told what its object says, when it says it.
+async fn viewer(model: Model, name: String, uid: String) {
+    loop {
+        let hubs = Arc::clone(&model.lock().hubs);
+        let hub = hubs.of(&uid.as_str().into());
+        while Arc::ptr_eq(&hubs, &model.lock().hubs) {
+            sleep(Duration::from_millis(100)).await;
+            let Some(told) = hub.result() else { continue };
+            // They hear it only at the end of the output.
+            let end = Place { output: hub.now(), ..Place::START };
+            let patience = Instant::now() + Duration::from_secs(60);
+            while matches!(hub.after(end, 1), Follows::NotYet) && Arc::ptr_eq(&hubs, &model.lock().hubs) {
+                if Instant::now() > patience {
+                    return model.lock().violated(format!("the output of {name} never ends for those who watch"));
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+            let mut state = model.lock();
+            let Some(object) = state.objects.get(&name) else { return };
+            let said = object.request.status.as_ref().filter(|status| status.completion_time.is_some());
+            let said = said.map(|status| status.result.clone());
+            if state.restores == 0 && said != Some(Some((*told).clone())) {
+                state.violated(format!("those who watch {name} are told {told:?}, and its object says {said:?}"));
+            }
+            return;
+        }
     }
 }
 
@@ -457,6 +487,7 @@ fn restore(model: &Model) {
     let mut state = model.lock();
     let Some(backup) = state.backup.take() else { return };
     state.note(|| "an older state of the API server is restored".to_owned());
+    state.restores += 1;
     for truth in state.truth.values_mut() {
         truth.restored = true;
     }

@@ -230,6 +230,8 @@ pub struct State {
 
     // the agent
     pub hubs: Arc<Hubs>,
+    /// An older state of the API server was restored.
+    pub restores: u32,
     pub crash: Arc<Notify>,
     pub crashed: bool,
     pub crashes_per_mille: u64,
@@ -282,6 +284,7 @@ impl Model {
             disk_full: false,
             records: Vec::new(),
             hubs: Arc::default(),
+            restores: 0,
             crash: Arc::new(Notify::new()),
             crashed: false,
             crashes_per_mille,
