@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    hub::Hub,
+    hub::{Hub, Written},
     input::InputError,
     memory::Memory,
     node::{Node, World},
@@ -43,7 +43,7 @@ pub(super) async fn adopt<W: World>(
     hub: &Arc<Hub>,
 ) -> Watched {
     let key = memory.key();
-    hub.unheard(node.spool.size(key));
+    hub.unheard(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();

@@ -8,14 +8,12 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     hub::Hub,
-    input::{Fed, InputError},
+    input::{Fed, InputError, WAITING},
+    serve::limits::MESSAGE_BYTES,
 };
 use crate::{
     api::{ExecRequestSpec, OnDisconnect},
@@ -24,6 +22,9 @@ use crate::{
 
 /// How long a client whose connection an agent has cut by ending may take to come back.
 const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
+pub(super) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
 
 /// How much of the input has reached the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,6 @@ enum Source {
     /// All of it is pending.
     Whole,
     Client {
-        from: Option<mpsc::Receiver<Fed>>,
         on_disconnect: OnDisconnect,
         /// It was there before this agent: until when it may come back.
         missed: Option<Instant>,
@@ -79,7 +79,6 @@ impl Feeder {
             _ if progress.ended || to.is_none() => Source::Over,
             _ if progress.ending => Source::Whole,
             (Some(attach), _) => Source::Client {
-                from: None,
                 on_disconnect: attach.on_disconnect,
                 missed: resumed.then(|| Instant::now() + COME_BACK),
             },
@@ -93,7 +92,9 @@ impl Feeder {
         if matches!(source, Source::Over) {
             hub.input.close(if progress.ended { InputError::Ended } else { InputError::Lost });
         }
-        Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress }
+        let feeder = Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress };
+        feeder.resume();
+        feeder
     }
 
     /// How far it has come.
@@ -101,15 +102,16 @@ impl Feeder {
         &self.progress
     }
 
-    /// Takes no more, and gives how far it has come, with everything that was taken.
+    /// Takes no more, and gives how far it has come, with everything that was taken. What a client sends from now
+    /// on waits, for [`Self::resume`] or for good: it is not said to have arrived.
     pub(super) fn stop(&mut self) -> Progress {
-        if let Source::Client { from: Some(from), .. } = &mut self.source {
-            from.close();
+        if let Source::Client { .. } = &self.source {
             let mut pending = BytesMut::from(&self.progress.pending[..]);
-            while let Ok(fed) = from.try_recv() {
+            for fed in self.hub.input.stop() {
                 match fed {
                     Fed::Bytes(bytes) => pending.extend_from_slice(&bytes),
                     Fed::End => self.progress.ending |= !self.tty,
+                    Fed::Gone => {}
                 }
             }
             self.progress.pending = pending.freeze();
@@ -117,7 +119,22 @@ impl Feeder {
                 self.source = Source::Whole;
             }
         }
-        self.progress.clone()
+        let mut progress = self.progress.clone();
+        if matches!(self.source, Source::Whole) && !progress.ending {
+            // The next agent has it from the request.
+            progress.pending.clear();
+        }
+        progress
+    }
+
+    /// Takes from clients, also after a [`Self::stop`], but nothing before what is pending has gone: else it would grow
+    /// with each agent that hands over.
+    pub(super) fn resume(&self) {
+        if let Source::Client { .. } = &self.source
+            && self.progress.pending.is_empty()
+        {
+            self.hub.input.open();
+        }
     }
 
     /// Feeds until there is news. May be left at any await.
@@ -135,33 +152,32 @@ impl Feeder {
                 }
                 continue;
             }
+            self.resume();
             match &mut self.source {
                 Source::Whole => return self.end(),
                 Source::Over => return std::future::pending().await,
-                Source::Client { from: Some(from), on_disconnect, .. } => match from.recv().await {
-                    Some(Fed::Bytes(bytes)) => self.progress.pending = bytes,
-                    Some(Fed::End) if !self.tty => return self.end(),
-                    Some(Fed::End) => {}
-                    None => {
+                Source::Client { on_disconnect: OnDisconnect::Cancel, missed: missed @ Some(_) } => {
+                    let until = missed.unwrap_or_else(Instant::now);
+                    if timeout_at(until, self.hub.input.came()).await.is_err() {
+                        *missed = None;
+                        return self.gone(true);
+                    }
+                    *missed = None;
+                }
+                Source::Client { on_disconnect, .. } => match self.hub.input.next().await {
+                    Fed::Bytes(bytes) => self.progress.pending = bytes,
+                    Fed::End if !self.tty => return self.end(),
+                    Fed::End => {}
+                    Fed::Gone => {
                         let cancel = *on_disconnect == OnDisconnect::Cancel;
                         return self.gone(cancel);
                     }
                 },
-                Source::Client { from, on_disconnect: OnDisconnect::Cancel, missed: Some(until) } => {
-                    match timeout_at(*until, self.hub.input.source()).await {
-                        Ok(source) => *from = Some(source),
-                        Err(_) => return self.gone(true),
-                    }
-                }
-                Source::Client { from, .. } => *from = Some(self.hub.input.source().await),
             }
         }
     }
 
-    fn gone(&mut self, cancel: bool) -> News {
-        if let Source::Client { from, missed, .. } = &mut self.source {
-            (*from, *missed) = (None, None);
-        }
+    fn gone(&self, cancel: bool) -> News {
         if cancel {
             self.hub.input.give_up();
         }
@@ -259,6 +275,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_pending_does_not_grow_with_each_agent() {
+        let (_engine, stream) = connection();
+        let spec = spec(&json!({"attach": {}}), false);
+        let mut left = Progress { pending: vec![b'x'; PENDING_BYTES].into(), ..Progress::default() };
+        for _ in 0..3 {
+            let hub = Hubs::default().of(&"u".into());
+            let hold = Input::hold(&hub, "me").expect("the input");
+            let mut feeder = Feeder::new(&hub, &spec, stream.input(), Some(left));
+            let more = timeout(Duration::ZERO, hold.send(Fed::Bytes("more".into()))).await;
+            assert!(more.is_err(), "it waits for what came before");
+            left = feeder.stop();
+            assert!(left.pending.len() <= PENDING_BYTES);
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_client_has_sent_goes_to_the_next_agent_with_its_end() {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
@@ -275,12 +307,35 @@ mod tests {
         assert!(hold.send(Fed::End).await);
         let left = feeder.stop();
         assert_eq!(left, Progress { delivered: 4, pending: "two".into(), ending: true, ended: false });
-        assert!(!hold.send(Fed::Bytes("late".into())).await, "the client is told that nobody takes it");
+        let late = timeout(Duration::ZERO, hold.send(Fed::Bytes("late".into()))).await;
+        assert!(late.is_err(), "what nobody takes is not said to have arrived");
         let mut next = Feeder::new(&Hubs::default().of(&"u".into()), &spec, stream.input(), Some(left));
         assert_eq!(within(next.feed()).await, News::Ended);
         let mut rest = String::new();
         within(engine.read_to_string(&mut rest)).await.expect("read");
         assert_eq!(rest, "two");
+    }
+
+    #[tokio::test]
+    async fn a_handover_that_fails_takes_no_input_from_anybody() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let spec = spec(&json!({"attach": {"onDisconnect": "Cancel"}}), false);
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        assert!(hold.send(Fed::Bytes("before, ".into())).await);
+        feeder.stop();
+        feeder.resume();
+        let client = async {
+            assert!(hold.send(Fed::Bytes("after".into())).await);
+            assert!(hold.send(Fed::End).await);
+        };
+        let (news, ()) = within(async { tokio::join!(feeder.feed(), client) }).await;
+        assert_eq!(news, News::Ended, "the client is not said to have gone");
+        assert!(timeout(Duration::ZERO, hub.input.given_up()).await.is_err());
+        let mut all = String::new();
+        within(engine.read_to_string(&mut all)).await.expect("read");
+        assert_eq!(all, "before, after");
     }
 
     #[tokio::test]

@@ -34,14 +34,15 @@ use tokio::{net::UnixListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    feed::Progress,
-    received::{InWords, Streams},
+    feed::{PENDING_BYTES, Progress},
+    received::{HEAD_BYTES, InWords, Streams, TAIL_BYTES},
+    serve::limits::MESSAGE_BYTES,
     spool::LogState,
 };
 use crate::{
     api::OutputLimits,
     core::ids::{ExecId, RequestUid},
-    engine::{ExecStream, Parts},
+    engine::{ExecStream, Parts, REST_BYTES},
 };
 
 /// Version of the messages. Counts up when they change, or the form in which `sha2` writes its state.
@@ -51,8 +52,18 @@ const SOCKET: &str = "handover.sock";
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most that is read at once, in bytes.
 const READ: usize = 64 * 1024;
-/// Longest message, in bytes: two tails and what was not yet decoded, in base64.
-const LONGEST: usize = 1 << 20;
+/// Longest message, in bytes: two tails, the head and what was not yet decoded or delivered, in base64; and the rest.
+const LONGEST: usize =
+    2 * in_base64(TAIL_BYTES) + in_base64(HEAD_BYTES) + in_base64(REST_BYTES) + in_base64(PENDING_BYTES) + WORDS;
+/// Names, numbers and the states of the digests, in bytes.
+const WORDS: usize = 8 * 1024;
+const _: () = assert!(LONGEST > 3 * in_base64(MESSAGE_BYTES), "three messages of a client fit");
+const _: () = assert!(LONGEST < 4 << 20, "the successor has one of them in memory");
+
+const fn in_base64(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
 /// How long the successor waits for the last message, once it has the lock.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -328,33 +339,64 @@ fn socket(state: &Path) -> PathBuf {
 /// Receives until the other side closes.
 fn receive(socket: &UnixStream) -> Estate {
     let mut estate = Estate::new();
-    let (mut text, mut descriptors) = (Vec::new(), Vec::new());
+    let (mut lines, mut descriptors) = (Lines::default(), Vec::new());
     loop {
-        match receive_some(socket, &mut text, &mut descriptors) {
+        match receive_some(socket, &mut lines, &mut descriptors) {
             Ok(0) => return estate,
-            Ok(_) if text.len() > LONGEST => {
-                tracing::warn!("the handover broke off: a message is longer than {LONGEST} bytes");
-                return estate;
-            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the handover broke off");
                 return estate;
             }
         }
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
+        while let Some(line) = lines.next() {
             if descriptors.is_empty() {
                 continue;
             }
             let connection = descriptors.remove(0);
-            if let Some((uid, legacy)) = understand(&line, connection) {
+            let understood = match line {
+                Line::Whole(line) => understand(&line, connection),
+                Line::TooLong => None,
+            };
+            if let Some((uid, legacy)) = understood {
                 tracing::info!(%uid, exec = %legacy.exec, "a connection was handed over");
                 estate.insert(uid, legacy);
             } else {
                 tracing::warn!("a connection was handed over in words that are not understood: it is closed");
             }
         }
+    }
+}
+
+enum Line {
+    Whole(Vec<u8>),
+    TooLong,
+}
+
+/// Cuts what comes into lines. Of one that is longer than [`LONGEST`] nothing is kept.
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    skipping: bool,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+    }
+
+    /// The next line that has come to its end.
+    fn next(&mut self) -> Option<Line> {
+        if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.text.drain(..=end).collect();
+            let too_long = std::mem::take(&mut self.skipping) || line.len() > LONGEST;
+            return Some(if too_long { Line::TooLong } else { Line::Whole(line) });
+        }
+        if self.text.len() > LONGEST {
+            self.text.clear();
+            self.skipping = true;
+        }
+        None
     }
 }
 
@@ -369,7 +411,7 @@ fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, Legacy)> 
     Some((uid, Legacy { exec, parts, given, received, fed }))
 }
 
-fn receive_some(socket: &UnixStream, text: &mut Vec<u8>, descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+fn receive_some(socket: &UnixStream, lines: &mut Lines, descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
     let mut buffer = vec![0; READ];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -379,7 +421,7 @@ fn receive_some(socket: &UnixStream, text: &mut Vec<u8>, descriptors: &mut Vec<O
             descriptors.extend(rights);
         }
     }
-    text.extend_from_slice(&buffer[..received.bytes]);
+    lines.push(&buffer[..received.bytes]);
     Ok(received.bytes)
 }
 
@@ -387,6 +429,7 @@ fn receive_some(socket: &UnixStream, text: &mut Vec<u8>, descriptors: &mut Vec<O
 mod tests {
     use std::sync::Arc;
 
+    use bytes::BytesMut;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -446,6 +489,36 @@ mod tests {
         whole.push(OutputStream::Stdout, b"efghij");
         whole.push(OutputStream::Stderr, b"!");
         assert_eq!(second.status(None), whole.status(None));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_costs_no_other_and_the_longest_that_may_be_is_not() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (heirs, heir) = two(state.path()).await;
+        let full = || {
+            let mut streams = Streams::new(&OutputLimits { tail_bytes: i32::MAX, ..OutputLimits::default() });
+            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+                streams.push(stream, &vec![b'x'; 2 * TAIL_BYTES]);
+            }
+            Some((streams, LogState::Whole))
+        };
+        let mut engines = Vec::new();
+        for (uid, pending) in [("long", PENDING_BYTES), ("too-long", 2 * LONGEST), ("after", 1)] {
+            let (engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
+            engines.push(engine);
+            let rest = BytesMut::from(&vec![b'r'; REST_BYTES][..]);
+            let fed = Progress { pending: vec![b'p'; pending].into(), ..Progress::default() };
+            let inheritance = Inheritance { received: full(), fed, given: Duration::ZERO };
+            let (heirs, uid) = (Arc::clone(&heirs), uid.into());
+            let stream = ExecStream::over(ours, rest, true);
+            assert!(heirs.give(&uid, &"e".into(), stream, inheritance).is_none());
+        }
+        *heirs.heir() = None;
+        let estate = heir.estate().await;
+        let mut got: Vec<&str> = estate.keys().map(RequestUid::as_str).collect();
+        got.sort_unstable();
+        assert_eq!(got, ["after", "long"]);
+        assert_eq!(estate[&"long".into()].fed.pending.len(), PENDING_BYTES);
     }
 
     #[tokio::test]

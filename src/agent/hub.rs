@@ -26,7 +26,7 @@ use super::{
     spool::LogState,
 };
 use crate::{
-    api::ExecResult,
+    api::{ExecResult, OutputStatus, StreamStatus},
     core::ids::RequestUid,
     wire::{OutputStream, remotecommand::TerminalSize},
 };
@@ -70,6 +70,33 @@ pub struct Kept {
     pub file: u64,
     /// Whether more is to come.
     pub state: LogState,
+}
+
+/// What is known of the output of a command that nobody hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// It wrote so many bytes, or more.
+    pub bytes: u64,
+    /// And no more; and all that it wrote was kept.
+    pub whole: bool,
+}
+
+impl Written {
+    /// It never ran, or what it wrote in the meantime does not matter.
+    pub const NOTHING: Self = Self { bytes: 0, whole: true };
+    /// It runs on, or did.
+    pub const UNKNOWN: Self = Self { bytes: 0, whole: false };
+
+    /// What a status says; `ran`: whether the command may have run.
+    #[must_use]
+    pub fn said(output: Option<&OutputStatus>, ran: bool) -> Self {
+        let bytes = |stream: &StreamStatus| u64::try_from(stream.bytes).unwrap_or(0);
+        match output {
+            Some(output) => Self { bytes: bytes(&output.stdout) + bytes(&output.stderr), whole: output.complete },
+            None if ran => Self::UNKNOWN,
+            None => Self::NOTHING,
+        }
+    }
 }
 
 /// Where a viewer is.
@@ -124,6 +151,7 @@ struct Ring {
     first: u64,
     next: u64,
     kept: Kept,
+    written: Written,
     phase: Phase,
     result: Option<Arc<ExecResult>>,
 }
@@ -213,13 +241,20 @@ impl Drop for Hub {
 }
 
 impl Hub {
-    /// That of a command that ended long ago: what is in its log, and how it ended.
+    /// That of a command that ended long ago: what is in its log, what it wrote, and how it ended.
     #[must_use]
-    pub fn ended(file: u64, result: ExecResult) -> Arc<Self> {
-        let hub = Self::new(Arc::default(), None);
-        hub.unheard(file);
+    pub fn ended(file: u64, written: Written, result: ExecResult) -> Arc<Self> {
+        let hub = Self::logged(file, written);
         hub.conclude(result);
         hub.input.close(InputError::Ended);
+        hub
+    }
+
+    /// That of a command of which nobody knows more yet than what is in its log.
+    #[must_use]
+    pub fn logged(file: u64, written: Written) -> Arc<Self> {
+        let hub = Self::new(Arc::default(), None);
+        hub.unheard(file, written);
         Arc::new(hub)
     }
 
@@ -230,6 +265,7 @@ impl Hub {
             first: 0,
             next: 0,
             kept: Kept { output: 0, file: 0, state: LogState::Whole },
+            written: Written::NOTHING,
             phase: Phase::Waiting,
             result: None,
         };
@@ -270,9 +306,10 @@ impl Hub {
     }
 
     /// Nobody hears the command any more, or ever did: what the log has is all there is.
-    pub fn unheard(&self, file: u64) {
+    pub fn unheard(&self, file: u64, written: Written) {
         self.change(|ring| {
             ring.kept = Kept { output: u64::MAX, file, state: LogState::Whole };
+            ring.written = written;
             ring.phase = Phase::Closed;
         });
     }
@@ -298,6 +335,22 @@ impl Hub {
     #[must_use]
     pub fn result(&self) -> Option<Arc<ExecResult>> {
         self.ring().result.clone()
+    }
+
+    /// It is over: what has not begun has nothing but its log, of this much output, and nothing more is to come.
+    pub fn end(&self, file: impl FnOnce() -> u64, written: Written) {
+        let phase = self.ring().phase.clone();
+        match phase {
+            Phase::Waiting => self.unheard(file(), written),
+            Phase::Open => self.close(),
+            Phase::Closed | Phase::Moved => {}
+        }
+    }
+
+    /// What is known of the output, if nobody hears the command.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.ring().written
     }
 
     /// Whether it has not begun to write.
@@ -607,6 +660,21 @@ mod tests {
         assert!(matches!(hub.after(Place::START, 1), Follows::InFile(_)));
         let live = hub.after(Place { output: 5000, known: (0, 0) }, usize::MAX);
         assert!(matches!(live, Follows::Pieces(pieces, place) if pieces.len() == 5 && place.known == (5000, 6000)));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_over_ends_for_those_who_watch() {
+        let written = Written { bytes: 7, whole: false };
+        let hub = Hubs::default().of(&"u".into());
+        hub.end(|| 9, written);
+        assert!(matches!(hub.after(Place::START, 1), Follows::InFile(Kept { file: 9, .. })));
+        assert_eq!(hub.written(), written);
+        let hub = Hubs::default().of(&"u".into());
+        open(&hub, LogState::Whole);
+        hub.push(piece(3), &mut Patience::default()).await;
+        hub.end(|| 9, written);
+        assert!(matches!(hub.after(Place::START, 1), Follows::Pieces(..)), "what was heard is shown");
+        assert!(matches!(hub.after(Place { output: 3, known: (0, 0) }, 1), Follows::End));
     }
 
     #[test]

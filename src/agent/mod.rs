@@ -67,7 +67,7 @@ use self::{
     journal::{Journal, JournalError, Record},
     keep::Writers,
     node::{Node, World},
-    serve::{Streams, admission::Admission, identity::IdentityError},
+    serve::{Streams, admission::Admission, identity::IdentityError, limits::Pace},
     spool::Spool,
     watch::Intake,
 };
@@ -255,6 +255,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
             audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
+            pace: Pace::default(),
             shutdown: ended.clone(),
         };
         viewers = Some(tokio::spawn(serve::serve(listener, tls, streams)));

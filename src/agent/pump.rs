@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     feed::{self, Feeder},
     handover::Inheritance,
-    hub::{Hub, Kept, Patience, Piece},
+    hub::{Hub, Kept, Patience, Piece, Written},
     keep::Keeper,
     node::{Node, World},
     received::Streams,
@@ -85,11 +85,13 @@ impl Sink {
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
+/// Whoever leaves this before its end finds in `keeper` what still has to go into the log.
 pub(super) async fn pump<W: World>(
     attended: &Attended<'_, W>,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
     origin: Origin,
+    keeper: &mut Option<Keeper>,
 ) -> Option<Received> {
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
@@ -111,12 +113,12 @@ pub(super) async fn pump<W: World>(
         Feeder::new(hub, &request.spec, stream.input(), fed)
     } else {
         // Whether this connection is the one that the command reads from is not known.
-        hub.unheard(kept.file);
+        hub.unheard(kept.file, Written::UNKNOWN);
         stream.input().inspect(ExecInput::close);
         Feeder::new(hub, &request.spec, None, None)
     };
     let mut sink = Sink { hub: Arc::clone(hub), streams, patience: Patience::default() };
-    let mut keeper = Keeper::new(hub, &node.writers, log, received);
+    let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
     let pumping = node.heirs.pumping();
     let mut given = false;
     let end = loop {
@@ -137,6 +139,7 @@ pub(super) async fn pump<W: World>(
                     }
                     Some((back, inheritance)) => {
                         stream = back;
+                        feeder.resume();
                         sink.streams = inheritance.received.unwrap_or_else(fresh).0;
                     }
                 }
@@ -145,7 +148,7 @@ pub(super) async fn pump<W: World>(
                 feed::News::Ended => memory.note_fed(exec).await,
                 feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
-            () = keep(&mut keeper) => {}
+            () = keep(keeper) => {}
             chunk = stream.next() => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
@@ -154,7 +157,7 @@ pub(super) async fn pump<W: World>(
                         biased;
                         () = taking => {}
                         // Never ends before: what the sink waits for is the log's to do.
-                        () = keep(&mut keeper) => {}
+                        () = keep(keeper) => {}
                     }
                 }
                 Ok(Some(_)) => {}

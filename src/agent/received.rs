@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// Bytes of the beginning of standard output that are kept: the runtime's error, if the start failed.
-const HEAD_BYTES: usize = 1024;
+pub(super) const HEAD_BYTES: usize = 1024;
+/// Most bytes of the end of one stream that are kept: the definition allows no more.
+pub(super) const TAIL_BYTES: usize = 65_536;
 
 /// Both streams.
 #[derive(Debug)]
@@ -133,7 +135,7 @@ impl Streams {
 }
 
 fn tail_limit(limits: &OutputLimits) -> usize {
-    usize::try_from(limits.tail_bytes).unwrap_or(0)
+    usize::try_from(limits.tail_bytes).unwrap_or(0).min(TAIL_BYTES)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::node::{Node, StepError, World};
 use crate::{
-    api::{ExecRequest, ExecRequestStatus},
+    api::{ExecRequest, ExecRequestStatus, ExecResult},
     core::{
         ids::RequestKey,
         outcome::Outcome,
@@ -21,26 +21,41 @@ use crate::{
 /// Pause before a report that was refused is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes the outcome until the API server has it, or has no such request any more. Gives the
-/// resource version of the finished request.
+/// The request as it is finished; nothing, if there is none any more.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    /// Its resource version.
+    pub(super) version: Option<String>,
+    /// How it ended: somebody else may have said so first.
+    pub(super) result: Option<ExecResult>,
+}
+
+impl Reported {
+    fn by(object: ExecRequest) -> Self {
+        let result = object.status.and_then(|status| status.result);
+        Self { version: object.metadata.resource_version, result }
+    }
+}
+
+/// Writes the outcome until the API server has it, or another, or no such request any more.
 pub(super) async fn report<W: World>(
     node: &Node<W>,
     key: &RequestKey,
     seen: ExecRequest,
     outcome: &Outcome,
-) -> Result<Option<String>, StepError> {
+) -> Result<Reported, StepError> {
     let mut current = Some(seen);
     let mut shortened = None;
     while let Some(object) = current {
         let from = object.status.clone().unwrap_or_else(ExecRequestStatus::default);
         if from.completion_time.is_some() {
-            return Ok(object.metadata.resource_version);
+            return Ok(Reported::by(object));
         }
         let write = Write { from: &from, generation: object.metadata.generation, at: node.clock.now() };
         match node.requests.write_status(&object, write.finished(shortened.as_ref().unwrap_or(outcome))).await? {
             Written::Won(written) => {
                 said(node, key, &from, &object, outcome).await;
-                return Ok(written.metadata.resource_version);
+                return Ok(Reported::by(*written));
             }
             Written::Lost => {}
             Written::Gone => break,
@@ -56,7 +71,7 @@ pub(super) async fn report<W: World>(
         current = node.requests.get(key).await?;
     }
     tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, "the request was deleted before its outcome could be reported");
-    Ok(None)
+    Ok(Reported::default())
 }
 
 async fn said<W: World>(

@@ -11,6 +11,7 @@ use super::{
     deaths::Death,
     handover::Inheritance,
     hub::Hub,
+    keep::Keeper,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Overseen},
@@ -87,14 +88,22 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
+    let mut keeper = None;
     let overseen =
         Overseen { node, request: Some(request), exec, memory, news, hub, seen: seen.clone(), ended_by: &ended_by };
     let outcome = tokio::select! {
         biased;
         never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
-        outcome = attend(attended, task, seen, &ended_by) => outcome,
+        outcome = attend(attended, task, seen, &ended_by, &mut keeper) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
-        survivors = overseen.oversee() => Some(settle::survived(node, Some(request), &survivors).await),
+        survivors = overseen.oversee() => {
+            // Nobody reads on: what was read goes to those who watch, and into the log.
+            hub.close();
+            if let Some(keeper) = &mut keeper {
+                keeper.finish().await;
+            }
+            Some(settle::survived(node, Some(request), &survivors).await)
+        }
     };
     node.metrics.running.dec();
     outcome.map_or(Watched::Left, Watched::Ended)
@@ -106,13 +115,14 @@ async fn attend<W: World>(
     task: Task,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
+    keeper: &mut Option<Keeper>,
 ) -> Option<Outcome> {
     let Attended { node, request, exec, .. } = *attended;
     let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
     let fresh = !matches!(origin, Origin::Inherited(_));
-    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin), async {
+    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, keeper), async {
         if fresh {
             tell_pod(node, request).await;
         }

@@ -11,22 +11,54 @@ use std::{
 
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+};
 
-use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing};
+use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written};
 use crate::wire::{OutputStream, cri};
 
 /// Bytes read from a log at once: more than the longest record.
 pub const READ_BYTES: usize = 32 * 1024;
 const _: () = assert!(READ_BYTES > cri::MAX_CONTENT + 128, "a record must fit");
 
+/// How many of those who watch read logs at the same time: what must not wait for them, the journal above all, has the
+/// other threads for its blocking calls (Tokio has 512).
+const READERS: usize = 64;
+/// Blocks that one who looks for the end of a log reads before others have their turn.
+const BLOCKS: usize = 32;
+
+/// Who reads logs on this node.
+#[derive(Clone, Debug)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READERS)))
+    }
+}
+
+impl Readers {
+    /// Does it on a thread that may block, when it is its turn. One that is left still counts until it is done.
+    async fn read<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        done.await.map_err(io::Error::other)?
+    }
+}
+
 /// What a viewer sees next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sight {
     /// Output.
     Pieces(Vec<Piece>),
-    /// Output is missing here: so many bytes are kept nowhere.
-    Gap(u64),
+    /// Output is missing here: so many bytes are kept nowhere, or nobody knows how many.
+    Gap(Option<u64>),
     /// There will be no more.
     End,
 }
@@ -37,11 +69,14 @@ pub struct View {
     hub: Arc<Hub>,
     _viewing: Viewing,
     changes: watch::Receiver<()>,
+    readers: Readers,
     path: PathBuf,
     place: Place,
     /// The file, and how far in it the place is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
+    /// It has heard what the log of a command lacks that nobody hears.
+    told: bool,
     /// Ends here, if it does not wait for more.
     stop: Option<u64>,
 }
@@ -49,15 +84,17 @@ pub struct View {
 impl View {
     /// From the beginning.
     #[must_use]
-    pub fn new(hub: &Arc<Hub>, log: &Path) -> Self {
+    pub fn new(hub: &Arc<Hub>, log: &Path, readers: &Readers) -> Self {
         Self {
             _viewing: hub.view(),
             changes: hub.changes(),
             hub: Arc::clone(hub),
+            readers: readers.clone(),
             path: log.to_owned(),
             place: Place::START,
             file: None,
             live: false,
+            told: false,
             stop: None,
         }
     }
@@ -69,17 +106,25 @@ impl View {
         self
     }
 
-    /// From the last `lines` lines on, of one stream or of both.
+    /// From the last `lines` lines on, of one stream or of both. May be left at any time.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub async fn tail(mut self, lines: u64, only: Option<OutputStream>) -> io::Result<Self> {
         let kept = self.hub.kept();
-        let Some(file) = open(&self.path).await? else { return Ok(self) };
-        let (at, output) =
-            spawn_blocking(move || last_lines(&file, kept.file, lines, only)).await.map_err(io::Error::other)??;
-        // Of one that nobody hears any more only the file counts.
-        let output = if kept.output == u64::MAX { 0 } else { kept.output.saturating_sub(output) };
+        let Some(file) = self.open().await? else { return Ok(self) };
+        let mut search = Search::new(file, kept.file, lines, only);
+        let (at, output) = loop {
+            let found;
+            (search, found) = self.readers.read(move || search.go_on(BLOCKS)).await?;
+            if let Some(found) = found {
+                break found;
+            }
+        };
+        // Of one that nobody hears the end of the file is taken for the end of what is known to be written: how much
+        // came before is not counted.
+        let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
+        let output = end.saturating_sub(output);
         self.place = Place { output, known: (output, at) };
         Ok(self)
     }
@@ -110,7 +155,7 @@ impl View {
                 Follows::InFile(kept) => match self.read(kept).await? {
                     Some(pieces) if pieces.is_empty() => {}
                     Some(pieces) => return Ok(Sight::Pieces(pieces)),
-                    None if kept.output == u64::MAX => return Ok(Sight::End),
+                    None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(Place { output: kept.output, known: (kept.output, kept.file) })),
                 },
                 Follows::Gone(place) => return Ok(self.skip(place)),
@@ -124,18 +169,40 @@ impl View {
         }
     }
 
+    /// `None` if there is none: nothing was written.
+    async fn open(&self) -> io::Result<Option<Arc<File>>> {
+        let path = self.path.clone();
+        let opening = self.readers.read(move || match File::open(path) {
+            Ok(file) => Ok(Some(Arc::new(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        opening.await
+    }
+
     fn skip(&mut self, to: Place) -> Sight {
         let missing = to.output.saturating_sub(self.place.output);
         self.place = to;
         self.file = None;
-        Sight::Gap(missing)
+        Sight::Gap(Some(missing))
+    }
+
+    /// At the end of a log that nobody adds to: what it lacks, once.
+    fn behind(&mut self) -> Sight {
+        let Written { bytes, whole } = self.hub.written();
+        match bytes.saturating_sub(self.place.output) {
+            _ if std::mem::replace(&mut self.told, true) => Sight::End,
+            0 if whole => Sight::End,
+            0 => Sight::Gap(None),
+            missing => Sight::Gap(Some(missing)),
+        }
     }
 
     /// Reads on in the file; `None` at its end.
     async fn read(&mut self, kept: Kept) -> io::Result<Option<Vec<Piece>>> {
         let (file, mut at, mut output) = match &self.file {
             Some((file, at)) => (Arc::clone(file), *at, self.place.output),
-            None => match open(&self.path).await? {
+            None => match self.open().await? {
                 Some(file) => (file, self.place.known.1, self.place.known.0),
                 None => return Ok(None),
             },
@@ -146,7 +213,7 @@ impl View {
             return Ok(None);
         }
         let reader = Arc::clone(&file);
-        let read = spawn_blocking(move || read_at(&reader, at, length)).await.map_err(io::Error::other)??;
+        let read = self.readers.read(move || read_at(&reader, at, length)).await?;
         let (records, length) = parse(&read);
         if length == 0 {
             return Ok(None);
@@ -170,16 +237,6 @@ impl View {
             self.place.known = (output, at);
         }
         Ok(Some(pieces))
-    }
-}
-
-/// `None` if there is none: nothing was written.
-async fn open(path: &Path) -> io::Result<Option<Arc<File>>> {
-    let path = path.to_owned();
-    match spawn_blocking(move || File::open(path)).await.map_err(io::Error::other)? {
-        Ok(file) => Ok(Some(Arc::new(file))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -214,35 +271,65 @@ fn parse(read: &Bytes) -> (Vec<Piece>, usize) {
     (pieces, at)
 }
 
-/// Where in the first `size` bytes of a log its last lines begin, and how much output there is from there on.
-fn last_lines(file: &File, size: u64, lines: u64, only: Option<OutputStream>) -> io::Result<(u64, u64)> {
-    let (mut start, mut output, mut found) = (size, 0, 0);
-    let mut rest: Vec<u8> = Vec::new();
-    let mut last = true;
-    while start > 0 {
-        let length = start.min(READ_BYTES as u64);
-        let block = read_at(file, start - length, usize::try_from(length).unwrap_or(READ_BYTES))?;
-        rest.splice(0..0, block.iter().copied());
-        start -= length;
-        // What is before the first line end may be the end of a record that begins further up.
-        while let Some(record_start) = last_record(&rest, start == 0) {
-            let line = rest[record_start..].strip_suffix(b"\n").unwrap_or(&rest[record_start..]);
-            if let Some(record) = cri::decode(line) {
-                let counts = only.is_none_or(|only| only == record.stream);
-                // A last line without an end is a line too.
-                if counts && (record.ends_line || last) {
-                    if found == lines {
-                        return Ok((start + rest.len() as u64, output));
-                    }
-                    found += 1;
-                }
-                last &= !counts;
-                output += record.content.len() as u64 + u64::from(record.ends_line);
-            }
-            rest.truncate(record_start);
-        }
+/// Looks for where the last lines of a log begin, from its end on.
+struct Search {
+    file: Arc<File>,
+    lines: u64,
+    only: Option<OutputStream>,
+    /// What comes from here on was looked at, but for `rest`.
+    start: u64,
+    rest: Vec<u8>,
+    /// Output that was passed.
+    output: u64,
+    found: u64,
+    /// No line was seen yet that counts.
+    last: bool,
+}
+
+impl Search {
+    /// In the first `size` bytes of a log.
+    fn new(file: Arc<File>, size: u64, lines: u64, only: Option<OutputStream>) -> Self {
+        Self { file, lines, only, start: size, rest: Vec::new(), output: 0, found: 0, last: true }
     }
-    Ok((0, output))
+
+    /// Goes on for so many blocks. Gives the place in the file, and how much output there is from there on.
+    fn go_on(mut self, blocks: usize) -> io::Result<(Self, Option<(u64, u64)>)> {
+        for _ in 0..blocks {
+            if self.start == 0 {
+                let output = self.output;
+                return Ok((self, Some((0, output))));
+            }
+            if let Some(found) = self.block()? {
+                return Ok((self, Some(found)));
+            }
+        }
+        Ok((self, None))
+    }
+
+    fn block(&mut self) -> io::Result<Option<(u64, u64)>> {
+        let length = self.start.min(READ_BYTES as u64);
+        let block = read_at(&self.file, self.start - length, usize::try_from(length).unwrap_or(READ_BYTES))?;
+        self.rest.splice(0..0, block.iter().copied());
+        self.start -= length;
+        // What is before the first line end may be the end of a record that begins further up.
+        while let Some(record_start) = last_record(&self.rest, self.start == 0) {
+            let record = &self.rest[record_start..];
+            if let Some(record) = cri::decode(record.strip_suffix(b"\n").unwrap_or(record)) {
+                let counts = self.only.is_none_or(|only| only == record.stream);
+                // A last line without an end is a line too.
+                if counts && (record.ends_line || self.last) {
+                    if self.found == self.lines {
+                        return Ok(Some((self.start + self.rest.len() as u64, self.output)));
+                    }
+                    self.found += 1;
+                }
+                self.last &= !counts;
+                self.output += record.content.len() as u64 + u64::from(record.ends_line);
+            }
+            self.rest.truncate(record_start);
+        }
+        Ok(None)
+    }
 }
 
 /// Where the last whole record of `bytes` begins; `whole`: they begin with a record.
@@ -269,6 +356,34 @@ mod tests {
         prop::collection::vec((any::<bool>(), prop_oneof![0_usize..20, 15_000_usize..20_000], any::<bool>()), 0..30)
     }
 
+    #[tokio::test]
+    async fn whoever_looks_for_the_end_of_a_long_log_leaves_room_for_others_and_may_be_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut text = Vec::new();
+        while text.len() < 3 * BLOCKS * READ_BYTES {
+            cri::encode(&mut text, OutputStream::Stdout, TIME, &[b'x'; 10_000]);
+        }
+        std::fs::write(&path, &text).expect("written");
+        let hub = Hub::logged(text.len() as u64, Written::NOTHING);
+        // One thread for all of them.
+        let readers = Readers(Arc::new(Semaphore::new(1)));
+        let searching = View::new(&hub, &path, &readers).tail(1, Some(OutputStream::Stderr));
+        let mut searching = std::pin::pin!(searching);
+        tokio::select! {
+            biased;
+            _ = &mut searching => panic!("it has to wait for the disk"),
+            () = std::future::ready(()) => {}
+        }
+        let mut other = View::new(&hub, &path, &readers);
+        let seen = tokio::select! {
+            biased;
+            seen = other.next() => seen,
+            _ = &mut searching => panic!("the other one has its turn before this is at the beginning"),
+        };
+        assert!(matches!(seen.expect("read"), Sight::Pieces(_)));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
         #[test]
@@ -284,7 +399,14 @@ mod tests {
             let mut file = tempfile::tempfile().expect("a file");
             file.write_all(&text).expect("written");
             let size = text.len() as u64;
-            let (at, output) = last_lines(&file, size, lines, only).expect("read");
+            let mut search = Search::new(Arc::new(file), size, lines, only);
+            let (at, output) = loop {
+                let found;
+                (search, found) = search.go_on(1).expect("read");
+                if let Some(found) = found {
+                    break found;
+                }
+            };
             let records: Vec<(usize, &[u8])> = text
                 .split_inclusive(|byte| *byte == b'\n')
                 .scan(0, |place, line| Some((std::mem::replace(place, *place + line.len()), &line[..line.len() - 1])))

@@ -14,18 +14,20 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     adopt, commit,
     handover::Inheritance,
-    hub::Hub,
+    hub::{Hub, Written},
     journal::Record,
     kill,
     memory::Memory,
     node::{Node, StepError, World},
     oversee::{News, Survivors},
-    prepare, pump, report, settle,
+    prepare, pump,
+    report::{self, Reported},
+    settle,
     start::{self, Attended},
     witness,
 };
 use crate::{
-    api::{ExecRequest, Reason},
+    api::{ExecRequest, ExecRequestStatus, ExecResult, Reason},
     core::{
         bind::unvouched,
         decide::{
@@ -299,6 +301,10 @@ impl<W: World> Work<W> {
 
     async fn act(&mut self, action: Action, seen: ExecRequest, request: &BoundRequest) -> Result<Next, StepError> {
         let begun = Instant::now();
+        if let Some(ExecRequestStatus { completion_time: Some(_), result: Some(result), .. }) = &seen.status {
+            // Whoever has finished it: what the object says is what those who watch are told.
+            self.hub.conclude(result.clone());
+        }
         let exec = exec_of(Some(request), self.memory.entry().as_ref());
         match action {
             Action::Prepare(container) => {
@@ -518,10 +524,9 @@ impl<W: World> Work<W> {
     async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
         self.node.audit.ended(&self.memory.subject(), &outcome).await;
-        let reported = report::report(&self.node, self.key(), seen, &outcome).await;
-        // Those who watch are told what the status says, once it does; or without it, if that is to take longer.
-        self.conclude(&outcome);
-        let version = reported?;
+        let Reported { version, result } = report::report(&self.node, self.key(), seen, &outcome).await?;
+        // Those who watch are told what the status says, once it does.
+        self.conclude(&outcome, result.unwrap_or_else(|| outcome.result()));
         self.versions.extend(version);
         self.done(Step::Report, begun);
         if self.memory.entry().is_some_and(|entry| entry.has_survivors()) {
@@ -530,12 +535,11 @@ impl<W: World> Work<W> {
         Ok(self.forget(Some(outcome)).await)
     }
 
-    /// Tells those who watch how it has ended.
-    fn conclude(&self, outcome: &Outcome) {
-        if self.hub.is_waiting() {
-            self.hub.unheard(self.node.spool.size(self.key()));
-        }
-        self.hub.conclude(outcome.result());
+    /// Tells those who watch how it has ended. What was said before stands.
+    fn conclude(&self, outcome: &Outcome, result: ExecResult) {
+        let written = Written::said(outcome.output.as_ref(), outcome.may_have_run);
+        self.hub.end(|| self.node.spool.size(self.key()), written);
+        self.hub.conclude(result);
     }
 
     async fn forget(&mut self, reported: Option<Outcome>) -> Next {
@@ -548,7 +552,10 @@ impl<W: World> Work<W> {
             (reported, _) => reported,
         };
         if let Some(outcome) = &reported {
-            self.conclude(outcome);
+            self.conclude(outcome, outcome.result());
+        } else {
+            self.hub.end(|| self.node.spool.size(self.key()), Written::NOTHING);
+            self.hub.conclude(ExecResult::of_error("the request was deleted"));
         }
         // What was handed over and needed no reading any more.
         drop(self.node.inherited(&self.key().uid));

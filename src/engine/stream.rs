@@ -21,6 +21,8 @@ use crate::wire::{
 
 /// Bytes asked of the engine's connection at once.
 const READ_BYTES: usize = 32 * 1024;
+/// Most bytes that were read and not decoded, in [`Parts::rest`]: what was asked for, and what the buffer had room for.
+pub const REST_BYTES: usize = 4 * READ_BYTES;
 
 /// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]

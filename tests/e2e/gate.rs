@@ -282,7 +282,10 @@ async fn an_upgrade_an_uninstall_and_a_first_installation_leave_no_moment_for_a_
     disturbed.put_back(&lab).await;
 
     let said = std::fs::read_to_string(log.path()).expect("what the forger was told");
-    assert!(said.lines().filter(|line| line.contains("is not who you are: found")).count() > 10, "it was at work:\n{said}");
+    assert!(
+        said.lines().filter(|line| line.contains("is not who you are: found")).count() > 10,
+        "it was at work:\n{said}"
+    );
     let taken = taken(&lab);
     println!(
         "{} forgeries tried, {} of them taken by the API server before the policies stood",

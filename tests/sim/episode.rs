@@ -7,7 +7,8 @@ use execlet::{
     agent::{
         deaths::Deaths,
         gate::Gate,
-        hub::Hubs,
+        hub::{Follows, Hubs, Place},
+        input::Input,
         journal::Journal,
         keep::Writers,
         node::Node,
@@ -35,7 +36,7 @@ use serde_json::json;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +199,11 @@ async fn users(model: Model, kind: Kind) {
             let active = state.random.chance(150).then(|| state.random.below(5) + 1);
             let grace = state.random.below(4);
             let starting = *state.random.pick(&[5, 60, 600]).unwrap_or(&60);
+            // Some have their input from a client, who comes, now or after the deadline, or never.
+            let awaits = kind == Kind::Disturbed && state.random.chance(200);
+            let (comes, starting) =
+                if awaits { (state.random.chance(700), starting.min(60)) } else { (false, starting) };
+            let stdin = awaits.then(|| json!({"attach": {}}));
             let request = json!({
                 "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
                 "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{number}"), "generation": 1},
@@ -205,12 +211,17 @@ async fn users(model: Model, kind: Kind) {
                     "target": {"podName": POD}, "command": plan.command(), "tty": tty,
                     "startingDeadlineSeconds": starting, "activeDeadlineSeconds": active,
                     "terminationGracePeriodSeconds": grace, "output": {"spoolBytes": 0, "tailBytes": 16},
+                    "stdin": stdin,
                 },
             });
             let mut request: ExecRequest = serde_json::from_value(request).expect("a request");
             request.metadata.creation_timestamp = Some(Time(state.now()));
             request.status = Some(ExecRequestStatus::default());
-            state.truth(&format!("uid-{number}"));
+            state.truth(&format!("uid-{number}")).awaits_client = awaits;
+            tokio::spawn(viewer(model.clone(), name.clone(), format!("uid-{number}")));
+            if comes {
+                tokio::spawn(client(model.clone(), format!("uid-{number}")));
+            }
             state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
             state.store(request);
         }
@@ -239,6 +250,57 @@ async fn users(model: Model, kind: Kind) {
                 _ => {}
             }
         });
+    }
+}
+
+/// Watches a request, and is told what its object says, when it says it.
+async fn viewer(model: Model, name: String, uid: String) {
+    loop {
+        let hubs = Arc::clone(&model.lock().hubs);
+        let hub = hubs.of(&uid.as_str().into());
+        while Arc::ptr_eq(&hubs, &model.lock().hubs) {
+            sleep(Duration::from_millis(100)).await;
+            let Some(told) = hub.result() else { continue };
+            // They hear it only at the end of the output.
+            let end = Place { output: hub.now(), ..Place::START };
+            let patience = Instant::now() + Duration::from_secs(60);
+            while matches!(hub.after(end, 1), Follows::NotYet) && Arc::ptr_eq(&hubs, &model.lock().hubs) {
+                if Instant::now() > patience {
+                    return model.lock().violated(format!("the output of {name} never ends for those who watch"));
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+            let mut state = model.lock();
+            let Some(object) = state.objects.get(&name) else { return };
+            let said = object.request.status.as_ref().filter(|status| status.completion_time.is_some());
+            let said = said.map(|status| status.result.clone());
+            if state.restores == 0 && said != Some(Some((*told).clone())) {
+                state.violated(format!("those who watch {name} are told {told:?}, and its object says {said:?}"));
+            }
+            return;
+        }
+    }
+}
+
+/// Holds the input of a request for a while, lets it go, and comes again; each agent that crashes takes it away.
+async fn client(model: Model, uid: String) {
+    sleep(model.millis(0..8000)).await;
+    loop {
+        let hubs = Arc::clone(&model.lock().hubs);
+        let hold = Input::hold(&hubs.of(&uid.as_str().into()), "a client");
+        let Ok(hold) = hold else { return };
+        {
+            let mut state = model.lock();
+            state.truth(&uid).client_came = true;
+            state.note(|| format!("a client holds the input of {uid}"));
+        }
+        let until = Instant::now() + model.millis(1..10_000);
+        while Instant::now() < until && Arc::ptr_eq(&hubs, &model.lock().hubs) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        drop(hold);
+        model.note(|| format!("a client lets go of the input of {uid}"));
+        sleep(model.millis(1..2000)).await;
     }
 }
 
@@ -425,6 +487,7 @@ fn restore(model: &Model) {
     let mut state = model.lock();
     let Some(backup) = state.backup.take() else { return };
     state.note(|| "an older state of the API server is restored".to_owned());
+    state.restores += 1;
     for truth in state.truth.values_mut() {
         truth.restored = true;
     }
@@ -490,6 +553,9 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
     let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
     let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
+    // Whoever watched an agent before this one has lost it.
+    let hubs = Arc::new(Hubs::default());
+    model.lock().hubs = Arc::clone(&hubs);
     let boot = model.lock().boot;
     let policy = Policy { required: true, ..Policy::default() };
     let node = Arc::new(Node::<Simulated> {
@@ -504,7 +570,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         spool,
         writers: Writers::default(),
         gate: Gate::off(),
-        hubs: Arc::new(Hubs::default()),
+        hubs,
         deaths,
         metrics,
         clock,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use execlet::{
+    agent::hub::Hubs,
     api::{ExecRequest, ExecRequestStatus},
     core::{
         audit::event::Event,
@@ -126,6 +127,9 @@ pub struct Truth {
     pub code: Option<i32>,
     /// Bytes that it wrote.
     pub written: i64,
+    /// Its input is to come from a client, and whether one has ever come.
+    pub awaits_client: bool,
+    pub client_came: bool,
     /// A signal of the agent reached it.
     pub signalled: bool,
     /// The first final status, and whether an older state was restored since.
@@ -225,6 +229,9 @@ pub struct State {
     pub records: Vec<Event>,
 
     // the agent
+    pub hubs: Arc<Hubs>,
+    /// An older state of the API server was restored.
+    pub restores: u32,
     pub crash: Arc<Notify>,
     pub crashed: bool,
     pub crashes_per_mille: u64,
@@ -276,6 +283,8 @@ impl Model {
             files: BTreeMap::new(),
             disk_full: false,
             records: Vec::new(),
+            hubs: Arc::default(),
+            restores: 0,
             crash: Arc::new(Notify::new()),
             crashed: false,
             crashes_per_mille,
@@ -353,6 +362,14 @@ impl State {
     pub fn id(&mut self, what: &str) -> String {
         self.next_id += 1;
         format!("{what}-{}", self.next_id)
+    }
+
+    /// Nothing may be created or started for a client that has never come.
+    pub fn must_have_client(&mut self, uid: &str, act: &str) {
+        let truth = self.truth(uid);
+        if truth.awaits_client && !truth.client_came {
+            self.violated(format!("{act} of {uid} came before any client with its input"));
+        }
     }
 
     /// Nothing may be done to a request that was not recorded before.

@@ -367,6 +367,7 @@ impl Engine for SimEngine {
             let id = state.id("exec");
             let run = state.container.clone();
             state.note(|| format!("{id} is created for {uid}"));
+            state.must_have_client(&uid, "the exec");
             let exec = Exec {
                 run,
                 uid,
@@ -492,6 +493,7 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
         return true;
     }
     state.must_be_recorded(&uid, "the start", |event| event.note(key::EXEC_ID) == exec_id);
+    state.must_have_client(&uid, "the start");
     let pid = state.spawn(&uid, None, plan.ignores_term, true);
     let shows = state.random.millis(0..30);
     let truth = state.truth(&uid);

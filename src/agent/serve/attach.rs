@@ -1,7 +1,10 @@
 //! Attach: a command's streams over WebSocket, in both directions.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -34,7 +37,12 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Streams as ServedStreams, Subject, find, limits, refuse::Refused};
+use super::{
+    Shared, Subject, find,
+    limits::{self, Pace},
+    lines::{self, in_words},
+    refuse::Refused,
+};
 use crate::{
     agent::{
         hub::{Hub, Piece},
@@ -46,12 +54,15 @@ use crate::{
     infra::{metrics::Metrics, requests::Requests},
     wire::{
         OutputStream,
-        remotecommand::{self, FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
+        remotecommand::{FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
     },
 };
 
 /// How long a client whose message is too large may take to hear that.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a client answers that has taken everything.
+const LAST_PING: Bytes = Bytes::from_static(b"all");
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -117,7 +128,7 @@ pub(super) async fn attach<R: Requests>(
                 return drop(tell.send(Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))));
             }
         };
-        connected(&shared.streams, &subject, protocol, streams, upgraded, tell).await;
+        connected(&shared, &subject, protocol, streams, upgraded, tell).await;
         audit.detached(session).await;
     });
     match told.await {
@@ -133,7 +144,7 @@ fn in_use(error: &InputError) -> Refused {
 
 /// Lets a viewer in that is on record, and serves it to the end.
 async fn connected<R: Requests>(
-    shared: &ServedStreams<R>,
+    shared: &Shared<R>,
     subject: &Subject,
     protocol: Protocol,
     streams: Streams,
@@ -147,7 +158,7 @@ async fn connected<R: Requests>(
         // Another one was faster.
         Err(error) => return drop(tell.send(Err(in_use(&error)))),
     };
-    let view = View::new(hub, &shared.spool.log_path(key));
+    let view = View::new(hub, &shared.streams.spool.log_path(key), &shared.readers);
     if tell.send(Ok(())).is_err() {
         return;
     }
@@ -159,13 +170,13 @@ async fn connected<R: Requests>(
         .max_message_size(Some(limits::MESSAGE_BYTES))
         .max_frame_size(Some(limits::MESSAGE_BYTES));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let metrics = &shared.metrics;
+    let metrics = &shared.streams.metrics;
     metrics.viewers.inc();
     tracing::info!(request = %key, uid = %key.uid, viewer, stdin = streams.stdin, "attached");
-    let server = Server::new(protocol, streams);
-    let end = Viewer::new(hub, server, metrics, &shared.shutdown).serve(socket, view, hold).await;
+    let (pace, shutdown) = (shared.streams.pace, &shared.streams.shutdown);
+    let end = Viewer::new(hub, (protocol, streams), pace, metrics, shutdown).serve(socket, view, hold).await;
     metrics.viewers.dec();
-    if let End::Cut { .. } = end {
+    if let End::Cut { .. } | End::Lost { .. } = end {
         metrics.viewer_cut();
     }
     tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
@@ -245,6 +256,11 @@ enum End {
     Left,
     /// Its connection broke, or it does not answer.
     Vanished,
+    /// It was too slow for what is not kept, and has the status that says so.
+    Lost {
+        /// In words.
+        why: String,
+    },
     /// It was sent away.
     Cut {
         /// Code of the close.
@@ -273,8 +289,13 @@ struct Times {
 struct Viewer<'a> {
     hub: &'a Arc<Hub>,
     server: Mutex<Server>,
+    /// With a terminal, all that it sees.
+    tty: bool,
+    pace: Pace,
     metrics: &'a Metrics,
     times: Mutex<Times>,
+    /// Something of the client waits for the command: meanwhile nothing is read from it.
+    feeding: AtomicBool,
     shutdown: &'a CancellationToken,
 }
 
@@ -282,10 +303,17 @@ type ToClient = SplitSink<Socket, Message>;
 type FromClientStream = SplitStream<Socket>;
 
 impl<'a> Viewer<'a> {
-    fn new(hub: &'a Arc<Hub>, server: Server, metrics: &'a Metrics, shutdown: &'a CancellationToken) -> Self {
+    fn new(
+        hub: &'a Arc<Hub>,
+        (protocol, streams): (Protocol, Streams),
+        pace: Pace,
+        metrics: &'a Metrics,
+        shutdown: &'a CancellationToken,
+    ) -> Self {
         let now = Instant::now();
         let times = Mutex::new(Times { heard: now, data: now });
-        Self { hub, server: Mutex::new(server), metrics, times, shutdown }
+        let (server, feeding) = (Mutex::new(Server::new(protocol, streams)), AtomicBool::new(false));
+        Self { hub, server, tty: streams.tty, pace, metrics, times, feeding, shutdown }
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -306,9 +334,13 @@ impl<'a> Viewer<'a> {
         };
         let (code, why) = match &end {
             End::Told => (close::NORMAL, ""),
+            End::Lost { why } => (close::POLICY, why.as_str()),
             End::Cut { code, why } => (*code, why.as_str()),
             End::Left | End::Vanished => return end,
         };
+        if let End::Told | End::Lost { .. } = &end {
+            self.taken(&mut to, &mut from).await;
+        }
         let frame = CloseFrame { code: code.into(), reason: close::reason(why).into() };
         let goodbye = async {
             if to.send(Message::Close(Some(frame))).await.is_ok() {
@@ -316,7 +348,7 @@ impl<'a> Viewer<'a> {
                 while let Some(Ok(_)) = from.next().await {}
             }
         };
-        let said = timeout(remotecommand::CLOSE_WAIT, goodbye).await;
+        let said = timeout(self.pace.close, goodbye).await;
         if code == close::TOO_BIG {
             // The client is still sending: to hang up now would take the close from it.
             sleep(LINGER).await;
@@ -327,33 +359,55 @@ impl<'a> Viewer<'a> {
         end
     }
 
+    /// Waits until the client has taken everything: its answer to a last ping comes after that.
+    async fn taken(&self, to: &mut ToClient, from: &mut FromClientStream) {
+        let taken = async {
+            if to.send(Message::Ping(LAST_PING)).await.is_err() {
+                return;
+            }
+            while let Some(Ok(message)) = from.next().await {
+                if matches!(message, Message::Pong(payload) if payload == LAST_PING) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            taken = timeout(self.pace.stall, taken) => if taken.is_err() {
+                tracing::debug!("a viewer did not take everything in time");
+            }
+        }
+    }
+
     /// Sends what there is to see.
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
         let greeting = self.server().greeting();
-        if let Err(end) = send(to, Message::Binary(greeting)).await {
+        if let Err(end) = self.send(to, Message::Binary(greeting)).await {
             return end;
         }
-        let mut ping = interval(limits::PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::new(self.pace);
         // Of what is over before it came a viewer is told; what it loses on its way ends it.
         let mut joining = true;
         loop {
             let sight = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return going_away(),
-                sight = view.next() => sight,
-                _ = ping.tick() => {
-                    if let Err(end) = self.ping(to).await {
+                // First, or output without end would keep it from a client that waits for it.
+                due = beat.next() => {
+                    if let Err(end) = self.beat(to, due).await {
                         return end;
                     }
                     continue;
                 }
+                sight = view.next() => sight,
             };
             let shown = match sight {
                 Ok(Sight::Pieces(pieces)) => self.output(to, &pieces).await,
                 Ok(Sight::Gap(missing)) if joining => {
                     joining = false;
-                    self.output(to, &[notice(missing)]).await
+                    let stream = if self.tty { OutputStream::Stdout } else { OutputStream::Stderr };
+                    self.output(to, &[notice(missing, stream)]).await
                 }
                 Ok(Sight::Gap(missing)) => return self.lost(to, missing).await,
                 Ok(Sight::End) => return self.conclude(to).await,
@@ -370,7 +424,7 @@ impl<'a> Viewer<'a> {
         for (stream, bytes) in merged(pieces) {
             let Some(message) = self.server().output(stream, &bytes) else { continue };
             let length = bytes.len() as u64;
-            send(to, Message::Binary(message)).await?;
+            self.send(to, Message::Binary(message)).await?;
             self.metrics.viewer_bytes.inc_by(length);
             let now = Instant::now();
             // A client that takes output lives.
@@ -379,25 +433,46 @@ impl<'a> Viewer<'a> {
         Ok(())
     }
 
-    async fn ping(&self, to: &mut ToClient) -> Result<(), End> {
+    /// Shows the client that it is served, and looks whether it is there.
+    async fn beat(&self, to: &mut ToClient, due: Due) -> Result<(), End> {
+        let feeding = self.feeding.load(Ordering::Relaxed);
+        if feeding {
+            // Its silence is ours.
+            self.times().heard = Instant::now();
+        }
         let Times { heard, data } = *self.times();
-        if heard.elapsed() >= limits::PONG_TIMEOUT {
+        match due {
+            Due::Pong if feeding => return self.send(to, Message::Pong(Bytes::new())).await,
+            Due::Pong => return Ok(()),
+            Due::Ping => {}
+        }
+        if heard.elapsed() >= self.pace.answer {
             return Err(End::Vanished);
         }
-        if data.elapsed() >= limits::IDLE_TIMEOUT {
+        if data.elapsed() >= self.pace.idle {
             let why = "nothing was said for too long; the command goes on: attach again";
             return Err(End::cut(close::POLICY, why));
         }
-        send(to, Message::Ping(Bytes::new())).await
+        self.send(to, Message::Ping(Bytes::new())).await
+    }
+
+    /// Sends one message, to whoever takes it in time.
+    async fn send(&self, to: &mut ToClient, message: Message) -> Result<(), End> {
+        match timeout(self.pace.stall, to.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Vanished),
+            Err(_) => Err(End::cut(close::POLICY, "too slow: no output was taken; the command goes on: attach again")),
+        }
     }
 
     /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
-    async fn lost(&self, to: &mut ToClient, missing: u64) -> End {
-        let why = format!("too slow: {missing} bytes of output are not kept; the command goes on: attach again");
+    async fn lost(&self, to: &mut ToClient, missing: Option<u64>) -> End {
+        let missing = in_words(missing);
+        let why = format!("too slow: {missing} of output are not kept; the command goes on: attach again");
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
         let last = self.server().finish(&status);
-        match send(to, Message::Binary(last.unwrap_or_default())).await {
-            Ok(()) => End::cut(close::POLICY, why),
+        match self.send(to, Message::Binary(last.unwrap_or_default())).await {
+            Ok(()) => End::Lost { why },
             Err(end) => end,
         }
     }
@@ -405,8 +480,7 @@ impl<'a> Viewer<'a> {
     /// Waits until it is known how the command has ended, and tells it.
     async fn conclude(&self, to: &mut ToClient) -> End {
         let mut changes = self.hub.changes();
-        let mut ping = interval(limits::PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::new(self.pace);
         let result = loop {
             changes.borrow_and_update();
             if let Some(result) = self.hub.result() {
@@ -419,7 +493,7 @@ impl<'a> Viewer<'a> {
                 biased;
                 () = self.shutdown.cancelled() => return going_away(),
                 gone = changes.changed() => if gone.is_err() { return going_away() },
-                _ = ping.tick() => if let Err(end) = self.ping(to).await { return end },
+                due = beat.next() => if let Err(end) = self.beat(to, due).await { return end },
             }
         };
         let status = match serde_json::to_vec(&*result) {
@@ -427,7 +501,7 @@ impl<'a> Viewer<'a> {
             Err(error) => return End::cut(close::INTERNAL, error.to_string()),
         };
         let last = self.server().finish(&status);
-        match send(to, Message::Binary(last.unwrap_or_default())).await {
+        match self.send(to, Message::Binary(last.unwrap_or_default())).await {
             Ok(()) => End::Told,
             Err(end) => end,
         }
@@ -474,18 +548,47 @@ impl<'a> Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Waits until the command has room for it. Meanwhile nothing is read from the client: its silence is ours.
+    /// Waits until the command has room for it. Meanwhile nothing is read from the client, and [`Self::beat`] tells it
+    /// that all is well.
     async fn feed(&self, hold: &Hold, fed: Fed) {
-        let sending = hold.send(fed);
-        tokio::pin!(sending);
-        loop {
-            match timeout(limits::PING_EVERY, &mut sending).await {
-                // A command that takes no more does not end those who watch it.
-                Ok(_taken) => break,
-                Err(_) => self.times().heard = Instant::now(),
-            }
-        }
+        self.feeding.store(true, Ordering::Relaxed);
+        // A command that takes no more does not end those who watch it.
+        let _taken = hold.send(fed).await;
         self.times().heard = Instant::now();
+        self.feeding.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Ping,
+    Pong,
+}
+
+/// When the client has to hear of us, if there is nothing else to tell.
+struct Beat {
+    ping: Interval,
+    pong: Interval,
+}
+
+impl Beat {
+    fn new(pace: Pace) -> Self {
+        let every = |pause| {
+            let mut interval = interval(pause);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        Self { ping: every(pace.ping), pong: every(pace.pong) }
+    }
+
+    /// Waits until something is due. May be left at any time.
+    async fn next(&mut self) -> Due {
+        tokio::select! {
+            biased;
+            _ = self.pong.tick() => Due::Pong,
+            _ = self.ping.tick() => Due::Ping,
+        }
     }
 }
 
@@ -493,19 +596,9 @@ fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
 }
 
-/// Sends one message, to whoever takes it in time.
-async fn send(to: &mut ToClient, message: Message) -> Result<(), End> {
-    match timeout(limits::STALL_TIMEOUT, to.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Vanished),
-        Err(_) => Err(End::cut(close::POLICY, "too slow: no output was taken; the command goes on: attach again")),
-    }
-}
-
-/// A word to the viewer, where the beginning of what it sees is not all there was.
-fn notice(missing: u64) -> Piece {
-    let text = format!("[execlet: {missing} bytes of output before this are not kept and were skipped]\r\n");
-    Piece { stream: OutputStream::Stderr, at: Timestamp::UNIX_EPOCH, bytes: text.into() }
+/// A word to the viewer, where what it sees is not all there was.
+fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
+    Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", lines::notice(missing)).into() }
 }
 
 /// Pieces of one stream that follow each other go together.

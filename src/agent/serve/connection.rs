@@ -1,6 +1,9 @@
 //! Connections: accepted, counted, through TLS, and served. One that does not come through in time is closed.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1};
@@ -8,6 +11,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -18,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::limits::{self, Place, Strangers};
+use super::limits::{self, Stranger, Strangers};
 use crate::infra::metrics::Metrics;
 
 /// Pause after a connection could not be accepted: the process has too many files open.
@@ -26,7 +30,7 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Goes with each request: a connection is a stranger's until a request of it was admitted.
 #[derive(Clone)]
-pub(super) struct Admitted(pub(super) Arc<Mutex<Option<Place<std::net::IpAddr>>>>);
+pub(super) struct Admitted(pub(super) Arc<Mutex<Option<Stranger>>>);
 
 /// Accepts until told to stop.
 pub(super) async fn accept(
@@ -39,7 +43,7 @@ pub(super) async fn accept(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let strangers = Strangers::new(limits::STRANGERS);
+    let strangers = Strangers::new(limits::STRANGERS, limits::ALL_STRANGERS);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -74,8 +78,8 @@ async fn one(
     place: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) {
-    if let Err(error) = connection.set_nodelay(true) {
-        tracing::debug!(%error, "a connection will be slower");
+    if let Err(error) = prepare(&connection) {
+        tracing::debug!(%error, "a connection will be slower, or longer dead than anybody knows");
     }
     let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(limits::VIEWER_BYTES)));
     let connection = match timeout(limits::HANDSHAKE_TIMEOUT, shaking).await {
@@ -105,5 +109,31 @@ async fn one(
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// What is written goes at once; and if the other end's node is gone, the connection ends, also of one who follows the
+/// log of a command that is silent.
+fn prepare(connection: &TcpStream) -> io::Result<()> {
+    connection.set_nodelay(true)?;
+    sockopt::set_tcp_keepidle(connection, limits::KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(connection, limits::KEEPALIVE_AGAIN)?;
+    sockopt::set_tcp_keepcnt(connection, limits::KEEPALIVE_TIMES)?;
+    Ok(sockopt::set_socket_keepalive(connection, true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_other_end_has_vanished_is_found_dead() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let _other = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (connection, _) = listener.accept().await.expect("a connection");
+        prepare(&connection).expect("prepared");
+        assert!(sockopt::socket_keepalive(&connection).expect("an option"));
+        assert_eq!(sockopt::tcp_keepidle(&connection).expect("an option"), limits::KEEPALIVE);
+        assert_eq!(sockopt::tcp_keepintvl(&connection).expect("an option"), limits::KEEPALIVE_AGAIN);
     }
 }

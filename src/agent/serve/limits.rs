@@ -8,18 +8,31 @@ use std::{
     time::Duration,
 };
 
-use crate::core::ids::RequestUid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{core::ids::RequestUid, wire::remotecommand::CLOSE_WAIT};
 
 /// Connections in all.
 pub const CONNECTIONS: usize = 2048;
 /// Connections of one address that have not shown yet that they are the manager's.
 pub const STRANGERS: usize = 512;
+/// Those of all addresses: however many come, the manager finds a place.
+pub const ALL_STRANGERS: usize = 1024;
+const _: () = assert!(STRANGERS < ALL_STRANGERS && ALL_STRANGERS <= CONNECTIONS / 2, "the rest is the manager's");
+/// How long nothing may come from the other end of a connection before it is asked whether it is there.
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Pause before it is asked again.
+pub const KEEPALIVE_AGAIN: Duration = Duration::from_secs(15);
+/// How often it is asked before the connection is dead.
+pub const KEEPALIVE_TIMES: u32 = 4;
 /// How long a connection may take for its TLS handshake, and again for the head of a request.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of the head of a request: it has the user's groups.
 pub const HEAD_BYTES: usize = 256 * 1024;
 /// Viewers of one request.
 pub const VIEWERS: usize = 64;
+/// Most lines that may be asked for from the end of a log.
+pub const TAIL_LINES: u64 = 1_000_000;
 /// Most bytes of a message of a client. client-go sends 32 KiB and one.
 pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Bytes of output in one message to a client, about; more are gathered nowhere.
@@ -27,13 +40,47 @@ pub const OUTPUT_BYTES: usize = crate::agent::view::READ_BYTES;
 /// Bytes that TLS and WebSocket may each gather for a client that does not take them.
 pub const VIEWER_BYTES: usize = 32 * 1024;
 /// How long a viewer may take nothing while there is something for it.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(600);
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long nothing may come from either side, pings aside.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-/// Between two pings to a client.
-pub const PING_EVERY: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+/// Between two pings to a client. The plugin gives up after 16 s of silence.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Between two pongs that nobody has asked for, to a client whose own pings are not read: older client-go gives
+/// up 16 s after the last pong.
+const PONG_EVERY: Duration = Duration::from_secs(5);
 /// How long a client may not answer them, unless it is busy with output.
-pub const PONG_TIMEOUT: Duration = Duration::from_secs(70);
+const PONG_TIMEOUT: Duration = Duration::from_secs(70);
+const _: () = assert!(PING_EVERY.as_secs() < 16 && PONG_EVERY.as_secs() < 16, "before anybody gives up");
+
+/// How patient the server is with those who watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long one may take nothing while there is something for it.
+    pub stall: Duration,
+    /// How long nothing may come from either side, pings aside.
+    pub idle: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// Between two pongs that nobody has asked for, while nothing is read.
+    pub pong: Duration,
+    /// How long pings may go without an answer.
+    pub answer: Duration,
+    /// How long a client may take for its close, once it has everything.
+    pub close: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            stall: STALL_TIMEOUT,
+            idle: IDLE_TIMEOUT,
+            ping: PING_EVERY,
+            pong: PONG_EVERY,
+            answer: PONG_TIMEOUT,
+            close: CLOSE_WAIT,
+        }
+    }
+}
 
 /// How many there are of each kind.
 #[derive(Clone, Debug)]
@@ -48,8 +95,35 @@ pub struct Place<K: Hash + Eq> {
 
 /// Viewers, by request.
 pub type Viewers = Counted<RequestUid>;
-/// Connections that are not admitted yet, by address.
-pub type Strangers = Counted<IpAddr>;
+
+/// Connections that are not admitted yet: of each address, and in all.
+#[derive(Debug)]
+pub struct Strangers {
+    of_address: Counted<IpAddr>,
+    all: Arc<Semaphore>,
+}
+
+/// One of them, until it is admitted.
+#[derive(Debug)]
+pub struct Stranger {
+    _of_address: Place<IpAddr>,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Strangers {
+    /// At most so many of one address, and so many in all.
+    #[must_use]
+    pub fn new(of_address: usize, all: usize) -> Self {
+        Self { of_address: Counted::new(of_address), all: Arc::new(Semaphore::new(all)) }
+    }
+
+    /// One more, if there may be.
+    #[must_use]
+    pub fn enter(&self, address: &IpAddr) -> Option<Stranger> {
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Stranger { _of_address: self.of_address.enter(address)?, _of_all: of_all })
+    }
+}
 
 impl<K: Hash + Eq + Clone> Counted<K> {
     /// At most so many of each.
@@ -98,5 +172,18 @@ mod tests {
         assert!(counted.enter(&"b").is_some());
         drop(first);
         assert!(counted.enter(&"a").is_some());
+    }
+
+    #[test]
+    fn strangers_from_everywhere_leave_room_for_the_manager() {
+        let strangers = Strangers::new(2, 3);
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let mut inside = vec![strangers.enter(&address(1)), strangers.enter(&address(1))];
+        assert!(strangers.enter(&address(1)).is_none(), "too many of this address");
+        inside.push(strangers.enter(&address(2)));
+        assert!(inside.iter().all(Option::is_some));
+        assert!(strangers.enter(&address(3)).is_none(), "too many in all");
+        inside.pop();
+        assert!(strangers.enter(&address(3)).is_some());
     }
 }

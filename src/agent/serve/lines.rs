@@ -43,9 +43,22 @@ impl Lines {
         self.choice.limit.is_some_and(|limit| self.written >= limit)
     }
 
+    /// Adds a line that says that output is missing here.
+    pub(super) fn gap(&mut self, missing: Option<u64>, out: &mut Vec<u8>) {
+        let begin = out.len();
+        if [self.stdout, self.stderr].iter().any(|line| line.inside && line.chosen) {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(notice(missing).as_bytes());
+        out.push(b'\n');
+        // What comes next may be the end of a line of which the beginning is missing.
+        (self.stdout, self.stderr) = (Line::default(), Line::default());
+        self.count(begin, out);
+    }
+
     /// Adds what is to be written of `piece`.
     pub(super) fn write(&mut self, piece: &Piece, out: &mut Vec<u8>) {
-        let Choice { only, since, timestamps, limit } = self.choice;
+        let Choice { only, since, timestamps, limit: _ } = self.choice;
         if only.is_some_and(|only| only != piece.stream) {
             return;
         }
@@ -66,12 +79,27 @@ impl Lines {
             }
             line.inside = !part.ends_with(b"\n");
         }
-        if let Some(limit) = limit {
+        self.count(begin, out);
+    }
+
+    /// Cuts what is too much of what was added.
+    fn count(&mut self, begin: usize, out: &mut Vec<u8>) {
+        if let Some(limit) = self.choice.limit {
             let left = usize::try_from(limit.saturating_sub(self.written)).unwrap_or(usize::MAX);
             out.truncate(begin.saturating_add(left).min(out.len()));
         }
         self.written += (out.len() - begin) as u64;
     }
+}
+
+/// What a viewer is told where output is missing.
+pub(super) fn notice(missing: Option<u64>) -> String {
+    format!("[execlet: {} of output are not kept, and are missing here]", in_words(missing))
+}
+
+/// So many bytes.
+pub(super) fn in_words(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "an unknown number of bytes".to_owned(), |bytes| format!("{bytes} bytes"))
 }
 
 #[cfg(test)]
@@ -109,5 +137,24 @@ mod tests {
         for (choice, expected) in rows {
             assert_eq!(written(choice.clone(), &output), expected, "{choice:?}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_has_a_line_of_its_own() {
+        let at = Timestamp::from_second(1).expect("a time");
+        let piece = |text: &'static str| Piece { stream: OutputStream::Stdout, at, bytes: text.into() };
+        let mut lines = Lines::new(Choice { timestamps: true, ..Choice::default() });
+        let mut out = Vec::new();
+        lines.write(&piece("half"), &mut out);
+        lines.gap(Some(3), &mut out);
+        lines.gap(None, &mut out);
+        lines.write(&piece("way\n"), &mut out);
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "1970-01-01T00:00:01.000000000Z half\n\
+             [execlet: 3 bytes of output are not kept, and are missing here]\n\
+             [execlet: an unknown number of bytes of output are not kept, and are missing here]\n\
+             1970-01-01T00:00:01.000000000Z way\n"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Log: a command's output as text, as `kubectl logs` reads a container's.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use futures::Stream;
 use http::{StatusCode, header};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -15,7 +16,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, find, limits,
@@ -23,7 +23,11 @@ use super::{
     refuse::Refused,
 };
 use crate::{
-    agent::view::{Sight, View},
+    agent::{
+        hub::{Hub, Written},
+        view::{Sight, View},
+    },
+    api::ExecRequestStatus,
     infra::{metrics::Metrics, requests::Requests},
     wire::OutputStream,
 };
@@ -80,6 +84,10 @@ impl Options {
             return Err(bad("limitBytes is 0: leave it out, or give 1 or more"));
         }
         let tail = number("tailLines", self.tail_lines.as_deref())?;
+        if tail.is_some_and(|tail| tail > limits::TAIL_LINES) {
+            let most = limits::TAIL_LINES;
+            return Err(bad(&format!("tailLines is more than {most}: leave it out for the whole log")));
+        }
         Ok(Wanted { follow: flag("follow", self.follow.as_deref())?, tail, choice })
     }
 }
@@ -117,7 +125,14 @@ pub(super) async fn log<R: Requests>(
         Ok(subject) => subject,
         Err(refused) => return refused.into_response(),
     };
-    let mut view = View::new(&subject.hub, &shared.streams.spool.log_path(&subject.key));
+    let hub = match &subject.request.status {
+        // Whoever takes it up has not come so far yet: what an agent before this one has written is there.
+        Some(ExecRequestStatus { exec_id: Some(_), .. }) if !wanted.follow && subject.hub.is_waiting() => {
+            Hub::logged(shared.streams.spool.size(&subject.key), Written::NOTHING)
+        }
+        Some(_) | None => Arc::clone(&subject.hub),
+    };
+    let mut view = View::new(&hub, &shared.streams.spool.log_path(&subject.key), &shared.readers);
     if let Some(lines) = wanted.tail {
         view = match view.tail(lines, wanted.choice.only).await {
             Ok(view) => view,
@@ -131,29 +146,46 @@ pub(super) async fn log<R: Requests>(
         view = view.until_now();
     }
     tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), "log");
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(1);
-    let (metrics, shutdown) = (shared.streams.metrics.clone(), shared.streams.shutdown.clone());
+    let (sender, receiver) = mpsc::channel(1);
+    let streams = &shared.streams;
+    let (metrics, shutdown, stall) = (streams.metrics.clone(), streams.shutdown.clone(), streams.pace.stall);
     shared.tasks.spawn(async move {
         let _connection = connection;
         metrics.viewers.inc();
-        let why = match send(view, Lines::new(wanted.choice), &sender, &metrics, &shutdown).await {
-            Ok(()) | Err(Stop::Left) => None,
-            Err(Stop::Cut(why)) => Some(why),
+        let sending = Sending { hub: &subject.hub, follow: wanted.follow, to: &sender, metrics: &metrics, stall };
+        let sent = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Err(Stop::Cut("the agent is being restarted")),
+            () = sender.closed() => Err(Stop::Left),
+            sent = sending.send(view, Lines::new(wanted.choice)) => sent,
         };
-        if let Some(why) = why {
+        if let Err(Stop::Cut(why)) = sent {
             metrics.viewer_cut();
             tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), why, "a reader of the log was cut");
-            // The body then ends as one that is not whole.
-            sender.try_send(Err(io::Error::other(why))).unwrap_or_default();
         }
         metrics.viewers.dec();
         drop(subject);
     });
-    let body = futures::stream::unfold(receiver, async |mut receiver| {
-        let next = receiver.recv().await?;
-        Some((next, receiver))
-    });
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(body)).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(body(receiver))).into_response()
+}
+
+/// A part of the log, on its way.
+enum Part {
+    Bytes(Bytes),
+    /// It is whole.
+    End,
+}
+
+/// The log as it arrives: whole only if it was said to be, whatever became of who sends it.
+fn body(receiver: mpsc::Receiver<Part>) -> impl Stream<Item = io::Result<Bytes>> {
+    futures::stream::unfold(Some(receiver), async |receiver| {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Part::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
+            Some(Part::End) => None,
+            None => Some((Err(io::Error::other("the log was cut")), None)),
+        }
+    })
 }
 
 /// Why the rest is not sent.
@@ -162,40 +194,79 @@ enum Stop {
     Cut(&'static str),
 }
 
-async fn send(
-    mut view: View,
-    mut lines: Lines,
-    to: &mpsc::Sender<io::Result<Bytes>>,
-    metrics: &Metrics,
-    shutdown: &CancellationToken,
-) -> Result<(), Stop> {
-    while !lines.is_full() {
-        let sight = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return Err(Stop::Cut("the agent is being restarted")),
-            () = to.closed() => return Err(Stop::Left),
-            sight = view.next() => sight,
-        };
-        let pieces = match sight {
-            Ok(Sight::Pieces(pieces)) => pieces,
-            Ok(Sight::Gap(_)) if !view.is_live() => continue,
-            Ok(Sight::Gap(_)) => return Err(Stop::Cut("too slow: output that was not taken is not kept")),
-            Ok(Sight::End) => return Ok(()),
-            Err(_) => return Err(Stop::Cut("the log cannot be read")),
-        };
-        let mut out = Vec::new();
-        for piece in &pieces {
-            lines.write(piece, &mut out);
+/// What it takes to send a log.
+struct Sending<'a> {
+    hub: &'a Hub,
+    follow: bool,
+    to: &'a mpsc::Sender<Part>,
+    metrics: &'a Metrics,
+    stall: Duration,
+}
+
+impl Sending<'_> {
+    /// Sends it, and that it is whole. May be left at any time: then it is not said to be.
+    async fn send(&self, mut view: View, mut lines: Lines) -> Result<(), Stop> {
+        while !lines.is_full() {
+            let mut out = Vec::new();
+            match view.next().await {
+                Ok(Sight::Pieces(pieces)) => pieces.iter().for_each(|piece| lines.write(piece, &mut out)),
+                Ok(Sight::Gap(missing)) if !view.is_live() => lines.gap(missing, &mut out),
+                Ok(Sight::Gap(_)) => return Err(Stop::Cut("too slow: output that was not taken is not kept")),
+                Ok(Sight::End) => {
+                    self.ended().await?;
+                    break;
+                }
+                Err(_) => return Err(Stop::Cut("the log cannot be read")),
+            }
+            if !out.is_empty() {
+                self.metrics.viewer_bytes.inc_by(out.len() as u64);
+                self.part(Part::Bytes(out.into())).await?;
+            }
         }
-        if out.is_empty() {
-            continue;
-        }
-        metrics.viewer_bytes.inc_by(out.len() as u64);
-        match timeout(limits::STALL_TIMEOUT, to.send(Ok(out.into()))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Stop::Left),
-            Err(_) => return Err(Stop::Cut("too slow: nothing was taken")),
+        self.part(Part::End).await
+    }
+
+    async fn part(&self, part: Part) -> Result<(), Stop> {
+        match timeout(self.stall, self.to.send(part)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Stop::Left),
+            Err(_) => Err(Stop::Cut("too slow: nothing was taken")),
         }
     }
-    Ok(())
+
+    /// Waits for the end of the command, if that is asked for: one that nobody hears may go on.
+    async fn ended(&self) -> Result<(), Stop> {
+        let mut changes = self.hub.changes();
+        while self.follow && self.hub.result().is_none() {
+            if self.hub.has_moved() {
+                return Err(Stop::Cut("the agent is being restarted"));
+            }
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_is_whole_only_if_it_is_said_to_be() {
+        for whole in [true, false] {
+            let (sender, receiver) = mpsc::channel(2);
+            sender.send(Part::Bytes("a".into())).await.expect("sent");
+            if whole {
+                sender.send(Part::End).await.expect("sent");
+            }
+            drop(sender);
+            let parts: Vec<_> = body(receiver).collect().await;
+            assert_eq!(parts.len(), if whole { 1 } else { 2 });
+            assert_eq!(parts.last().is_some_and(Result::is_ok), whole);
+        }
+    }
 }

@@ -35,8 +35,9 @@ use self::{
     refuse::Refused,
 };
 use super::{
-    hub::{Hub, Hubs},
+    hub::{Hub, Hubs, Written},
     spool::Spool,
+    view::Readers,
 };
 use crate::{
     api::{ExecRequest, ExecResult, Requester, names},
@@ -67,6 +68,8 @@ pub struct Streams<R> {
     pub metrics: Metrics,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// How patient it is.
+    pub pace: limits::Pace,
     /// When to stop.
     pub shutdown: CancellationToken,
 }
@@ -75,6 +78,7 @@ pub struct Streams<R> {
 struct Shared<R> {
     streams: Streams<R>,
     viewers: Viewers,
+    readers: Readers,
     tasks: TaskTracker,
 }
 
@@ -100,7 +104,8 @@ impl Subject {
 
 /// Serves until told to stop; then tells all who watch, and waits for them for a moment.
 pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: Streams<R>) {
-    let shared = Arc::new(Shared { streams, viewers: Viewers::new(limits::VIEWERS), tasks: TaskTracker::new() });
+    let (viewers, readers) = (Viewers::new(limits::VIEWERS), Readers::default());
+    let shared = Arc::new(Shared { streams, viewers, readers, tasks: TaskTracker::new() });
     let router = Router::new()
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/attach", get(attach::attach::<R>))
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/log", get(log::log::<R>))
@@ -158,12 +163,12 @@ async fn find<R: Requests>(
         (None, _) => hub,
         (Some(_), result) => {
             let size = shared.streams.spool.size(&key);
-            let written = status.output.is_some_and(|output| output.stdout.bytes + output.stderr.bytes > 0);
-            if size == 0 && written && request.spec.output.spool_bytes > 0 {
+            let written = Written::said(status.output.as_ref(), status.start_time.is_some());
+            if size == 0 && written.bytes > 0 && request.spec.output.spool_bytes > 0 {
                 let message = "the output is no longer kept: it had to make room on its node (agent.spoolTotalBytes)";
                 return Err(Refused::new(StatusCode::GONE, message));
             }
-            Hub::ended(size, result.unwrap_or_else(|| ExecResult::of_error("the request has finished")))
+            Hub::ended(size, written, result.unwrap_or_else(|| ExecResult::of_error("the request has finished")))
         }
     };
     let (by, address) = viewer(headers);

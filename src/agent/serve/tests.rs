@@ -34,7 +34,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::*;
+use super::{limits::Pace, *};
 use crate::{
     agent::{
         hub::{Kept, Patience, Piece},
@@ -133,6 +133,10 @@ struct Lab {
 
 impl Lab {
     async fn open(spec: Value) -> Self {
+        Self::paced(spec, Pace::default()).await
+    }
+
+    async fn paced(spec: Value, pace: Pace) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut whole = json!({"target": {"podName": "db"}, "command": ["cat"]});
         whole.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
@@ -173,6 +177,7 @@ impl Lab {
             audit: audit(folder.path(), &metrics),
             metrics: metrics.clone(),
             clock: Arc::new(SystemClock),
+            pace,
             shutdown: shutdown.clone(),
         };
         tokio::spawn(serve(listener, config, streams));
@@ -352,6 +357,7 @@ async fn only_the_managers_token_opens_anything() {
         ("/v1/namespaces/shop/execrequests/dump/another/log".to_owned(), TOKEN, 404),
         ("/v1/namespaces/shop/execrequests/other/0b5c/log".to_owned(), TOKEN, 404),
         (format!("{PATH}/log?tailLines=many"), TOKEN, 400),
+        (format!("{PATH}/log?tailLines=1000001"), TOKEN, 400),
         (format!("{PATH}/log?stream=stdout"), TOKEN, 400),
         (format!("{PATH}/log?sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"), TOKEN, 400),
         (format!("{PATH}/attach?stdout=true"), TOKEN, 400),
@@ -437,6 +443,30 @@ async fn a_viewer_that_stalls_neither_slows_the_command_nor_loses_anything_that_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_pauses_at_the_end_loses_neither_the_rest_nor_the_status() {
+    let lab = Lab::paced(json!({}), Pace { close: Duration::from_millis(20), ..Pace::default() }).await;
+    let mut command = lab.command(1 << 20);
+    let mut paused = lab.attach("stdout=true").await;
+    command.write(OutputStream::Stdout, b"first").await;
+    paused.until(5).await;
+    // All of it fits into the sockets: the agent has sent everything long before it was read.
+    let rest = bytes_of(100_000);
+    command.write(OutputStream::Stdout, &rest).await;
+    command.end(ExecResult::of_exit_code(0));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(lab.metrics.viewers.get(), 1, "it is still waited for");
+    let (code, _, status, heard) = paused.end().await;
+    assert_eq!((code, status.expect("a status")["status"].as_str()), (Some(close::NORMAL), Some("Success")));
+    assert!(heard[&OutputStream::Stdout][5..] == rest);
+    within("the place", async {
+        while lab.metrics.viewers.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_that_loses_what_is_not_kept_is_told_so_and_never_that_all_went_well() {
     let lab = Lab::open(json!({})).await;
     let mut command = lab.command(0);
@@ -467,7 +497,8 @@ async fn whoever_comes_late_to_what_is_not_kept_is_told_how_much_is_missing() {
     let notice = String::from_utf8_lossy(&heard[&OutputStream::Stderr]).into_owned();
     let seen = heard[&OutputStream::Stdout].len();
     assert!(
-        seen > 0 && notice.contains(&format!("{} bytes of output before this are not kept", 1_000_000 - seen)),
+        seen > 0
+            && notice.contains(&format!("{} bytes of output are not kept, and are missing here", 1_000_000 - seen)),
         "{notice}"
     );
 }
@@ -480,13 +511,7 @@ async fn after_the_end_the_log_is_replayed_and_the_status_is_that_of_the_object(
         command.write(OutputStream::Stdout, b"one\ntwo\n").await;
         command.write(OutputStream::Stderr, b"no\n").await;
         command.end(ExecResult::of_exit_code(3));
-        let log = lab.log();
-        within("the log", async {
-            while std::fs::metadata(&log).map_or(0, |log| log.len()) < 100 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        kept(&lab, 100).await;
     }
     {
         let mut request = lab.request.lock().expect("a lock");
@@ -519,6 +544,130 @@ async fn after_the_end_the_log_is_replayed_and_the_status_is_that_of_the_object(
     assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 410, "no silence where there was output");
 }
 
+/// The request has finished, with this output.
+fn finish(lab: &Lab, output: &Value) {
+    let mut request = lab.request.lock().expect("a lock");
+    let status = request.status.as_mut().expect("a status");
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now());
+    (status.start_time, status.completion_time) = (Some(now.clone()), Some(now));
+    status.result = Some(ExecResult::of_exit_code(0));
+    status.output = serde_json::from_value(output.clone()).expect("output");
+}
+
+/// What the log says at once, and whether it says that this is all.
+async fn whole_log(lab: &Lab, query: &str) -> (String, bool) {
+    let (code, answer) = lab.get(&format!("{PATH}/log{query}"), TOKEN).await;
+    assert_eq!(code, 200, "{answer}");
+    let body = answer.split_once("\r\n\r\n").expect("a head").1;
+    (dechunked(body), body.ends_with("0\r\n\r\n"))
+}
+
+async fn kept(lab: &Lab, bytes: u64) {
+    let log = lab.log();
+    within("the log", async {
+        while std::fs::metadata(&log).map_or(0, |log| log.len()) < bytes {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lacks_something_says_so_also_after_the_end() {
+    let lab = Lab::open(json!({})).await;
+    let mut command = lab.command(1 << 20);
+    command.write(OutputStream::Stdout, b"one\n").await;
+    kept(&lab, 40).await;
+    drop(command);
+    let rows = [
+        (json!({"complete": true, "stdout": {"bytes": 4}}), ""),
+        (
+            json!({"complete": false, "incompleteReason": "SpoolLimit", "stdout": {"bytes": 90}, "stderr": {"bytes": 10}}),
+            "[execlet: 96 bytes of output are not kept, and are missing here]\n",
+        ),
+        (
+            json!({"complete": false, "incompleteReason": "StreamLost", "stdout": {"bytes": 4}}),
+            "[execlet: an unknown number of bytes of output are not kept, and are missing here]\n",
+        ),
+    ];
+    for (output, said) in rows {
+        finish(&lab, &output);
+        assert_eq!(whole_log(&lab, "").await, (format!("one\n{said}"), true), "{output}");
+        let (code, _, status, heard) = lab.attach("stdout=true&stderr=true").await.end().await;
+        assert_eq!((code, status.expect("a status")["status"].as_str()), (Some(close::NORMAL), Some("Success")));
+        assert_eq!(heard[&OutputStream::Stdout], b"one\n");
+        let told = heard.get(&OutputStream::Stderr).map(|told| String::from_utf8_lossy(told).replace('\r', ""));
+        assert_eq!(told.unwrap_or_default(), said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
+    let lab = Lab::open(json!({})).await;
+    let mut command = lab.command(0);
+    for _ in 0..20 {
+        command.write(OutputStream::Stdout, &[b'x'; 32 * 1024]).await;
+    }
+    command.write(OutputStream::Stdout, b"\nlast\n").await;
+    let (text, whole) = whole_log(&lab, "").await;
+    assert!(whole && text.starts_with("[execlet: ") && text.ends_with("\nlast\n"), "{}", text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
+    let lab = Lab::open(json!({})).await;
+    let hub = lab.hubs.of(&UID.into());
+    hub.unheard(0, crate::agent::hub::Written::UNKNOWN);
+    let path = format!("{PATH}/log?follow=true");
+    let reading = lab.get(&path, TOKEN);
+    tokio::pin!(reading);
+    assert!(timeout(Duration::from_millis(300), &mut reading).await.is_err(), "the command goes on");
+    hub.conclude(ExecResult::of_exit_code(0));
+    assert_eq!(within("the end", reading).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_before_has_logged_is_there_before_the_next_one_has_taken_the_command_up() {
+    let lab = Lab::open(json!({})).await;
+    lab.request.lock().expect("a lock").status.as_mut().expect("a status").exec_id = Some("e".to_owned());
+    std::fs::create_dir_all(lab.log().parent().expect("a folder")).expect("a folder");
+    std::fs::write(lab.log(), "2026-01-02T03:04:05.000000006Z stdout F before\n").expect("a log");
+    assert_eq!(whole_log(&lab, "").await, ("before\n".to_owned(), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_never_ends_as_a_whole_one() {
+    // By an agent that ends, and for a reader that takes nothing.
+    for stalls in [false, true] {
+        let stall = if stalls { Duration::from_millis(300) } else { Pace::default().stall };
+        let lab = Lab::paced(json!({}), Pace { stall, ..Pace::default() }).await;
+        let mut command = lab.command(1 << 30);
+        command.write(OutputStream::Stdout, b"line\n").await;
+        let mut reader = lab.connect().await;
+        let head = format!("GET {PATH}/log?follow=true HTTP/1.1\r\nHost: a\r\nAuthorization: {TOKEN}\r\n\r\n");
+        reader.write_all(head.as_bytes()).await.expect("sent");
+        let mut got = Vec::new();
+        while !got.windows(5).any(|window| window == b"line\n") {
+            within("the beginning", reader.read_buf(&mut got)).await.expect("read");
+        }
+        if stalls {
+            for part in bytes_of(24_000_000).chunks(32_768) {
+                command.write(OutputStream::Stdout, part).await;
+            }
+            within("the cut", async {
+                while lab.metrics.viewers.get() > 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
+        } else {
+            lab.shutdown.cancel();
+        }
+        within("the end", reader.read_to_end(&mut got)).await.ok();
+        assert!(!got.ends_with(b"0\r\n\r\n"), "stalls: {stalls}");
+    }
+}
+
 fn dechunked(mut body: &str) -> String {
     let mut text = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
@@ -539,12 +688,12 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
     let mut first = lab.attach("stdin=true&stdout=true&tty=true").await;
     assert_eq!(lab.try_attach("stdin=true&stdout=true", &[]).await.err(), Some(409), "a second one is told");
     let mut watching = lab.attach("stdout=true&tty=true").await;
-    let mut source = within("a client", command.hub.input.source()).await;
+    command.hub.input.open();
     for part in [&b"\x00he"[..], b"\x00llo", b"\x05noise", b"", b"\xff\x00", b"\x00late"] {
         first.send(part).await;
     }
     let mut heard = Vec::new();
-    while let Fed::Bytes(bytes) = within("input", source.recv()).await.expect("a client") {
+    while let Fed::Bytes(bytes) = within("input", command.hub.input.next()).await {
         heard.extend_from_slice(&bytes);
     }
     assert_eq!(heard, b"hello");
@@ -555,7 +704,7 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
     let size = *within("a size", sizes.wait_for(Option::is_some)).await.expect("a size");
     assert_eq!(size, Some(TerminalSize { width: 80, height: 24 }));
     drop(first);
-    assert_eq!(within("the end", source.recv()).await, None, "it is gone");
+    assert_eq!(within("the end", command.hub.input.next()).await, Fed::Gone);
     within("the input to be free", async {
         while lab.try_attach("stdin=true&stdout=true", &[]).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -618,6 +767,52 @@ async fn a_client_that_goes_at_any_moment_is_recorded_to_have_gone() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_input_waits_for_the_command_hears_that_all_is_well() {
+    let pace = Pace { pong: Duration::from_millis(20), ping: Duration::from_millis(60), ..Pace::default() };
+    let pace = Pace { answer: Duration::from_millis(200), ..pace };
+    let lab = Lab::paced(json!({"stdin": {"attach": {}}}), pace).await;
+    let command = lab.command(0);
+    let (mut to, mut from) = lab.attach("stdin=true&stdout=true").await.socket.split();
+    let all = bytes_of(2 << 20);
+    let sending = tokio::spawn({
+        let all = all.clone();
+        async move {
+            for part in all.chunks(32 * 1024) {
+                to.send(Message::Binary([&b"\0"[..], part].concat().into())).await.expect("sent");
+            }
+            to.send(Message::Ping(Bytes::from_static(b"all"))).await.expect("sent");
+            to
+        }
+    });
+    // The command takes nothing for longer than a client that answers no pings is borne.
+    let mut unasked = 0;
+    while unasked < 30 {
+        match within("a pong", from.next()).await.expect("a message").expect("a connection") {
+            Message::Pong(payload) => {
+                assert!(payload.is_empty(), "what has not arrived is not said to have");
+                unasked += 1;
+            }
+            Message::Binary(_) | Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    command.hub.input.open();
+    let mut got = Vec::new();
+    while got.len() < all.len() {
+        match within("input", command.hub.input.next()).await {
+            Fed::Bytes(bytes) => got.extend_from_slice(&bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(got == all);
+    let _to = within("the last message", sending).await.expect("sent");
+    within("the answer to the ping", async {
+        while !matches!(from.next().await.expect("a message").expect("a connection"), Message::Pong(payload) if &payload[..] == b"all") {}
     })
     .await;
 }
