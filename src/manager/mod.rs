@@ -8,6 +8,7 @@ mod agents;
 mod bind;
 mod gate;
 mod heads;
+mod lease;
 pub mod subresources;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -140,10 +141,11 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     parts.spawn(async {
         election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
     });
+    let keeping_lease = lease::keep(client.clone(), config.namespace.clone(), shutdown.clone());
     readiness.ready(LEASE_CHECK);
     let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), before, shutdown.clone());
     parts.spawn(async {
-        publishing.await;
+        tokio::join!(keeping_lease, publishing);
         Ok(())
     });
 
