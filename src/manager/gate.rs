@@ -106,7 +106,8 @@ impl Keeper {
                     Some(ask) => waiting.push(ask),
                     None => return,
                 },
-                _ = clock.tick() => {}
+                // The Lease may have been made anew, without the record.
+                _ = clock.tick() => memory.saved = false,
             }
             while let Ok(ask) = asks.try_recv() {
                 waiting.push(ask);
