@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Pause before a size that was refused is told again: the process may not run yet.
-const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(20);
 
-/// Tells the terminal each size that counts, for ever. One that comes before the process runs waits for it;
-/// of those that come meanwhile the last one counts.
+/// Tells the terminal each size that counts, for ever: at once, because a full-screen program asks for it
+/// when it begins, and again when the process is seen. Of those that come meanwhile the last one counts.
 pub(super) async fn follow<W: World>(
     node: &Node<W>,
     exec: &ExecRef,
@@ -27,9 +27,20 @@ pub(super) async fn follow<W: World>(
 ) -> Infallible {
     let mut sizes = hub.sizes();
     sizes.mark_changed();
+    let mut runs = false;
     loop {
-        if sizes.changed().await.is_err() || seen.wait_for(|seen| seen.process.is_some()).await.is_err() {
-            return std::future::pending().await;
+        tokio::select! {
+            biased;
+            changed = sizes.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+            found = async { seen.wait_for(|seen| seen.process.is_some()).await.is_ok() }, if !runs => {
+                runs = true;
+                if found {
+                    sizes.mark_changed();
+                }
+                continue;
+            }
         }
         let Some(size) = *sizes.borrow_and_update() else { continue };
         match node.engine.resize_exec(&exec.id, size.width, size.height).await {

@@ -129,8 +129,18 @@ impl Lab {
             "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
             "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
         });
-        let output = kubectl_with(&["create", "-f", "-"], &request.to_string());
-        assert!(output.status.success(), "kubectl create: {}", text(&output.stderr));
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            let output = kubectl_with(&["create", "-f", "-"], &request.to_string());
+            let said = text(&output.stderr);
+            if output.status.success() {
+                return;
+            }
+            // An API server that has just started does not know the kind yet, and so cannot apply the policies.
+            let starting = said.contains("There can be a delay between when CustomResourceDefinitions are created");
+            assert!(starting && std::time::Instant::now() < until, "kubectl create: {said}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 
     pub async fn finished(&self, name: &str) -> Done {
