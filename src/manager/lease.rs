@@ -1,41 +1,99 @@
-//! The leader's Lease is there, whoever deletes it: without it nobody can lead.
+//! Who leads, by the leader's Lease: it is made if it is not there, and looked at anew again and again.
+//!
+//! The library sleeps until the end of what another replica was seen to hold. A Lease that was deleted
+//! meanwhile, or given back, would be free and nobody would notice; so a replica that does not lead
+//! begins anew every few seconds.
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client, api::PostParams, core::ObjectMeta};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use kube::Client;
+use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
-use crate::api::names;
+use crate::{api::names, infra::health::Readiness};
 
-/// How often it is looked.
+/// How long leadership lasts without a renewal, in seconds.
+const LEADER_SECONDS: u64 = 15;
+/// How long before its end it is renewed, in seconds.
+const LEADER_GRACE_SECONDS: u64 = 5;
+/// How often who does not lead looks anew.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After a look that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Name in `/readyz`.
+pub(super) const CHECK: &str = "leader-lease";
 
-/// Makes it anew as often as it is gone, until `shutdown`.
-pub(super) async fn keep(client: Client, namespace: String, shutdown: CancellationToken) {
-    let leases: Api<Lease> = Api::namespaced(client, &namespace);
-    loop {
+/// One replica in the election.
+pub(super) struct Candidate {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    /// Name of this replica, unlike every other's.
+    pub(super) identity: String,
+    pub(super) readiness: Readiness,
+}
+
+impl Candidate {
+    /// Tells whether it leads, until nobody listens any more; then gives the Lease back.
+    pub(super) async fn stand(self, tell: watch::Sender<bool>) {
+        // When it was known for the last time.
+        let mut known = Instant::now();
+        while !tell.is_closed() {
+            match self.look(&tell, &mut known).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, lease = names::LEADER_LEASE, "who leads is not known, it is asked again");
+                    // Another may lead by now.
+                    if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
+                        told(&tell, false);
+                    }
+                    tokio::select! {
+                        () = sleep(RETRY) => {}
+                        () = tell.closed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// One look, or for as long as it leads.
+    async fn look(&self, tell: &watch::Sender<bool>, known: &mut Instant) -> Result<(), LeaseManagerError> {
+        // Makes the Lease if it is not there.
+        let lease = LeaseManagerBuilder::new(self.client.clone(), names::LEADER_LEASE)
+            .with_namespace(&self.namespace)
+            .with_identity(&self.identity)
+            .with_duration(LEADER_SECONDS)
+            .with_grace(LEADER_GRACE_SECONDS)
+            .build()
+            .await?;
+        self.readiness.ready(CHECK);
+        let leading = async {
+            let Ok(changed) = timeout(LOOK_EVERY, lease.changed()).await else {
+                *known = Instant::now();
+                told(tell, false);
+                return Ok(());
+            };
+            let mut leads = changed?;
+            loop {
+                *known = Instant::now();
+                told(tell, leads);
+                if !leads {
+                    return Ok(());
+                }
+                leads = lease.changed().await.inspect_err(|_| *known = Instant::now())?;
+            }
+        };
         tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep(LOOK_EVERY) => {}
+            biased;
+            () = tell.closed() => {}
+            end = leading => return end,
         }
-        if let Err(error) = look(&leases).await {
-            tracing::warn!(%error, lease = names::LEADER_LEASE, "whether the leader's Lease is there is not known");
-        }
+        lease.release().await
     }
 }
 
-async fn look(leases: &Api<Lease>) -> kube::Result<()> {
-    if leases.get_metadata_opt(names::LEADER_LEASE).await?.is_some() {
-        return Ok(());
-    }
-    tracing::warn!(lease = names::LEADER_LEASE, "the leader's Lease is gone, it is made anew");
-    let metadata = ObjectMeta { name: Some(names::LEADER_LEASE.to_owned()), ..ObjectMeta::default() };
-    let lease = Lease { metadata, ..Lease::default() };
-    match leases.create(&PostParams::default(), &lease).await {
-        // Another replica was faster.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        made => made.map(drop),
-    }
+fn told(tell: &watch::Sender<bool>, leads: bool) {
+    tell.send_if_modified(|told| std::mem::replace(told, leads) != leads);
 }

@@ -14,13 +14,11 @@ pub mod subresources;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::{Api, Client};
-use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agents::LiveAgents;
-pub use crate::infra::policies::Rules;
 use crate::{
     api::names,
     infra::{
@@ -35,18 +33,13 @@ use crate::{
         events::Events,
         health::{self, Readiness},
         metrics::Metrics,
+        policies::Rules,
         requests::KubeRequests,
     },
 };
 
-/// How long leadership lasts without a renewal, in seconds.
-const LEADER_SECONDS: u64 = 15;
-/// How long before its end it is renewed, in seconds.
-const LEADER_GRACE_SECONDS: u64 = 5;
 /// How long giving the Lease back may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Name in `/readyz`.
-const LEASE_CHECK: &str = "leader-lease";
 
 /// What the manager is told at its start.
 #[derive(Clone, Debug)]
@@ -88,9 +81,6 @@ pub struct Edges {
 /// Why the manager cannot go on.
 #[derive(Debug, Error)]
 pub enum ManagerError {
-    /// The leader's Lease cannot be used.
-    #[error("the leader's Lease: {0}")]
-    Lease(#[from] LeaseManagerError),
     /// The endpoints failed.
     #[error("health endpoints: {0}")]
     Io(#[from] io::Error),
@@ -110,7 +100,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     let Edges { client, clock, listener, subresources, shutdown } = edges;
     let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
-    readiness.expect(LEASE_CHECK);
+    readiness.expect(lease::CHECK);
     readiness.expect(gate::CHECK);
     let mut parts: JoinSet<Result<(), ManagerError>> = JoinSet::new();
     let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
@@ -130,22 +120,20 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
     let serving = health::serve(listener, readiness.clone(), Arc::new(registry), shutdown.clone());
     parts.spawn(async { Ok(serving.await?) });
 
-    let lease = LeaseManagerBuilder::new(client.clone(), names::LEADER_LEASE)
-        .with_namespace(&config.namespace)
-        .with_identity(&config.identity)
-        .with_duration(LEADER_SECONDS)
-        .with_grace(LEADER_GRACE_SECONDS)
-        .build()
-        .await?;
-    let (mut leading, election) = lease.watch().await;
+    let (tell, mut leading) = watch::channel(false);
+    let candidate = lease::Candidate {
+        client: client.clone(),
+        namespace: config.namespace.clone(),
+        identity: config.identity.clone(),
+        readiness: readiness.clone(),
+    };
     parts.spawn(async {
-        election.await.map_err(|e| ManagerError::Task(e.to_string()))?.map(|_| ()).map_err(Into::into)
+        candidate.stand(tell).await;
+        Ok(())
     });
-    let keeping_lease = lease::keep(client.clone(), config.namespace.clone(), shutdown.clone());
-    readiness.ready(LEASE_CHECK);
     let publishing = heads::publish(client.clone(), config.namespace.clone(), log.clone(), before, shutdown.clone());
     parts.spawn(async {
-        tokio::join!(keeping_lease, publishing);
+        publishing.await;
         Ok(())
     });
 

@@ -2,17 +2,10 @@
 
 use serde_json::json;
 
-use crate::lab::{Lab, NAMESPACE, kubectl, wait_for};
-
-fn pods(component: &str) -> Vec<String> {
-    let selector = format!("app.kubernetes.io/component={component}");
-    let names = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
-    names.split_whitespace().map(str::to_owned).collect()
-}
-
-fn get(pod: &str, path: &str) -> String {
-    kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/{path}")])
-}
+use crate::{
+    lab::{Lab, wait_for},
+    measured::{get, pods},
+};
 
 #[tokio::test]
 async fn the_story_of_a_request_is_told_in_events() {
