@@ -10,7 +10,6 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     hub::{Hub, Written},
-    input::InputError,
     memory::Memory,
     node::{Node, World},
     oversee::{News, Overseen},
@@ -26,6 +25,7 @@ use crate::{
     },
     engine::{Engine, EngineError},
     infra::kernel::Kernel,
+    wire::words::InputError,
 };
 
 /// Pause between two looks at an exec whose process is not known.

@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     hub::Hub,
-    input::{Fed, InputError, WAITING},
+    input::{Fed, WAITING},
     serve::limits::MESSAGE_BYTES,
 };
 use crate::{
     api::{ExecRequestSpec, OnDisconnect},
     engine::ExecInput,
+    wire::words::InputError,
 };
 
 /// How long a client whose connection an agent has cut by ending may take to come back.

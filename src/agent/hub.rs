@@ -21,14 +21,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    input::{Input, InputError},
-    spool::LogState,
-};
+use super::{input::Input, spool::LogState};
 use crate::{
     api::{ExecResult, OutputStatus, StreamStatus},
     core::ids::RequestUid,
-    wire::{OutputStream, remotecommand::TerminalSize},
+    wire::{OutputStream, remotecommand::TerminalSize, words::InputError},
 };
 
 /// Bytes of output that one command may always keep in memory: for its log, and for its viewers.

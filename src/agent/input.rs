@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
+use crate::wire::words::InputError;
 
 /// Messages of clients that wait for the command.
 pub(super) const WAITING: usize = 2;
@@ -28,22 +28,6 @@ pub enum Fed {
     End,
     /// The client that held it has gone, and no other has come.
     Gone,
-}
-
-/// Why a client cannot have the input.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum InputError {
-    /// Another has it.
-    #[error("the input is held by {0}: attach without stdin to watch")]
-    Held(String),
-    /// It was ended.
-    #[error("the input was ended already: attach without stdin to watch")]
-    Ended,
-    /// It cannot reach the command any more.
-    #[error(
-        "the input cannot reach the command any more: the agent was restarted and has lost the connection; attach without stdin to watch"
-    )]
-    Lost,
 }
 
 #[derive(Debug, Default)]

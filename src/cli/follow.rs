@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Cluster, Error,
-    detach::DetachKeys,
     discovery::Streams,
     error,
     input::Input,
+    options::Options,
     output::Output,
     record::Recorder,
     refusal::{NoInput, no_input},
@@ -39,19 +39,6 @@ const HELD: Duration = Duration::from_secs(90);
 const SEEN: Duration = Duration::from_secs(2);
 /// How long the outcome may take to reach the object once the stream has told it.
 const REPORT: Duration = Duration::from_secs(60);
-
-/// What is wanted of following.
-#[derive(Debug)]
-pub struct Options {
-    /// Our standard input is the command's.
-    pub stdin: bool,
-    /// The command has a terminal.
-    pub tty: bool,
-    /// What leaves a terminal.
-    pub keys: DetachKeys,
-    /// A recording.
-    pub recorder: Option<Recorder>,
-}
 
 /// How following ended.
 #[derive(Debug)]
@@ -160,11 +147,6 @@ impl Follower<'_> {
                     "the connection broke ({why}) while up to {lost} bytes of standard input were on their way"
                 )));
             }
-            if let Some(why) = self.place_is_lost(options.tty, ends.shown) {
-                drop(terminal);
-                ends.output.finish().await?;
-                return Ok(Ending::Lost(why));
-            }
             self.speech.progress(&format!("the connection broke ({why}): attaching again"));
             let left = ends.input.as_ref().map(|input| input.detached.clone());
             next = tokio::select! {
@@ -187,19 +169,6 @@ impl Follower<'_> {
             self.speech.say(&format!("{missing} bytes of its output are missing here: they could not be had any more"));
         }
         Ok(ending)
-    }
-
-    /// Why it cannot be known where in the output another connection would go on. An agent tells what its log
-    /// is short of among the errors, which are not asked for with a terminal.
-    fn place_is_lost(&self, tty: bool, shown: Shown) -> Option<String> {
-        let kept = u64::try_from(self.watched.last().spec.output.spool_bytes).unwrap_or(0);
-        (tty && shown.up_to > kept && !is_finished(&self.watched.last())).then(|| {
-            format!(
-                "the connection broke after {} bytes of output, of which at most the first {kept} are kept \
-                 (spoolBytes): how much is missing after them cannot be known",
-                shown.up_to
-            )
-        })
     }
 
     /// Opens a connection, as often as it takes and makes sense; `input` is what an earlier one had. Where

@@ -1,6 +1,7 @@
 //! What it means that a command's input cannot be had, by the words in which an agent says so.
 
 use super::error;
+use crate::wire::words::InputError;
 
 /// Why it cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +17,10 @@ pub fn no_input(refusal: &kube::Error) -> Option<NoInput> {
     if error::answer(refusal) != Some(409) {
         return None;
     }
-    let words = error::explain(refusal);
-    if words.starts_with("the input is held by ") {
-        Some(NoInput::Held)
-    } else if ["the input was ended", "the input cannot reach the command"].iter().any(|over| words.starts_with(over)) {
-        Some(NoInput::Over)
-    } else {
-        None
-    }
+    InputError::read(&error::explain(refusal)).map(|error| match error {
+        InputError::Held(_) => NoInput::Held,
+        InputError::Ended | InputError::Lost => NoInput::Over,
+    })
 }
 
 #[cfg(test)]

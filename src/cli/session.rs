@@ -25,6 +25,7 @@ use super::{Cluster, discovery, input::Input, output::Output, terminal::Size};
 use crate::wire::{
     OutputStream,
     remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
+    words::Missing,
 };
 
 /// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
@@ -214,11 +215,18 @@ where
         let skipped = if noticed { None } else { notice(stream, &bytes, tty) };
         let fresh = if let Some(skipped) = skipped {
             noticed = true;
-            at += skipped;
-            // What was shown before is not missing here.
+            // What was shown before is not missing here. If it is not known how much there is, it is all of that.
+            at = match skipped {
+                Missing::Bytes(skipped) => at + skipped,
+                Missing::Unknown => at.max(shown.up_to),
+            };
             let missing = at.saturating_sub(shown.up_to);
             shown.missing += missing;
-            if missing == 0 { Bytes::new() } else { told(missing) }
+            match skipped {
+                Missing::Unknown => bytes,
+                Missing::Bytes(_) if missing == 0 => Bytes::new(),
+                Missing::Bytes(_) => told(missing),
+            }
         } else {
             let passed_over = usize::try_from(shown.up_to.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
             at += bytes.len() as u64;
@@ -231,22 +239,17 @@ where
     }
 }
 
-const NOTICE: (&str, &str) = ("[execlet: ", " bytes of output before this are not kept and were skipped]\r\n");
-
-/// How many bytes the agent says it had to skip: a message of its own, among the errors. One that a command
-/// writes itself looks the same, and deceives nobody about more than that command's own output.
-fn notice(stream: OutputStream, bytes: &[u8], tty: bool) -> Option<u64> {
+/// How many bytes the agent says to be missing, if it does: a message of its own, among the errors.
+fn notice(stream: OutputStream, bytes: &[u8], tty: bool) -> Option<Missing> {
     // On a terminal there are no errors apart.
     if stream != OutputStream::Stderr && !tty {
         return None;
     }
-    let (before, after) = NOTICE;
-    std::str::from_utf8(bytes).ok()?.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+    Missing::read(std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n")?)
 }
 
 fn told(missing: u64) -> Bytes {
-    let (before, after) = NOTICE;
-    format!("{before}{missing}{after}").into()
+    format!("{}\r\n", Missing::Bytes(missing).notice()).into()
 }
 
 struct Writer<'a, S> {

@@ -133,32 +133,57 @@ async fn after_a_break_each_byte_is_shown_once() {
 }
 
 /// Of a connection: what is kept, how much is said to be missing then, and what comes live.
-type Connection = (&'static str, u64, &'static str);
+type Connection = (&'static str, Missing, &'static str);
 
-fn skipped(bytes: u64) -> String {
-    format!("[execlet: {bytes} bytes of output before this are not kept and were skipped]\r\n")
+const NOTHING: Missing = Missing::Bytes(0);
+
+fn skipped(missing: Missing) -> String {
+    format!("{}\r\n", missing.notice())
 }
 
 #[tokio::test]
 async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen() {
-    let rows: [(&[Connection], &str, String, Shown); 4] = [
+    let rows: [(&[Connection], &str, String, Shown); 6] = [
         // All of the gap was seen: nobody needs to know of it.
         (
-            &[("kept seen", 0, ""), ("kept", 3, "en more")],
+            &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(3), "en more")],
             "kept seen more",
             String::new(),
             Shown { up_to: 14, missing: 0 },
         ),
         (
-            &[("kept seen", 0, ""), ("kept", 5, " more")],
+            &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(5), " more")],
             "kept seen more",
             String::new(),
             Shown { up_to: 14, missing: 0 },
         ),
         // A part of it was not.
-        (&[("kept seen", 0, ""), ("kept", 8, "more")], "kept seenmore", skipped(3), Shown { up_to: 16, missing: 3 }),
+        (
+            &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(8), "more")],
+            "kept seenmore",
+            skipped(Missing::Bytes(3)),
+            Shown { up_to: 16, missing: 3 },
+        ),
         // Who comes late has not seen any of it; once is enough to be told.
-        (&[("kept", 8, "mo"), ("kept", 8, "more")], "keptmore", skipped(8), Shown { up_to: 16, missing: 8 }),
+        (
+            &[("kept", Missing::Bytes(8), "mo"), ("kept", Missing::Bytes(8), "more")],
+            "keptmore",
+            skipped(Missing::Bytes(8)),
+            Shown { up_to: 16, missing: 8 },
+        ),
+        // It is not known how much is missing: what comes is shown, and what may be missing is said.
+        (
+            &[("kept", Missing::Unknown, " more")],
+            "kept more",
+            skipped(Missing::Unknown),
+            Shown { up_to: 9, missing: 0 },
+        ),
+        (
+            &[("kept seen", NOTHING, ""), ("kept", Missing::Unknown, " more")],
+            "kept seen more",
+            skipped(Missing::Unknown),
+            Shown { up_to: 14, missing: 0 },
+        ),
     ];
     for tty in [false, true] {
         for (connections, out, err, shown) in &rows {
@@ -168,7 +193,7 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
                 let (ours, mut server) = connection().await;
                 let their_part = async {
                     server.send(binary(1, kept.as_bytes())).await.expect("sent");
-                    if *missing > 0 {
+                    if *missing != NOTHING {
                         server.send(binary(2, skipped(*missing).as_bytes())).await.expect("sent");
                     }
                     server.send(binary(1, live.as_bytes())).await.expect("sent");
@@ -186,8 +211,8 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
 
 #[test]
 fn a_commands_own_words_are_no_notice() {
-    let text = skipped(7);
-    assert_eq!(notice(OutputStream::Stderr, text.as_bytes(), false), Some(7));
+    let text = skipped(Missing::Bytes(7));
+    assert_eq!(notice(OutputStream::Stderr, text.as_bytes(), false), Some(Missing::Bytes(7)));
     assert_eq!(notice(OutputStream::Stdout, text.as_bytes(), false), None);
     for other in [&text[1..], &text[..text.len() - 1], &text.replace('7', "-7"), &text.replace('7', "many")] {
         assert_eq!(notice(OutputStream::Stderr, other.as_bytes(), false), None, "{other:?}");

@@ -4,6 +4,7 @@ pub mod asciicast;
 pub mod cri;
 pub mod docker_frames;
 pub mod remotecommand;
+pub mod words;
 
 /// Which of a command's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

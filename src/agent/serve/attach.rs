@@ -40,13 +40,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared, Subject, find,
     limits::{self, Pace},
-    lines::{self, in_words},
     refuse::Refused,
 };
 use crate::{
     agent::{
         hub::{Hub, Piece},
-        input::{Fed, Hold, Input, InputError},
+        input::{Fed, Hold, Input},
         view::{Sight, View},
     },
     api::{ExecRequestSpec, ExecResult},
@@ -55,6 +54,7 @@ use crate::{
     wire::{
         OutputStream,
         remotecommand::{FromClient, PROTOCOL_HEADER, Protocol, Server, Streams, close},
+        words::{InputError, Missing},
     },
 };
 
@@ -248,7 +248,6 @@ fn allowed(streams: Streams, spec: &ExecRequestSpec) -> Result<Streams, Refused>
 
 /// How a viewer's time ended.
 #[derive(Debug)]
-#[allow(dead_code, reason = "for the log")]
 enum End {
     /// It has everything, with the status.
     Told,
@@ -467,7 +466,7 @@ impl<'a> Viewer<'a> {
 
     /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
     async fn lost(&self, to: &mut ToClient, missing: Option<u64>) -> End {
-        let missing = in_words(missing);
+        let missing = Missing::from(missing);
         let why = format!("too slow: {missing} of output are not kept; the command goes on: attach again");
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
         let last = self.server().finish(&status);
@@ -598,7 +597,7 @@ fn going_away() -> End {
 
 /// A word to the viewer, where what it sees is not all there was.
 fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
-    Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", lines::notice(missing)).into() }
+    Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", Missing::from(missing).notice()).into() }
 }
 
 /// Pieces of one stream that follow each other go together.

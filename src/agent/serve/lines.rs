@@ -2,7 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{agent::hub::Piece, wire::OutputStream};
+use crate::{
+    agent::hub::Piece,
+    wire::{OutputStream, words::Missing},
+};
 
 /// Which lines, and how.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +52,7 @@ impl Lines {
         if [self.stdout, self.stderr].iter().any(|line| line.inside && line.chosen) {
             out.push(b'\n');
         }
-        out.extend_from_slice(notice(missing).as_bytes());
+        out.extend_from_slice(Missing::from(missing).notice().as_bytes());
         out.push(b'\n');
         // What comes next may be the end of a line of which the beginning is missing.
         (self.stdout, self.stderr) = (Line::default(), Line::default());
@@ -90,16 +93,6 @@ impl Lines {
         }
         self.written += (out.len() - begin) as u64;
     }
-}
-
-/// What a viewer is told where output is missing.
-pub(super) fn notice(missing: Option<u64>) -> String {
-    format!("[execlet: {} of output are not kept, and are missing here]", in_words(missing))
-}
-
-/// So many bytes.
-pub(super) fn in_words(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "an unknown number of bytes".to_owned(), |bytes| format!("{bytes} bytes"))
 }
 
 #[cfg(test)]
