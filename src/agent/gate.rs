@@ -3,14 +3,11 @@
 //! The manager binds nothing otherwise. But the policies are also what keeps others from writing a
 //! binding: while one is away, whoever has the right by RBAC can, and only the agent is left to see it.
 
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    core::admission::{self, Admission, Mode},
-    infra::policies::{LOOK_TIMEOUT, Policies, Rules},
+    core::admission::{self, Admission, Mode, Record},
+    infra::policies::{Policies, Rules},
 };
 
 /// Where to ask.
@@ -43,22 +40,16 @@ impl Gate {
             return found.clone();
         }
         let begun = Instant::now();
-        let found = match timeout(LOOK_TIMEOUT, read(rules, policies)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(why)) => Admission::Broken(why),
-            Err(_) => Admission::Broken("the API server did not give the admission policies in time".to_owned()),
-        };
+        let found = rules.judge(read(rules, policies)).await;
         *last = Some((begun, found.clone()));
         found
     }
 }
 
-async fn read(rules: &Rules, policies: &Policies) -> Result<Admission, String> {
+async fn read(rules: &Rules, policies: &Policies) -> Result<Record, String> {
     let (found, record) = tokio::try_join!(policies.stand(&rules.expected), policies.recorded())?;
-    match record {
-        Some(record) if record.versions == admission::versions(found.iter()) => {
-            Ok(Admission::since(&record, rules.signed_margin()))
-        }
-        Some(_) | None => Err("the manager has not yet seen the admission policies as they stand".to_owned()),
-    }
+    let versions = admission::versions(found.iter());
+    record
+        .filter(|record| record.versions == versions)
+        .ok_or_else(|| "the manager has not yet seen the admission policies as they stand".to_owned())
 }

@@ -1,6 +1,6 @@
 //! The admission policies as the API server has them, and since when the manager has seen them stand.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use futures::future::try_join_all;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
@@ -8,10 +8,11 @@ use kube::{
     Api, Client,
     core::{DynamicObject, ObjectMeta},
 };
+use tokio::time::timeout;
 
 use crate::{
     api::names,
-    core::admission::{Expected, Mode, Record},
+    core::admission::{Admission, Expected, Mode, Record},
 };
 
 /// How long one look may take.
@@ -29,10 +30,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The margin as the API server's times are reckoned with.
-    #[must_use]
-    pub fn signed_margin(&self) -> SignedDuration {
-        SignedDuration::try_from(self.margin).unwrap_or(SignedDuration::MAX)
+    /// What a look at the policies says, which gives the record of those that stand, or why they do not.
+    pub async fn judge(&self, look: impl Future<Output = Result<Record, String>>) -> Admission {
+        let margin = SignedDuration::try_from(self.margin).unwrap_or(SignedDuration::MAX);
+        match timeout(LOOK_TIMEOUT, look).await {
+            Ok(Ok(record)) => Admission::since(&record, margin),
+            Ok(Err(why)) => Admission::Broken(why),
+            Err(_) => Admission::Broken("the API server did not give the admission policies in time".to_owned()),
+        }
     }
 }
 

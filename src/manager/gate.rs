@@ -106,7 +106,7 @@ impl Keeper {
                     Some(ask) => waiting.push(ask),
                     None => return,
                 },
-                // The Lease may have been made anew, without the record.
+                // The Lease may have been made anew, without the record: it is read again.
                 _ = clock.tick() => memory.saved = false,
             }
             while let Ok(ask) = asks.try_recv() {
@@ -127,29 +127,25 @@ impl Keeper {
         if self.rules.mode == Mode::Off {
             return Admission::Off;
         }
-        match timeout(LOOK_TIMEOUT, self.check(memory)).await {
-            Ok(Ok(record)) => Admission::since(&record, self.rules.signed_margin()),
-            Ok(Err(why)) => Admission::Broken(why),
-            Err(_) => Admission::Broken("the API server did not give the admission policies in time".to_owned()),
-        }
+        self.rules.judge(self.check(memory)).await
     }
 
     /// Since when the policies stand as they must.
     async fn check(&self, memory: &mut Memory) -> Result<Record, String> {
         let found = self.policies().stand(&self.rules.expected).await?;
         let versions = admission::versions(found.iter());
-        if memory.record.as_ref().is_none_or(|record| record.versions != versions) {
-            let before = self.policies().recorded().await?;
-            let changed = admission::last_change(found.iter());
-            let record = Record::seen(before.as_ref(), versions, changed, self.clock.now());
-            memory.saved = before.as_ref() == Some(&record);
+        if let Some(record) = memory.record.as_ref().filter(|record| memory.saved && record.versions == versions) {
+            return Ok(record.clone());
+        }
+        let recorded = self.policies().recorded().await?;
+        // What the Lease has counts, for all replicas. If it was lost, what is remembered here does.
+        let before = [&recorded, &memory.record].into_iter().flatten().find(|record| record.versions == versions);
+        let record = Record::seen(before, versions, admission::last_change(found.iter()), self.clock.now());
+        if memory.record.as_ref() != Some(&record) {
             tracing::info!(since = %record.since, "the admission policies stand");
-            memory.record = Some(record);
+            memory.record = Some(record.clone());
         }
-        let record = memory.record.clone().ok_or_else(|| "the admission policies were not seen".to_owned())?;
-        if !memory.saved {
-            memory.saved = self.save(&record).await;
-        }
+        memory.saved = recorded.as_ref() == Some(&record) || self.save(&record).await;
         Ok(record)
     }
 
