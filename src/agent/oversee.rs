@@ -103,7 +103,7 @@ impl<W: World> Overseen<'_, W> {
         let mut seen = self.seen.clone();
         let known = seen.wait_for(|seen| seen.process.is_some() || seen.ended.is_some());
         // One that is not found in this time is gone, or cannot be told from others.
-        timeout(WITNESS_PATIENCE, known).await.map(drop).ok();
+        drop(timeout(WITNESS_PATIENCE, known).await);
     }
 
     /// Waits for a cause.

@@ -1,17 +1,12 @@
 //! `attach`: everything that a request has written and writes, and its input.
 
-use std::{path::PathBuf, str::FromStr};
-
 use super::{
     Cluster, Error, Exit,
     conclude::{OnInterrupt, conclude},
-    detach::{self, DetachKeys},
     discovery::{self, Streams},
-    follow::Options,
-    record::Recorder,
+    options::FollowArgs,
     requests::Requests,
     speech::Speech,
-    summary::shell_words,
     terminal,
     watched::Watched,
 };
@@ -31,17 +26,8 @@ pub struct AttachArgs {
     #[arg(long, short = 't')]
     pub tty: bool,
 
-    /// Keys that leave the terminal and let the command go on; empty for none.
-    #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT, value_parser = DetachKeys::from_str)]
-    pub detach_keys: DetachKeys,
-
-    /// Record the output to a file, as asciicast v2.
-    #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
-
-    /// Show no progress.
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
 }
 
 /// Attaches.
@@ -49,7 +35,7 @@ pub struct AttachArgs {
 /// # Errors
 /// When it cannot be attached to.
 pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
-    let speech = Speech::new(args.quiet);
+    let speech = Speech::new(args.follow.quiet);
     let requests = Requests::new(cluster);
     if let Streams::Missing(why) = discovery::streams(cluster).await? {
         return Err(Error::NoStreams(format!("{why}. For its outcome: kubectl execlet wait {}", args.name)));
@@ -70,14 +56,7 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     if request.spec.tty && !tty {
         return Err(Error::Usage("the command has a terminal, and standard input is none: leave out -i".to_owned()));
     }
-    let recorder = match &args.record {
-        None => None,
-        Some(path) => {
-            let command = shell_words(&request.spec.command);
-            Some(Recorder::create(path, &args.name, &command, terminal::size(), tty)?)
-        }
-    };
-    let options = Options { stdin: args.stdin, tty, keys: args.detach_keys, recorder };
+    let options = args.follow.options(&request, args.stdin, tty)?;
     let watched = Watched::new(&requests, request);
     conclude(cluster, &Streams::Served, watched, &speech, options, OnInterrupt::Leave).await
 }

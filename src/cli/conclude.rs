@@ -4,7 +4,8 @@
 use super::{
     Cluster, Error, Exit,
     discovery::Streams,
-    follow::{self, Ending, Options},
+    follow::{self, Ending},
+    options::Options,
     requests::Requests,
     signals::{Stop, Stops},
     speech::Speech,

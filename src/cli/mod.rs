@@ -25,6 +25,7 @@ mod discovery;
 mod duration;
 mod follow;
 mod input;
+mod options;
 mod output;
 mod print;
 mod record;

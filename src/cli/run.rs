@@ -1,6 +1,6 @@
 //! `run`: creates a request, follows it, and ends as its command did.
 
-use std::{path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
 use kube::core::ObjectMeta;
 use tokio::try_join;
@@ -8,15 +8,12 @@ use tokio::try_join;
 use super::{
     Cluster, Error, Exit,
     conclude::{OnInterrupt, conclude},
-    detach::{self, DetachKeys},
     discovery::{self, Streams},
     duration,
-    follow::Options,
+    options::FollowArgs,
     print::{self, Format},
-    record::Recorder,
     requests::Requests,
     speech::Speech,
-    summary::shell_words,
     terminal,
     watched::Watched,
 };
@@ -94,17 +91,8 @@ pub struct RunArgs {
     #[arg(long, short = 'o', value_name = "FORMAT", value_enum)]
     pub output: Option<Format>,
 
-    /// Keys that leave the terminal and let the command go on; empty for none.
-    #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT, value_parser = DetachKeys::from_str)]
-    pub detach_keys: DetachKeys,
-
-    /// Record the output to a file, as asciicast v2.
-    #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
-
-    /// Show no progress.
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
+    #[command(flatten)]
+    follow: FollowArgs,
 
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -155,7 +143,7 @@ pub fn pod_name(text: &str) -> Result<String, String> {
 /// # Errors
 /// When the request could not be created, or not followed.
 pub async fn run(cluster: &Cluster, mut args: RunArgs) -> Result<Exit, Error> {
-    let speech = Speech::new(args.quiet);
+    let speech = Speech::new(args.follow.quiet);
     if args.tty && args.stdin && !terminal::input_is_terminal() {
         speech.say("standard input is no terminal: the command gets none either");
         args.tty = false;
@@ -184,11 +172,7 @@ pub async fn run(cluster: &Cluster, mut args: RunArgs) -> Result<Exit, Error> {
         return Ok(Exit::SUCCESS);
     }
     let name = created.metadata.name.clone().unwrap_or_default();
-    let recorder = match &args.record {
-        None => None,
-        Some(path) => Some(Recorder::create(path, &name, &shell_words(&args.command), terminal::size(), args.tty)?),
-    };
-    let options = Options { stdin: args.stdin, tty: args.tty, keys: args.detach_keys, recorder };
+    let options = args.follow.options(&created, args.stdin, args.tty)?;
     let watched = Watched::new(&requests, created.clone());
     let exit = conclude(cluster, &streams, watched, &speech, options, OnInterrupt::Cancel).await?;
     if args.rm && !matches!(exit, Exit::LEFT) && super::watched::is_finished(&requests.get(&name).await?) {

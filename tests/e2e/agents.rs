@@ -4,8 +4,13 @@ use crate::lab::{NAMESPACE, docker, kubectl, text, wait_for};
 
 /// The engine's IDs of the agents' containers that run on a node.
 pub fn containers(node: &str) -> Vec<String> {
-    let label = "label=io.kubernetes.container.name=agent";
-    let found = text(&docker(node, &["ps", "--quiet", "--filter", label]));
+    containers_of("agent", node)
+}
+
+/// The engine's IDs of a component's containers that run on a node.
+pub fn containers_of(component: &str, node: &str) -> Vec<String> {
+    let label = format!("label=io.kubernetes.container.name={component}");
+    let found = text(&docker(node, &["ps", "--quiet", "--filter", &label]));
     found.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -27,6 +32,15 @@ pub async fn restart(node: &str) {
     })
     .await;
     rolled_out();
+}
+
+/// Replaces all agents, as an update does, and waits until those of a node before it are gone.
+pub async fn update(node: &str) {
+    let before = containers(node);
+    kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
+    rolled_out();
+    wait_for("the old agent to be gone", async || containers(node).iter().all(|id| !before.contains(id)).then_some(()))
+        .await;
 }
 
 /// Every node has the agent that it should have.

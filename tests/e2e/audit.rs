@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 
 use crate::{
     agents,
+    chart::Installation,
+    clients::attach_path,
+    disk::SmallDisk,
     lab::{Done, Lab, NAMESPACE, kubectl, kubectl_with, root, text, wait_for},
+    stand_in::{ATTACH, Caller},
 };
 
 /// The log of a node's agent, seen from the host.
@@ -45,6 +49,18 @@ fn records(node: &str, done: &Done) -> Vec<Event> {
     let uid = done.request.metadata.uid.as_deref().expect("a UID");
     let all = read(&folder(node)).events;
     all.into_iter().filter(|event| event.uid().is_some_and(|of| of.as_str() == uid)).collect()
+}
+
+/// The records of a request in the logs of all managers.
+pub fn of_managers(done: &Done) -> Vec<Event> {
+    let uid = done.request.metadata.uid.as_deref().expect("a UID");
+    let nodes = ["n1", "n2"].map(|node| folder(node).with_file_name("execlet-audit-manager"));
+    let folders = nodes
+        .iter()
+        .flat_map(|node| fs::read_dir(node).expect("audit logs"))
+        .map(|entry| entry.expect("an entry").path());
+    let all = folders.flat_map(|folder| read(&folder).events);
+    all.filter(|event| event.uid().is_some_and(|of| of.as_str() == uid)).collect()
 }
 
 /// The program itself, as an auditor runs it.
@@ -153,6 +169,47 @@ async fn an_agent_that_is_killed_in_the_middle_of_its_writing_never_breaks_the_c
     let report = read(&folder("n2"));
     assert_eq!(report.findings, vec![], "{} records", report.events.len());
     kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+}
+
+#[tokio::test]
+async fn with_audit_required_nothing_starts_or_is_attached_to_that_cannot_be_recorded() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let installation = Installation::found();
+    installation.with("audit.required=true");
+    let disk = SmallDisk::under("/var/log/execlet-audit").await;
+    let script = "touch /tmp/ran; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
+    let running = lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script]}));
+    wait_for("the command to run", async || (lab.exec("web", "test -e /tmp/ran").1 == 0).then_some(())).await;
+    let attach = attach_path(&lab, &running, false, false);
+    let (code, stream) = Caller::admin().call(&attach, ATTACH).await.expect("an answer");
+    assert_eq!(code, 101);
+    drop(stream);
+
+    disk.fill();
+    let touch = |file: &str, deadline: u32| json!({"target": {"podName": "web"}, "command": ["touch", file], "startingDeadlineSeconds": deadline});
+    let refused = lab.run(touch("/tmp/second", 5)).await;
+    refused.never_ran("AuditUnavailable");
+    assert!(refused.message().contains("audit log"), "{}", refused.message());
+    let waiting = lab.create(touch("/tmp/third", 300));
+    wait_for("an Event to say so", async || {
+        let reasons = lab.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]);
+        reasons.contains("AuditUnavailable").then_some(())
+    })
+    .await;
+    let (code, body) = Caller::admin().ask(&attach, ATTACH).await;
+    assert!(code == 503 && body.contains("audit log"), "{code} {body}");
+    assert_eq!(lab.exec("web", "ls /tmp").0, b"ran\n");
+    // What runs already is ended and reported as ever, and its record comes later.
+    lab.exec("web", "touch /tmp/go");
+    lab.finished(&running).await.ended_with(9);
+
+    disk.empty();
+    lab.finished(&waiting).await.ended_with(0);
+    lab.exec("web", "test -e /tmp/third");
+    disk.end().await;
+    drop(installation);
+    assert_eq!(read(&folder("n2")).findings, vec![]);
 }
 
 /// A copy of a node's log, to be tampered with.

@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use futures::SinkExt as _;
@@ -14,12 +15,18 @@ use kube::{
     api::{Attach, AttachParams, AttachedProcess, ObjectMeta, TerminalSize},
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
-use crate::lab::{Lab, text};
+use crate::lab::{Lab, PATIENCE, text};
 
 /// What client-go's program ends with when the stream failed.
 pub const STREAM_FAILED: i32 = 250;
+
+/// What kube-rs has received of a connection that broke, it gives by then.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Who attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +200,20 @@ pub async fn drain(mut process: AttachedProcess, input: Option<Vec<u8>>) -> (Hea
             stderr.read_to_end(&mut err).await.expect("errors");
         }
     };
-    let ((), (), (), status) = tokio::join!(feed, read_out, read_err, status);
+    let status = {
+        let mut all = std::pin::pin!(async { tokio::join!(feed, read_out, read_err) });
+        let mut status = std::pin::pin!(status);
+        tokio::select! {
+            _ = &mut all => status.await,
+            status = &mut status => {
+                // After a connection that broke its readers wait for ever: what they have by then is all.
+                let patience = if status.is_some() { PATIENCE } else { GRACE };
+                let ended = timeout(patience, all).await;
+                assert!(ended.is_ok() || status.is_none(), "the output does not end");
+                status
+            }
+        }
+    };
     (Heard { stdout: out, stderr: err, code: 0 }, status)
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
-    agents::{self, rolled_out},
+    agents,
     clients::Client,
     follower::{CODE, Follower, are_whole, lines},
-    lab::{Lab, NAMESPACE, cluster, docker, kubectl, run, text, wait_for},
+    lab::{Lab, NAMESPACE, cluster, docker, kubectl, run, text},
     output::sha256,
     stand_in::host_address,
 };
@@ -155,14 +155,5 @@ async fn a_node_that_is_off_the_network_for_a_while_costs_no_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
     let lab = Lab::alone().await;
-    nobody_misses_a_byte(&lab, "n1", async || {
-        let before = agents::containers("n1");
-        kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
-        rolled_out();
-        wait_for("the old agent to be gone", async || {
-            agents::containers("n1").iter().all(|id| !before.contains(id)).then_some(())
-        })
-        .await;
-    })
-    .await;
+    nobody_misses_a_byte(&lab, "n1", async || agents::update("n1").await).await;
 }

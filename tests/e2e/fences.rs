@@ -1,8 +1,10 @@
 //! The fences: what is forged, edited, or written by the wrong hands is refused, whatever RBAC says.
 
+use execlet::core::audit::event::{Verb, key};
 use serde_json::{Value, json};
 
 use crate::{
+    audit,
     lab::{IMAGE, Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
     subject::{Subject, a_user, agent_pod, bind, exists, forged, forger, grant, request, requester},
 };
@@ -333,6 +335,10 @@ async fn a_right_that_is_withdrawn_before_the_binding_counts() {
     );
     assert!(done.message().contains(&words), "{}", done.message());
     assert!(lab.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).contains("Forbidden"));
+    let records = audit::of_managers(&done);
+    let of: Vec<_> = records.iter().map(|event| (event.verb, event.user.username.as_str())).collect();
+    assert_eq!(of, [(Verb::Denied, "alice")]);
+    assert!(records[0].note(key::MESSAGE).is_some_and(|said| said.contains(&words)), "{records:?}");
     // Had they been let through, they would run now.
     let release = json!({"target": {"podName": "web", "container": "setup"}, "command": ["touch", "/tmp/go"]});
     lab.run(release).await.ended_with(0);

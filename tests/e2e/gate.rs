@@ -134,6 +134,65 @@ async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_
     lab.sh("web", "exit 3").await.ended_with(3);
 }
 
+/// An object as it is created again.
+fn saved(object: &str) -> Value {
+    let mut object: Value = serde_json::from_str(&kubectl(&["get", object, "-o", "json"])).expect("JSON");
+    let meta = object["metadata"].as_object_mut().expect("metadata");
+    for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
+        meta.remove(field);
+    }
+    object.as_object_mut().expect("an object").remove("status");
+    object
+}
+
+#[tokio::test]
+async fn each_policy_and_each_binding_counts_whether_it_is_missing_or_altered() {
+    let lab = Lab::alone().await;
+    let disturbed = Disturbed::found();
+    lab.pod("web", "n1").await;
+    let all = kubectl(&["get", POLICIES, "-l", OURS, "-o", "name"]);
+    let all: Vec<(String, String)> = all
+        .lines()
+        .map(|line| {
+            let (kind, name) = line.split_once('/').expect("KIND.GROUP/NAME");
+            (kind.split('.').next().unwrap_or_default().to_owned(), name.to_owned())
+        })
+        .collect();
+    assert_eq!(all.len(), 8, "{all:?}");
+    let by = whoami();
+    let mut probes = Vec::new();
+    for (kind, name) in &all {
+        let object = format!("{kind}/{name}");
+        let as_it_was = saved(&object);
+        // What a binding does not match, and what a policy that fails lets pass.
+        let change = if kind.ends_with("binding") {
+            json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"a": "b"}}}}})
+        } else {
+            json!({"spec": {"failurePolicy": "Ignore"}})
+        };
+        for (disturb, words) in [
+            (&["delete", &object][..], format!("{object} is missing")),
+            (&["patch", &object, "--type=merge", "-p", &change.to_string()], format!("{object} was altered: spec.")),
+        ] {
+            kubectl(disturb);
+            let probe = unique("probe");
+            let spec = json!({"target": {"podName": "web"}, "command": ["touch", format!("/tmp/{probe}")],
+                "startingDeadlineSeconds": 900, "requestedBy": by});
+            let created = kubectl_with(&["create", "-f", "-"], &request(&lab.namespace, &probe, spec));
+            assert!(created.status.success(), "{}", text(&created.stderr));
+            waits_for_policies(&lab, &probe, &words).await;
+            probes.push(probe);
+            kubectl_raw(&["delete", &object, "--ignore-not-found"]);
+            // In Helm's name, which takes no object from others.
+            let again = ["apply", "--server-side", "--field-manager=helm", "-f", "-"];
+            let created = kubectl_with(&again, &as_it_was.to_string());
+            assert!(created.status.success(), "{}", text(&created.stderr));
+        }
+    }
+    disturbed.put_back(&lab).await;
+    never_ran(&lab, &probes.iter().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
 #[tokio::test]
 async fn what_somebody_else_binds_while_the_fences_are_away_never_runs() {
     let lab = Lab::alone().await;

@@ -5,48 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::{
-    agents,
-    lab::{IMAGE, Lab, cluster, text, wait_for},
+    disk::SmallDisk,
+    lab::{IMAGE, Lab, text, wait_for},
 };
-
-fn tool(args: &[&str]) -> String {
-    let output = cluster(args);
-    assert!(output.status.success(), "cluster {}: {}", args.join(" "), text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
-}
-
-/// A folder of a node on a small disk of its own, with an agent that was started on it.
-struct SmallDisk(&'static str);
-
-impl SmallDisk {
-    async fn on(path: &'static str) -> Self {
-        tool(&["exec", "n2", "mkdir", "-p", path]);
-        tool(&["exec", "n2", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]);
-        let it = Self(path);
-        agents::restart("n2").await;
-        it
-    }
-
-    fn fill(&self) {
-        let script = format!("cat /dev/zero > {}/filler 2>/dev/null; ! echo x > {}/more 2>/dev/null", self.0, self.0);
-        cluster(&["exec", "n2", "sh", "-c", &script]);
-    }
-
-    fn empty(&self) {
-        tool(&["exec", "n2", "rm", "-f", &format!("{}/filler", self.0), &format!("{}/more", self.0)]);
-    }
-
-    async fn end(self) {
-        drop(self);
-        agents::restart("n2").await;
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        cluster(&["exec", "n2", "umount", "-l", self.0]);
-    }
-}
 
 #[tokio::test]
 async fn on_a_full_disk_nothing_new_starts_and_nothing_that_runs_is_lost() {

@@ -6,8 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
 use crate::{
+    agents,
     clients::{ALL, Client, STREAM_FAILED, attach_path, attach_status, exec_status, finish, kube_terminal},
-    lab::{Done, Lab, NAMESPACE, kubectl, text, wait_for},
+    lab::{Done, Lab, NAMESPACE, docker, kubectl, text, wait_for},
+    measured,
     output::sha256,
 };
 
@@ -145,6 +147,12 @@ async fn a_command_that_cannot_start_is_a_failure_for_every_client() {
     let name = lab.create(json!({"target": {"podName": "web"}, "command": ["/no/such/program"]}));
     let framed = attach_status(&lab, &name).await;
     assert_eq!(framed, result_of(&lab.finished(&name).await));
+    // The one difference from `kubectl exec`, which calls this a command that ended with code 126.
+    let execs = exec_status(&lab, "web", &["/no/such/program"]).await;
+    assert_eq!((execs.reason.as_deref(), framed.reason.as_deref()), (Some("NonZeroExitCode"), Some("InternalError")));
+    assert_eq!(framed.code, Some(500));
+    let runs = lab.run(json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 126"]})).await;
+    assert_eq!(result_of(&runs), execs, "what ran and ended with 126 is told the same");
 }
 
 #[tokio::test]
@@ -161,36 +169,49 @@ async fn a_late_client_has_every_byte_and_the_outcome() {
     }
 }
 
-/// Every manager is replaced while three clients are attached: the command does not notice, the plugin's
+/// The managers' containers that run, each with its node.
+fn managers() -> Vec<(&'static str, String)> {
+    let of = |node| agents::containers_of("manager", node).into_iter().map(move |id| (node, id));
+    ["n1", "n2"].into_iter().flat_map(of).collect()
+}
+
+/// Every manager is killed while three clients are attached: the command does not notice, the plugin's
 /// user neither, and whoever attaches anew has every byte.
-#[tokio::test]
+// kube-rs reads beside kubectl.
+#[tokio::test(flavor = "multi_thread")]
 async fn the_managers_restart_under_attached_clients() {
     let lab = Lab::alone().await;
     lab.pod("web", "n1").await;
     let script = "seq 1 30000; touch /tmp/half; until [ -e /tmp/go ]; do sleep 0.1; done; seq 30001 60000; exit 6";
     let name = lab.create(sh(script));
+    let before = managers();
     let others = async {
+        wait_for("all to be attached", async || (measured::sum("agent", "execlet_viewers") == 3).then_some(())).await;
         wait_for("the first half", async || lab.exec("web", "test -e /tmp/half").1.eq(&0).then_some(())).await;
-        kubectl(&[
-            "-n",
-            NAMESPACE,
-            "delete",
-            "pod",
-            "-l",
-            "app.kubernetes.io/component=manager",
-            "--force",
-            "--wait=true",
-        ]);
+        for (node, id) in &before {
+            docker(node, &["kill", id]);
+        }
+        wait_for("others in their place", async || {
+            let now = managers();
+            (now.len() == before.len() && now.iter().all(|one| !before.contains(one))).then_some(())
+        })
+        .await;
         kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=90s"]);
         lab.exec("web", "touch /tmp/go");
     };
-    let (go, plugin, ()) =
-        tokio::join!(Client::Go.attach(&lab, &name, None), Client::Plugin.attach(&lab, &name, None), others);
+    let (go, kube_rs, plugin, ()) = tokio::join!(
+        Client::Go.attach(&lab, &name, None),
+        Client::KubeRs.attach(&lab, &name, None),
+        Client::Plugin.attach(&lab, &name, None),
+        others
+    );
     let all = numbers(60_000);
     assert_eq!(plugin.code, 6, "{}", text(&plugin.stderr));
     assert!(plugin.stdout == all.as_bytes(), "the plugin shows each byte once: {} bytes", plugin.stdout.len());
-    assert_eq!(go.code, STREAM_FAILED, "client-go is told that its stream broke: {}", text(&go.stderr));
-    assert!(all.as_bytes().starts_with(&go.stdout));
+    for (client, heard) in [(Client::Go, go), (Client::KubeRs, kube_rs)] {
+        assert_eq!(heard.code, STREAM_FAILED, "{client:?} is told that its stream broke: {}", text(&heard.stderr));
+        assert!(all.as_bytes().starts_with(&heard.stdout), "{client:?}");
+    }
     lab.finished(&name).await.ended_with(6);
     for client in ALL {
         let heard = client.attach(&lab, &name, None).await;

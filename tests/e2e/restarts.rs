@@ -234,13 +234,7 @@ async fn an_update_hands_the_output_of_a_running_command_over_to_the_next_agent(
     for name in &names {
         lab.request_when(name, "to run", |status| status.exec_id.is_some()).await;
     }
-    let before = agents::containers("n1");
-    kubectl(&["rollout", "restart", "daemonset/execlet-agent", "-n", NAMESPACE]);
-    rolled_out();
-    wait_for("the old agent to be gone", async || {
-        agents::containers("n1").iter().all(|id| !before.contains(id)).then_some(())
-    })
-    .await;
+    agents::update("n1").await;
     assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
     for name in &names {
         let done = lab.finished(name).await;

@@ -130,9 +130,9 @@ async fn a_shell_has_job_control_a_full_screen_and_the_size_of_the_terminal() {
     let last = |screen: &str| screen.trim_end().lines().last().unwrap_or_default().to_owned();
     tmux.pressed(&["Escape"]);
     tmux.when("is in command mode", |screen| last(screen).starts_with("- "));
-    // It may take what comes too soon after Escape for a part of a key.
-    std::thread::sleep(Duration::from_secs(1));
-    tmux.typed(":wq");
+    tmux.pressed(&[":"]);
+    tmux.when("takes a command", |screen| last(screen).starts_with(':'));
+    tmux.typed("wq");
     tmux.when("has left vi", |screen| last(screen).starts_with("remote>"));
     tmux.typed("clear; cat /tmp/file; stty size");
     tmux.shows("written in vi");

@@ -161,6 +161,18 @@ guarded
 {{- end -}}
 {{- end }}
 
+{{/* The right to look at the admission policies, for both programs. */}}
+{{- define "execlet.policiesRules" -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
+  resourceNames: [execlet-create, execlet-status, execlet-agent]
+  verbs: [get]
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
+  resourceNames: [execlet-stamp]
+  verbs: [get]
+{{- end }}
+
 {{/* What the admission policies must be, for both programs. */}}
 {{- define "execlet.rulesArgs" -}}
 - --admission={{ include "execlet.admission" . }}
