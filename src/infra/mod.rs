@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod policies;
 pub mod process;
+pub mod rarely;
 pub mod requests;
 pub mod retry;
 pub mod shutdown;

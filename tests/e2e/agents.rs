@@ -14,6 +14,11 @@ pub fn containers_of(component: &str, node: &str) -> Vec<String> {
     found.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The process of a container, as the host numbers it.
+pub fn pid(node: &str, container: &str) -> String {
+    text(&docker(node, &["inspect", "--format", "{{.State.Pid}}", container])).trim().to_owned()
+}
+
 /// Kills what runs of them on a node. Gives what that was.
 pub fn kill(node: &str) -> Vec<String> {
     let running = containers(node);

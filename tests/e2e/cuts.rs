@@ -9,7 +9,7 @@ use crate::{
     agents,
     clients::Client,
     follower::{CODE, Follower, are_whole, lines},
-    lab::{Lab, NAMESPACE, cluster, docker, kubectl, run, text},
+    lab::{Lab, NAMESPACE, cluster, kubectl, run, text},
     output::sha256,
     stand_in::host_address,
 };
@@ -37,7 +37,7 @@ impl Cut {
     /// Nobody reaches the agent of a node, which reaches the API server.
     fn managers_from_the_agent(node: &str) -> Self {
         let ids = agents::containers(node);
-        let pid = text(&docker(node, &["inspect", "--format", "{{.State.Pid}}", &ids[0]])).trim().to_owned();
+        let pid = agents::pid(node, &ids[0]);
         let path = "jsonpath={.metadata.annotations.execlet\\.dev/stream-endpoint}";
         let endpoint = kubectl(&["get", "lease", &format!("execlet-agent.{node}"), "-n", NAMESPACE, "-o", path]);
         let port = endpoint.rsplit(':').next().expect("a port");

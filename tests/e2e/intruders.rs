@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use execlet::wire::remotecommand::close;
 use futures::{SinkExt as _, StreamExt as _};
+use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::{
@@ -15,7 +16,7 @@ use crate::{
     agents,
     clients::Client,
     follower::{CODE, are_whole, lines},
-    lab::{Lab, NAMESPACE, PATIENCE, kubectl, wait_for},
+    lab::{Lab, NAMESPACE, PATIENCE, docker, kubectl, text, wait_for},
     stand_in::{ATTACH, Caller},
 };
 
@@ -92,6 +93,11 @@ async fn nobody_but_the_manager_is_let_in() {
     lab.go("web");
     lab.finished(&name).await.ended_with(CODE);
     assert_eq!(agents::containers(NODE), before, "the agent lives");
+    // Each refusal once in the log, and no token of anybody.
+    let log = text(&docker(NODE, &["logs", &before[0]]));
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("refused") && line.contains(&path)).collect();
+    assert_eq!(refused.len(), 16, "{refused:#?}");
+    assert!(!log.contains("nonsense") && !log.contains("bWFuYWdlcjpzZWNyZXQ"), "{log}");
 }
 
 /// What is sent over an attach that stands.
@@ -157,6 +163,71 @@ async fn closed(mut socket: WebSocketStream<TlsStream<TcpStream>>) -> u16 {
         }
     };
     timeout(PATIENCE, closing).await.expect("a close in time")
+}
+
+/// A process that is beleaguered: its open files, and what is resident of it, in KiB.
+fn cost(pid: &str) -> (usize, usize) {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("memory");
+    (files, resident.trim().trim_end_matches(" kB").parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_behind() {
+    let lab = Lab::alone().await;
+    let (name, path) = running(&lab).await;
+    let managers = agents::containers_of("manager", NODE);
+    let manager = agents::pid(NODE, managers.first().expect("a manager on each node"));
+    let pod = kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        NAMESPACE,
+        "-l",
+        "app.kubernetes.io/component=manager",
+        "--field-selector",
+        &format!("spec.nodeName={NODE}"),
+        "-o",
+        "jsonpath={.items[0].status.podIP}",
+    ]);
+    let before = agents::containers(NODE);
+    for (who, address, pid) in [
+        ("the agent", agent().address(), agents::pid(NODE, &before[0])),
+        ("a manager", format!("{pod}:8443").parse().expect("an address"), manager),
+    ] {
+        let rest = cost(&pid);
+        let mut half = Vec::new();
+        for _ in 0..2000 {
+            // One that is closed at once is as good.
+            if let Ok(Ok(mut socket)) = timeout(Duration::from_secs(5), TcpStream::connect(address)).await {
+                socket.write_all(&[22, 3, 1]).await.ok();
+                half.push(socket);
+            }
+        }
+        let under = cost(&pid);
+        assert!(half.len() > 1000, "{who}: {}", half.len());
+        // Whoever may come in does.
+        let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "echo in; exit 3"]});
+        let heard = Client::Go.attach(&lab, &lab.create(spec), None).await;
+        assert_eq!((heard.code, text(&heard.stdout).as_str()), (3, "in\n"), "{who}: {}", text(&heard.stderr));
+        let good = token(NAMESPACE, "execlet-manager", Some(AUDIENCE));
+        assert_eq!(agent().ask(&format!("{path}/log?tailLines=1"), &good).await.0, 200, "{who}");
+        wait_for("the half-open ones to be gone", async || (cost(&pid).0 < rest.0 + 32).then_some(())).await;
+        let after = cost(&pid);
+        println!(
+            "{who}: {} connections; files and KiB at rest {rest:?}, beleaguered {under:?}, after {after:?}",
+            half.len()
+        );
+        assert!(after.1 < rest.1 + (32 << 10) && under.1 < rest.1 + (64 << 10), "{who}: {rest:?} {under:?} {after:?}");
+    }
+    lab.go("web");
+    lab.finished(&name).await.ended_with(CODE);
+    assert_eq!(agents::containers(NODE), before, "the agent lives");
+    assert_eq!(agents::containers_of("manager", NODE), managers, "the manager lives");
+    let log = text(&docker(NODE, &["logs", &before[0]]));
+    let said = log.lines().filter(|line| line.contains("connections") || line.contains("handshake")).count();
+    assert!((1..50).contains(&said), "it is said, but not two thousand times: {said}");
 }
 
 #[tokio::test]

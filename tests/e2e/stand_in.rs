@@ -171,6 +171,11 @@ impl Caller {
         Self { address, name, config: Arc::new(config) }
     }
 
+    /// Who is called.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The administrator, at the API server.
     pub fn admin() -> Self {
         let view = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]);

@@ -23,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use tokio::{
+    io::AsyncWriteExt as _,
     sync::{OwnedSemaphorePermit, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -58,7 +59,7 @@ use crate::{
     },
 };
 
-/// How long a client whose message is too large may take to hear that.
+/// How long a client whose message is too large may take to hear that, and any the end of TLS.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a client answers that has taken everything.
@@ -354,6 +355,10 @@ impl<'a> Viewer<'a> {
         }
         if said.is_err() {
             tracing::debug!("a viewer did not say goodbye in time");
+        }
+        // TLS has a goodbye of its own: without it a client cannot tell an end from a cut.
+        if let Ok(mut socket) = to.reunite(from) {
+            drop(timeout(LINGER, socket.get_mut().shutdown()).await);
         }
         end
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -23,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::limits::{self, Stranger, Strangers};
-use crate::infra::metrics::Metrics;
+use crate::infra::{metrics::Metrics, rarely::Rarely};
 
 /// Pause after a connection could not be accepted: the process has too many files open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -31,6 +32,10 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Goes with each request: a connection is a stranger's until a request of it was admitted.
 #[derive(Clone)]
 pub(super) struct Admitted(pub(super) Arc<Mutex<Option<Stranger>>>);
+
+/// Goes with each request: who has called.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Accepts until told to stop.
 pub(super) async fn accept(
@@ -44,6 +49,8 @@ pub(super) async fn accept(
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let strangers = Strangers::new(limits::STRANGERS, limits::ALL_STRANGERS);
+    let (too_many, failures) =
+        (Rarely::default(), Arc::new(Failures { metrics: metrics.clone(), said: Rarely::default() }));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -61,12 +68,38 @@ pub(super) async fn accept(
         let place = Arc::clone(&places).try_acquire_owned();
         let (Ok(place), Some(stranger)) = (place, strangers.enter(&address.ip())) else {
             metrics.stream_refused();
-            tracing::debug!(%address, "too many connections: closed");
+            if let Some(times) = too_many.happened() {
+                tracing::warn!(%address, times, "connections are closed: there are too many");
+            }
             continue;
         };
         let admitted = Admitted(Arc::new(Mutex::new(Some(stranger))));
-        tasks.spawn(one(connection, acceptor.clone(), router.clone(), admitted, place, shutdown.clone()));
+        let caller = Caller { address, admitted, place, failures: Arc::clone(&failures) };
+        tasks.spawn(one(connection, acceptor.clone(), router.clone(), caller, shutdown.clone()));
     }
+}
+
+/// Handshakes that came to nothing.
+struct Failures {
+    metrics: Metrics,
+    said: Rarely,
+}
+
+impl Failures {
+    fn add(&self, address: SocketAddr, error: &io::Error) {
+        self.metrics.stream_refused();
+        if let Some(times) = self.said.happened() {
+            tracing::warn!(%address, %error, times, "TLS handshakes fail");
+        }
+    }
+}
+
+/// What goes with a connection.
+struct Caller {
+    address: SocketAddr,
+    admitted: Admitted,
+    place: OwnedSemaphorePermit,
+    failures: Arc<Failures>,
 }
 
 /// Serves one connection. What is upgraded has a task of its own, and its place.
@@ -74,22 +107,23 @@ async fn one(
     connection: TcpStream,
     acceptor: TlsAcceptor,
     router: Router,
-    admitted: Admitted,
-    place: OwnedSemaphorePermit,
+    caller: Caller,
     shutdown: CancellationToken,
 ) {
+    let Caller { address, admitted, place, failures } = caller;
     if let Err(error) = prepare(&connection) {
         tracing::debug!(%error, "a connection will be slower, or longer dead than anybody knows");
     }
     let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(limits::VIEWER_BYTES)));
-    let connection = match timeout(limits::HANDSHAKE_TIMEOUT, shaking).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!("a TLS handshake did not come to its end"),
+    let shaken = timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
+    let connection = match shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))) {
+        Ok(connection) => connection,
+        Err(error) => return failures.add(address, &error),
     };
     let place = Arc::new(place);
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(admitted.clone());
+        request.extensions_mut().insert(Peer(address));
         request.extensions_mut().insert(Arc::clone(&place));
         request.map(axum::body::Body::new)
     });

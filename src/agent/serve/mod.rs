@@ -127,7 +127,8 @@ async fn admit<R: Requests>(State(shared): State<Arc<Shared<R>>>, request: HttpR
             Refusal::NotTheManager(_) => StatusCode::FORBIDDEN,
             Refusal::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        tracing::debug!(%refusal, "a connection was refused");
+        let peer = request.extensions().get().map(|connection::Peer(address)| *address);
+        tracing::info!(path = request.uri().path(), ?peer, code = status.as_u16(), why = %refusal, "refused");
         return axum::response::IntoResponse::into_response(Refused::new(status, refusal.to_string()));
     }
     if let Some(connection::Admitted(stranger)) = request.extensions().get() {

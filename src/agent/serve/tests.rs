@@ -332,6 +332,10 @@ impl Attached {
                 break frame;
             }
         };
+        // To the end of TLS, which is told as well.
+        while let Some(message) = within("the end", self.socket.next()).await {
+            assert!(message.is_ok() || frame.is_none(), "{message:?}");
+        }
         let code = frame.as_ref().map(|frame| frame.code.into());
         let status = self.client.closed(code).ok().and_then(|status| serde_json::from_slice(&status).ok());
         (code, frame.map(|frame| frame.reason.to_string()).unwrap_or_default(), status, self.heard)

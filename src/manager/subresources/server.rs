@@ -45,7 +45,7 @@ use super::{
     keep_alive::keep_alive,
     metrics::{Dropped, Metrics},
 };
-use crate::infra::clock::Clock;
+use crate::infra::{clock::Clock, rarely::Rarely};
 
 /// How long TLS may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,6 +118,8 @@ struct Shared {
     handshakes: Handshakes,
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    too_many: Rarely,
+    failures: Rarely,
 }
 
 /// TLS as it is spoken here.
@@ -144,6 +146,8 @@ impl Server {
             handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(most_connections)),
             strangers: Arc::new(Semaphore::new(MOST_OF_STRANGERS)),
+            too_many: Rarely::default(),
+            failures: Rarely::default(),
         });
         let mut connections = JoinSet::new();
         loop {
@@ -192,7 +196,9 @@ impl Shared {
             if trusted { (&self.connections, HEAD_TIMEOUT) } else { (&self.strangers, STRANGERS_HEAD_TIMEOUT) };
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             self.metrics.dropped(Dropped::Full);
-            tracing::debug!(%address, trusted, "too many connections");
+            if let Some(times) = self.too_many.happened() {
+                tracing::warn!(%address, trusted, times, "connections are closed: there are too many");
+            }
             return;
         };
         let seat = Seat(Arc::new(Mutex::new(Some(place))));
@@ -233,6 +239,9 @@ impl Shared {
         let shaken = tokio::select! {
             () = crowded.cancelled() => {
                 self.metrics.dropped(Dropped::Crowded);
+                if let Some(times) = self.too_many.happened() {
+                    tracing::warn!(%address, times, "connections are closed: too many are in their TLS handshake");
+                }
                 return None;
             }
             shaken = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(socket)) => shaken,
@@ -243,7 +252,9 @@ impl Shared {
             Ok(stream) => Some(stream),
             Err(error) => {
                 self.metrics.dropped(Dropped::Handshake);
-                tracing::debug!(%error, %address, "no TLS");
+                if let Some(times) = self.failures.happened() {
+                    tracing::warn!(%error, %address, times, "TLS handshakes fail");
+                }
                 None
             }
         }
