@@ -12,6 +12,7 @@ use crate::{
     chart::{Installation, NoManagers},
     clients::execlet,
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, root, text, unique, wait_for},
+    measured,
     subject::{Subject, a_user, exists, forged, forger, grant, request, requester},
 };
 
@@ -100,13 +101,14 @@ async fn waits_for_policies(lab: &Lab, name: &str, words: &str) {
     assert_eq!((status.phase.to_string().as_str(), status.node_name), ("Pending", None));
 }
 
-fn metric(name: &str) -> String {
-    let component = "app.kubernetes.io/component=manager";
-    let pod = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", component, "-o", "jsonpath={.items[0].metadata.name}"]);
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
-    let all = kubectl(&["get", "--raw", &path]);
-    let line = all.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric");
-    line.split(' ').nth(1).expect("a value").to_owned()
+/// Whether the policies count, by the word of every manager that answers.
+fn enforced() -> Option<bool> {
+    let managers = measured::pods("manager").len() as u64;
+    match measured::sum("manager", "execlet_admission_enforced")? {
+        0 => Some(false),
+        all if all == managers => Some(true),
+        _ => None,
+    }
 }
 
 #[tokio::test]
@@ -117,12 +119,12 @@ async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_
     let mallory = forger(&lab).await;
     let said = mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "early"));
     assert!(said.contains("spec.requestedBy is not who you are"), "{said}");
-    assert_eq!(metric("execlet_admission_enforced"), "1");
+    assert_eq!(enforced(), Some(true));
 
     kubectl(&["delete", BINDING]);
     is_accepted(&lab, &mallory, "missing").await;
     waits_for_policies(&lab, "missing", &format!("{BINDING} is missing: nothing is bound")).await;
-    wait_for("the metric to say so", async || (metric("execlet_admission_enforced") == "0").then_some(())).await;
+    wait_for("the metric to say so", async || (enforced() == Some(false)).then_some(())).await;
     wait_for("an Event to say so", async || {
         let events = kubectl(&["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].reason}"]);
         events.contains("AdmissionNotReady").then_some(())
@@ -428,9 +430,11 @@ async fn with_admission_off_the_manager_says_so_everywhere() {
     let bound = done.status.conditions.iter().find(|c| c.type_ == "Bound").expect("a condition");
     assert!(bound.message.contains("admission is off"), "{}", bound.message);
     assert_eq!(done.request.spec.requested_by, None);
-    assert_eq!(metric("execlet_admission_enforced"), "0");
-    let logs = kubectl(&["logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "--tail=-1"]);
-    assert!(logs.contains("WARN") && logs.contains("admission is off"), "{logs}");
+    assert_eq!(enforced(), Some(false));
+    for pod in measured::pods("manager") {
+        let log = kubectl(&["logs", "-n", NAMESPACE, &pod]);
+        assert!(log.contains("WARN") && log.contains("admission is off"), "{pod}: {log}");
+    }
     wait_for("an Event to say so", async || {
         let events = kubectl(&["get", "events", "-n", NAMESPACE, "-o", "jsonpath={.items[*].reason}"]);
         events.contains("AdmissionOff").then_some(())

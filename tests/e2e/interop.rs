@@ -186,7 +186,8 @@ async fn the_managers_restart_under_attached_clients() {
     let name = lab.create(sh(script));
     let before = managers();
     let others = async {
-        wait_for("all to be attached", async || (measured::sum("agent", "execlet_viewers") == 3).then_some(())).await;
+        wait_for("all to be attached", async || (measured::sum("agent", "execlet_viewers") == Some(3)).then_some(()))
+            .await;
         wait_for("the first half", async || lab.exec("web", "test -e /tmp/half").1.eq(&0).then_some(())).await;
         for (node, id) in &before {
             docker(node, &["kill", id]);

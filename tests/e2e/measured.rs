@@ -1,24 +1,41 @@
 //! What the pods of the installation say of themselves.
 
-use crate::lab::{NAMESPACE, kubectl};
+use serde_json::Value;
 
-/// The pods of a component.
-pub fn pods(component: &str) -> Vec<String> {
+use crate::lab::{NAMESPACE, kubectl, kubectl_raw, text};
+
+/// The pods of a component that are not on their way out.
+pub fn living(component: &str) -> Vec<Value> {
     let selector = format!("app.kubernetes.io/component={component}");
-    let names = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
-    names.split_whitespace().map(str::to_owned).collect()
+    let list = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", &selector, "-o", "json"]);
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    let living = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running";
+    list["items"].as_array().expect("a list").iter().filter(living).cloned().collect()
 }
 
-/// A page of its health and metrics.
+/// Their names.
+pub fn pods(component: &str) -> Vec<String> {
+    living(component).iter().map(|pod| pod["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// A page of a pod's health and metrics.
 pub fn get(pod: &str, path: &str) -> String {
-    kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/{path}")])
+    kubectl(&["get", "--raw", &page(pod, path)])
 }
 
-/// A metric without labels, of all pods of a component together.
-pub fn sum(component: &str, metric: &str) -> u64 {
-    let of = |page: String| {
-        let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse::<u64>().ok());
-        value.unwrap_or_else(|| panic!("{metric} is not in\n{page}"))
+/// A metric without labels, of all pods of a component together, if each of them answers.
+pub fn sum(component: &str, metric: &str) -> Option<u64> {
+    let of = |pod: String| {
+        let answer = kubectl_raw(&["get", "--raw", &page(&pod, "metrics")]);
+        answer.status.success().then(|| {
+            let page = text(&answer.stdout);
+            let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse::<u64>().ok());
+            value.unwrap_or_else(|| panic!("{metric} is not in\n{page}"))
+        })
     };
-    pods(component).iter().map(|pod| of(get(pod, "metrics"))).sum()
+    pods(component).into_iter().map(of).sum()
+}
+
+fn page(pod: &str, path: &str) -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/{path}")
 }

@@ -19,7 +19,6 @@ use crate::{
 
 const API: &str = "/apis/subresources.execlet.dev/v1alpha1";
 const API_SERVICE: &str = "v1alpha1.subresources.execlet.dev";
-const MANAGERS: &str = "app.kubernetes.io/component=manager";
 
 fn path(lab: &Lab, request: &str, rest: &str) -> String {
     format!("{API}/namespaces/{}/execrequests/{request}/{rest}", lab.namespace)
@@ -31,10 +30,7 @@ fn available() -> bool {
 }
 
 fn managers() -> Vec<Value> {
-    let list = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", MANAGERS, "-o", "json"]);
-    let list: Value = serde_json::from_str(&list).expect("JSON");
-    let living = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running";
-    list["items"].as_array().expect("a list").iter().filter(living).cloned().collect()
+    measured::living("manager")
 }
 
 /// Whether what is sent comes back.
@@ -321,9 +317,9 @@ impl Drop for Back {
     }
 }
 
-/// Whether a manager says that it leads.
-fn led() -> bool {
-    measured::sum("manager", "execlet_leader") > 0
+/// How many managers say that they lead.
+fn leaders() -> Option<u64> {
+    measured::sum("manager", "execlet_leader")
 }
 
 #[tokio::test]
@@ -350,7 +346,7 @@ async fn namespaces_go_away_while_there_is_neither_leader_nor_agent() {
     let mut without = 0;
     wait_for("nobody to lead", async || {
         kubectl(&["patch", "lease", "execlet-manager", "-n", NAMESPACE, "--type=merge", "-p", &nobody]);
-        without = if led() { 0 } else { without + 1 };
+        without = if leaders() == Some(0) { without + 1 } else { 0 };
         sleep(Duration::from_secs(1)).await;
         (without > 15).then_some(())
     })
@@ -361,7 +357,7 @@ async fn namespaces_go_away_while_there_is_neither_leader_nor_agent() {
     kubectl(&["delete", "namespace", &namespace, "--timeout=60s"]);
     // The Lease said that somebody leads for another hour. It is deleted, made anew, and somebody does.
     drop(back);
-    wait_for("a manager to lead", async || led().then_some(())).await;
+    wait_for("a manager to lead", async || (leaders() == Some(1)).then_some(())).await;
 }
 
 /// Values of the release as they were, put back when dropped.
@@ -462,6 +458,129 @@ async fn certificate_and_managers_are_replaced_and_nobody_notices() {
     served_while(&target, move || {
         drop(release);
         certificate_after(&second)
+    })
+    .await;
+}
+
+/// What cert-manager does, as far as execlet sees of it. Its controllers are not there.
+struct CertManager;
+
+impl CertManager {
+    const SECRET: &str = "execlet-subresources-tls";
+
+    fn install() -> Self {
+        for (plural, kind) in [("certificates", "Certificate"), ("issuers", "Issuer")] {
+            let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            let definition = json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.cert-manager.io")},
+                "spec": {
+                    "group": "cert-manager.io", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
+                    "versions": [{"name": "v1", "served": true, "storage": true,
+                        "schema": {"openAPIV3Schema": anything}}],
+                },
+            });
+            let applied = kubectl_with(&["create", "-f", "-"], &definition.to_string());
+            assert!(applied.status.success(), "{}", text(&applied.stderr));
+            kubectl(&["wait", "--for=condition=Established", "crd", &format!("{plural}.cert-manager.io")]);
+        }
+        Self
+    }
+
+    /// A certificate of its own authority, as by the chart's own issuer; put into the Secret.
+    fn issue() -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let (key, certificate) = (file("key"), file("crt"));
+        let names =
+            format!("subjectAltName=DNS:execlet-subresources.{NAMESPACE}.svc,DNS:execlet-subresources.{NAMESPACE}");
+        let ec =
+            ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=execlet"];
+        let to =
+            ["-addext", &names, "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &key, "-out", &certificate];
+        let made = run("openssl", &[&["req", "-x509"], &ec[..], &to].concat(), "");
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let read = |path: &str| std::fs::read_to_string(path).expect("made");
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": Self::SECRET, "namespace": NAMESPACE},
+            "stringData": {"tls.crt": read(&certificate), "tls.key": read(&key), "ca.crt": read(&certificate)},
+        });
+        let applied = kubectl_with(&["apply", "-f", "-"], &secret.to_string());
+        assert!(applied.status.success(), "{}", text(&applied.stderr));
+        read(&certificate)
+    }
+
+    fn inject(authorities: &str) {
+        let patch = json!({"spec": {"caBundle": STANDARD.encode(authorities)}}).to_string();
+        kubectl(&["patch", "apiservice", API_SERVICE, "--type=merge", "-p", &patch]);
+    }
+}
+
+impl Drop for CertManager {
+    fn drop(&mut self) {
+        kubectl_raw(&[
+            "delete",
+            "crd",
+            "certificates.cert-manager.io",
+            "issuers.cert-manager.io",
+            "--ignore-not-found",
+        ]);
+        kubectl_raw(&["delete", "secret", Self::SECRET, "-n", NAMESPACE, "--ignore-not-found"]);
+    }
+}
+
+/// Whether every manager serves a certificate of this authority.
+async fn serve(authority: &str) -> bool {
+    let name = format!("execlet-subresources.{NAMESPACE}.svc");
+    for manager in managers() {
+        let address = format!("{}:8443", manager["status"]["podIP"].as_str().expect("an address"));
+        let caller = Caller::new(address.parse().expect("an address"), &name, authority.as_bytes(), None);
+        if !matches!(caller.call(API, "").await, Ok((401, _))) {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replaced() {
+    let lab = Lab::alone().await;
+    let target = path(&lab, "missing", "attach?stdout=true");
+    // Dropped after the release was put back.
+    let cert_manager = CertManager::install();
+    let release = Release::found();
+    let first = CertManager::issue();
+    release.with("subresources.certManager.enabled=true");
+    CertManager::inject(&first);
+    let made = kubectl(&["get", "certificates,issuers", "-n", NAMESPACE, "-o", "name"]);
+    assert_eq!(made.lines().count(), 2, "{made}");
+    wait_for("the first certificate to be served", async || serve(&first).await.then_some(())).await;
+    wait_for("the API server to trust it", async || {
+        matches!(Caller::admin().call(&target, ATTACH).await, Ok((404, _))).then_some(())
+    })
+    .await;
+    // The managers have no part in it, and no right to.
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:execlet-manager");
+    for what in [&["get", "secrets/execlet-subresources"][..], &["patch", "apiservices"]] {
+        let asked = kubectl_raw(&[&["auth", "can-i"], what, &["-n", NAMESPACE, &account]].concat());
+        assert_eq!(text(&asked.stdout).trim(), "no", "{what:?}");
+    }
+    let second = CertManager::issue();
+    CertManager::inject(&format!("{first}{second}"));
+    // The kubelet brings it to the pods within two minutes.
+    for _ in 0..180 {
+        if serve(&second).await {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(serve(&second).await, "the second certificate is served");
+    assert_eq!(Caller::admin().ask(&target, ATTACH).await.0, 404);
+    drop(release);
+    drop(cert_manager);
+    wait_for("the managers' own certificate to be trusted", async || {
+        matches!(Caller::admin().call(&target, ATTACH).await, Ok((404, _))).then_some(())
     })
     .await;
 }
