@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use execlet::{
     api::{ExecRequest, names},
+    infra::buffered::{self, Buffered, buffered},
     wire::remotecommand::{PROTOCOL_HEADER, Protocol},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -17,10 +18,7 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::sleep,
-};
+use tokio::{net::TcpSocket, time::sleep};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -34,7 +32,7 @@ const SMALL_BUFFER: u32 = 16 << 10;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<Buffered>>;
 
 /// The agent of the node.
 pub struct Agent {
@@ -89,13 +87,14 @@ impl Agent {
         }
     }
 
-    async fn connect(&self, small: bool) -> anyhow::Result<TlsStream<TcpStream>> {
+    async fn connect(&self, small: bool) -> anyhow::Result<TlsStream<Buffered>> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if small {
             socket.set_recv_buffer_size(SMALL_BUFFER)?;
         }
         let connection = socket.connect(self.address).await?;
         connection.set_nodelay(true)?;
+        let connection = buffered(connection, if small { buffered::SMALL } else { buffered::LARGE });
         Ok(self.tls.connect(ServerName::try_from(names::STREAM_SERVER)?, connection).await?)
     }
 }

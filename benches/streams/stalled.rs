@@ -1,6 +1,7 @@
 //! Many commands that write at the same time, with or without a viewer on each that takes nothing.
 
 use std::{
+    collections::BTreeMap,
     process,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -29,9 +30,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What it took.
 pub struct Took {
     /// From the moment at which all may write to the end of the last.
-    pub took: Duration,
+    pub time: Duration,
     /// Of the agent, KiB, at most.
     pub resident: u32,
+    /// How many commands have output that is not called complete, by reason: the machine is too busy for all of them.
+    pub incomplete: BTreeMap<String, usize>,
 }
 
 pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::Result<Took> {
@@ -73,9 +76,10 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
         }
     }
     drop(viewers);
-    let took = last_end(lab, count).await?.duration_since(begun);
+    let (last, incomplete) = last_end(lab, count, mib).await?;
     lab.clear().await?;
-    Ok(Took { took: took.try_into().context("the last ended before the first began")?, resident })
+    let time = last.duration_since(begun).try_into().context("the last ended before the first began")?;
+    Ok(Took { time, resident, incomplete })
 }
 
 /// A gate that no other run has.
@@ -84,18 +88,25 @@ fn gate() -> String {
     format!("/tmp/gate-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// When the last of them ended. All must have succeeded, with all of their output.
-async fn last_end(lab: &Lab, count: usize) -> anyhow::Result<Timestamp> {
+/// When the last of them ended, and how many have output that is not complete, by reason. All must have succeeded,
+/// and nothing may be missing without a reason.
+async fn last_end(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<(Timestamp, BTreeMap<String, usize>)> {
     let all = lab.requests().list(&ListParams::default()).await?;
     ensure!(all.items.len() == count, "{} requests, and not {count}", all.items.len());
-    let mut last = Timestamp::UNIX_EPOCH;
+    let (mut last, mut incomplete) = (Timestamp::UNIX_EPOCH, BTreeMap::new());
     for request in all {
         let status = request.status.context("a status")?;
-        let whole = status.output.as_ref().is_some_and(|output| output.complete);
-        ensure!(status.exit_code == Some(0) && whole, "{:?}: {status:?}", request.metadata.name);
+        let output = status.output.as_ref().context("output")?;
+        let received = u64::try_from(output.stdout.bytes).is_ok_and(|bytes| bytes == (mib as u64) << 20);
+        let whole = received && output.complete;
+        let said = whole || output.incomplete_reason.is_some();
+        ensure!(status.exit_code == Some(0) && said, "{:?}: {status:?}", request.metadata.name);
+        if let Some(reason) = &output.incomplete_reason {
+            *incomplete.entry(reason.clone()).or_default() += 1;
+        }
         last = last.max(status.completion_time.context("an end")?.0);
     }
-    Ok(last)
+    Ok((last, incomplete))
 }
 
 /// Runs a script in every container.

@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
             finished = true;
             None
         } else {
-            server.output(OutputStream::Stdout, &message)
+            server.output(OutputStream::Stdout, &[&message])
         };
         if let Some(sent) = sent {
             assert!(!finished);

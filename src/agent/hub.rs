@@ -18,7 +18,7 @@ use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{input::Input, spool::LogState};
@@ -31,15 +31,16 @@ use crate::{
 /// Bytes of output that one command may always keep in memory: for its log, and for its viewers.
 pub const LEAST_BYTES: usize = 32 * 1024;
 /// Bytes that it may keep there while others leave room.
-pub const MOST_BYTES: usize = 4 << 20;
+pub const MOST_BYTES: usize = 2 << 20;
 /// Bytes that all commands together may keep there, beyond their least.
-pub const ALL_BYTES: usize = 16 << 20;
+pub const ALL_BYTES: usize = 8 << 20;
+/// Bytes that are written to a log at once, about.
+pub const BATCH_BYTES: usize = 256 * 1024;
 /// What a piece takes beside its bytes.
 const PIECE_BYTES: usize = 96;
-/// How long a command may be held up by the disk. It comes back within so many times as long: a disk that
-/// is slow for a moment costs the command that moment, one that is slow for good costs its log.
+/// How long the log may take nothing while a command is held up by it. A disk that is slow slows the command; one that
+/// stands still costs its log.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_BACK: u32 = 30;
 
 /// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -363,25 +364,31 @@ impl Hub {
     }
 
     /// Adds a piece. Waits only while the log has not taken what is in its way, and gives that log up
-    /// when `patience` is at its end.
-    pub async fn push(&self, piece: Piece, patience: &mut Patience) {
+    /// when it takes nothing.
+    pub async fn push(&self, piece: Piece) {
         let mut piece = Some(piece);
         loop {
             if self.try_push(&mut piece) {
                 self.changed.send_replace(());
                 return;
             }
-            let begun = Instant::now();
-            let waited = timeout(patience.left(), self.room.notified()).await;
-            patience.spend(begun.elapsed());
-            if waited.is_err() {
+            if timeout(PATIENCE, self.room.notified()).await.is_err() {
                 self.give_up_log();
             }
         }
     }
 
-    fn try_push(&self, piece: &mut Option<Piece>) -> bool {
-        let Some(cost) = piece.as_ref().map(Piece::cost) else { return true };
+    /// Waits until a piece of so many bytes finds its place, as [`Self::push`] does.
+    pub async fn room(&self, bytes: usize) {
+        while self.make_room(bytes + PIECE_BYTES).is_none() {
+            if timeout(PATIENCE, self.room.notified()).await.is_err() {
+                self.give_up_log();
+            }
+        }
+    }
+
+    /// The ring, if it has room for that much.
+    fn make_room(&self, cost: usize) -> Option<MutexGuard<'_, Ring>> {
         let viewed = self.viewers.load(Ordering::Relaxed) > 0;
         let full = self.pool.load(Ordering::Relaxed) + cost > ALL_BYTES;
         let limit = if full { LEAST_BYTES } else { MOST_BYTES };
@@ -390,9 +397,12 @@ impl Hub {
         let freed = ring.make_room(cost, if viewed { limit } else { LEAST_BYTES });
         self.pool.fetch_sub(freed, Ordering::Relaxed);
         // One that is alone goes in whatever its size.
-        if ring.cost + cost > limit && !ring.pieces.is_empty() {
-            return false;
-        }
+        (ring.cost + cost <= limit || ring.pieces.is_empty()).then_some(ring)
+    }
+
+    fn try_push(&self, piece: &mut Option<Piece>) -> bool {
+        let Some(cost) = piece.as_ref().map(Piece::cost) else { return true };
+        let Some(mut ring) = self.make_room(cost) else { return false };
         if let Some(piece) = piece.take() {
             self.pool.fetch_add(cost, Ordering::Relaxed);
             ring.cost += cost;
@@ -410,6 +420,7 @@ impl Hub {
                 ring.kept.state = LogState::Slow;
             }
         });
+        self.room.notify_one();
     }
 
     /// What the log has not taken yet, at most about so many bytes.
@@ -419,11 +430,18 @@ impl Hub {
         if ring.kept.state == LogState::Whole { ring.from(ring.kept.output, most) } else { Vec::new() }
     }
 
-    /// Whether the log should take it at once.
+    /// Whether all commands together have much in memory.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.pool.load(Ordering::Relaxed) >= ALL_BYTES / 2
+    }
+
+    /// Whether the log should take it at once. Many small writes cost more than a few large ones.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
+        let enough = if self.is_crowded() { LEAST_BYTES / 2 } else { BATCH_BYTES };
         let ring = self.ring();
-        ring.cost >= LEAST_BYTES / 2 && ring.next > ring.kept.output || !matches!(ring.phase, Phase::Open)
+        ring.next - ring.kept.output.min(ring.next) >= enough as u64 || !matches!(ring.phase, Phase::Open)
     }
 
     /// What the log has now. A log that was given up stays so.
@@ -431,8 +449,9 @@ impl Hub {
         self.change(|ring| {
             let state = if ring.kept.state == LogState::Whole { kept.state } else { ring.kept.state };
             ring.kept = Kept { state, ..kept };
-            // Without viewers nothing stays here that the log has.
-            let limit = if self.viewers.load(Ordering::Relaxed) > 0 { MOST_BYTES } else { 0 };
+            // For viewers it stays while there is room: they can read it from the log.
+            let viewed = self.viewers.load(Ordering::Relaxed) > 0;
+            let limit = if viewed && !self.is_crowded() { MOST_BYTES } else { 0 };
             let freed = ring.make_room(0, limit);
             self.pool.fetch_sub(freed, Ordering::Relaxed);
         });
@@ -527,7 +546,7 @@ impl Ring {
         before - self.cost
     }
 
-    /// The pieces from a place on.
+    /// The pieces from a place on: one, or more that are at most so many bytes.
     fn from(&self, output: u64, most: usize) -> Vec<Piece> {
         let begin = self.pieces.partition_point(|(place, piece)| place + piece.bytes.len() as u64 <= output);
         let mut left = most;
@@ -536,43 +555,20 @@ impl Ring {
             // In the middle of a piece only where the log was cut.
             let skip = usize::try_from(output.saturating_sub(*place)).unwrap_or(0);
             let bytes = piece.bytes.slice(skip..);
-            left = left.saturating_sub(bytes.len());
-            taken.push(Piece { bytes, ..piece.clone() });
-            if left == 0 {
+            if bytes.len() > left && !taken.is_empty() {
                 break;
             }
+            left = left.saturating_sub(bytes.len());
+            taken.push(Piece { bytes, ..piece.clone() });
         }
         taken
     }
 }
 
-/// How long a command may still be held up by its log.
-#[derive(Debug)]
-pub struct Patience {
-    spent: Duration,
-    since: Instant,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { spent: Duration::ZERO, since: Instant::now() }
-    }
-}
-
-impl Patience {
-    fn left(&mut self) -> Duration {
-        self.spent = self.spent.saturating_sub(self.since.elapsed() / PATIENCE_BACK);
-        self.since = Instant::now();
-        PATIENCE.saturating_sub(self.spent)
-    }
-
-    fn spend(&mut self, time: Duration) {
-        self.spent += time;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     fn piece(length: usize) -> Piece {
@@ -583,15 +579,35 @@ mod tests {
         hub.open(0, Kept { output: 0, file: 0, state });
     }
 
+    #[tokio::test]
+    async fn little_waits_for_more_before_it_is_written_unless_there_are_many() {
+        let hubs = Hubs::default();
+        let hub = hubs.of(&"u".into());
+        open(&hub, LogState::Whole);
+        hub.push(piece(BATCH_BYTES - 1)).await;
+        assert!(!hub.is_urgent());
+        hub.push(piece(1)).await;
+        assert!(hub.is_urgent());
+        // What is kept for viewers is no reason to write.
+        let _viewing = hub.view();
+        hub.keep(Kept { output: BATCH_BYTES as u64, file: 1, state: LogState::Whole });
+        hub.push(piece(LEAST_BYTES / 2)).await;
+        assert!(!hub.is_urgent());
+        hubs.pool.fetch_add(ALL_BYTES / 2, Ordering::Relaxed);
+        assert!(hub.is_urgent());
+        hubs.pool.fetch_sub(ALL_BYTES / 2, Ordering::Relaxed);
+        hub.close();
+        assert!(hub.is_urgent(), "no more is to come");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_stands_still_costs_the_log_after_two_seconds_and_then_nothing() {
         let hubs = Hubs::default();
         let hub = hubs.of(&"u".into());
         open(&hub, LogState::Whole);
         let begun = Instant::now();
-        let mut patience = Patience::default();
         for _ in 0..1000 {
-            hub.push(piece(32 * 1024), &mut patience).await;
+            hub.push(piece(32 * 1024)).await;
         }
         assert_eq!(hub.kept().state, LogState::Slow);
         assert!((PATIENCE..PATIENCE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
@@ -599,30 +615,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_disk_that_is_slow_now_and_then_does_not_cost_the_log() {
+    async fn a_disk_that_is_slow_slows_the_command_and_nothing_is_lost() {
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
-        let mut patience = Patience::default();
         let mut output = 0;
-        for _ in 0..20 {
-            // Full, then taken after a second; and a minute of rest.
-            while hub.unkept(usize::MAX).iter().map(Piece::cost).sum::<usize>() + 40_000 < MOST_BYTES {
-                hub.push(piece(32 * 1024), &mut patience).await;
-                output += 32 * 1024;
+        let begun = Instant::now();
+        let pushing = async {
+            for _ in 0..1000 {
+                hub.push(piece(32 * 1024)).await;
             }
-            let late = async {
+        };
+        let slow = async {
+            loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                output += hub.unkept(BATCH_BYTES).iter().map(|piece| piece.bytes.len() as u64).sum::<u64>();
                 hub.keep(Kept { output, file: output, state: LogState::Whole });
-            };
-            let pushing = async {
-                hub.push(piece(64 * 1024), &mut patience).await;
-            };
-            tokio::join!(pushing, late);
-            output += 64 * 1024;
-            hub.keep(Kept { output, file: output, state: LogState::Whole });
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        };
+        tokio::select! {
+            () = pushing => {}
+            () = slow => {}
         }
         assert_eq!(hub.kept().state, LogState::Whole);
+        assert!(begun.elapsed() > Duration::from_secs(100), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_log_that_is_given_up_waits_no_longer() {
+        let hub = Hubs::default().of(&"u".into());
+        open(&hub, LogState::Whole);
+        let begun = Instant::now();
+        let pushing = async {
+            for _ in 0..1000 {
+                hub.push(piece(32 * 1024)).await;
+            }
+        };
+        let giving_up = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            hub.give_up_log();
+        };
+        tokio::join!(pushing, giving_up);
+        assert_eq!((hub.kept().state, begun.elapsed().as_secs()), (LogState::Slow, 1));
     }
 
     #[tokio::test]
@@ -634,7 +667,7 @@ mod tests {
             open(&hub, LogState::Limited);
             let viewing = hub.view();
             for _ in 0..100 {
-                hub.push(piece(16 * 1024), &mut Patience::default()).await;
+                hub.push(piece(16 * 1024)).await;
             }
             all.push((hub, viewing));
         }
@@ -649,7 +682,7 @@ mod tests {
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
         for _ in 0..10 {
-            hub.push(piece(1000), &mut Patience::default()).await;
+            hub.push(piece(1000)).await;
         }
         assert_eq!(hub.unkept(usize::MAX).len(), 10);
         hub.keep(Kept { output: 5000, file: 6000, state: LogState::Whole });
@@ -668,7 +701,7 @@ mod tests {
         assert_eq!(hub.written(), written);
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
-        hub.push(piece(3), &mut Patience::default()).await;
+        hub.push(piece(3)).await;
         hub.end(|| 9, written);
         assert!(matches!(hub.after(Place::START, 1), Follows::Pieces(..)), "what was heard is shown");
         assert!(matches!(hub.after(Place { output: 3, known: (0, 0) }, 1), Follows::End));

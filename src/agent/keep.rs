@@ -12,12 +12,10 @@ use tokio::{
 };
 
 use super::{
-    hub::{Hub, Kept, Piece},
+    hub::{BATCH_BYTES, Hub, Kept, Piece},
     spool::{Log, LogState},
 };
 
-/// Bytes of output that go to the disk at once, about.
-const BATCH_BYTES: usize = 256 * 1024;
 /// How long output waits in memory for more before it goes to the log.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// How many logs are written at the same time: more would only take memory.

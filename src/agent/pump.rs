@@ -1,7 +1,7 @@
 //! Pump: drain the command's output at full speed into spool, tails and digests.
 //!
-//! Nothing here waits for a reader. A reader that does not keep up makes the
-//! engine block the command, lose its output and falsify its exit code. What
+//! Nothing here waits for a viewer. Whoever does not keep up with the engine's stream makes the
+//! engine block the command, and lose what is not read within 2 s of its end. What
 //! readers get, and the log, is the hub's.
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -11,13 +11,13 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::watch,
-    time::sleep_until,
+    time::{Instant, sleep_until},
 };
 
 use super::{
     feed::{self, Feeder},
     handover::Inheritance,
-    hub::{Hub, Kept, Patience, Piece, Written},
+    hub::{Hub, Kept, Piece, Written},
     keep::Keeper,
     node::{Node, World},
     received::Streams,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     api::{OutputLimits, OutputStatus},
     core::{ids::RequestKey, outcome::StreamEnd},
-    engine::{Chunk, ExecInput, ExecStream},
+    engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
     infra::kernel::Kernel,
     wire::cri,
 };
@@ -40,6 +40,12 @@ pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
 /// stream that ends so late after its process may have been cut, unless nobody held it.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
+/// Bytes read at once where many commands write.
+const CROWDED_BYTES: usize = 16 * 1024;
+/// When something still comes so long after the process ended, the engine may have cut off what would have come next.
+const DRAINED_WITHIN: Duration = Duration::from_secs(1);
+/// For how long after the process's end the log may hold up what the engine still has of its output.
+const LOG_MAY_HOLD: Duration = Duration::from_secs(1);
 /// A stream that is still open so long after its process has ended will not end. The engine handles
 /// the ends of one container one after another, so that the last of many takes minutes.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
@@ -71,16 +77,56 @@ pub(super) struct Received {
 struct Sink {
     hub: Arc<Hub>,
     streams: Streams,
-    patience: Patience,
+    /// When output came last.
+    last: Option<Instant>,
 }
 
 impl Sink {
-    async fn take(&mut self, chunk: Chunk, at: Timestamp) {
+    /// Takes a piece of output, and meanwhile works for the log, which may be in its way.
+    async fn take(&mut self, chunk: Chunk, at: Timestamp, keeper: &mut Keeper, seen: &mut watch::Receiver<Seen>) {
         self.streams.push(chunk.stream, &chunk.bytes);
-        // A copy, because the chunk may be a small part of a large buffer.
-        let piece = Piece { stream: chunk.stream, at, bytes: Bytes::copy_from_slice(&chunk.bytes) };
-        self.hub.push(piece, &mut self.patience).await;
+        self.last = Some(Instant::now());
+        // A small one is copied: it may be part of a large buffer.
+        let small = chunk.bytes.len() < read_bytes(&self.hub) / 2;
+        let bytes = if small { Bytes::copy_from_slice(&chunk.bytes) } else { chunk.bytes };
+        let piece = Piece { stream: chunk.stream, at, bytes };
+        let pushing = self.hub.push(piece);
+        tokio::pin!(pushing);
+        let mut hurried = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut pushing => return,
+                // Never ends before: what is pushed waits for what the log does.
+                () = keep(keeper) => {}
+                // What the engine still has it gives within 2 s or not at all.
+                () = after_end(seen, LOG_MAY_HOLD), if !hurried => {
+                    hurried = true;
+                    self.hub.give_up_log();
+                }
+            }
+        }
     }
+}
+
+/// Reads on when there is room for it: what waits in the engine costs nothing here.
+async fn next(
+    stream: &mut ExecStream,
+    hub: &Hub,
+    mut seen: watch::Receiver<Seen>,
+) -> Result<Option<Chunk>, StreamError> {
+    let bytes = read_bytes(hub);
+    tokio::select! {
+        biased;
+        () = hub.room(bytes) => {}
+        () = after_end(&mut seen, LOG_MAY_HOLD) => hub.give_up_log(),
+    }
+    stream.ask_for(bytes);
+    stream.next().await
+}
+
+fn read_bytes(hub: &Hub) -> usize {
+    if hub.is_crowded() { CROWDED_BYTES } else { READ_BYTES }
 }
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
@@ -117,9 +163,10 @@ pub(super) async fn pump<W: World>(
         stream.input().inspect(ExecInput::close);
         Feeder::new(hub, &request.spec, None, None)
     };
-    let mut sink = Sink { hub: Arc::clone(hub), streams, patience: Patience::default() };
+    let mut sink = Sink { hub: Arc::clone(hub), streams, last: None };
     let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
     let pumping = node.heirs.pumping();
+    let ending = seen.clone();
     let mut given = false;
     let end = loop {
         // A command that writes without end must not keep its input out, nor its log.
@@ -149,16 +196,10 @@ pub(super) async fn pump<W: World>(
                 feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
             () = keep(keeper) => {}
-            chunk = stream.next() => match chunk {
+            chunk = next(&mut stream, hub, ending.clone()) => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    let taking = sink.take(chunk, node.clock.now());
-                    tokio::select! {
-                        biased;
-                        () = taking => {}
-                        // Never ends before: what the sink waits for is the log's to do.
-                        () = keep(keeper) => {}
-                    }
+                    sink.take(chunk, node.clock.now(), keeper, &mut seen).await;
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break StreamEnd::Clean,
@@ -167,7 +208,7 @@ pub(super) async fn pump<W: World>(
                     break StreamEnd::Broken;
                 }
             },
-            () = never_ending(&mut seen) => {
+            () = after_end(&mut seen, GIVE_UP_AFTER) => {
                 tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
                 break StreamEnd::Broken;
             }
@@ -175,7 +216,7 @@ pub(super) async fn pump<W: World>(
     };
     drop(pumping);
     hub.close();
-    let forced = is_forced(&seen.borrow(), unread);
+    let forced = is_forced(&seen.borrow(), unread, sink.last, Instant::now());
     let log = match keeper.finish().await {
         // Of nothing it has all.
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
@@ -196,13 +237,15 @@ pub(super) async fn pump<W: World>(
     Some(Received { end, output: sink.streams.status(incomplete), head, input_lost })
 }
 
-/// Whether the engine may have cut a stream that ends now, and that nobody read for a time.
-fn is_forced(seen: &Seen, unread: Duration) -> bool {
+/// Whether the engine may have cut a stream that ends `now`, that nobody read for a time, and of which something came
+/// `last`.
+fn is_forced(seen: &Seen, unread: Duration, last: Option<Instant>, now: Instant) -> bool {
     // One that had ended before it could be seen may have done so while nobody read.
     let unread = if seen.process.is_some() { Duration::ZERO } else { unread };
-    let late = seen.ended.is_some_and(|exited| exited.elapsed() + unread >= FORCED_AFTER);
-    // A late end may also be the engine's being busy with the ends of others.
-    late && seen.held != Some(false)
+    let late = seen.ended.is_some_and(|exited| now.duration_since(exited) + unread >= FORCED_AFTER);
+    // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
+    let draining = seen.ended.zip(last).is_some_and(|(exited, last)| last >= exited + DRAINED_WITHIN);
+    late && (seen.held != Some(false) || draining)
 }
 
 /// Keeps what there is to keep, for ever: when the log takes no more there is nothing to do.
@@ -211,13 +254,14 @@ async fn keep(keeper: &mut Keeper) {
     std::future::pending::<()>().await;
 }
 
-async fn never_ending(seen: &mut watch::Receiver<Seen>) {
+/// Waits until the process has ended, and for so much longer.
+async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
     let at = match seen.wait_for(|seen| seen.ended.is_some()).await {
         Ok(seen) => seen.ended,
         Err(_) => None,
     };
     match at {
-        Some(at) => sleep_until(at + GIVE_UP_AFTER).await,
+        Some(at) => sleep_until(at + time).await,
         None => std::future::pending().await,
     }
 }
@@ -249,6 +293,35 @@ async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {
             if record.ends_line {
                 streams.push(record.stream, b"\n");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_may_be_a_cut_is_taken_for_one() {
+        let ended = Instant::now();
+        let rows = [
+            // Who held it, when the stream ended and when output came last, in ms after the process.
+            (Some(false), 1000, Some(900), false),
+            (Some(true), 1000, Some(900), false),
+            (Some(true), 2100, None, true),
+            (None, 2100, None, true),
+            // The engine was busy.
+            (Some(false), 5000, None, false),
+            (Some(false), 5000, Some(900), false),
+            // We were: some of it may not have come in time.
+            (Some(false), 2100, Some(2000), true),
+            (Some(false), 2100, Some(1000), true),
+        ];
+        for (held, at, last, forced) in rows {
+            let after = |ms| ended + Duration::from_millis(ms);
+            let seen = Seen { ended: Some(ended), held, ..Seen::default() };
+            let said = is_forced(&seen, Duration::ZERO, last.map(after), after(at));
+            assert_eq!(said, forced, "{held:?} {at} {last:?}");
         }
     }
 }

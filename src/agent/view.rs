@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, IoSliceMut},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,6 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
+use memchr::{memchr, memrchr};
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
@@ -212,8 +214,12 @@ impl View {
         if length == 0 {
             return Ok(None);
         }
-        let reader = Arc::clone(&file);
-        let read = self.readers.read(move || read_at(&reader, at, length)).await?;
+        let read = if let Some(cached) = read_cached(&file, at, length) {
+            cached
+        } else {
+            let reader = Arc::clone(&file);
+            self.readers.read(move || read_at(&reader, at, length)).await?
+        };
         let (records, length) = parse(&read);
         if length == 0 {
             return Ok(None);
@@ -240,6 +246,13 @@ impl View {
     }
 }
 
+/// As [`read_at`], if the kernel has all of it in memory: to ask another thread would take longer.
+fn read_cached(file: &File, at: u64, length: usize) -> Option<Bytes> {
+    let mut buffer = vec![0; length];
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut buffer)], at, ReadWriteFlags::NOWAIT);
+    matches!(read, Ok(read) if read == length).then(|| buffer.into())
+}
+
 fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
     let mut buffer = vec![0; length];
     let mut read = 0;
@@ -257,7 +270,7 @@ fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
 fn parse(read: &Bytes) -> (Vec<Piece>, usize) {
     let mut pieces = Vec::new();
     let mut at = 0;
-    while let Some(length) = read[at..].iter().position(|byte| *byte == b'\n') {
+    while let Some(length) = memchr(b'\n', &read[at..]) {
         let end = at + length;
         if let Some(record) = cri::decode(&read[at..end]) {
             // The newline of the line is that of its last record.
@@ -338,7 +351,7 @@ fn last_record(bytes: &[u8], whole: bool) -> Option<usize> {
     if body.is_empty() && bytes.is_empty() {
         return None;
     }
-    body.iter().rposition(|byte| *byte == b'\n').map(|end| end + 1).or(whole.then_some(0))
+    memrchr(b'\n', body).map(|end| end + 1).or(whole.then_some(0))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use k8s_openapi::jiff::Timestamp;
 use thiserror::Error;
 
-pub use self::stream::{Chunk, ExecInput, ExecStream, Parts, REST_BYTES, StreamError};
+pub use self::stream::{Chunk, ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError};
 use crate::core::ids::{ContainerId, ContainerRef, ExecId};
 
 /// What the agent asks of the engine. Every call has a deadline of its own.

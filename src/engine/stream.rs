@@ -19,8 +19,8 @@ use crate::wire::{
     docker_frames::{Decoder, FrameError},
 };
 
-/// Bytes asked of the engine's connection at once.
-const READ_BYTES: usize = 32 * 1024;
+/// Most bytes asked of the engine's connection at once.
+pub const READ_BYTES: usize = 32 * 1024;
 /// Most bytes that were read and not decoded, in [`Parts::rest`]: what was asked for, and what the buffer had room for.
 pub const REST_BYTES: usize = 4 * READ_BYTES;
 
@@ -45,11 +45,12 @@ pub enum StreamError {
 }
 
 /// The output of one exec. Reading must never wait for anybody else: a slow
-/// reader makes the engine lose output and falsify the exit code.
+/// reader makes the engine lose output.
 pub struct ExecStream {
     reader: Reader,
     framing: Framing,
     buffer: BytesMut,
+    read_bytes: usize,
 }
 
 enum Reader {
@@ -88,19 +89,24 @@ impl Framing {
 impl ExecStream {
     /// Takes over a connection on which the engine sends output.
     pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new() }
+        Self {
+            reader: Reader::Other(Box::new(reader)),
+            framing: Framing::new(tty),
+            buffer: BytesMut::new(),
+            read_bytes: READ_BYTES,
+        }
     }
 
     /// Takes over the engine's socket, of which so much was read already.
     #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer }
+        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer, read_bytes: READ_BYTES }
     }
 
     /// A stream whose connection is lost: it ends with an error.
     #[must_use]
     pub fn broken() -> Self {
-        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new() }
+        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new(), read_bytes: READ_BYTES }
     }
 
     /// Takes the stream apart, for another process.
@@ -108,10 +114,10 @@ impl ExecStream {
     /// # Errors
     /// With the stream itself, if it is not over a socket.
     pub fn into_parts(self) -> Result<Parts, Self> {
-        let Self { reader, framing, buffer } = self;
+        let Self { reader, framing, buffer, read_bytes } = self;
         let connection = match reader {
             Reader::Unix(connection) => connection,
-            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer }),
+            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer, read_bytes }),
         };
         let (header, tty) = match &framing {
             Framing::Raw => (None, true),
@@ -148,6 +154,11 @@ impl ExecStream {
         Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
+    /// From now on asks for so many bytes at once, of [`READ_BYTES`] at most: pieces are no larger, but for what was read.
+    pub fn ask_for(&mut self, bytes: usize) {
+        self.read_bytes = bytes.clamp(1, READ_BYTES);
+    }
+
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
     ///
     /// # Errors
@@ -157,10 +168,12 @@ impl ExecStream {
             if let Some(chunk) = self.buffered()? {
                 return Ok(Some(chunk));
             }
-            self.buffer.reserve(READ_BYTES);
             let read = match &mut self.reader {
-                Reader::Unix(socket) => read(socket, &mut self.buffer).await?,
-                Reader::Other(reader) => reader.read_buf(&mut self.buffer).await?,
+                Reader::Unix(socket) => read(socket, &mut self.buffer, self.read_bytes).await?,
+                Reader::Other(reader) => {
+                    self.buffer.reserve(self.read_bytes);
+                    reader.read_buf(&mut self.buffer).await?
+                }
                 Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
             };
             if read == 0 {
@@ -186,13 +199,18 @@ impl ExecStream {
 }
 
 /// Safe to cancel.
-async fn read(socket: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> {
+async fn read(socket: &UnixStream, buffer: &mut BytesMut, bytes: usize) -> io::Result<usize> {
     loop {
-        socket.readable().await?;
+        buffer.reserve(bytes);
         match socket.try_read_buf(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
         }
+        // Idle commands are many.
+        if buffer.is_empty() {
+            *buffer = BytesMut::new();
+        }
+        socket.readable().await?;
     }
 }
 

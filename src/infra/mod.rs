@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod buffered;
 pub mod clock;
 pub mod events;
 pub mod health;

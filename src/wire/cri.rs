@@ -5,6 +5,8 @@
 //! here, the format loses no byte: the content of all records of a stream, with
 //! a newline after each `F`, is the stream.
 
+use memchr::memchr;
+
 use super::OutputStream;
 
 /// Longest content of one record, in bytes; longer lines are split, as containerd does.
@@ -12,11 +14,13 @@ pub const MAX_CONTENT: usize = 16 * 1024;
 
 /// Appends the records of one chunk to `out`. `timestamp` is RFC 3339 with nanoseconds.
 pub fn encode(out: &mut Vec<u8>, stream: OutputStream, timestamp: &str, chunk: &[u8]) {
-    for line in chunk.split_inclusive(|byte| *byte == b'\n') {
-        let (content, ends) = match line.strip_suffix(b"\n") {
-            Some(content) => (content, true),
-            None => (line, false),
+    let mut left = chunk;
+    while !left.is_empty() {
+        let (content, ends) = match memchr(b'\n', left) {
+            Some(end) => (&left[..end], true),
+            None => (left, false),
         };
+        left = &left[content.len() + usize::from(ends)..];
         let mut rest = content;
         while rest.len() > MAX_CONTENT {
             let (part, after) = rest.split_at(MAX_CONTENT);

@@ -1,5 +1,11 @@
 //! Output without a terminal: two streams, each whole.
 
+use std::{path::Path, time::Duration};
+
+use execlet::engine::ExecStream;
+use futures::future::join_all;
+use tokio::time::sleep;
+
 use crate::lab::{Lab, TestContainer, shell};
 
 /// Fills `/blob` with bytes of every value, in a number that is no power of two.
@@ -48,4 +54,53 @@ async fn a_hundred_mebibytes_arrive_whole_and_with_the_code() {
     let lengths = same_as_docker_exec(&lab, &container, script).await;
     assert_eq!(lengths, (105 * 1_000_003, 1_000_003));
     assert!(lengths.0 > 100 << 20);
+}
+
+/// Reads to the end, with a pause before each piece.
+async fn read_slowly(mut stream: ExecStream, first: Duration, each: Duration) -> usize {
+    sleep(first).await;
+    let mut bytes = 0;
+    while let Some(chunk) = stream.next().await.expect("a stream without errors") {
+        bytes += chunk.bytes.len();
+        sleep(each).await;
+    }
+    bytes
+}
+
+const WRITTEN: usize = 5_000_015;
+
+#[tokio::test]
+async fn a_slow_reader_slows_the_command_and_loses_nothing() {
+    let lab = Lab::open().await;
+    let container = with_blob(&lab).await;
+    let exec = lab.create(&container, &shell("for i in 1 2 3 4 5; do cat /blob; done; exit 3")).await;
+    let stream = lab.start(&exec).await;
+    // What the engine has at the end of the command is read within a second.
+    let read = read_slowly(stream, Duration::from_secs(3), Duration::from_millis(20)).await;
+    assert_eq!((read, lab.code(&exec).await), (WRITTEN, 3));
+}
+
+#[tokio::test]
+async fn what_is_not_read_within_two_seconds_of_the_end_is_lost_and_the_code_is_right() {
+    let lab = Lab::open().await;
+    // So much that the command can end, and that the engine cannot keep all of it. A container each: the engine
+    // handles the ends of one container one after another.
+    let tries = (0..16).map(|step| 1_000_003 + step * 50_000).map(async |bytes: usize| {
+        let container = with_blob(&lab).await;
+        let script = format!("cat /blob /blob | head -c {bytes}; exit 3");
+        let exec = lab.create(&container, &shell(&script)).await;
+        let stream = lab.start(&exec).await;
+        let pid = lab.pid(&exec).await;
+        sleep(Duration::from_secs(8)).await;
+        let ended = !Path::new("/proc").join(pid.to_string()).exists();
+        let read = read_slowly(stream, Duration::ZERO, Duration::ZERO).await;
+        (bytes, ended, read, lab.code(&exec).await)
+    });
+    let all = join_all(tries).await;
+    println!("(written, ended unread, read, code): {all:?}");
+    for (bytes, ended, read, code) in &all {
+        assert!(read == bytes || *ended, "a command that has not ended loses nothing: {bytes} {read}");
+        assert_eq!(*code, 3, "{bytes}");
+    }
+    assert!(all.iter().any(|(bytes, _, read, _)| read < bytes));
 }

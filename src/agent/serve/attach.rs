@@ -12,7 +12,7 @@ use axum::{
     extract::{Path, Query, Request, State},
     response::{IntoResponse as _, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
@@ -165,9 +165,9 @@ async fn connected<R: Requests>(
     }
     let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else { return };
     let config = WebSocketConfig::default()
-        .read_buffer_size(limits::VIEWER_BYTES)
+        .read_buffer_size(limits::LISTEN_BYTES)
         .write_buffer_size(0)
-        .max_write_buffer_size(4 * limits::VIEWER_BYTES)
+        .max_write_buffer_size(4 * limits::OUTPUT_BYTES)
         .max_message_size(Some(limits::MESSAGE_BYTES))
         .max_frame_size(Some(limits::MESSAGE_BYTES));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
@@ -407,11 +407,11 @@ impl<'a> Viewer<'a> {
                 sight = view.next() => sight,
             };
             let shown = match sight {
-                Ok(Sight::Pieces(pieces)) => self.output(to, &pieces).await,
+                Ok(Sight::Pieces(pieces)) => self.output(to, pieces).await,
                 Ok(Sight::Gap(missing)) if joining => {
                     joining = false;
                     let stream = if self.tty { OutputStream::Stdout } else { OutputStream::Stderr };
-                    self.output(to, &[notice(missing, stream)]).await
+                    self.output(to, vec![notice(missing, stream)]).await
                 }
                 Ok(Sight::Gap(missing)) => return self.lost(to, missing).await,
                 Ok(Sight::End) => return self.conclude(to).await,
@@ -424,10 +424,11 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    async fn output(&self, to: &mut ToClient, pieces: &[Piece]) -> Result<(), End> {
-        for (stream, bytes) in merged(pieces) {
-            let Some(message) = self.server().output(stream, &bytes) else { continue };
-            let length = bytes.len() as u64;
+    async fn output(&self, to: &mut ToClient, pieces: Vec<Piece>) -> Result<(), End> {
+        let messages = self.messages(&pieces);
+        // A viewer that takes nothing costs no more than it must.
+        drop(pieces);
+        for (message, length) in messages {
             self.send(to, Message::Binary(message)).await?;
             self.metrics.viewer_bytes.inc_by(length);
             let now = Instant::now();
@@ -435,6 +436,17 @@ impl<'a> Viewer<'a> {
             *self.times() = Times { heard: now, data: now };
         }
         Ok(())
+    }
+
+    /// Those of one stream that follow each other go together. With each message how much output it has.
+    fn messages(&self, pieces: &[Piece]) -> Vec<(Bytes, u64)> {
+        let server = self.server();
+        let message = |same: &[Piece]| {
+            let parts: Vec<&Bytes> = same.iter().map(|piece| &piece.bytes).collect();
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            Some((server.output(same.first()?.stream, &parts)?, length as u64))
+        };
+        pieces.chunk_by(|one, other| one.stream == other.stream).filter_map(message).collect()
     }
 
     /// Shows the client that it is served, and looks whether it is there.
@@ -603,28 +615,4 @@ fn going_away() -> End {
 /// A word to the viewer, where what it sees is not all there was.
 fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
     Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", Missing::from(missing).notice()).into() }
-}
-
-/// Pieces of one stream that follow each other go together.
-fn merged(pieces: &[Piece]) -> Vec<(OutputStream, Bytes)> {
-    let mut merged = Vec::new();
-    for same in pieces.chunk_by(|one, other| one.stream == other.stream) {
-        let mut gathered = BytesMut::new();
-        for piece in same {
-            if same.len() == 1 || piece.bytes.len() >= limits::OUTPUT_BYTES / 2 {
-                if !gathered.is_empty() {
-                    merged.push((piece.stream, gathered.split().freeze()));
-                }
-                merged.push((piece.stream, piece.bytes.clone()));
-            } else {
-                gathered.extend_from_slice(&piece.bytes);
-            }
-        }
-        if let Some(piece) = same.first()
-            && !gathered.is_empty()
-        {
-            merged.push((piece.stream, gathered.freeze()));
-        }
-    }
-    merged
 }

@@ -24,7 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::limits::{self, Stranger, Strangers};
-use crate::infra::{metrics::Metrics, rarely::Rarely};
+use crate::infra::{
+    buffered::{self, buffered},
+    metrics::Metrics,
+    rarely::Rarely,
+};
 
 /// Pause after a connection could not be accepted: the process has too many files open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -114,6 +118,7 @@ async fn one(
     if let Err(error) = prepare(&connection) {
         tracing::debug!(%error, "a connection will be slower, or longer dead than anybody knows");
     }
+    let connection = buffered(connection, buffered::SMALL);
     let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(limits::VIEWER_BYTES)));
     let shaken = timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
     let connection = match shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))) {

@@ -37,8 +37,10 @@ pub const TAIL_LINES: u64 = 1_000_000;
 pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Bytes of output in one message to a client, about; more are gathered nowhere.
 pub const OUTPUT_BYTES: usize = crate::agent::view::READ_BYTES;
-/// Bytes that TLS and WebSocket may each gather for a client that does not take them.
-pub const VIEWER_BYTES: usize = 32 * 1024;
+/// Bytes that TLS may gather for a client that does not take them, beside a message.
+pub const VIEWER_BYTES: usize = 16 * 1024;
+/// Bytes that are read of a client at once.
+pub const LISTEN_BYTES: usize = 8 * 1024;
 /// How long a viewer may take nothing while there is something for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long nothing may come from either side, pings aside.

@@ -37,7 +37,7 @@ use tokio_tungstenite::{
 use super::{limits::Pace, *};
 use crate::{
     agent::{
-        hub::{Kept, Patience, Piece},
+        hub::{Kept, Piece},
         input::Fed,
         keep::{Keeper, Writers},
         spool::LogState,
@@ -264,13 +264,12 @@ impl Lab {
         let keeping = tokio::spawn(async move {
             keeper.work().await;
         });
-        Writing { hub, patience: Patience::default(), keeping }
+        Writing { hub, keeping }
     }
 }
 
 struct Writing {
     hub: Arc<Hub>,
-    patience: Patience,
     keeping: tokio::task::JoinHandle<()>,
 }
 
@@ -283,7 +282,7 @@ impl Drop for Writing {
 impl Writing {
     async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
         let piece = Piece { stream, at: Timestamp::now(), bytes: Bytes::copy_from_slice(bytes) };
-        within("room", self.hub.push(piece, &mut self.patience)).await;
+        within("room", self.hub.push(piece)).await;
     }
 
     fn end(&self, result: ExecResult) {

@@ -28,7 +28,10 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 use super::{keep_alive::keep_alive, query::Target};
-use crate::api::{Requester, names};
+use crate::{
+    api::{Requester, names},
+    infra::buffered::{self, buffered},
+};
 
 /// How long the connection may take, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,7 +113,9 @@ impl Agents {
             keep_alive(&socket)?;
             let config = self.config(endpoint).map_err(io::Error::other)?;
             // An address in place of a name, so that none is sent: the certificate is known.
-            TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), socket).await
+            TlsConnector::from(Arc::new(config))
+                .connect(ServerName::IpAddress(address.ip().into()), buffered(socket, buffered::LARGE))
+                .await
         };
         let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => stream,

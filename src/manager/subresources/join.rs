@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, split},
@@ -98,14 +99,25 @@ async fn carry(
     buffer: usize,
 ) -> Result<(), Failed> {
     let mut buffer = vec![0; buffer];
-    loop {
-        let length = from.read(&mut buffer).await.map_err(Failed::Reading)?;
-        if length == 0 {
-            return to.shutdown().await.map_err(Failed::Writing);
+    let mut ended = None;
+    while ended.is_none() {
+        let mut length = 0;
+        // What is there already goes along: a read gives one TLS record at most.
+        while length < buffer.len() && ended.is_none() {
+            let reading = from.read(&mut buffer[length..]);
+            let read = if length == 0 { Some(reading.await) } else { reading.now_or_never() };
+            match read {
+                None => break,
+                Some(Ok(0)) => ended = Some(Ok(())),
+                Some(Ok(read)) => length += read,
+                Some(Err(error)) => ended = Some(Err(Failed::Reading(error))),
+            }
         }
         to.write_all(&buffer[..length]).await.map_err(Failed::Writing)?;
         to.flush().await.map_err(Failed::Writing)?;
     }
+    ended.unwrap_or(Ok(()))?;
+    to.shutdown().await.map_err(Failed::Writing)
 }
 
 /// When something was last heard of either side.
@@ -213,6 +225,20 @@ mod tests {
         let (carried, ended) = joined.await.expect("no panic");
         assert!(ended.is_ok(), "{ended:?}");
         assert_eq!(carried, Carried { upstream: 1_000_000, downstream: 1_000_000 });
+    }
+
+    #[tokio::test]
+    async fn what_is_there_goes_along_and_what_ended_it_is_told_after_it() {
+        let broken = || io::Error::other("broken");
+        let mut from =
+            tokio_test::io::Builder::new().read(b"one ").read(b"two ").read(b"three").read_error(broken()).build();
+        let mut to = tokio_test::io::Builder::new().write(b"one two ").write(b"three").build();
+        let Err(Failed::Reading(error)) = carry(&mut from, &mut to, 8).await else { panic!("it broke") };
+        assert_eq!(error.to_string(), "broken");
+        // Read before it broke, and all that follows.
+        let mut from = tokio_test::io::Builder::new().read(b"one ").read(b"two").build();
+        let mut to = tokio_test::io::Builder::new().write(b"one two").build();
+        assert!(carry(&mut from, &mut to, 64).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,7 +45,11 @@ use super::{
     keep_alive::keep_alive,
     metrics::{Dropped, Metrics},
 };
-use crate::infra::{clock::Clock, rarely::Rarely};
+use crate::infra::{
+    buffered::{self, Buffered, buffered},
+    clock::Clock,
+    rarely::Rarely,
+};
 
 /// How long TLS may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -233,7 +237,7 @@ impl Shared {
         }
     }
 
-    async fn handshake(&self, socket: TcpStream, address: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    async fn handshake(&self, socket: TcpStream, address: SocketAddr) -> Option<TlsStream<Buffered>> {
         let prepared = socket.set_nodelay(true).and_then(|()| keep_alive(&socket));
         let (_turn, crowded) = self.handshakes.enter();
         let shaken = tokio::select! {
@@ -244,7 +248,7 @@ impl Shared {
                 }
                 return None;
             }
-            shaken = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(socket)) => shaken,
+            shaken = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(buffered(socket, buffered::SMALL))) => shaken,
         };
         let shaken =
             shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")));

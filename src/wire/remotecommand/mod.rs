@@ -228,9 +228,16 @@ fn parse(protocol: Protocol, mut message: Bytes) -> Result<Message, ProtocolErro
 
 /// Writes one message.
 fn message(channel: Channel, payload: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(1 + payload.len());
+    gathered(channel, &[payload])
+}
+
+fn gathered(channel: Channel, parts: &[impl AsRef<[u8]>]) -> Bytes {
+    let length: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+    let mut message = BytesMut::with_capacity(1 + length);
     message.put_u8(channel as u8);
-    message.put_slice(payload);
+    for part in parts {
+        message.put_slice(part.as_ref());
+    }
     message.freeze()
 }
 

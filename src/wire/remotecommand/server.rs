@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::{Channel, Message, Protocol, ProtocolError, Streams, TerminalSize, message, parse, resize::Decoder};
+use super::{
+    Channel, Message, Protocol, ProtocolError, Streams, TerminalSize, gathered, message, parse, resize::Decoder,
+};
 use crate::wire::OutputStream;
 
 /// What a client has sent.
@@ -49,12 +51,13 @@ impl Server {
         message(channel, &[])
     }
 
-    /// A message with output; `None` if the client did not ask for this stream, if there is nothing to
-    /// say, or after the status.
+    /// A message with output, given in parts; `None` if the client did not ask for this stream, if there is
+    /// nothing to say, or after the status.
     #[must_use]
-    pub fn output(&self, stream: OutputStream, bytes: &[u8]) -> Option<Bytes> {
-        let wanted = self.streams.wants(stream) && !bytes.is_empty() && !self.finished;
-        wanted.then(|| message(stream.into(), bytes))
+    pub fn output(&self, stream: OutputStream, parts: &[impl AsRef<[u8]>]) -> Option<Bytes> {
+        let some = parts.iter().any(|part| !part.as_ref().is_empty());
+        let wanted = self.streams.wants(stream) && some && !self.finished;
+        wanted.then(|| gathered(stream.into(), parts))
     }
 
     /// The message with the status, a `metav1.Status` as JSON. `None` if it was sent before: there is

@@ -130,18 +130,18 @@ fn input_that_was_ended_stays_ended() {
 #[test]
 fn there_is_one_status_and_nothing_after_it() {
     let mut server = server(Protocol::V5, ALL);
-    assert_eq!(server.output(OutputStream::Stderr, b"no\n").as_deref(), Some(&b"\x02no\n"[..]));
-    assert_eq!(server.output(OutputStream::Stdout, b""), None, "an empty one would be a greeting");
+    assert_eq!(server.output(OutputStream::Stderr, &[&b"n"[..], b"", b"o\n"]).as_deref(), Some(&b"\x02no\n"[..]));
+    assert_eq!(server.output(OutputStream::Stdout, &[b"", b""]), None, "an empty one would be a greeting");
     assert_eq!(server.finish(b"{}").as_deref(), Some(&b"\x03{}"[..]));
-    assert_eq!(server.output(OutputStream::Stdout, b"late"), None);
+    assert_eq!(server.output(OutputStream::Stdout, &[b"late"]), None);
     assert_eq!(server.finish(b"{}"), None);
 }
 
 #[test]
 fn only_streams_that_were_asked_for_are_sent() {
     let server = server(Protocol::V5, Streams { stderr: false, ..ALL });
-    assert!(server.output(OutputStream::Stdout, b"x").is_some());
-    assert_eq!(server.output(OutputStream::Stderr, b"x"), None);
+    assert!(server.output(OutputStream::Stdout, &[b"x"]).is_some());
+    assert_eq!(server.output(OutputStream::Stderr, &[b"x"]), None);
 }
 
 #[test]
@@ -250,10 +250,10 @@ proptest! {
         for (to_stderr, bytes) in &chunks {
             let stream = if *to_stderr { OutputStream::Stderr } else { OutputStream::Stdout };
             said[usize::from(*to_stderr)].extend_from_slice(bytes);
-            messages.extend(server.output(stream, bytes));
+            messages.extend(server.output(stream, &[bytes]));
         }
         messages.extend(server.finish(&status));
-        messages.extend(server.output(OutputStream::Stdout, b"after the end"));
+        messages.extend(server.output(OutputStream::Stdout, &[b"after the end"]));
         let mut heard = [Vec::new(), Vec::new()];
         for message in messages {
             match client.receive(message) {
