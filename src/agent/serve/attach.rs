@@ -167,7 +167,7 @@ async fn connected<R: Requests>(
     let config = WebSocketConfig::default()
         .read_buffer_size(limits::LISTEN_BYTES)
         .write_buffer_size(0)
-        .max_write_buffer_size(4 * limits::OUTPUT_BYTES)
+        .max_write_buffer_size(8 * limits::OUTPUT_BYTES)
         .max_message_size(Some(limits::MESSAGE_BYTES))
         .max_frame_size(Some(limits::MESSAGE_BYTES));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
