@@ -363,32 +363,30 @@ impl Hub {
         matches!(self.ring().phase, Phase::Moved)
     }
 
-    /// Adds a piece. Waits only while the log has not taken what is in its way, and gives that log up
-    /// when it takes nothing.
-    pub async fn push(&self, piece: Piece) {
-        let mut piece = Some(piece);
-        loop {
-            if self.try_push(&mut piece) {
-                self.changed.send_replace(());
-                return;
-            }
-            if timeout(PATIENCE, self.room.notified()).await.is_err() {
-                self.give_up_log();
-            }
-        }
-    }
-
-    /// Waits until a piece of so many bytes finds its place, as [`Self::push`] does.
+    /// Waits until there is room for a piece of so many bytes: only while the log has not taken what is in its way. Gives
+    /// that log up when it takes nothing.
     pub async fn room(&self, bytes: usize) {
-        while self.make_room(bytes + PIECE_BYTES).is_none() {
+        while !self.has_room(bytes + PIECE_BYTES) {
             if timeout(PATIENCE, self.room.notified()).await.is_err() {
                 self.give_up_log();
             }
         }
     }
 
-    /// The ring, if it has room for that much.
-    fn make_room(&self, cost: usize) -> Option<MutexGuard<'_, Ring>> {
+    /// Adds a piece, for which [`Self::room`] was waited.
+    pub fn push(&self, piece: Piece) {
+        let cost = piece.cost();
+        self.pool.fetch_add(cost, Ordering::Relaxed);
+        self.change(|ring| {
+            ring.cost += cost;
+            let place = ring.next;
+            ring.next += piece.bytes.len() as u64;
+            ring.pieces.push_back((place, piece));
+        });
+    }
+
+    /// Drops what may go, and says whether there is room for that much then.
+    fn has_room(&self, cost: usize) -> bool {
         let viewed = self.viewers.load(Ordering::Relaxed) > 0;
         let full = self.pool.load(Ordering::Relaxed) + cost > ALL_BYTES;
         let limit = if full { LEAST_BYTES } else { MOST_BYTES };
@@ -397,20 +395,7 @@ impl Hub {
         let freed = ring.make_room(cost, if viewed { limit } else { LEAST_BYTES });
         self.pool.fetch_sub(freed, Ordering::Relaxed);
         // One that is alone goes in whatever its size.
-        (ring.cost + cost <= limit || ring.pieces.is_empty()).then_some(ring)
-    }
-
-    fn try_push(&self, piece: &mut Option<Piece>) -> bool {
-        let Some(cost) = piece.as_ref().map(Piece::cost) else { return true };
-        let Some(mut ring) = self.make_room(cost) else { return false };
-        if let Some(piece) = piece.take() {
-            self.pool.fetch_add(cost, Ordering::Relaxed);
-            ring.cost += cost;
-            let place = ring.next;
-            ring.next += piece.bytes.len() as u64;
-            ring.pieces.push_back((place, piece));
-        }
-        true
+        ring.cost + cost <= limit || ring.pieces.is_empty()
     }
 
     /// The log takes no more.
@@ -575,6 +560,12 @@ mod tests {
         Piece { stream: OutputStream::Stdout, at: Timestamp::UNIX_EPOCH, bytes: vec![b'x'; length].into() }
     }
 
+    /// As the pump does.
+    async fn push(hub: &Hub, piece: Piece) {
+        hub.room(piece.bytes.len()).await;
+        hub.push(piece);
+    }
+
     fn open(hub: &Hub, state: LogState) {
         hub.open(0, Kept { output: 0, file: 0, state });
     }
@@ -584,14 +575,14 @@ mod tests {
         let hubs = Hubs::default();
         let hub = hubs.of(&"u".into());
         open(&hub, LogState::Whole);
-        hub.push(piece(BATCH_BYTES - 1)).await;
+        push(&hub, piece(BATCH_BYTES - 1)).await;
         assert!(!hub.is_urgent());
-        hub.push(piece(1)).await;
+        push(&hub, piece(1)).await;
         assert!(hub.is_urgent());
         // What is kept for viewers is no reason to write.
         let _viewing = hub.view();
         hub.keep(Kept { output: BATCH_BYTES as u64, file: 1, state: LogState::Whole });
-        hub.push(piece(LEAST_BYTES / 2)).await;
+        push(&hub, piece(LEAST_BYTES / 2)).await;
         assert!(!hub.is_urgent());
         hubs.pool.fetch_add(ALL_BYTES / 2, Ordering::Relaxed);
         assert!(hub.is_urgent());
@@ -607,7 +598,7 @@ mod tests {
         open(&hub, LogState::Whole);
         let begun = Instant::now();
         for _ in 0..1000 {
-            hub.push(piece(32 * 1024)).await;
+            push(&hub, piece(32 * 1024)).await;
         }
         assert_eq!(hub.kept().state, LogState::Slow);
         assert!((PATIENCE..PATIENCE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
@@ -622,7 +613,7 @@ mod tests {
         let begun = Instant::now();
         let pushing = async {
             for _ in 0..1000 {
-                hub.push(piece(32 * 1024)).await;
+                push(&hub, piece(32 * 1024)).await;
             }
         };
         let slow = async {
@@ -647,7 +638,7 @@ mod tests {
         let begun = Instant::now();
         let pushing = async {
             for _ in 0..1000 {
-                hub.push(piece(32 * 1024)).await;
+                push(&hub, piece(32 * 1024)).await;
             }
         };
         let giving_up = async {
@@ -667,7 +658,7 @@ mod tests {
             open(&hub, LogState::Limited);
             let viewing = hub.view();
             for _ in 0..100 {
-                hub.push(piece(16 * 1024)).await;
+                push(&hub, piece(16 * 1024)).await;
             }
             all.push((hub, viewing));
         }
@@ -682,7 +673,7 @@ mod tests {
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
         for _ in 0..10 {
-            hub.push(piece(1000)).await;
+            push(&hub, piece(1000)).await;
         }
         assert_eq!(hub.unkept(usize::MAX).len(), 10);
         hub.keep(Kept { output: 5000, file: 6000, state: LogState::Whole });
@@ -701,7 +692,7 @@ mod tests {
         assert_eq!(hub.written(), written);
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
-        hub.push(piece(3)).await;
+        push(&hub, piece(3)).await;
         hub.end(|| 9, written);
         assert!(matches!(hub.after(Place::START, 1), Follows::Pieces(..)), "what was heard is shown");
         assert!(matches!(hub.after(Place { output: 3, known: (0, 0) }, 1), Follows::End));

@@ -38,7 +38,7 @@ pub(super) const STREAM_LOST: &str = "StreamLost";
 /// The stream broke, or the engine went away at its end.
 pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
-/// stream that ends so late after its process may have been cut, unless nobody held it.
+/// stream that ends so late after its process may have been cut, unless nobody held it and all had come before.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
 /// Bytes read at once where many commands write.
 const CROWDED_BYTES: usize = 16 * 1024;
@@ -82,30 +82,10 @@ struct Sink {
 }
 
 impl Sink {
-    /// Takes a piece of output, and meanwhile works for the log, which may be in its way.
-    async fn take(&mut self, chunk: Chunk, at: Timestamp, keeper: &mut Keeper, seen: &mut watch::Receiver<Seen>) {
-        self.streams.push(chunk.stream, &chunk.bytes);
+    fn take(&mut self, Chunk { stream, bytes }: Chunk, at: Timestamp) {
+        self.streams.push(stream, &bytes);
         self.last = Some(Instant::now());
-        // A small one is copied: it may be part of a large buffer.
-        let small = chunk.bytes.len() < read_bytes(&self.hub) / 2;
-        let bytes = if small { Bytes::copy_from_slice(&chunk.bytes) } else { chunk.bytes };
-        let piece = Piece { stream: chunk.stream, at, bytes };
-        let pushing = self.hub.push(piece);
-        tokio::pin!(pushing);
-        let mut hurried = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut pushing => return,
-                // Never ends before: what is pushed waits for what the log does.
-                () = keep(keeper) => {}
-                // What the engine still has it gives within 2 s or not at all.
-                () = after_end(seen, LOG_MAY_HOLD), if !hurried => {
-                    hurried = true;
-                    self.hub.give_up_log();
-                }
-            }
-        }
+        self.hub.push(Piece { stream, at, bytes });
     }
 }
 
@@ -115,18 +95,21 @@ async fn next(
     hub: &Hub,
     mut seen: watch::Receiver<Seen>,
 ) -> Result<Option<Chunk>, StreamError> {
-    let bytes = read_bytes(hub);
+    let most = if hub.is_crowded() { CROWDED_BYTES } else { READ_BYTES };
     tokio::select! {
         biased;
-        () = hub.room(bytes) => {}
+        () = hub.room(most) => {}
+        // What the engine still has it gives within 2 s or not at all.
         () = after_end(&mut seen, LOG_MAY_HOLD) => hub.give_up_log(),
     }
-    stream.ask_for(bytes);
-    stream.next().await
-}
-
-fn read_bytes(hub: &Hub) -> usize {
-    if hub.is_crowded() { CROWDED_BYTES } else { READ_BYTES }
+    let mut next = stream.next_of(most).await?;
+    if let Some(Chunk { bytes, .. }) = &mut next
+        && bytes.len() < most / 2
+    {
+        // A small one may be part of a large buffer.
+        *bytes = Bytes::copy_from_slice(bytes);
+    }
+    Ok(next)
 }
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
@@ -199,7 +182,7 @@ pub(super) async fn pump<W: World>(
             chunk = next(&mut stream, hub, ending.clone()) => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    sink.take(chunk, node.clock.now(), keeper, &mut seen).await;
+                    sink.take(chunk, node.clock.now());
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break StreamEnd::Clean,

@@ -50,7 +50,6 @@ pub struct ExecStream {
     reader: Reader,
     framing: Framing,
     buffer: BytesMut,
-    read_bytes: usize,
 }
 
 enum Reader {
@@ -89,24 +88,19 @@ impl Framing {
 impl ExecStream {
     /// Takes over a connection on which the engine sends output.
     pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        Self {
-            reader: Reader::Other(Box::new(reader)),
-            framing: Framing::new(tty),
-            buffer: BytesMut::new(),
-            read_bytes: READ_BYTES,
-        }
+        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new() }
     }
 
     /// Takes over the engine's socket, of which so much was read already.
     #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer, read_bytes: READ_BYTES }
+        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer }
     }
 
     /// A stream whose connection is lost: it ends with an error.
     #[must_use]
     pub fn broken() -> Self {
-        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new(), read_bytes: READ_BYTES }
+        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new() }
     }
 
     /// Takes the stream apart, for another process.
@@ -114,10 +108,10 @@ impl ExecStream {
     /// # Errors
     /// With the stream itself, if it is not over a socket.
     pub fn into_parts(self) -> Result<Parts, Self> {
-        let Self { reader, framing, buffer, read_bytes } = self;
+        let Self { reader, framing, buffer } = self;
         let connection = match reader {
             Reader::Unix(connection) => connection,
-            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer, read_bytes }),
+            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer }),
         };
         let (header, tty) = match &framing {
             Framing::Raw => (None, true),
@@ -154,24 +148,28 @@ impl ExecStream {
         Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
-    /// From now on asks for so many bytes at once, of [`READ_BYTES`] at most: pieces are no larger, but for what was read.
-    pub fn ask_for(&mut self, bytes: usize) {
-        self.read_bytes = bytes.clamp(1, READ_BYTES);
-    }
-
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
     ///
     /// # Errors
     /// When the connection breaks, or ends inside a frame.
     pub async fn next(&mut self) -> Result<Option<Chunk>, StreamError> {
+        self.next_of(READ_BYTES).await
+    }
+
+    /// As [`Self::next`], but asks the engine for so many bytes at once, of [`READ_BYTES`] at most.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn next_of(&mut self, bytes: usize) -> Result<Option<Chunk>, StreamError> {
+        let bytes = bytes.clamp(1, READ_BYTES);
         loop {
             if let Some(chunk) = self.buffered()? {
                 return Ok(Some(chunk));
             }
             let read = match &mut self.reader {
-                Reader::Unix(socket) => read(socket, &mut self.buffer, self.read_bytes).await?,
+                Reader::Unix(socket) => read(socket, &mut self.buffer, bytes).await?,
                 Reader::Other(reader) => {
-                    self.buffer.reserve(self.read_bytes);
+                    self.buffer.reserve(bytes);
                     reader.read_buf(&mut self.buffer).await?
                 }
                 Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
@@ -201,6 +199,8 @@ impl ExecStream {
 /// Safe to cancel.
 async fn read(socket: &UnixStream, buffer: &mut BytesMut, bytes: usize) -> io::Result<usize> {
     loop {
+        // Also where there always is something to read: it gives others their turn now and then.
+        socket.readable().await?;
         buffer.reserve(bytes);
         match socket.try_read_buf(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -210,7 +210,6 @@ async fn read(socket: &UnixStream, buffer: &mut BytesMut, bytes: usize) -> io::R
         if buffer.is_empty() {
             *buffer = BytesMut::new();
         }
-        socket.readable().await?;
     }
 }
 

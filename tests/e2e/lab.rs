@@ -293,13 +293,18 @@ pub fn container(name: &str) -> Value {
 }
 
 /// Tries until there is a value.
-pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+pub async fn wait_for<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look).await
+}
+
+/// The same, for what takes longer.
+pub async fn wait_within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + patience;
     loop {
         if let Some(value) = look().await {
             return value;
         }
-        assert!(Instant::now() < until, "waited {} s in vain for {what}", PATIENCE.as_secs());
+        assert!(Instant::now() < until, "waited {} s in vain for {what}", patience.as_secs());
         sleep(Duration::from_millis(50)).await;
     }
 }

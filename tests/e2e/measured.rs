@@ -25,6 +25,11 @@ pub fn get(pod: &str, path: &str) -> String {
 
 /// A metric without labels, of all pods of a component together, if each of them answers.
 pub fn sum(component: &str, metric: &str) -> Option<u64> {
+    each(component, metric).map(|values| values.into_iter().sum())
+}
+
+/// A metric without labels, of each pod of a component, if each of them answers.
+pub fn each(component: &str, metric: &str) -> Option<Vec<u64>> {
     let of = |pod: String| {
         let answer = kubectl_raw(&["get", "--raw", &page(&pod, "metrics")]);
         answer.status.success().then(|| {
@@ -33,7 +38,7 @@ pub fn sum(component: &str, metric: &str) -> Option<u64> {
             value.unwrap_or_else(|| panic!("{metric} is not in\n{page}"))
         })
     };
-    pods(component).into_iter().map(of).sum()
+    pods(component).into_iter().map(of).collect()
 }
 
 fn page(pod: &str, path: &str) -> String {

@@ -12,7 +12,10 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
-    lab::{Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for},
+    lab::{
+        Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for,
+        wait_within,
+    },
     measured,
     stand_in::{ATTACH, Caller, StandIn},
 };
@@ -569,13 +572,8 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
     let second = CertManager::issue();
     CertManager::inject(&format!("{first}{second}"));
     // The kubelet brings it to the pods within two minutes.
-    for _ in 0..180 {
-        if serve(&second).await {
-            break;
-        }
-        sleep(Duration::from_secs(1)).await;
-    }
-    assert!(serve(&second).await, "the second certificate is served");
+    let patience = Duration::from_secs(180);
+    wait_within(patience, "the second certificate to be served", async || serve(&second).await.then_some(())).await;
     assert_eq!(Caller::admin().ask(&target, ATTACH).await.0, 404);
     drop(release);
     drop(cert_manager);

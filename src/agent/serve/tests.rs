@@ -282,7 +282,8 @@ impl Drop for Writing {
 impl Writing {
     async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
         let piece = Piece { stream, at: Timestamp::now(), bytes: Bytes::copy_from_slice(bytes) };
-        within("room", self.hub.push(piece)).await;
+        within("room", self.hub.room(bytes.len())).await;
+        self.hub.push(piece);
     }
 
     fn end(&self, result: ExecResult) {

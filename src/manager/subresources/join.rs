@@ -99,25 +99,35 @@ async fn carry(
     buffer: usize,
 ) -> Result<(), Failed> {
     let mut buffer = vec![0; buffer];
-    let mut ended = None;
-    while ended.is_none() {
-        let mut length = 0;
-        // What is there already goes along: a read gives one TLS record at most.
-        while length < buffer.len() && ended.is_none() {
-            let reading = from.read(&mut buffer[length..]);
-            let read = if length == 0 { Some(reading.await) } else { reading.now_or_never() };
-            match read {
-                None => break,
-                Some(Ok(0)) => ended = Some(Ok(())),
-                Some(Ok(read)) => length += read,
-                Some(Err(error)) => ended = Some(Err(Failed::Reading(error))),
-            }
-        }
+    loop {
+        let (length, end) = read_what_is_there(from, &mut buffer).await;
         to.write_all(&buffer[..length]).await.map_err(Failed::Writing)?;
         to.flush().await.map_err(Failed::Writing)?;
+        match end {
+            None => {}
+            Some(Ok(())) => return to.shutdown().await.map_err(Failed::Writing),
+            Some(Err(error)) => return Err(Failed::Reading(error)),
+        }
     }
-    ended.unwrap_or(Ok(()))?;
-    to.shutdown().await.map_err(Failed::Writing)
+}
+
+/// Waits for something, and takes along what is there already: a read gives one TLS record at most. Gives how much it
+/// was, and how it ended if it has.
+async fn read_what_is_there(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> (usize, Option<io::Result<()>>) {
+    let mut length = 0;
+    let mut read = Some(from.read(buffer).await);
+    loop {
+        match read {
+            None => return (length, None),
+            Some(Ok(0)) => return (length, Some(Ok(()))),
+            Some(Ok(read)) => length += read,
+            Some(Err(error)) => return (length, Some(Err(error))),
+        }
+        if length == buffer.len() {
+            return (length, None);
+        }
+        read = from.read(&mut buffer[length..]).now_or_never();
+    }
 }
 
 /// When something was last heard of either side.
