@@ -13,6 +13,7 @@ mod connection;
 mod lines;
 mod log;
 mod refuse;
+mod viewer;
 
 use std::sync::Arc;
 
