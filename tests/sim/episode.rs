@@ -418,7 +418,7 @@ async fn restart_engine(model: &Model) {
         let mut state = model.lock();
         state.note(|| "the engine is killed".to_owned());
         state.engine_up = false;
-        state.engine_restarts += 1;
+        state.shake();
         state.listeners.clear();
         state.random.millis(50..2500)
     };
@@ -462,7 +462,6 @@ async fn reboot(model: &Model) {
         state.note(|| "the node reboots".to_owned());
         state.crash_agent();
         state.engine_up = false;
-        state.engine_restarts += 1;
         state.engine_run += 1;
         state.listeners.clear();
         state.boot += 1;
@@ -490,6 +489,8 @@ fn restore(model: &Model) {
     state.restores += 1;
     for truth in state.truth.values_mut() {
         truth.restored = true;
+        // What had finished was forgotten since.
+        truth.shaken |= truth.finished.is_some();
     }
     // What was created since is gone. Its resource versions may be given out a second time.
     state.objects.clear();
@@ -534,7 +535,7 @@ async fn agent(model: Model, spool: std::path::PathBuf) {
                 tokio::select! {
                     biased;
                     () = crash.notified() => {}
-                    _ = parts.join_next() => {}
+                    _ = parts.join_next() => model.lock().let_go(),
                 }
             }
         }

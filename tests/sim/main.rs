@@ -170,6 +170,12 @@ fn output_that_gets_lost_is_found() {
 }
 
 #[test]
+fn a_truth_that_is_lost_for_nothing_is_found() {
+    let said = found(Planted::ForgetfulEngine);
+    assert!(said.contains("nothing had happened to lose it"), "{said}");
+}
+
+#[test]
 fn acts_that_are_not_recorded_are_found() {
     let said = found(Planted::ForgetfulTrail);
     assert!(said.contains("was not recorded before"), "{said}");

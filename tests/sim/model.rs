@@ -49,6 +49,8 @@ pub enum Planted {
     LeakyStream,
     /// Audit records are said to be written, and are not.
     ForgetfulTrail,
+    /// The engine, which runs on, knows nothing of an exec any more when it has ended.
+    ForgetfulEngine,
 }
 
 /// What the command of a request does, written into the command itself.
@@ -132,6 +134,12 @@ pub struct Truth {
     pub client_came: bool,
     /// A signal of the agent reached it.
     pub signalled: bool,
+    /// Before it had finished, the engine or the agent was ended by force; or it was made unfinished again.
+    pub shaken: bool,
+    /// An agent that was told to stop went before its process ended.
+    pub let_go: bool,
+    /// The kernel told an agent with which code its process ended.
+    pub seen_to_end: bool,
     /// The first final status, and whether an older state was restored since.
     pub finished: Option<ExecRequestStatus>,
     pub restored: bool,
@@ -238,8 +246,6 @@ pub struct State {
 
     pub truth: BTreeMap<String, Truth>,
     pub violations: Vec<String>,
-    /// What may have cost the truth.
-    pub engine_restarts: u32,
     pub agent_crashes: u32,
     pub container_ends: u32,
 }
@@ -290,7 +296,6 @@ impl Model {
             crashes_per_mille,
             truth: BTreeMap::new(),
             violations: Vec::new(),
-            engine_restarts: 0,
             agent_crashes: 0,
             container_ends: 0,
         })))
@@ -356,7 +361,36 @@ impl State {
         self.note(|| "agent crashes".to_owned());
         self.crashed = true;
         self.agent_crashes += 1;
+        self.shake();
         self.crash.notify_one();
+    }
+
+    /// Something was ended by force that may have known what nobody else does.
+    pub fn shake(&mut self) {
+        for truth in self.truth.values_mut().filter(|truth| truth.finished.is_none()) {
+            truth.shaken = true;
+        }
+    }
+
+    /// An agent that was told to stop is gone, and what still runs goes on without it.
+    pub fn let_go(&mut self) {
+        let living: Vec<String> = self.processes.values().filter(|p| p.alive).map(|p| p.uid.clone()).collect();
+        for uid in living {
+            self.truth(&uid).let_go = true;
+        }
+    }
+
+    /// Whether no one can know any more how the process of a request ended.
+    fn is_lost(&self, uid: &str, truth: &Truth) -> bool {
+        // Nobody held the other end of its output, for which the engine changes the code of a terminal, and an old
+        // one that of any command; and nobody watched the process itself.
+        let falsified = || self.execs.values().any(|exec| exec.uid == uid && self.falsifies(exec));
+        truth.shaken || (truth.let_go && !truth.seen_to_end && falsified())
+    }
+
+    /// Whether the engine gives another code for it than the true one.
+    pub fn falsifies(&self, exec: &Exec) -> bool {
+        (exec.client_gone || exec.confused) && (exec.tty || !self.modern)
     }
 
     pub fn id(&mut self, what: &str) -> String {
@@ -449,7 +483,7 @@ impl State {
         if status.phase.to_string() == "Succeeded" && truth.code != Some(0) {
             self.violated(format!("{name} is said to have succeeded with {:?}", truth.code));
         }
-        if reason == "OutcomeLost" && !truth.restored && self.engine_restarts + self.agent_crashes == 0 {
+        if reason == "OutcomeLost" && !truth.restored && !self.is_lost(&uid, &truth) {
             self.violated(format!("the outcome of {name} is said to be lost, and nothing had happened to lose it"));
         }
         if let Some(output) = &status.output {

@@ -571,8 +571,12 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         let code = process.killed_with.unwrap_or(plan.code);
         process.alive = false;
         let uid = process.uid.clone();
+        let watched = process.ended.receiver_count() > 0;
         process.ended.send_replace(Some(code));
-        state.truth(&uid).code = Some(code);
+        let seen = watched && state.kernel_tells;
+        let truth = state.truth(&uid);
+        truth.code = Some(code);
+        truth.seen_to_end = seen;
         state.note(|| format!("{pid} of {id} ends with {code}"));
         code
     };
@@ -619,7 +623,6 @@ async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<Dup
     {
         let mut state = model.lock();
         let same = state.engine_run == run && state.engine_up;
-        let modern = state.modern;
         if !same {
             // An engine that was restarted while it ran tells what it does not know.
             if state.engine_up && state.live_restore {
@@ -627,13 +630,17 @@ async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<Dup
             }
             return;
         }
+        if state.planted == Some(Planted::ForgetfulEngine) && state.random.chance(100) {
+            state.execs.remove(id);
+            return;
+        }
+        let Some((falsified, tty)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.tty)) else { return };
         let Some(exec) = state.execs.get_mut(id) else { return };
         exec.pid_shows.get_or_insert_with(Instant::now);
-        let falsified = exec.client_gone || exec.confused;
-        let (shown, told) = match (falsified, exec.tty, modern) {
-            (false, ..) | (true, false, true) => (code, code),
-            (true, true, _) => (126, 127),
-            (true, false, false) => (126, code),
+        let (shown, told) = match (falsified, tty) {
+            (false, _) => (code, code),
+            (true, true) => (126, 127),
+            (true, false) => (126, code),
         };
         exec.code = Some(shown);
         let early = state.random.chance(500);
