@@ -18,7 +18,10 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::{net::TcpSocket, time::sleep};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -29,6 +32,8 @@ use crate::lab::{Lab, NAMESPACE, NODE, run};
 
 /// Of the kernel, for a viewer that takes nothing: else it takes megabytes in our place.
 const SMALL_BUFFER: u32 = 16 << 10;
+/// How long one agent may take to go on where another stops.
+const TAKES_OVER: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,7 +47,20 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Where its Lease says that it is: after an update that may be the agent before it for a moment.
     pub async fn find(lab: &Lab) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let agent = Self::of_lease(lab).await?;
+            match TcpStream::connect(agent.address).await {
+                Ok(_) => return Ok(agent),
+                Err(error) if begun.elapsed() > TAKES_OVER => return Err(error).context(agent.address),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn of_lease(lab: &Lab) -> anyhow::Result<Self> {
         let leases: Api<Lease> = Api::namespaced(lab.client.clone(), NAMESPACE);
         let lease = leases.get(&names::agent_lease(NODE)).await?;
         let annotations = lease.metadata.annotations.unwrap_or_default();

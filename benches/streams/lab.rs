@@ -66,6 +66,15 @@ impl Lab {
         run("helm", &[&fixed[..], &values, more].concat(), &self.values).map(|_| ())
     }
 
+    /// Agents of which nothing was asked yet.
+    pub fn renew_agents() -> anyhow::Result<()> {
+        for words in [&["restart"][..], &["status", "--timeout=2m"]] {
+            let of = ["daemonset/execlet-agent", "--namespace", NAMESPACE];
+            run("kubectl", &[&["rollout"], words, &of].concat(), "")?;
+        }
+        Ok(())
+    }
+
     /// A pod that waits, and its container in the engine.
     async fn pod(&self, name: &str) -> anyhow::Result<ContainerId> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);

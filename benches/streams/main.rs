@@ -80,17 +80,20 @@ async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
 
 async fn stalled_viewers(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<()> {
     println!("\n{count} commands of {mib} MiB each (3 min)");
+    Lab::renew_agents()?;
     let rest = lab::resident_of(&Lab::agent()?)?;
     println!("agent at rest:                {}", mebibytes(rest));
     let alone = stalled::run(lab, count, mib, false).await?;
-    println!("nobody watches:               {}, {}", seconds(alone.time), mebibytes(alone.resident));
+    println!("nobody watches:               {}, {}", seconds(alone.time), phases(alone.resident));
     println!("  output incomplete:          {:?}", alone.incomplete);
+    // What the first load took the C library keeps.
+    Lab::renew_agents()?;
     let watched = stalled::run(lab, count, mib, true).await?;
     let slower = 100.0 * watched.time.as_secs_f64() / alone.time.as_secs_f64();
     println!(
         "a stalled viewer on each:     {} ({slower:.0} %), {} (aim {AIM_RESIDENT_MIB} MiB)",
         seconds(watched.time),
-        mebibytes(watched.resident)
+        phases(watched.resident)
     );
     println!("  output incomplete:          {:?}", watched.incomplete);
     Ok(())
@@ -98,6 +101,11 @@ async fn stalled_viewers(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+fn phases([running, attached, most]: [u32; 3]) -> String {
+    let [running, attached, most] = [running, attached, most].map(mebibytes);
+    format!("{running} before they write, {attached} with viewers, {most} at most")
 }
 
 fn mebibytes(kib: u32) -> String {

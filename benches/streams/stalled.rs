@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Took {
     /// From the moment at which all may write to the end of the last.
     pub time: Duration,
-    /// Of the agent, KiB, at most.
-    pub resident: u32,
+    /// Of the agent, KiB: while all wait at the gate, with the viewers there, and at most.
+    pub resident: [u32; 3],
     /// How many commands have output that is not called complete, by reason: the machine is too busy for all of them.
     pub incomplete: BTreeMap<String, usize>,
 }
@@ -53,6 +53,8 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
         ensure!(lab.none("status.completionTime!=").await?, "a command ended before it might");
         sleep(PAUSE).await;
     }
+    let pid = Lab::agent()?;
+    let running = resident_of(&pid)?;
     // 2. The viewers: held, and never read from.
     let agent = Agent::find(lab).await?;
     let viewers: Vec<_> = stream::iter(if watched { &requests[..] } else { &[] })
@@ -61,7 +63,7 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
         .try_collect()
         .await?;
     // 3. Until the last has ended.
-    let pid = Lab::agent()?;
+    let attached = resident_of(&pid)?;
     let begun = Timestamp::now();
     // Held open, so that nobody comes too late.
     everywhere(lab, &format!("(exec 3<>{gate}; sleep 900) >/dev/null 2>&1 &")).await?;
@@ -79,7 +81,7 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
     let (last, incomplete) = last_end(lab, count, mib).await?;
     lab.clear().await?;
     let time = last.duration_since(begun).try_into().context("the last ended before the first began")?;
-    Ok(Took { time, resident, incomplete })
+    Ok(Took { time, resident: [running, attached, resident], incomplete })
 }
 
 /// A gate that no other run has.

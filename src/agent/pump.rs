@@ -95,7 +95,8 @@ async fn next(
     hub: &Hub,
     mut seen: watch::Receiver<Seen>,
 ) -> Result<Option<Chunk>, StreamError> {
-    let most = if hub.is_crowded() { CROWDED_BYTES } else { READ_BYTES };
+    let crowded = hub.is_crowded();
+    let most = if crowded { CROWDED_BYTES } else { READ_BYTES };
     tokio::select! {
         biased;
         () = hub.room(most) => {}
@@ -104,9 +105,9 @@ async fn next(
     }
     let mut next = stream.next_of(most).await?;
     if let Some(Chunk { bytes, .. }) = &mut next
-        && bytes.len() < most / 2
+        && (crowded || bytes.len() < most / 2)
     {
-        // A small one may be part of a large buffer.
+        // It may be part of a larger buffer, all of which it would keep.
         *bytes = Bytes::copy_from_slice(bytes);
     }
     Ok(next)

@@ -23,7 +23,10 @@ use crate::wire::{OutputStream, cri};
 
 /// Bytes read from a log at once: more than the longest record.
 pub const READ_BYTES: usize = 32 * 1024;
-const _: () = assert!(READ_BYTES > cri::MAX_CONTENT + 128, "a record must fit");
+/// And where many watch.
+pub const LEAST_READ_BYTES: usize = cri::MAX_CONTENT + 1024;
+const _: () = assert!(LEAST_READ_BYTES > cri::MAX_CONTENT + 128, "a record must fit");
+const _: () = assert!(READ_BYTES >= LEAST_READ_BYTES);
 
 /// How many of those who watch read logs at the same time: what must not wait for them, the journal above all, has the
 /// other threads for its blocking calls (Tokio has 512).
@@ -81,6 +84,8 @@ pub struct View {
     told: bool,
     /// Ends here, if it does not wait for more.
     stop: Option<u64>,
+    /// About so many bytes are read at a time.
+    most: usize,
 }
 
 impl View {
@@ -98,7 +103,14 @@ impl View {
             live: false,
             told: false,
             stop: None,
+            most: READ_BYTES,
         }
+    }
+
+    /// About so many bytes at a time, [`LEAST_READ_BYTES`] at least.
+    #[must_use]
+    pub fn by(self, bytes: usize) -> Self {
+        Self { most: bytes.max(LEAST_READ_BYTES), ..self }
     }
 
     /// Ends with what is there now.
@@ -147,7 +159,7 @@ impl View {
             if self.stop.is_some_and(|stop| self.place.output >= stop) {
                 return Ok(Sight::End);
             }
-            match self.hub.after(self.place, READ_BYTES) {
+            match self.hub.after(self.place, self.most) {
                 Follows::Pieces(pieces, place) => {
                     self.place = place;
                     self.file = None;
@@ -210,7 +222,7 @@ impl View {
             },
         };
         // Beyond it a write may be under way.
-        let length = READ_BYTES.min(usize::try_from(kept.file.saturating_sub(at)).unwrap_or(READ_BYTES));
+        let length = self.most.min(usize::try_from(kept.file.saturating_sub(at)).unwrap_or(self.most));
         if length == 0 {
             return Ok(None);
         }

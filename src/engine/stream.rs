@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 /// Most bytes asked of the engine's connection at once.
-pub const READ_BYTES: usize = 32 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 /// Most bytes that were read and not decoded, in [`Parts::rest`]: what was asked for, and what the buffer had room for.
 pub const REST_BYTES: usize = 4 * READ_BYTES;
 

@@ -23,7 +23,8 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Shared, Subject, find, limits,
+    Shared, Subject, find,
+    limits::{self, Share},
     refuse::Refused,
     viewer::{End, Viewer},
 };
@@ -70,6 +71,7 @@ pub(super) async fn attach<R: Requests>(
         return Refused::new(StatusCode::BAD_REQUEST, "this connection cannot be upgraded").into_response();
     };
     let connection = request.extensions().get::<Arc<OwnedSemaphorePermit>>().cloned();
+    let share = request.extensions().get::<Share>().copied().unwrap_or(Share::among(0));
     let subject = match find(&shared, path, request.headers()).await {
         Ok(subject) => subject,
         Err(refused) => return refused.into_response(),
@@ -100,7 +102,7 @@ pub(super) async fn attach<R: Requests>(
                 return drop(tell.send(Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))));
             }
         };
-        connected(&shared, &subject, protocol, streams, upgraded, tell).await;
+        connected(&shared, &subject, (protocol, streams), (upgraded, share), tell).await;
         audit.detached(session).await;
     });
     match told.await {
@@ -118,9 +120,8 @@ fn in_use(error: &InputError) -> Refused {
 async fn connected<R: Requests>(
     shared: &Shared<R>,
     subject: &Subject,
-    protocol: Protocol,
-    streams: Streams,
-    upgraded: OnUpgrade,
+    (protocol, streams): (Protocol, Streams),
+    (upgraded, share): (OnUpgrade, Share),
     tell: oneshot::Sender<Result<(), Refused>>,
 ) {
     let Subject { key, hub, .. } = subject;
@@ -130,15 +131,15 @@ async fn connected<R: Requests>(
         // Another one was faster.
         Err(error) => return drop(tell.send(Err(in_use(&error)))),
     };
-    let view = View::new(hub, &shared.streams.spool.log_path(key), &shared.readers);
+    let view = View::new(hub, &shared.streams.spool.log_path(key), &shared.readers).by(share.message);
     if tell.send(Ok(())).is_err() {
         return;
     }
     let Ok(Ok(upgraded)) = timeout(limits::HANDSHAKE_TIMEOUT, upgraded).await else { return };
     let config = WebSocketConfig::default()
-        .read_buffer_size(limits::LISTEN_BYTES)
+        .read_buffer_size(if streams.stdin { limits::LISTEN_BYTES } else { limits::WATCH_BYTES })
         .write_buffer_size(0)
-        .max_write_buffer_size(8 * limits::OUTPUT_BYTES)
+        .max_write_buffer_size(8 * share.message)
         .max_message_size(Some(limits::MESSAGE_BYTES))
         .max_frame_size(Some(limits::MESSAGE_BYTES));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;

@@ -23,12 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::limits::{self, Stranger, Strangers};
-use crate::infra::{
-    buffered::{self, buffered},
-    metrics::Metrics,
-    rarely::Rarely,
-};
+use super::limits::{self, Share, Stranger, Strangers};
+use crate::infra::{buffered::buffered, metrics::Metrics, rarely::Rarely};
 
 /// Pause after a connection could not be accepted: the process has too many files open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -70,6 +66,7 @@ pub(super) async fn accept(
             }
         };
         let place = Arc::clone(&places).try_acquire_owned();
+        let share = Share::among(limits::CONNECTIONS - places.available_permits());
         let (Ok(place), Some(stranger)) = (place, strangers.enter(&address.ip())) else {
             metrics.stream_refused();
             if let Some(times) = too_many.happened() {
@@ -78,7 +75,7 @@ pub(super) async fn accept(
             continue;
         };
         let admitted = Admitted(Arc::new(Mutex::new(Some(stranger))));
-        let caller = Caller { address, admitted, place, failures: Arc::clone(&failures) };
+        let caller = Caller { address, admitted, place, share, failures: Arc::clone(&failures) };
         tasks.spawn(one(connection, acceptor.clone(), router.clone(), caller, shutdown.clone()));
     }
 }
@@ -103,6 +100,7 @@ struct Caller {
     address: SocketAddr,
     admitted: Admitted,
     place: OwnedSemaphorePermit,
+    share: Share,
     failures: Arc<Failures>,
 }
 
@@ -114,12 +112,12 @@ async fn one(
     caller: Caller,
     shutdown: CancellationToken,
 ) {
-    let Caller { address, admitted, place, failures } = caller;
+    let Caller { address, admitted, place, share, failures } = caller;
     if let Err(error) = prepare(&connection) {
         tracing::debug!(%error, "a connection will be slower, or longer dead than anybody knows");
     }
-    let connection = buffered(connection, buffered::SMALL);
-    let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(limits::VIEWER_BYTES)));
+    let connection = buffered(connection, share.below_tls);
+    let shaking = acceptor.accept_with(connection, |session| session.set_buffer_limit(Some(share.tls)));
     let shaken = timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
     let connection = match shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))) {
         Ok(connection) => connection,
@@ -129,6 +127,7 @@ async fn one(
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(admitted.clone());
         request.extensions_mut().insert(Peer(address));
+        request.extensions_mut().insert(share);
         request.extensions_mut().insert(Arc::clone(&place));
         request.map(axum::body::Body::new)
     });

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{core::ids::RequestUid, wire::remotecommand::CLOSE_WAIT};
+use crate::{agent::view, core::ids::RequestUid, infra::buffered, wire::remotecommand::CLOSE_WAIT};
 
 /// Connections in all.
 pub const CONNECTIONS: usize = 2048;
@@ -35,12 +35,35 @@ pub const VIEWERS: usize = 64;
 pub const TAIL_LINES: u64 = 1_000_000;
 /// Most bytes of a message of a client. client-go sends 32 KiB and one.
 pub const MESSAGE_BYTES: usize = 256 * 1024;
-/// Bytes of output in one message to a client, about; more are gathered nowhere.
-pub const OUTPUT_BYTES: usize = crate::agent::view::READ_BYTES;
-/// Bytes that TLS may gather for a client that does not take them, beside a message.
-pub const VIEWER_BYTES: usize = 16 * 1024;
-/// Bytes that are read of a client at once.
+/// Bytes that are read at once of a client with input.
 pub const LISTEN_BYTES: usize = 8 * 1024;
+/// And of one who only watches: what it says is short.
+pub const WATCH_BYTES: usize = 256;
+/// As many connections are few.
+pub const FEW: usize = 32;
+
+/// What one connection may take of the agent's memory, for what its client does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes that are asked of the kernel at once.
+    pub below_tls: usize,
+    /// Bytes that TLS may gather, beside a message.
+    pub tls: usize,
+    /// Bytes of output in one message, about; more are gathered nowhere.
+    pub message: usize,
+}
+
+impl Share {
+    /// Of one among so many connections.
+    #[must_use]
+    pub const fn among(connections: usize) -> Self {
+        if connections <= FEW {
+            Self { below_tls: buffered::SMALL, tls: 64 * 1024, message: 63 * 1024 }
+        } else {
+            Self { below_tls: 1024, tls: 4 * 1024, message: view::LEAST_READ_BYTES }
+        }
+    }
+}
 /// How long a viewer may take nothing while there is something for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long nothing may come from either side, pings aside.
