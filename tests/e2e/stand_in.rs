@@ -206,6 +206,17 @@ impl Caller {
         timeout(PATIENCE, calling).await.unwrap_or_else(|error| Err(error.into()))
     }
 
+    /// The certificate of who is called, if it is trusted.
+    pub async fn certificate(&self) -> std::io::Result<CertificateDer<'static>> {
+        let calling = async {
+            let socket = TcpStream::connect(self.address).await?;
+            TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), socket).await
+        };
+        let stream = timeout(PATIENCE, calling).await??;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        Ok(shown.expect("one that was trusted").clone().into_owned())
+    }
+
     /// Asks for something that is answered at once, and gives code and body.
     pub async fn ask(&self, target: &str, headers: &str) -> (u16, String) {
         let closing = if headers.contains("Connection:") { "" } else { "Connection: close\r\n" };

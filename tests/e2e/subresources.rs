@@ -1,8 +1,15 @@
 //! The aggregated API, as the API server and its clients see it: attach and log behind an `APIService`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -465,81 +472,70 @@ async fn certificate_and_managers_are_replaced_and_nobody_notices() {
     .await;
 }
 
-/// What cert-manager does, as far as execlet sees of it. Its controllers are not there.
-struct CertManager;
+/// The controllers of cert-manager, and the definitions of their resources.
+struct CertManager(Child);
 
 impl CertManager {
-    const SECRET: &str = "execlet-subresources-tls";
+    const SECRETS: [&str; 2] = ["execlet-subresources-tls", "execlet-subresources-ca"];
 
     fn install() -> Self {
-        for (plural, kind) in [("certificates", "Certificate"), ("issuers", "Issuer")] {
-            let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-            let definition = json!({
-                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-                "metadata": {"name": format!("{plural}.cert-manager.io")},
-                "spec": {
-                    "group": "cert-manager.io", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
-                    "versions": [{"name": "v1", "served": true, "storage": true,
-                        "schema": {"openAPIV3Schema": anything}}],
-                },
-            });
-            let applied = kubectl_with(&["create", "-f", "-"], &definition.to_string());
-            assert!(applied.status.success(), "{}", text(&applied.stderr));
-            kubectl(&["wait", "--for=condition=Established", "crd", &format!("{plural}.cert-manager.io")]);
-        }
-        Self
-    }
-
-    /// A certificate of its own authority, as by the chart's own issuer; put into the Secret.
-    fn issue() -> String {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        let (key, certificate) = (file("key"), file("crt"));
-        let names =
-            format!("subjectAltName=DNS:execlet-subresources.{NAMESPACE}.svc,DNS:execlet-subresources.{NAMESPACE}");
-        let ec =
-            ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=execlet"];
-        let to =
-            ["-addext", &names, "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &key, "-out", &certificate];
-        let made = run("openssl", &[&["req", "-x509"], &ec[..], &to].concat(), "");
-        assert!(made.status.success(), "{}", text(&made.stderr));
-        let read = |path: &str| std::fs::read_to_string(path).expect("made");
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"name": Self::SECRET, "namespace": NAMESPACE},
-            "stringData": {"tls.crt": read(&certificate), "tls.key": read(&key), "ca.crt": read(&certificate)},
-        });
-        let applied = kubectl_with(&["apply", "-f", "-"], &secret.to_string());
+        let definitions = run("cert-manager", &["crds"], "");
+        assert!(definitions.status.success(), "{}", text(&definitions.stderr));
+        let applied = kubectl_with(&["apply", "--server-side", "-f", "-"], &text(&definitions.stdout));
         assert!(applied.status.success(), "{}", text(&applied.stderr));
-        read(&certificate)
+        for name in text(&applied.stdout).lines().filter_map(|line| line.split(' ').next()) {
+            kubectl(&["wait", "--for=condition=Established", name]);
+        }
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cert-manager.log");
+        let log = std::fs::File::create(log).expect("a log");
+        let controllers = Command::new("cert-manager")
+            .arg(NAMESPACE)
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("cert-manager");
+        Self(controllers)
     }
 
-    fn inject(authorities: &str) {
-        let patch = json!({"spec": {"caBundle": STANDARD.encode(authorities)}}).to_string();
-        kubectl(&["patch", "apiservice", API_SERVICE, "--type=merge", "-p", &patch]);
+    /// What it has put into the Secret.
+    fn secret(key: &str) -> String {
+        let path = format!("jsonpath={{.data.{}}}", key.replace('.', r"\."));
+        let data = kubectl(&["get", "secret", Self::SECRETS[0], "-n", NAMESPACE, "-o", &path]);
+        text(&STANDARD.decode(data).expect("base64"))
+    }
+
+    /// As `cmctl renew` does.
+    fn renew() {
+        let issuing = json!({
+            "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "renewed by hand",
+            "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        });
+        let patch = json!([{"op": "add", "path": "/status/conditions/-", "value": issuing}]).to_string();
+        let of = ["patch", "certificate", "execlet-subresources", "-n", NAMESPACE, "--subresource=status"];
+        kubectl(&[&of[..], &["--type=json", "-p", &patch]].concat());
     }
 }
 
 impl Drop for CertManager {
     fn drop(&mut self) {
-        kubectl_raw(&[
-            "delete",
-            "crd",
-            "certificates.cert-manager.io",
-            "issuers.cert-manager.io",
-            "--ignore-not-found",
-        ]);
-        kubectl_raw(&["delete", "secret", Self::SECRET, "-n", NAMESPACE, "--ignore-not-found"]);
+        self.0.kill().ok();
+        self.0.wait().ok();
+        for secret in Self::SECRETS {
+            kubectl_raw(&["delete", "secret", secret, "-n", NAMESPACE, "--ignore-not-found"]);
+        }
+        let definitions = run("cert-manager", &["crds"], "");
+        kubectl_with(&["delete", "--ignore-not-found", "-f", "-"], &text(&definitions.stdout));
     }
 }
 
-/// Whether every manager serves a certificate of this authority.
-async fn serve(authority: &str) -> bool {
+/// Whether every manager serves this certificate, of this authority.
+async fn serve(certificate: &str, authority: &str) -> bool {
     let name = format!("execlet-subresources.{NAMESPACE}.svc");
+    let expected = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
     for manager in managers() {
         let address = format!("{}:8443", manager["status"]["podIP"].as_str().expect("an address"));
         let caller = Caller::new(address.parse().expect("an address"), &name, authority.as_bytes(), None);
-        if !matches!(caller.call(API, "").await, Ok((401, _))) {
+        if caller.certificate().await.ok().as_ref() != Some(&expected) {
             return false;
         }
     }
@@ -553,12 +549,21 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
     // Dropped after the release was put back.
     let cert_manager = CertManager::install();
     let release = Release::found();
-    let first = CertManager::issue();
     release.with("subresources.certManager.enabled=true");
-    CertManager::inject(&first);
-    let made = kubectl(&["get", "certificates,issuers", "-n", NAMESPACE, "-o", "name"]);
-    assert_eq!(made.lines().count(), 2, "{made}");
-    wait_for("the first certificate to be served", async || serve(&first).await.then_some(())).await;
+    let ready = ["wait", "--for=condition=Ready", "--all", "--timeout=60s", "-n", NAMESPACE];
+    kubectl(&[&ready[..], &["certificates.cert-manager.io"]].concat());
+    kubectl(&[&ready[..], &["issuers.cert-manager.io"]].concat());
+    let (first, authority) = (CertManager::secret("tls.crt"), CertManager::secret("ca.crt"));
+    wait_for("the first certificate to be served", async || serve(&first, &authority).await.then_some(())).await;
+    let trusted = || {
+        text(
+            &STANDARD
+                .decode(kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.caBundle}"]))
+                .expect("base64"),
+        )
+    };
+    // Beside that of the managers before, who saw it come.
+    wait_for("its authority in the APIService", async || trusted().contains(&authority).then_some(())).await;
     wait_for("the API server to trust it", async || {
         matches!(Caller::admin().call(&target, ATTACH).await, Ok((404, _))).then_some(())
     })
@@ -569,12 +574,22 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
         let asked = kubectl_raw(&[&["auth", "can-i"], what, &["-n", NAMESPACE, &account]].concat());
         assert_eq!(text(&asked.stdout).trim(), "no", "{what:?}");
     }
-    let second = CertManager::issue();
-    CertManager::inject(&format!("{first}{second}"));
-    // The kubelet brings it to the pods within two minutes.
-    let patience = Duration::from_secs(180);
-    wait_within(patience, "the second certificate to be served", async || serve(&second).await.then_some(())).await;
-    assert_eq!(Caller::admin().ask(&target, ATTACH).await.0, 404);
+    // Nobody notices a renewal. The kubelet brings it to the pods within two minutes.
+    let now = tokio::runtime::Handle::current();
+    let before = (first, authority.clone());
+    let renewed = served_while(&target, move || {
+        CertManager::renew();
+        now.block_on(async {
+            let patience = Duration::from_secs(180);
+            wait_within(patience, "another certificate to be served", async || {
+                let second = CertManager::secret("tls.crt");
+                (second != before.0 && serve(&second, &before.1).await).then_some(())
+            })
+            .await;
+        });
+    });
+    renewed.await;
+    assert!(trusted().contains(&authority), "a renewal does not change what is trusted");
     drop(release);
     drop(cert_manager);
     wait_for("the managers' own certificate to be trusted", async || {

@@ -863,6 +863,28 @@ async fn handshakes_that_are_never_finished_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_among_many_has_everything_too() {
+    let lab = Lab::open(json!({})).await;
+    let mut many = Vec::new();
+    for _ in 0..=limits::FEW {
+        many.push(lab.connect().await);
+    }
+    let mut command = lab.command(1 << 30);
+    let early = lab.attach("stdout=true").await;
+    let all = bytes_of(3_000_000);
+    for part in all.chunks(32_768) {
+        command.write(OutputStream::Stdout, part).await;
+    }
+    command.end(ExecResult::of_exit_code(0));
+    let late = lab.attach("stdout=true").await;
+    for viewer in [early, late] {
+        let (code, _, status, heard) = viewer.end().await;
+        assert_eq!((code, status.expect("a status")["status"].as_str()), (Some(close::NORMAL), Some("Success")));
+        assert!(heard[&OutputStream::Stdout] == all, "{} bytes", heard[&OutputStream::Stdout].len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_large_a_head_is_refused() {
     let lab = Lab::open(json!({})).await;
     let head = format!("GET {PATH}/log HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2 * limits::HEAD_BYTES));

@@ -3,13 +3,13 @@
 # a machine and kept outside the clone, under a name that changes with the
 # module's files, the recipe and the compiler.
 
-mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm interop && engine_modules)
+mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm interop cert-manager && engine_modules)
 readonly MODULES
 
 module_cost() { # on two cores with nothing cached
 	case $1 in
 	kube) echo "about 5 min" ;;
-	cri-dockerd | helm | dockerd) echo "about 2 min" ;;
+	cri-dockerd | helm | cert-manager | dockerd) echo "about 2 min" ;;
 	*) echo "under 1 min" ;;
 	esac
 }
@@ -28,7 +28,7 @@ module_recipe() {
 	etcd) echo "go.etcd.io/etcd/server/v3" ;;
 	cri-dockerd) echo "github.com/Mirantis/cri-dockerd" ;;
 	helm) echo "helm.sh/helm/v4/cmd/helm" ;;
-	pause | interop) echo "." ;;
+	pause | interop | cert-manager) echo "." ;;
 	dockerd | runc) engine_recipe "$1" ;;
 	esac
 }
@@ -111,6 +111,10 @@ build_module() {
 		CGO_ENABLED=$(module_needs_c "$module" && echo 1 || echo 0) GOFLAGS=-buildvcs=false nice -n 5 \
 			go build -mod=readonly -trimpath -tags "$(module_tags "$module")" -ldflags "-s -w ${recipe#"$package"}" -o "$temp/$module" "$package"
 	)
+	if [[ $module == cert-manager ]]; then
+		# Its resources, as they come with it.
+		cp -r --no-preserve=mode "$(cd "$HERE/go/$module" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds" "$temp/"
+	fi
 	for command in $(module_commands "$module"); do
 		[[ $command == "$module" ]] || ln -s "$module" "$temp/$command"
 	done

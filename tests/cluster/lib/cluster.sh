@@ -62,6 +62,11 @@ ENV
 	say "up: $NODE_COUNT nodes in $(elapsed "$began"); next: eval \"\$($0 env)\""
 }
 
+# Tools of the tests, and no part of the cluster: the latest will do.
+link_tools() {
+	ln -sf "${BIN[interop]}/interop" "${BIN[cert-manager]}/cert-manager" "$DIR/bin/"
+}
+
 make_places() {
 	local node
 	make_place control "$CLUSTER-control"
@@ -74,7 +79,8 @@ start_bases() {
 	prepare_control
 	write_kubeconfig admin "$DIR/kubeconfig"
 	mkdir -p "$DIR/bin"
-	ln -sf "${BIN[kube]}/kubectl" "${BIN[helm]}/helm" "${BIN[interop]}/interop" "$DIR/bin/"
+	ln -sf "${BIN[kube]}/kubectl" "${BIN[helm]}/helm" "$DIR/bin/"
+	link_tools
 	launch_etcd
 	for node in $(all_nodes); do
 		prepare_node "$node"
@@ -200,8 +206,7 @@ up() {
 		[[ $(fact ENGINE) == "$ENGINE" ]] || die "the cluster runs engine $(fact ENGINE), $ENGINE was asked for" \
 			"next: $0 down && ENGINE=$ENGINE $0 up"
 		[[ $(fact BIN_kube) == "${BIN[kube]}" ]] || say "note: the cluster runs other builds than these sources; down and up to change"
-		# A tool of the tests, and no part of the cluster: the latest will do.
-		ln -sf "${BIN[interop]}/interop" "$DIR/bin/"
+		link_tools
 		locate_running
 		repair
 		return
