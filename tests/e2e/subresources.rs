@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -472,32 +472,38 @@ async fn certificate_and_managers_are_replaced_and_nobody_notices() {
     .await;
 }
 
-/// The controllers of cert-manager, and the definitions of their resources.
-struct CertManager(Child);
+/// The controllers of cert-manager themselves, for the release's namespace, and the definitions of their resources.
+struct CertManager {
+    definitions: String,
+    controllers: Option<Child>,
+    log: PathBuf,
+}
 
 impl CertManager {
+    /// What it puts into the Secrets stays when the Certificates go.
     const SECRETS: [&str; 2] = ["execlet-subresources-tls", "execlet-subresources-ca"];
 
     fn install() -> Self {
+        let there = kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
+        assert!(!there.contains("cert-manager.io"), "this cluster has a cert-manager already: {there}");
         let definitions = run("cert-manager", &["crds"], "");
         assert!(definitions.status.success(), "{}", text(&definitions.stderr));
-        let applied = kubectl_with(&["apply", "--server-side", "-f", "-"], &text(&definitions.stdout));
-        assert!(applied.status.success(), "{}", text(&applied.stderr));
-        for name in text(&applied.stdout).lines().filter_map(|line| line.split(' ').next()) {
-            kubectl(&["wait", "--for=condition=Established", name]);
-        }
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cert-manager.log");
-        let log = std::fs::File::create(log).expect("a log");
-        let controllers = Command::new("cert-manager")
-            .arg(NAMESPACE)
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .expect("cert-manager");
-        Self(controllers)
+        let mut it = Self { definitions: text(&definitions.stdout), controllers: None, log };
+        let created = kubectl_with(&["create", "-f", "-"], &it.definitions);
+        assert!(created.status.success(), "{}", text(&created.stderr));
+        for name in text(&created.stdout).lines().filter_map(|line| line.split(' ').next()) {
+            kubectl(&["wait", "--for=condition=Established", "--timeout=60s", name]);
+        }
+        let log = std::fs::File::create(&it.log).expect("a log");
+        // They end with their input, should this process be killed.
+        let mut controllers = Command::new("cert-manager");
+        controllers.arg(NAMESPACE).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        it.controllers = Some(controllers.spawn().expect("cert-manager"));
+        it
     }
 
-    /// What it has put into the Secret.
+    /// What it has put into the Secret of the managers.
     fn secret(key: &str) -> String {
         let path = format!("jsonpath={{.data.{}}}", key.replace('.', r"\."));
         let data = kubectl(&["get", "secret", Self::SECRETS[0], "-n", NAMESPACE, "-o", &path]);
@@ -518,14 +524,36 @@ impl CertManager {
 
 impl Drop for CertManager {
     fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
+        if let Some(controllers) = &mut self.controllers {
+            controllers.kill().ok();
+            controllers.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("cert-manager said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
         for secret in Self::SECRETS {
             kubectl_raw(&["delete", "secret", secret, "-n", NAMESPACE, "--ignore-not-found"]);
         }
-        let definitions = run("cert-manager", &["crds"], "");
-        kubectl_with(&["delete", "--ignore-not-found", "-f", "-"], &text(&definitions.stdout));
+        kubectl_with(&["delete", "--ignore-not-found", "--timeout=60s", "-f", "-"], &self.definitions);
     }
+}
+
+/// What the API server trusts the managers for.
+fn trusted() -> String {
+    let bundle = kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.caBundle}"]);
+    text(&STANDARD.decode(bundle).expect("base64"))
+}
+
+/// Which managers there are, and how often each was started anew.
+fn lives() -> Vec<String> {
+    let of =
+        |pod: &Value| format!("{} {}", pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]);
+    managers().iter().map(of).collect()
+}
+
+/// The Secrets of the installation, without Helm's.
+fn secrets() -> String {
+    kubectl(&["get", "secrets", "-n", NAMESPACE, "--field-selector=type!=helm.sh/release.v1", "-o", "name"])
 }
 
 /// Whether every manager serves this certificate, of this authority.
@@ -545,29 +573,29 @@ async fn serve(certificate: &str, authority: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replaced() {
     let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let done = lab.sh("web", "echo hello").await;
+    let log = path(&lab, done.request.metadata.name.as_ref().expect("a name"), "log");
+    let log = || kubectl(&["get", "--raw", &log]);
     let target = path(&lab, "missing", "attach?stdout=true");
+    let secrets_before = secrets();
     // Dropped after the release was put back.
     let cert_manager = CertManager::install();
     let release = Release::found();
     release.with("subresources.certManager.enabled=true");
-    let ready = ["wait", "--for=condition=Ready", "--all", "--timeout=60s", "-n", NAMESPACE];
-    kubectl(&[&ready[..], &["certificates.cert-manager.io"]].concat());
-    kubectl(&[&ready[..], &["issuers.cert-manager.io"]].concat());
+    for kind in ["certificates.cert-manager.io", "issuers.cert-manager.io"] {
+        kubectl(&["wait", "--for=condition=Ready", "--all", "--timeout=60s", "-n", NAMESPACE, kind]);
+    }
     let (first, authority) = (CertManager::secret("tls.crt"), CertManager::secret("ca.crt"));
     wait_for("the first certificate to be served", async || serve(&first, &authority).await.then_some(())).await;
-    let trusted = || {
-        text(
-            &STANDARD
-                .decode(kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.caBundle}"]))
-                .expect("base64"),
-        )
-    };
-    // Beside that of the managers before, who saw it come.
+    // Beside that of the managers before: the injector only adds.
     wait_for("its authority in the APIService", async || trusted().contains(&authority).then_some(())).await;
     wait_for("the API server to trust it", async || {
         matches!(Caller::admin().call(&target, ATTACH).await, Ok((404, _))).then_some(())
     })
     .await;
+    wait_for("the APIService to be available", async || available().then_some(())).await;
+    assert_eq!(log(), "hello\n");
     // The managers have no part in it, and no right to.
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:execlet-manager");
     for what in [&["get", "secrets/execlet-subresources"][..], &["patch", "apiservices"]] {
@@ -575,9 +603,10 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
         assert_eq!(text(&asked.stdout).trim(), "no", "{what:?}");
     }
     // Nobody notices a renewal. The kubelet brings it to the pods within two minutes.
+    let lives_before = lives();
     let now = tokio::runtime::Handle::current();
     let before = (first, authority.clone());
-    let renewed = served_while(&target, move || {
+    served_while(&target, move || {
         CertManager::renew();
         now.block_on(async {
             let patience = Duration::from_secs(180);
@@ -587,15 +616,22 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
             })
             .await;
         });
-    });
-    renewed.await;
+    })
+    .await;
     assert!(trusted().contains(&authority), "a renewal does not change what is trusted");
+    assert_eq!(lives(), lives_before, "a renewal starts no manager anew");
+    assert!(available());
+    assert_eq!(log(), "hello\n");
     drop(release);
     drop(cert_manager);
     wait_for("the managers' own certificate to be trusted", async || {
         matches!(Caller::admin().call(&target, ATTACH).await, Ok((404, _))).then_some(())
     })
     .await;
+    wait_for("cert-manager's authority to be forgotten", async || (!trusted().contains(&authority)).then_some(()))
+        .await;
+    wait_for("the Secrets to be as before", async || (secrets() == secrets_before).then_some(())).await;
+    assert!(!kubectl(&["get", "customresourcedefinitions", "-o", "name"]).contains("cert-manager.io"));
 }
 
 #[tokio::test]

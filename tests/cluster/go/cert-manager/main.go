@@ -1,14 +1,16 @@
-// Command cert-manager runs those controllers of cert-manager that make a certificate of an authority of
-// their own, and the one that puts the authority of a certificate into an APIService: in one process, from outside the
-// cluster that KUBECONFIG names, for one namespace.
+// Command cert-manager runs those controllers of cert-manager that make a certificate of an Issuer that signs by
+// itself or has an authority, and the one that puts the authority of a certificate into an APIService: in one process,
+// from outside the cluster that KUBECONFIG names, for one namespace.
 //
-//	cert-manager NAMESPACE    runs them until it is told to stop
+//	cert-manager NAMESPACE    runs them until it is told to stop, or its standard input ends
 //	cert-manager crds         prints the definitions of cert-manager's resources
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	kscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 	apireg "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,6 +32,7 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/controller"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 	logf "github.com/cert-manager/cert-manager/pkg/logs"
+	"github.com/cert-manager/cert-manager/pkg/util"
 
 	// Each registers itself.
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
@@ -89,7 +93,14 @@ func printDefinitions(string) error {
 func run(namespace string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctrl.SetLogger(logf.Log)
+	// Whoever has started it holds the other end, and may be killed.
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
+	if err := logWhatIsDone(); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	if err := makeCertificates(ctx, group, namespace); err != nil {
 		return err
@@ -98,6 +109,15 @@ func run(namespace string) error {
 		return err
 	}
 	return group.Wait()
+}
+
+// logWhatIsDone makes the controllers say on standard error what they do, and not only what fails.
+func logWhatIsDone() error {
+	flags := flag.NewFlagSet("log", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	logf.InitLogs()
+	ctrl.SetLogger(logf.Log)
+	return flags.Set("v", fmt.Sprint(logf.InfoLevel))
 }
 
 func makeCertificates(ctx context.Context, group *errgroup.Group, namespace string) error {
@@ -133,7 +153,7 @@ func injectAuthorities(ctx context.Context, group *errgroup.Group, namespace str
 	if err != nil {
 		return err
 	}
-	config.UserAgent = "cainjector"
+	config = util.RestConfigWithUserAgent(config, "cainjector")
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{kscheme.AddToScheme, cmscheme.AddToScheme, apireg.AddToScheme} {
 		if err := add(scheme); err != nil {
