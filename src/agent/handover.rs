@@ -115,13 +115,38 @@ impl FedInWords {
 struct Words {
     streams: InWords,
     log: LogState,
+    /// How much of the output is in the log's file; an older agent does not say.
+    #[serde(default)]
+    kept: Option<u64>,
+}
+
+/// What was received of a command's output.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) streams: Streams,
+    pub(super) log: LogState,
+    /// How much of it is in the log's file.
+    pub(super) kept: u64,
+}
+
+impl Heard {
+    fn in_words(&mut self) -> Words {
+        Words { streams: self.streams.in_words(), log: self.log, kept: Some(self.kept) }
+    }
+
+    /// `None`: in another language.
+    fn from_words(words: &Words, limits: &OutputLimits) -> Option<Self> {
+        let streams = Streams::from_words(&words.streams, limits)?;
+        let kept = words.kept.unwrap_or_else(|| streams.total());
+        Some(Self { streams, log: words.log, kept })
+    }
 }
 
 /// What is known of a stream that goes from one agent to the next.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     /// What came before; nothing, if somebody else may have read a part of it.
-    pub(super) received: Option<(Streams, LogState)>,
+    pub(super) received: Option<Heard>,
     /// How much of the input was delivered.
     pub(super) fed: Progress,
     /// When nobody read any more, as time since boot.
@@ -147,7 +172,7 @@ impl Legacy {
         if self.exec != *exec {
             return None;
         }
-        let received = self.received.and_then(|words| Some((Streams::from_words(&words.streams, limits)?, words.log)));
+        let received = self.received.and_then(|words| Heard::from_words(&words, limits));
         let stream = ExecStream::from_parts(self.parts).ok()?;
         Some((stream, Inheritance { received, fed: self.fed, given: self.given }))
     }
@@ -234,7 +259,6 @@ impl Heirs {
             Ok(parts) => parts,
             Err(stream) => return Some((stream, inheritance)),
         };
-        let words = |(streams, log): &mut (Streams, LogState)| Words { streams: streams.in_words(), log: *log };
         let message = Message {
             format: FORMAT,
             uid: uid.clone(),
@@ -243,7 +267,7 @@ impl Heirs {
             rest: STANDARD.encode(&parts.rest),
             given: inheritance.given,
             fed: Some((&inheritance.fed).into()),
-            received: inheritance.received.as_mut().and_then(|received| serde_json::to_value(words(received)).ok()),
+            received: inheritance.received.as_mut().and_then(|heard| serde_json::to_value(heard.in_words()).ok()),
         };
         match self.send(&message, &parts) {
             Ok(()) => None,
@@ -471,16 +495,16 @@ mod tests {
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
         let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
-        let inheritance =
-            Inheritance { received: Some((first, LogState::Limited)), fed: fed.clone(), given: Duration::from_secs(7) };
+        let heard = Heard { streams: first, log: LogState::Limited, kept: 3 };
+        let inheritance = Inheritance { received: Some(heard), fed: fed.clone(), given: Duration::from_secs(7) };
         assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
         *heirs.heir() = None;
         let mut estate = heir.estate().await;
         let legacy = estate.remove(&"u".into()).expect("it was handed over");
         let (mut stream, inheritance) = legacy.open(&"e".into(), &limits()).expect("a stream");
         assert_eq!((inheritance.given, inheritance.fed), (Duration::from_secs(7), fed));
-        let (mut second, log) = inheritance.received.expect("what came before");
-        assert_eq!(log, LogState::Limited);
+        let Heard { streams: mut second, log, kept } = inheritance.received.expect("what came before");
+        assert_eq!((log, kept), (LogState::Limited, 3));
         engine.write_all(b"efghij\x02\0\0\0\0\0\0\x01!").await.expect("written");
         drop(engine);
         while let Some(chunk) = stream.next().await.expect("a stream") {
@@ -500,7 +524,7 @@ mod tests {
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 streams.push(stream, &vec![b'x'; 2 * TAIL_BYTES]);
             }
-            Some((streams, LogState::Whole))
+            Some(Heard { streams, log: LogState::Whole, kept: u64::MAX })
         };
         let mut engines = Vec::new();
         for (uid, pending) in [("long", PENDING_BYTES), ("too-long", 2 * LONGEST), ("after", 1)] {

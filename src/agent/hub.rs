@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,8 +38,8 @@ pub const ALL_BYTES: usize = 8 << 20;
 pub const BATCH_BYTES: usize = 256 * 1024;
 /// What a piece takes beside its bytes.
 const PIECE_BYTES: usize = 96;
-/// How long the log may take nothing while a command is held up by it. A disk that is slow slows the command; one that
-/// stands still costs its log.
+/// How long the log may take nothing while a command is held up by it, and no other log of the node anything either. A
+/// disk that is slow slows the command; one that stands still costs its log.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A piece of output.
@@ -152,13 +152,42 @@ struct Ring {
     written: Written,
     phase: Phase,
     result: Option<Arc<ExecResult>>,
+    /// More output waits for what the log has not taken.
+    held_up: bool,
+}
+
+/// What all commands of the node have in common.
+#[derive(Debug, Default)]
+struct Pool {
+    /// What their output takes in memory.
+    bytes: AtomicUsize,
+    /// How often a log has taken something.
+    writes: AtomicU64,
+}
+
+impl Pool {
+    fn is_crowded(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= ALL_BYTES / 2
+    }
+
+    fn is_full_with(&self, cost: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed) + cost > ALL_BYTES
+    }
+
+    fn add(&self, cost: usize) {
+        self.bytes.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    fn sub(&self, cost: usize) {
+        self.bytes.fetch_sub(cost, Ordering::Relaxed);
+    }
 }
 
 /// The commands of this node that have viewers, or may have.
 #[derive(Debug, Default)]
 pub struct Hubs {
     all: Mutex<HashMap<RequestUid, Weak<Hub>>>,
-    pool: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -215,7 +244,7 @@ pub struct Hub {
     /// The log has taken something.
     room: Notify,
     viewers: AtomicUsize,
-    pool: Arc<AtomicUsize>,
+    pool: Arc<Pool>,
     size: watch::Sender<Option<TerminalSize>>,
     /// What goes to the command.
     pub input: Input,
@@ -228,13 +257,15 @@ pub struct Viewing(Arc<Hub>);
 
 impl Drop for Viewing {
     fn drop(&mut self) {
-        self.0.viewers.fetch_sub(1, Ordering::Relaxed);
+        if self.0.viewers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.trim(LEAST_BYTES);
+        }
     }
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        self.pool.fetch_sub(self.ring().cost, Ordering::Relaxed);
+        self.pool.sub(self.ring().cost);
     }
 }
 
@@ -256,7 +287,7 @@ impl Hub {
         Arc::new(hub)
     }
 
-    fn new(pool: Arc<AtomicUsize>, arrivals: Option<(RequestUid, Arc<Arrivals>)>) -> Self {
+    fn new(pool: Arc<Pool>, arrivals: Option<(RequestUid, Arc<Arrivals>)>) -> Self {
         let ring = Ring {
             pieces: VecDeque::new(),
             cost: 0,
@@ -266,6 +297,7 @@ impl Hub {
             written: Written::NOTHING,
             phase: Phase::Waiting,
             result: None,
+            held_up: false,
         };
         Self {
             ring: Mutex::new(ring),
@@ -364,19 +396,25 @@ impl Hub {
     }
 
     /// Waits until there is room for a piece of so many bytes: only while the log has not taken what is in its way. Gives
-    /// that log up when it takes nothing.
+    /// that log up when the disk takes nothing. A log that waits for its turn is not given up.
     pub async fn room(&self, bytes: usize) {
+        let mut writes = self.pool.writes.load(Ordering::Relaxed);
         while !self.has_room(bytes + PIECE_BYTES) {
-            if timeout(PATIENCE, self.room.notified()).await.is_err() {
+            if timeout(PATIENCE, self.room.notified()).await.is_ok() {
+                continue;
+            }
+            let now = self.pool.writes.load(Ordering::Relaxed);
+            if now == writes {
                 self.give_up_log();
             }
+            writes = now;
         }
     }
 
     /// Adds a piece, for which [`Self::room`] was waited.
     pub fn push(&self, piece: Piece) {
         let cost = piece.cost();
-        self.pool.fetch_add(cost, Ordering::Relaxed);
+        self.pool.add(cost);
         self.change(|ring| {
             ring.cost += cost;
             let place = ring.next;
@@ -387,15 +425,32 @@ impl Hub {
 
     /// Drops what may go, and says whether there is room for that much then.
     fn has_room(&self, cost: usize) -> bool {
-        let viewed = self.viewers.load(Ordering::Relaxed) > 0;
-        let full = self.pool.load(Ordering::Relaxed) + cost > ALL_BYTES;
-        let limit = if full { LEAST_BYTES } else { MOST_BYTES };
+        let limit = if self.pool.is_full_with(cost) { LEAST_BYTES } else { MOST_BYTES };
         let mut ring = self.ring();
         // What only viewers would need goes first.
-        let freed = ring.make_room(cost, if viewed { limit } else { LEAST_BYTES });
-        self.pool.fetch_sub(freed, Ordering::Relaxed);
+        let freed = ring.make_room(cost, if self.keeps_for_viewers() { limit } else { LEAST_BYTES });
+        self.pool.sub(freed);
         // One that is alone goes in whatever its size.
-        ring.cost + cost <= limit || ring.pieces.is_empty()
+        let room = ring.cost + cost <= limit || ring.pieces.is_empty();
+        let news = !room && !ring.held_up;
+        ring.held_up = !room;
+        drop(ring);
+        if news {
+            // The log must not wait for more: there will be none.
+            self.changed.send_replace(());
+        }
+        room
+    }
+
+    /// What viewers can read from the log stays in memory while there is room for it.
+    fn keeps_for_viewers(&self) -> bool {
+        self.viewers.load(Ordering::Relaxed) > 0 && !self.pool.is_crowded()
+    }
+
+    /// Drops what may go until it fits into `limit`.
+    fn trim(&self, limit: usize) {
+        let freed = self.ring().make_room(0, limit);
+        self.pool.sub(freed);
     }
 
     /// The log takes no more.
@@ -418,7 +473,7 @@ impl Hub {
     /// Whether all commands together have much in memory.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.pool.load(Ordering::Relaxed) >= ALL_BYTES / 2
+        self.pool.is_crowded()
     }
 
     /// Whether the log should take it at once. Many small writes cost more than a few large ones.
@@ -426,19 +481,20 @@ impl Hub {
     pub fn is_urgent(&self) -> bool {
         let enough = if self.is_crowded() { LEAST_BYTES / 2 } else { BATCH_BYTES };
         let ring = self.ring();
-        ring.next - ring.kept.output.min(ring.next) >= enough as u64 || !matches!(ring.phase, Phase::Open)
+        let unkept = ring.next - ring.kept.output.min(ring.next);
+        unkept >= enough as u64 || ring.held_up || !matches!(ring.phase, Phase::Open)
     }
 
     /// What the log has now. A log that was given up stays so.
     pub fn keep(&self, kept: Kept) {
+        self.pool.writes.fetch_add(1, Ordering::Relaxed);
         self.change(|ring| {
             let state = if ring.kept.state == LogState::Whole { kept.state } else { ring.kept.state };
             ring.kept = Kept { state, ..kept };
-            // For viewers it stays while there is room: they can read it from the log.
-            let viewed = self.viewers.load(Ordering::Relaxed) > 0;
-            let limit = if viewed && !self.is_crowded() { MOST_BYTES } else { 0 };
+            ring.held_up = false;
+            let limit = if self.keeps_for_viewers() { MOST_BYTES } else { 0 };
             let freed = ring.make_room(0, limit);
-            self.pool.fetch_sub(freed, Ordering::Relaxed);
+            self.pool.sub(freed);
         });
         self.room.notify_one();
     }
@@ -584,9 +640,9 @@ mod tests {
         hub.keep(Kept { output: BATCH_BYTES as u64, file: 1, state: LogState::Whole });
         push(&hub, piece(LEAST_BYTES / 2)).await;
         assert!(!hub.is_urgent());
-        hubs.pool.fetch_add(ALL_BYTES / 2, Ordering::Relaxed);
+        hubs.pool.add(ALL_BYTES / 2);
         assert!(hub.is_urgent());
-        hubs.pool.fetch_sub(ALL_BYTES / 2, Ordering::Relaxed);
+        hubs.pool.sub(ALL_BYTES / 2);
         hub.close();
         assert!(hub.is_urgent(), "no more is to come");
     }
@@ -602,7 +658,7 @@ mod tests {
         }
         assert_eq!(hub.kept().state, LogState::Slow);
         assert!((PATIENCE..PATIENCE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-        assert!(hubs.pool.load(Ordering::Relaxed) <= MOST_BYTES, "what nobody needs goes");
+        assert!(hubs.pool.bytes.load(Ordering::Relaxed) <= MOST_BYTES, "what nobody needs goes");
     }
 
     #[tokio::test(start_paused = true)]
@@ -629,6 +685,70 @@ mod tests {
         }
         assert_eq!(hub.kept().state, LogState::Whole);
         assert!(begun.elapsed() > Duration::from_secs(100), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_waits_for_its_turn_is_not_given_up_while_others_have_theirs() {
+        let hubs = Hubs::default();
+        let (hub, other) = (hubs.of(&"u".into()), hubs.of(&"other".into()));
+        open(&hub, LogState::Whole);
+        open(&other, LogState::Whole);
+        let pushing = async {
+            for _ in 0..1000 {
+                push(&hub, piece(32 * 1024)).await;
+            }
+        };
+        let others = async {
+            for _ in 0..20 {
+                tokio::time::sleep(PATIENCE / 2).await;
+                other.keep(Kept { output: 0, file: 0, state: LogState::Whole });
+            }
+            assert_eq!(hub.kept().state, LogState::Whole);
+            Instant::now()
+        };
+        let ((), stopped) = tokio::join!(pushing, others);
+        assert_eq!(hub.kept().state, LogState::Slow, "nobody has a turn any more");
+        assert!(stopped.elapsed() <= PATIENCE * 2, "{:?}", stopped.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_log_in_the_way_of_more_output_is_urgent_however_little_it_has_to_take() {
+        let hubs = Hubs::default();
+        let hub = hubs.of(&"u".into());
+        open(&hub, LogState::Whole);
+        // Pieces take more than their bytes.
+        for _ in 0..LEAST_BYTES / PIECE_BYTES {
+            hub.push(piece(1));
+        }
+        assert!(!hub.is_urgent());
+        hubs.pool.add(ALL_BYTES);
+        let mut changes = hub.changes();
+        assert!(timeout(Duration::ZERO, hub.room(1)).await.is_err());
+        assert!(hub.is_urgent());
+        assert!(changes.has_changed().expect("a hub"), "the log hears of it");
+        changes.borrow_and_update();
+        assert!(timeout(Duration::ZERO, hub.room(1)).await.is_err());
+        assert!(!changes.has_changed().expect("a hub"), "once");
+        let output = hub.now();
+        hub.keep(Kept { output, file: 1, state: LogState::Whole });
+        assert!(!hub.is_urgent());
+        assert!(timeout(Duration::ZERO, hub.room(1)).await.is_ok());
+        hubs.pool.sub(ALL_BYTES);
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_viewers_goes_with_the_last_of_them() {
+        let hubs = Hubs::default();
+        let hub = hubs.of(&"u".into());
+        open(&hub, LogState::Limited);
+        let (one, other) = (hub.view(), hub.view());
+        for _ in 0..10 {
+            push(&hub, piece(LEAST_BYTES)).await;
+        }
+        drop(one);
+        assert!(hubs.pool.bytes.load(Ordering::Relaxed) > 10 * LEAST_BYTES);
+        drop(other);
+        assert!(hubs.pool.bytes.load(Ordering::Relaxed) <= LEAST_BYTES);
     }
 
     #[tokio::test(start_paused = true)]
@@ -662,10 +782,10 @@ mod tests {
             }
             all.push((hub, viewing));
         }
-        let used = hubs.pool.load(Ordering::Relaxed);
+        let used = hubs.pool.bytes.load(Ordering::Relaxed);
         assert!(used <= ALL_BYTES + 501 * LEAST_BYTES, "{used}");
         drop(all);
-        assert_eq!(hubs.pool.load(Ordering::Relaxed), 0, "everything comes back");
+        assert_eq!(hubs.pool.bytes.load(Ordering::Relaxed), 0, "everything comes back");
     }
 
     #[tokio::test]

@@ -64,6 +64,8 @@ impl Keeper {
 
     /// Works until the log takes no more. May be left at any await, and called again.
     pub(crate) async fn work(&mut self) {
+        // Also of a log that was given up meanwhile: what it has taken is there.
+        self.settle().await;
         while self.hub.kept().state == LogState::Whole {
             self.settle().await;
             self.changes.borrow_and_update();
@@ -111,6 +113,10 @@ impl Keeper {
         self.writing = Some(spawn_blocking(move || {
             for Piece { stream, at, bytes } in pieces {
                 log.append(stream, at, &bytes);
+                // Each piece takes more there than its bytes.
+                if log.waiting() >= BATCH_BYTES {
+                    log.flush();
+                }
             }
             log.flush();
             drop(permit);

@@ -47,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -282,11 +283,13 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         hubs,
         deaths,
         metrics,
+        pulse: Arc::default(),
         clock,
         heirs: Arc::clone(&heirs),
         estate: Mutex::new(estate),
         stopping: shutdown.clone(),
     });
+    parts.spawn(Arc::clone(&node.pulse).take().map(Ok));
     let state = config.state_dir.clone();
     parts.spawn(async move {
         if let Err(error) = heirs.expect(&state).await {

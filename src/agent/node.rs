@@ -24,6 +24,7 @@ use crate::{
         events::Events,
         kernel::Kernel,
         metrics::Metrics,
+        pulse::Pulse,
         requests::{ApiError, Requests},
     },
 };
@@ -72,6 +73,8 @@ pub struct Node<W: World> {
     pub deaths: Deaths,
     /// What is counted.
     pub metrics: Metrics,
+    /// How late its tasks have their turn.
+    pub pulse: Arc<Pulse>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Who goes on with the engine's connections.

@@ -7,27 +7,31 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{FutureExt as _, future::FusedFuture as _};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     feed::{self, Feeder},
-    handover::Inheritance,
+    handover::{Heard, Inheritance},
     hub::{Hub, Kept, Piece, Written},
     keep::Keeper,
     node::{Node, World},
     received::Streams,
     spool::LogState,
     start::Attended,
-    witness::Seen,
+    witness::{self, Seen},
 };
 use crate::{
     api::{OutputLimits, OutputStatus},
-    core::{ids::RequestKey, outcome::StreamEnd},
+    core::{
+        ids::{ExecRef, RequestKey},
+        outcome::StreamEnd,
+    },
     engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
     infra::kernel::Kernel,
     wire::cri,
@@ -40,6 +44,10 @@ pub(super) const STREAM_BROKEN: &str = "StreamBroken";
 /// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
 /// stream that ends so late after its process may have been cut, unless nobody held it and all had come before.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
+/// How long the kernel's witness may take to tell of a process whose stream has ended.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
+/// A reader that was away while a command wrote has lost nothing of it, if that was less: the engine keeps 1 MB for it.
+const ENGINE_KEEPS: u64 = 512 * 1024;
 /// Bytes read at once where many commands write.
 const CROWDED_BYTES: usize = 16 * 1024;
 /// When something still comes so long after the process ended, the engine may have cut off what would have come next.
@@ -63,6 +71,21 @@ pub(super) enum Origin {
     Shared,
 }
 
+impl Origin {
+    /// Whether nobody else has read of it, what was received before and put in, and for how long nobody had read until
+    /// `now`.
+    fn begin(self, now: Duration, fresh: impl Fn() -> Heard) -> (bool, Heard, Option<feed::Progress>, Duration) {
+        match self {
+            Self::Sole => (true, fresh(), None, Duration::ZERO),
+            Self::Shared => (false, fresh(), None, Duration::ZERO),
+            Self::Inherited(inheritance) => {
+                let Inheritance { received, fed, given } = *inheritance;
+                (received.is_some(), received.unwrap_or_else(fresh), Some(fed), now.saturating_sub(given))
+            }
+        }
+    }
+}
+
 /// Everything that was received, and how it ended.
 pub(super) struct Received {
     pub(super) end: StreamEnd,
@@ -79,12 +102,18 @@ struct Sink {
     streams: Streams,
     /// When output came last.
     last: Option<Instant>,
+    /// How much has come since the process was last seen to live, and when that was.
+    since_alive: (Option<Instant>, u64),
 }
 
 impl Sink {
-    fn take(&mut self, Chunk { stream, bytes }: Chunk, at: Timestamp) {
+    fn take(&mut self, Chunk { stream, bytes }: Chunk, at: Timestamp, alive: Option<Instant>) {
         self.streams.push(stream, &bytes);
         self.last = Some(Instant::now());
+        if self.since_alive.0 != alive {
+            self.since_alive = (alive, 0);
+        }
+        self.since_alive.1 += bytes.len() as u64;
         self.hub.push(Piece { stream, at, bytes });
     }
 }
@@ -95,6 +124,8 @@ async fn next(
     hub: &Hub,
     mut seen: watch::Receiver<Seen>,
 ) -> Result<Option<Chunk>, StreamError> {
+    // What is not there yet takes no room.
+    stream.ready().await?;
     let crowded = hub.is_crowded();
     let most = if crowded { CROWDED_BYTES } else { READ_BYTES };
     tokio::select! {
@@ -125,19 +156,12 @@ pub(super) async fn pump<W: World>(
 ) -> Option<Received> {
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
-    let fresh = || (Streams::new(limits), LogState::Whole);
-    let (sole, (streams, state), fed, unread) = match origin {
-        Origin::Sole => (true, fresh(), None, Duration::ZERO),
-        Origin::Shared => (false, fresh(), None, Duration::ZERO),
-        Origin::Inherited(inheritance) => {
-            let Inheritance { received, fed, given } = *inheritance;
-            let unread = node.kernel.uptime().saturating_sub(given);
-            (received.is_some(), received.unwrap_or_else(fresh), Some(fed), unread)
-        }
-    };
-    let log = node.spool.create(&request.key, limits, state);
-    let received = streams.total();
-    let kept = Kept { output: received, file: log.extent().1, state: log.state() };
+    let opened = Instant::now();
+    let fresh = || Heard { streams: Streams::new(limits), log: LogState::Whole, kept: 0 };
+    let (sole, before, fed, unread) = origin.begin(node.kernel.uptime(), fresh);
+    let log = node.spool.create(&request.key, limits, before.log);
+    let received = before.streams.total();
+    let kept = Kept { output: before.kept, file: log.extent().1, state: log.state() };
     let mut feeder = if sole {
         hub.open(received, kept);
         Feeder::new(hub, &request.spec, stream.input(), fed)
@@ -147,11 +171,13 @@ pub(super) async fn pump<W: World>(
         stream.input().inspect(ExecInput::close);
         Feeder::new(hub, &request.spec, None, None)
     };
-    let mut sink = Sink { hub: Arc::clone(hub), streams, last: None };
+    let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
     let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
     let pumping = node.heirs.pumping();
     let ending = seen.clone();
     let mut given = false;
+    // That the input has gone is put down while the output is read: the disk may be slow.
+    let mut noting = futures::future::Fuse::terminated();
     let end = loop {
         // A command that writes without end must not keep its input out, nor its log.
         tokio::select! {
@@ -159,10 +185,15 @@ pub(super) async fn pump<W: World>(
             // First, or a command that writes all the time would hold up the handover of all.
             () = node.heirs.begun(), if !given => {
                 given = true;
-                let state = keeper.finish().await;
-                let received = sole.then_some((sink.streams, state));
+                // From here on nobody reads.
+                let since = node.kernel.uptime();
+                if !noting.is_terminated() {
+                    (&mut noting).await;
+                }
+                let log = keeper.finish().await;
+                let received = sole.then(|| Heard { streams: sink.streams, log, kept: hub.kept().output });
                 let fed = feeder.stop();
-                let inheritance = Inheritance { received, fed, given: node.kernel.uptime() };
+                let inheritance = Inheritance { received, fed, given: since };
                 match node.heirs.give(&request.key.uid, &exec.id, stream, inheritance) {
                     None => {
                         hub.moved();
@@ -171,19 +202,20 @@ pub(super) async fn pump<W: World>(
                     Some((back, inheritance)) => {
                         stream = back;
                         feeder.resume();
-                        sink.streams = inheritance.received.unwrap_or_else(fresh).0;
+                        sink.streams = inheritance.received.unwrap_or_else(fresh).streams;
                     }
                 }
             }
             news = feeder.feed() => match news {
-                feed::News::Ended => memory.note_fed(exec).await,
+                feed::News::Ended => noting = memory.note_fed(exec).boxed().fuse(),
                 feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
+            () = &mut noting, if !noting.is_terminated() => {}
             () = keep(keeper) => {}
             chunk = next(&mut stream, hub, ending.clone()) => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
-                    sink.take(chunk, node.clock.now());
+                    sink.take(chunk, node.clock.now(), ending.borrow().alive);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break StreamEnd::Clean,
@@ -200,7 +232,10 @@ pub(super) async fn pump<W: World>(
     };
     drop(pumping);
     hub.close();
-    let forced = is_forced(&seen.borrow(), unread, sink.last, Instant::now());
+    let ended = Instant::now();
+    if !noting.is_terminated() {
+        noting.await;
+    }
     let log = match keeper.finish().await {
         // Of nothing it has all.
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
@@ -212,24 +247,95 @@ pub(super) async fn pump<W: World>(
         let output = recall(node, &request.key, limits).await;
         return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input_lost });
     }
-    let incomplete = match (end, forced) {
-        (StreamEnd::Broken, _) => Some(STREAM_BROKEN),
-        (StreamEnd::Clean, true) => Some("ForcedEnd"),
-        (StreamEnd::Clean, false) => log.incomplete(),
+    let stream =
+        Ended { opened, unread, last: sink.last, burst: sink.since_alive.1, behind: node.pulse.delay(), at: ended };
+    let incomplete = match end {
+        StreamEnd::Broken => Some(STREAM_BROKEN),
+        StreamEnd::Clean if is_forced(node, exec, &mut seen, stream).await => Some("ForcedEnd"),
+        StreamEnd::Clean => log.incomplete(),
     };
     let head = sink.streams.head();
     Some(Received { end, output: sink.streams.status(incomplete), head, input_lost })
 }
 
-/// Whether the engine may have cut a stream that ends `now`, that nobody read for a time, and of which something came
-/// `last`.
-fn is_forced(seen: &Seen, unread: Duration, last: Option<Instant>, now: Instant) -> bool {
-    // One that had ended before it could be seen may have done so while nobody read.
-    let unread = if seen.process.is_some() { Duration::ZERO } else { unread };
-    let late = seen.ended.is_some_and(|exited| now.duration_since(exited) + unread >= FORCED_AFTER);
-    // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
-    let draining = seen.ended.zip(last).is_some_and(|(exited, last)| last >= exited + DRAINED_WITHIN);
-    late && (seen.held != Some(false) || draining)
+/// A stream that has ended as streams do.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    /// Since when it was read here.
+    opened: Instant,
+    /// For how long before that nobody had read it.
+    unread: Duration,
+    /// When something came last.
+    last: Option<Instant>,
+    /// How many bytes came after its process had last been seen to live.
+    burst: u64,
+    /// By how much the end of that process may have been noticed late.
+    behind: Duration,
+    /// When it ended.
+    at: Instant,
+}
+
+/// Whether the engine has cut a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// It has not.
+    No,
+    /// It may have.
+    Maybe,
+    /// Only if a process still holds it.
+    IfHeld,
+}
+
+impl Ended {
+    /// Whether the process may have ended so long before it that the engine no longer waited.
+    fn may_be_late(&self, seen: &Seen) -> bool {
+        let ended_after = match seen.alive {
+            // It ends as soon as it is not seen to live any more, or so much earlier.
+            Some(alive) => {
+                let noticed = self.at.saturating_duration_since(seen.ended.unwrap_or(self.at));
+                self.at.saturating_duration_since(alive).min(noticed + self.behind)
+            }
+            // One that had ended before it could be seen may have done so while nobody read.
+            None => self.at.saturating_duration_since(seen.ended.unwrap_or(self.opened)) + self.unread,
+        };
+        ended_after >= FORCED_AFTER
+    }
+
+    /// Judges by all that will be seen of the process.
+    fn cut(&self, seen: &Seen) -> Cut {
+        if !self.may_be_late(seen) {
+            return Cut::No;
+        }
+        let ended = match (seen.ended, seen.process) {
+            (Some(ended), _) => ended,
+            // It lives on, and has closed its output itself.
+            (None, Some(_)) => return Cut::No,
+            (None, None) => return Cut::Maybe,
+        };
+        let late = seen.process.is_none() || self.at.saturating_duration_since(ended) >= FORCED_AFTER;
+        if !late {
+            // Its end was noticed late, or it had been silent for a time: when it was is not known.
+            return if self.burst < ENGINE_KEEPS { Cut::IfHeld } else { Cut::Maybe };
+        }
+        // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
+        let draining = self.last.is_some_and(|last| last >= ended + DRAINED_WITHIN);
+        if seen.held != Some(false) || draining { Cut::Maybe } else { Cut::No }
+    }
+}
+
+/// Whether the engine may have cut a stream.
+async fn is_forced<W: World>(node: &Node<W>, exec: &ExecRef, seen: &mut watch::Receiver<Seen>, stream: Ended) -> bool {
+    if !stream.may_be_late(&seen.borrow()) {
+        return false;
+    }
+    // The witness may be behind.
+    drop(timeout(WITNESS_PATIENCE, seen.wait_for(|seen| seen.ended.is_some())).await);
+    let seen = seen.borrow().clone();
+    match stream.cut(&seen) {
+        Cut::No => false,
+        Cut::Maybe => true,
+        Cut::IfHeld => witness::holders(node, exec, seen.process, seen.pipes).await == Some(true),
+    }
 }
 
 /// Keeps what there is to keep, for ever: when the log takes no more there is nothing to do.
@@ -284,28 +390,91 @@ async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ids::ProcessRef;
+
+    const BEGUN_BEFORE: Duration = Duration::from_secs(100);
+
+    /// What was seen of a process that ended at `ended`, and a stream of it. Times in ms after that.
+    fn ended(ended: Instant) -> (Seen, impl Fn(i64) -> Instant) {
+        let process = ProcessRef { pid: 7, start_ticks: 7 };
+        let seen = Seen { process: Some(process), alive: Some(ended), ended: Some(ended), ..Seen::default() };
+        let after = move |ms: i64| {
+            let time = Duration::from_millis(ms.unsigned_abs());
+            if ms < 0 { ended - time } else { ended + time }
+        };
+        (seen, after)
+    }
+
+    fn stream(at: Instant, last: Option<Instant>) -> Ended {
+        Ended { opened: at - BEGUN_BEFORE, unread: Duration::ZERO, last, burst: 0, behind: BEGUN_BEFORE, at }
+    }
 
     #[test]
     fn an_end_that_may_be_a_cut_is_taken_for_one() {
-        let ended = Instant::now();
+        let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
         let rows = [
             // Who held it, when the stream ended and when output came last, in ms after the process.
-            (Some(false), 1000, Some(900), false),
-            (Some(true), 1000, Some(900), false),
-            (Some(true), 2100, None, true),
-            (None, 2100, None, true),
+            (Some(false), 1000, Some(900), Cut::No),
+            (Some(true), 1000, Some(900), Cut::No),
+            (Some(true), 2100, None, Cut::Maybe),
+            (None, 2100, None, Cut::Maybe),
             // The engine was busy.
-            (Some(false), 5000, None, false),
-            (Some(false), 5000, Some(900), false),
+            (Some(false), 5000, None, Cut::No),
+            (Some(false), 5000, Some(900), Cut::No),
             // We were: some of it may not have come in time.
-            (Some(false), 2100, Some(2000), true),
-            (Some(false), 2100, Some(1000), true),
+            (Some(false), 2100, Some(2000), Cut::Maybe),
+            (Some(false), 2100, Some(1000), Cut::Maybe),
         ];
-        for (held, at, last, forced) in rows {
-            let after = |ms| ended + Duration::from_millis(ms);
-            let seen = Seen { ended: Some(ended), held, ..Seen::default() };
-            let said = is_forced(&seen, Duration::ZERO, last.map(after), after(at));
-            assert_eq!(said, forced, "{held:?} {at} {last:?}");
+        for (held, at, last, cut) in rows {
+            let seen = Seen { held, ..seen.clone() };
+            assert_eq!(stream(after(at), last.map(&after)).cut(&seen), cut, "{held:?} {at} {last:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_process_that_is_noticed_late_does_not_make_a_cut_look_like_an_end() {
+        let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
+        let rows = [
+            // When it was last seen to live, when its end was noticed, and what came in between; the stream ends at 0.
+            (-1000, Some(0), 0, Cut::No),
+            (-2500, Some(0), 0, Cut::IfHeld),
+            // Not even when the stream had ended.
+            (-2500, Some(40), 0, Cut::IfHeld),
+            (-2500, Some(-100), ENGINE_KEEPS - 1, Cut::IfHeld),
+            (-2500, Some(0), ENGINE_KEEPS, Cut::Maybe),
+            // It has closed its output, and goes on.
+            (-2500, None, 0, Cut::No),
+        ];
+        let prompt = Duration::from_secs(1);
+        for (alive, noticed, burst, cut) in rows {
+            let seen = Seen { alive: Some(after(alive)), ended: noticed.map(&after), held: None, ..seen.clone() };
+            let stream = Ended { burst, ..stream(after(0), None) };
+            assert_eq!(stream.cut(&seen), cut, "{alive} {noticed:?} {burst}");
+            // Where everybody has had a turn in time, silence is no sign.
+            assert_eq!(Ended { behind: prompt, ..stream }.cut(&seen), Cut::No, "{alive} {noticed:?} {burst}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_never_seen_may_have_ended_while_nobody_read() {
+        let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
+        let rows = [
+            // Since when it was read, for how long nobody had before, and a moment before the process's end.
+            (-100, 0, Some(-90), Cut::No),
+            (-100, 1000, Some(-90), Cut::No),
+            (-100, 1500, Some(-90), Cut::Maybe),
+            (-2000, 0, Some(-1000), Cut::No),
+            (-2000, 0, Some(-1600), Cut::Maybe),
+            // Nothing at all was seen.
+            (-2000, 0, None, Cut::Maybe),
+            (-100, 1500, None, Cut::Maybe),
+            (-100, 0, None, Cut::No),
+        ];
+        for (opened, unread, before, cut) in rows {
+            let seen = Seen { process: None, alive: None, ended: before.map(&after), ..seen.clone() };
+            let unread = Duration::from_millis(unread);
+            let stream = Ended { opened: after(opened), unread, ..stream(after(0), None) };
+            assert_eq!(stream.cut(&seen), cut, "{opened} {unread:?} {before:?}");
         }
     }
 }

@@ -229,6 +229,12 @@ impl Log {
         (self.output, self.size)
     }
 
+    /// Bytes that wait for the next [`Log::flush`].
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Hands all bytes to the file.
     pub fn flush(&mut self) {
         let before = self.size;

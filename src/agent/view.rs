@@ -15,7 +15,7 @@ use memchr::{memchr, memrchr};
 use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::{
     sync::{Semaphore, watch},
-    task::spawn_blocking,
+    task::{coop::consume_budget, spawn_blocking},
 };
 
 use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written};
@@ -155,6 +155,8 @@ impl View {
     /// When the log cannot be read.
     pub async fn next(&mut self) -> io::Result<Sight> {
         loop {
+            // What is read from the kernel's memory, or passed over, gives others no turn by itself.
+            consume_budget().await;
             self.changes.borrow_and_update();
             if self.stop.is_some_and(|stop| self.place.output >= stop) {
                 return Ok(Sight::End);
@@ -368,7 +370,10 @@ fn last_record(bytes: &[u8], whole: bool) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{
+        io::Write as _,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use proptest::prelude::*;
 
@@ -407,6 +412,29 @@ mod tests {
             _ = &mut searching => panic!("the other one has its turn before this is at the beginning"),
         };
         assert!(matches!(seen.expect("read"), Sight::Pieces(_)));
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_a_long_log_from_memory_leaves_others_their_turn() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut text = Vec::new();
+        while text.len() < 1000 * LEAST_READ_BYTES {
+            cri::encode(&mut text, OutputStream::Stdout, TIME, &[b'x'; 10_000]);
+        }
+        std::fs::write(&path, &text).expect("written");
+        let hub = Hub::logged(text.len() as u64, Written::NOTHING);
+        let mut view = View::new(&hub, &path, &Readers::default()).by(0);
+        // Opened.
+        assert!(matches!(view.next().await.expect("read"), Sight::Pieces(_)));
+        let all = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&all);
+        tokio::spawn(async move {
+            while matches!(view.next().await, Ok(Sight::Pieces(_))) {}
+            done.store(true, Ordering::Relaxed);
+        });
+        let other = tokio::spawn(async move { all.load(Ordering::Relaxed) });
+        assert!(!other.await.expect("a task"), "all of it was read before another task had its turn");
     }
 
     proptest! {

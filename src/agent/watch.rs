@@ -73,7 +73,7 @@ pub struct Intake {
 /// What the API server tells of the requests that are bound to this node.
 pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
     let fields = format!("status.nodeName={node},status.completionTime=");
-    let config = watcher::Config::default().fields(&fields).page_size(PAGE);
+    let config = retry::watching().fields(&fields).page_size(PAGE);
     let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
     watcher(api, config)
         .backoff(retry::Pauses::default())

@@ -1,6 +1,11 @@
 //! The kernel's witness of a running exec: which process it is, when it ended, and how.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future as _, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -33,7 +38,9 @@ pub(super) struct Seen {
     pub(super) process: Option<ProcessRef>,
     /// Inodes of the pipes that it writes to.
     pub(super) pipes: Vec<u64>,
-    /// The moment by which it had ended.
+    /// When it was last seen to live.
+    pub(super) alive: Option<Instant>,
+    /// The moment by which it had ended, for one that was seen to live; else one before its end.
     pub(super) ended: Option<Instant>,
     /// Its exit code, if the kernel kept it.
     pub(super) exit: Option<i32>,
@@ -49,16 +56,17 @@ pub(super) async fn watch<W: World>(
     exec: &ExecRef,
     tell: &watch::Sender<Seen>,
 ) -> Infallible {
-    let mut exit = None;
-    if let Some(process) = find(node, exec).await {
-        let pipes = node.kernel.output_pipes(process);
-        tell.send_modify(|seen| (seen.process, seen.pipes) = (Some(process), pipes.clone()));
-        let (noted, ended) =
-            tokio::join!(biased; memory.note_process(exec, process, pipes), node.kernel.ended(process));
-        let () = noted;
-        exit = ended;
+    match find(node, exec).await {
+        Ok(process) => {
+            let pipes = node.kernel.output_pipes(process);
+            tell.send_modify(|seen| {
+                (seen.process, seen.pipes, seen.alive) = (Some(process), pipes.clone(), Some(Instant::now()));
+            });
+            // A slow disk must not make the end look later than it was.
+            tokio::join!(biased; end(node, process, tell), memory.note_process(exec, process, pipes));
+        }
+        Err(not_later_than) => tell.send_modify(|seen| seen.ended = Some(not_later_than)),
     }
-    tell.send_modify(|seen| (seen.ended, seen.exit) = (Some(Instant::now()), exit));
     sleep(STILL_OPEN).await;
     let Seen { process, pipes, .. } = tell.borrow().clone();
     let held = holders(node, exec, process, pipes).await;
@@ -66,8 +74,26 @@ pub(super) async fn watch<W: World>(
     std::future::pending().await
 }
 
+/// Waits for the end of the process, and tells it.
+async fn end<W: World>(node: &Node<W>, process: ProcessRef, tell: &watch::Sender<Seen>) {
+    let mut ended = pin!(node.kernel.ended(process));
+    let exit = poll_fn(|context| {
+        let exit = ended.as_mut().poll(context);
+        if exit.is_pending() {
+            // Nobody is woken for that.
+            tell.send_if_modified(|seen| {
+                seen.alive = Some(Instant::now());
+                false
+            });
+        }
+        exit
+    })
+    .await;
+    tell.send_modify(|seen| (seen.ended, seen.exit) = (Some(Instant::now()), exit));
+}
+
 /// Whether a process of the container holds one of the pipes of this one, which has ended.
-async fn holders<W: World>(
+pub(super) async fn holders<W: World>(
     node: &Node<W>,
     exec: &ExecRef,
     process: Option<ProcessRef>,
@@ -84,19 +110,21 @@ async fn holders<W: World>(
     }
 }
 
-/// The process, or `None` if it had ended before it could be found.
-async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Option<ProcessRef> {
+/// The process; or, if it had ended before it could be found, a moment before its end, as late as one is known.
+async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<ProcessRef, Instant> {
     let mut pause = FIRST_PAUSE;
+    let mut not_ended = Instant::now();
     loop {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+        let looked = Instant::now();
         match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => match (state.pid.and_then(|pid| process_of(node, exec, pid)), state.code) {
-                (Some(process), None) => return Some(process),
-                (_, Some(_)) => return None,
-                (None, None) => {}
+                (Some(process), None) => return Ok(process),
+                (_, Some(_)) => return Err(not_ended),
+                (None, None) => not_ended = looked,
             },
-            Err(EngineError::NoSuchExec(_)) => return None,
+            Err(EngineError::NoSuchExec(_)) => return Err(not_ended),
             Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be inspected"),
         }
     }

@@ -6,12 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use rustix::net::{Shutdown, shutdown};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::UnixStream,
+    task::yield_now,
 };
 
 use crate::wire::{
@@ -23,6 +24,9 @@ use crate::wire::{
 pub const READ_BYTES: usize = 64 * 1024;
 /// Most bytes that were read and not decoded, in [`Parts::rest`]: what was asked for, and what the buffer had room for.
 pub const REST_BYTES: usize = 4 * READ_BYTES;
+
+/// Pieces after which others have their turn.
+const PIECES: u8 = 64;
 
 /// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct ExecStream {
     reader: Reader,
     framing: Framing,
     buffer: BytesMut,
+    /// So many pieces since others had their turn.
+    pieces: u8,
 }
 
 enum Reader {
@@ -88,30 +94,30 @@ impl Framing {
 impl ExecStream {
     /// Takes over a connection on which the engine sends output.
     pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new() }
+        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new(), pieces: 0 }
     }
 
     /// Takes over the engine's socket, of which so much was read already.
     #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer }
+        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer, pieces: 0 }
     }
 
     /// A stream whose connection is lost: it ends with an error.
     #[must_use]
     pub fn broken() -> Self {
-        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new() }
+        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new(), pieces: 0 }
     }
 
     /// Takes the stream apart, for another process.
     ///
     /// # Errors
-    /// With the stream itself, if it is not over a socket.
+    /// With the stream itself, if it is not over a socket, or no more descriptors can be had.
     pub fn into_parts(self) -> Result<Parts, Self> {
-        let Self { reader, framing, buffer } = self;
+        let Self { reader, framing, buffer, .. } = self;
         let connection = match reader {
             Reader::Unix(connection) => connection,
-            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer }),
+            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer, pieces: 0 }),
         };
         let (header, tty) = match &framing {
             Framing::Raw => (None, true),
@@ -122,8 +128,8 @@ impl ExecStream {
         match connection.as_fd().try_clone_to_owned() {
             Ok(connection) => Ok(Parts { connection, rest, tty }),
             Err(error) => {
-                tracing::error!(%error, "a connection to the engine was lost");
-                Err(Self::broken())
+                tracing::error!(%error, "a connection to the engine cannot be given to another process");
+                Err(Self { reader: Reader::Unix(connection), framing, buffer, pieces: 0 })
             }
         }
     }
@@ -148,6 +154,18 @@ impl ExecStream {
         Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
+    /// Waits until there is something to read, or the end. Safe to cancel.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        match &self.reader {
+            Reader::Unix(socket) if self.buffer.is_empty() => socket.readable().await,
+            // Of a frame that is not whole more is on its way.
+            Reader::Unix(_) | Reader::Other(_) | Reader::Lost => Ok(()),
+        }
+    }
+
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
     ///
     /// # Errors
@@ -162,6 +180,13 @@ impl ExecStream {
     /// The same.
     pub async fn next_of(&mut self, bytes: usize) -> Result<Option<Chunk>, StreamError> {
         let bytes = bytes.clamp(1, READ_BYTES);
+        // Neither a socket that always has something nor what is in the buffer gives others their turn. By Tokio's budget
+        // they would have it, but not what waits beside this in the same task: it has none left then.
+        self.pieces += 1;
+        if self.pieces >= PIECES {
+            self.pieces = 0;
+            yield_now().await;
+        }
         loop {
             if let Some(chunk) = self.buffered()? {
                 return Ok(Some(chunk));
@@ -199,10 +224,10 @@ impl ExecStream {
 /// Safe to cancel.
 async fn read(socket: &UnixStream, buffer: &mut BytesMut, bytes: usize) -> io::Result<usize> {
     loop {
-        // Also where there always is something to read: it gives others their turn now and then.
         socket.readable().await?;
         buffer.reserve(bytes);
-        match socket.try_read_buf(buffer) {
+        // It may have room for more than that.
+        match socket.try_read_buf(&mut (&mut *buffer).limit(bytes)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
         }
@@ -261,6 +286,20 @@ mod tests {
         let chunks = read_all(bytes, true).await?;
         assert_eq!(chunks, [Chunk { stream: OutputStream::Stdout, bytes: Bytes::from_static(bytes) }]);
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_what_does_not_end_leaves_others_their_turn() {
+        let (_engine, ours) = UnixStream::pair().expect("a pair");
+        let frames = b"\x01\0\0\0\0\0\0\x01o".repeat(10_000);
+        let mut stream = ExecStream::over(ours, BytesMut::from(&frames[..]), false);
+        let reading =
+            async { while stream.next().await.is_ok_and(|chunk| chunk.is_some() && stream.buffer.len() > 9) {} };
+        tokio::select! {
+            biased;
+            () = reading => panic!("all of it was read before another task had its turn"),
+            other = tokio::spawn(std::future::ready(())) => other.expect("a task"),
+        }
     }
 
     #[tokio::test]

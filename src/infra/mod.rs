@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod policies;
 pub mod process;
+pub mod pulse;
 pub mod rarely;
 pub mod requests;
 pub mod retry;

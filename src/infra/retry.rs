@@ -1,17 +1,27 @@
-//! How soon a watch that broke off is opened again.
+//! How long a watch lasts, and how soon one that broke off is opened again.
 
 use std::{
     hash::{BuildHasher, RandomState},
     time::Duration,
 };
 
-use kube::runtime::utils::Backoff;
+use kube::runtime::{utils::Backoff, watcher};
+
+/// How long one watch lasts, in seconds; the next goes on where it has ended. One of which nothing more comes, as when
+/// the network has forgotten it, is given up 5 s later: the longest for which an agent may hear of nothing.
+const WATCH_SECONDS: u32 = 60;
 
 /// First pause; doubles up to [`LONGEST`]. To each up to as much again is added by chance, so that
 /// the agents of a cluster do not all come at the same moment.
 const FIRST: Duration = Duration::from_millis(200);
 /// Short, so that requests go on within seconds of an API server's return.
 const LONGEST: Duration = Duration::from_millis(1500);
+
+/// What every watch has in common.
+#[must_use]
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
 
 /// The pauses of a watch.
 #[derive(Clone, Debug)]

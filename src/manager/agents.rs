@@ -22,7 +22,10 @@ use tokio::time::{Instant, interval};
 use crate::{
     api::names,
     core::bind::Agents,
-    infra::{clock::Clock, retry::Pauses},
+    infra::{
+        clock::Clock,
+        retry::{Pauses, watching},
+    },
 };
 
 /// How often the live ones are counted: one that falls silent makes no news.
@@ -54,7 +57,7 @@ impl LiveAgents {
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut news = watcher(leases, watcher::Config::default().labels(&selector)).backoff(Pauses::default()).boxed();
+        let mut news = watcher(leases, watching().labels(&selector)).backoff(Pauses::default()).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {

@@ -15,7 +15,6 @@ use kube::{
     runtime::{
         Controller,
         controller::{self, Action},
-        watcher,
     },
 };
 use thiserror::Error;
@@ -43,7 +42,7 @@ use crate::{
         events::{Events, PodRef},
         metrics::{Metrics, Step},
         requests::{ApiError, KubeRequests, Requests, Written},
-        retry::Pauses,
+        retry::{self, Pauses},
     },
 };
 
@@ -116,7 +115,7 @@ impl Binder {
             if synced.wait_for(|known| *known).await.is_err() {
                 return;
             }
-            Controller::new(api, watcher::Config::default().fields(SELECTOR))
+            Controller::new(api, retry::watching().fields(SELECTOR))
                 .with_config(controller::Config::default().concurrency(CONCURRENCY))
                 .trigger_backoff(Pauses::default())
                 .graceful_shutdown_on(term.cancelled_owned())

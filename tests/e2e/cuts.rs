@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     agents,
     clients::Client,
     follower::{CODE, Follower, are_whole, lines},
-    lab::{Lab, NAMESPACE, cluster, kubectl, run, text},
+    lab::{Lab, NAMESPACE, cluster, kubectl, run, text, wait_within},
     output::sha256,
     stand_in::host_address,
 };
@@ -47,6 +48,21 @@ impl Cut {
         )
     }
 
+    /// The agent of a node hears no more of what it watches, and nobody tells it so.
+    async fn watch_of_the_agent(lab: &Lab, pod: &str, node: &str) -> Self {
+        let ids = agents::containers(node);
+        let pid = agents::pid(node, &ids[0]);
+        let inside = ["nsenter", "--target", &pid, "--net"];
+        let port = wait_within(Duration::from_secs(90), "a connection that only listens", async || {
+            // Of which it hears.
+            lab.sh(pod, "true").await.ended_with(0);
+            let command = [&inside[..], &["ss", "-tniOH", "state", "established", "dport = 443"]].concat();
+            listening_port(&text(&run(command[0], &command[1..], "").stdout))
+        })
+        .await;
+        Self::filtered(&inside, &[&["INPUT", "--protocol", "tcp", "--sport", "443", "--dport", &port]])
+    }
+
     /// A node reaches nobody, and nobody reaches it.
     fn node_from_all(node: &str) -> Self {
         let tool = crate::lab::root().join("tests/cluster/cluster").to_string_lossy().into_owned();
@@ -77,6 +93,15 @@ impl Drop for Cut {
             execute(command);
         }
     }
+}
+
+/// The port of the connection on which something came long after the last question.
+fn listening_port(connections: &str) -> Option<String> {
+    connections.lines().find_map(|line| {
+        let ago = |what| line.split_whitespace().find_map(|word| word.strip_prefix(what))?.parse::<u64>().ok();
+        let listens = ago("lastsnd:")? > ago("lastrcv:")? + 5_000;
+        listens.then(|| Some(line.split_whitespace().nth(2)?.rsplit(':').next()?.to_owned())).flatten()
+    })
 }
 
 fn execute(command: &[String]) {
@@ -156,4 +181,21 @@ async fn a_node_that_is_off_the_network_for_a_while_costs_no_byte() {
 async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
     let lab = Lab::alone().await;
     nobody_misses_a_byte(&lab, "n1", async || agents::update("n1").await).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_which_nothing_comes_any_more_holds_up_requests_for_a_minute_at_most() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let cut = Cut::watch_of_the_agent(&lab, "web", "n2").await;
+    let begun = Instant::now();
+    let name = lab.create(json!({"target": {"podName": "web"}, "command": ["true"]}));
+    let ended = wait_within(Duration::from_secs(80), "the request to be run all the same", async || {
+        let request = lab.requests().get(&name).await.ok()?;
+        request.status.filter(|status| status.completion_time.is_some()).map(|_| Instant::now())
+    })
+    .await;
+    drop(cut);
+    lab.finished(&name).await.ended_with(0);
+    assert!(ended - begun > Duration::from_secs(1), "the watch was not silent: {:?}", ended - begun);
 }

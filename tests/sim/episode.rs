@@ -575,6 +575,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         deaths,
         metrics,
         clock,
+        pulse: Arc::default(),
         heirs: Arc::default(),
         estate: std::sync::Mutex::default(),
         stopping: shutdown.clone(),

@@ -508,6 +508,48 @@ async fn whoever_comes_late_to_what_is_not_kept_is_told_how_much_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_after_an_update_to_what_is_not_kept_is_told_how_much_is_missing() {
+    const BEFORE: u64 = 100_000;
+    let lab = Lab::open(json!({})).await;
+    let kept = {
+        let mut command = lab.command(5_000);
+        for part in bytes_of(100_000).chunks(32_768) {
+            command.write(OutputStream::Stdout, part).await;
+        }
+        within("the limit", async {
+            while command.hub.kept().state == LogState::Whole {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        command.hub.kept()
+    };
+    assert!((1..5_000).contains(&kept.output), "{kept:?}");
+    // An older agent does not say how much is in the log: then it is said in two parts.
+    for (said, notices) in [(kept.output, 1), (BEFORE, 2)] {
+        let hub = lab.hubs.of(&UID.into());
+        hub.open(BEFORE, Kept { output: said, ..kept });
+        for part in bytes_of(100_000).chunks(10_000) {
+            let piece = Piece { stream: OutputStream::Stdout, at: Timestamp::now(), bytes: part.to_vec().into() };
+            within("room", hub.room(piece.bytes.len())).await;
+            hub.push(piece);
+        }
+        let late = lab.attach("stdout=true&stderr=true").await;
+        hub.close();
+        hub.conclude(ExecResult::of_exit_code(0));
+        let (code, why, _, heard) = late.end().await;
+        assert_eq!(code, Some(close::NORMAL), "{why}");
+        let notice = String::from_utf8_lossy(&heard[&OutputStream::Stderr]).into_owned();
+        let missing: Vec<u64> =
+            notice.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(missing.len(), notices, "{notice}");
+        let seen = heard[&OutputStream::Stdout].len() as u64;
+        assert!(seen > kept.output, "the log, and what is in memory");
+        assert_eq!(seen + missing.iter().sum::<u64>(), 2 * BEFORE, "{notice}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_the_end_the_log_is_replayed_and_the_status_is_that_of_the_object() {
     let lab = Lab::open(json!({})).await;
     {

@@ -1,6 +1,7 @@
 //! A viewer: a command's streams over WebSocket, in both directions.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -197,22 +198,22 @@ impl<'a> Viewer<'a> {
         // Of what is over before it came a viewer is told; what it loses on its way ends it.
         let mut joining = true;
         loop {
-            let sight = tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return going_away(),
-                // First, or output without end would keep it from a client that waits for it.
-                due = beat.next() => {
-                    if let Err(end) = self.beat(to, due).await {
-                        return end;
+            let sight = {
+                // A disk may take longer than from one beat to the next.
+                let mut next = pin!(view.next());
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = self.shutdown.cancelled() => return going_away(),
+                        // First, or output without end would keep it from a client that waits for it.
+                        due = beat.next() => if let Err(end) = self.beat(to, due).await { return end },
+                        sight = &mut next => break sight,
                     }
-                    continue;
                 }
-                sight = view.next() => sight,
             };
             let shown = match sight {
                 Ok(Sight::Pieces(pieces)) => self.output(to, pieces).await,
                 Ok(Sight::Gap(missing)) if joining => {
-                    joining = false;
                     let stream = if self.tty { OutputStream::Stdout } else { OutputStream::Stderr };
                     self.output(to, vec![notice(missing, stream)]).await
                 }

@@ -27,7 +27,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::refusal::Refusal;
 use crate::{
     api::Requester,
-    infra::{health::Readiness, retry::Pauses},
+    infra::{
+        health::Readiness,
+        retry::{Pauses, watching},
+    },
 };
 
 /// Where API servers keep it.
@@ -190,7 +193,7 @@ pub(super) async fn watch_config(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, CONFIG_NAMESPACE);
     let selector = format!("metadata.name={CONFIG_NAME}");
-    let mut news = watcher(api, watcher::Config::default().fields(&selector)).backoff(Pauses::default()).boxed();
+    let mut news = watcher(api, watching().fields(&selector)).backoff(Pauses::default()).boxed();
     let mut listed = false;
     while let Some(event) = news.next().await {
         let config = match event {

@@ -1,0 +1,94 @@
+//! Pulse: how late this program's tasks have their turn, on a node that is too busy for them.
+//!
+//! Whoever sees that something has happened learns from it by how much earlier it may have been.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+/// How often it is taken.
+const EVERY: Duration = Duration::from_millis(250);
+/// For how long a delay counts.
+const MEMORY: Duration = Duration::from_secs(5);
+
+/// Taken by one task, for all.
+#[derive(Debug)]
+pub struct Pulse(Mutex<Beats>);
+
+#[derive(Debug)]
+struct Beats {
+    /// When the next one is due.
+    due: Instant,
+    /// The longest delay of late, and when it ended.
+    worst: Option<(Duration, Instant)>,
+}
+
+impl Beats {
+    fn worst(&self, now: Instant) -> Duration {
+        let of_late = self.worst.filter(|(_, at)| now.duration_since(*at) <= MEMORY);
+        of_late.map_or(Duration::ZERO, |(delay, _)| delay)
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Mutex::new(Beats { due: Instant::now(), worst: None }))
+    }
+}
+
+impl Pulse {
+    fn beats(&self) -> MutexGuard<'_, Beats> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes it, for ever.
+    pub async fn take(self: Arc<Self>) {
+        loop {
+            let due = self.beats().due;
+            sleep_until(due).await;
+            let now = Instant::now();
+            let mut beats = self.beats();
+            let delay = now.duration_since(due);
+            if delay >= beats.worst(now) {
+                beats.worst = Some((delay, now));
+            }
+            beats.due = now + EVERY;
+        }
+    }
+
+    /// The longest delay of late, be it one that lasts. It is long while nobody takes the pulse.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        let now = Instant::now();
+        let beats = self.beats();
+        beats.worst(now).max(now.saturating_duration_since(beats.due))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_counts_while_it_lasts_and_for_a_time_after() {
+        let pulse = Arc::new(Pulse::default());
+        advance(Duration::from_secs(9)).await;
+        assert_eq!(pulse.delay(), Duration::from_secs(9), "nobody takes it");
+        let pulse = Arc::new(Pulse::default());
+        tokio::spawn(Arc::clone(&pulse).take());
+        sleep(Duration::from_secs(3)).await;
+        assert!(pulse.delay() < Duration::from_millis(10), "{:?}", pulse.delay());
+        // Nobody has a turn meanwhile.
+        advance(Duration::from_secs(2)).await;
+        assert!(pulse.delay() >= Duration::from_millis(1700), "{:?}", pulse.delay());
+        sleep(Duration::from_secs(1)).await;
+        assert!(pulse.delay() >= Duration::from_millis(1700), "{:?}", pulse.delay());
+        sleep(MEMORY).await;
+        assert!(pulse.delay() < Duration::from_millis(10), "{:?}", pulse.delay());
+    }
+}
