@@ -3,13 +3,14 @@
 //! Beside the pump, never before it: a slow disk holds the command up for a
 //! moment at most, then costs the log.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::PollSemaphore;
 
 use super::{
     hub::{BATCH_BYTES, Hub, Kept, Piece},
@@ -27,6 +28,12 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Writers(Arc<Semaphore>);
 
+impl Writers {
+    fn turn(&self) -> PollSemaphore {
+        PollSemaphore::new(Arc::clone(&self.0))
+    }
+}
+
 impl Default for Writers {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(WRITERS)))
@@ -36,7 +43,8 @@ impl Default for Writers {
 /// The log of one command, and what it gets.
 pub(crate) struct Keeper {
     hub: Arc<Hub>,
-    writers: Writers,
+    /// Its place among those who wait for their turn, which it keeps.
+    turn: PollSemaphore,
     changes: watch::Receiver<()>,
     /// With [`Keeper::writing`] while it is written to.
     log: Option<Log>,
@@ -53,7 +61,7 @@ impl Keeper {
         let changes = hub.changes();
         Self {
             hub: Arc::clone(hub),
-            writers: writers.clone(),
+            turn: writers.turn(),
             changes,
             log: Some(log),
             writing: None,
@@ -92,18 +100,20 @@ impl Keeper {
     pub(super) async fn finish(&mut self) -> LogState {
         let last = async {
             self.settle().await;
-            while self.write().await {}
+            while !self.hub.unkept(1).is_empty() && self.write().await {}
         };
         if timeout(LAST_WRITES, last).await.is_err() {
             self.hub.give_up_log();
         }
+        // Or a turn that comes would be nobody's.
+        self.turn = PollSemaphore::new(self.turn.clone_inner());
         self.hub.kept().state
     }
 
     /// Writes a batch. Whether there was one.
     async fn write(&mut self) -> bool {
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&self.writers.0).acquire_owned().await else { return false };
+        let Some(permit) = poll_fn(|context| self.turn.poll_acquire(context)).await else { return false };
         let pieces = self.hub.unkept(BATCH_BYTES);
         if pieces.is_empty() {
             return false;
@@ -150,5 +160,46 @@ impl Keeper {
                 self.hub.keep(Kept { state: LogState::Failed, ..kept });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, pin::pin};
+
+    use k8s_openapi::jiff::Timestamp;
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+    use crate::{
+        agent::{hub::Hubs, spool::Spool},
+        api::OutputLimits,
+        core::ids::RequestKey,
+        wire::OutputStream,
+    };
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_turn_keeps_its_place_though_it_is_left_now_and_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(folder.path(), 1 << 20, &HashSet::new(), Gauge::default()).expect("a spool");
+        let key = RequestKey { namespace: "shop".into(), name: "dump".into(), uid: "u".into() };
+        let log = spool.create(&key, &OutputLimits::default(), LogState::Whole);
+        let hub = Hubs::default().of(&key.uid);
+        hub.open(0, Kept { output: 0, file: 0, state: LogState::Whole });
+        hub.push(Piece { stream: OutputStream::Stdout, at: Timestamp::UNIX_EPOCH, bytes: "abc".into() });
+        hub.close();
+        let writers = Writers::default();
+        let mut taken: Vec<_> = (0..WRITERS).filter_map(|_| Arc::clone(&writers.0).try_acquire_owned().ok()).collect();
+        let mut keeper = Keeper::new(&hub, &writers, log, 0);
+        assert!(timeout(Duration::ZERO, keeper.work()).await.is_err());
+        // One that comes after it, and keeps what it gets.
+        let mut next = pin!(writers.0.acquire());
+        assert!(timeout(Duration::ZERO, &mut next).await.is_err());
+        assert!(timeout(Duration::ZERO, keeper.work()).await.is_err());
+        assert_eq!((taken.len(), hub.kept().output), (WRITERS, 0));
+        taken.pop();
+        let state = timeout(Duration::from_secs(5), keeper.finish()).await;
+        assert_eq!((state, hub.kept().output), (Ok(LogState::Whole), 3));
+        drop(next.await);
     }
 }

@@ -7,7 +7,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt as _, future::FusedFuture as _};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Fuse, FusedFuture as _},
+};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -24,14 +27,11 @@ use super::{
     received::Streams,
     spool::LogState,
     start::Attended,
-    witness::{self, Seen},
+    witness::Seen,
 };
 use crate::{
     api::{OutputLimits, OutputStatus},
-    core::{
-        ids::{ExecRef, RequestKey},
-        outcome::StreamEnd,
-    },
+    core::{ids::RequestKey, outcome::StreamEnd},
     engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
     infra::kernel::Kernel,
     wire::cri,
@@ -41,8 +41,10 @@ use crate::{
 pub(super) const STREAM_LOST: &str = "StreamLost";
 /// The stream broke, or the engine went away at its end.
 pub(super) const STREAM_BROKEN: &str = "StreamBroken";
-/// The engine cuts a stream about 2 s after the process ended if a child still holds it; a
-/// stream that ends so late after its process may have been cut, unless nobody held it and all had come before.
+/// The engine cuts a stream 2 s after the process ended if a child still holds it, or we do not read it. One that ends
+/// sooner after a moment at which its process lived was not cut.
+const CUT_AFTER: Duration = Duration::from_millis(1900);
+/// One that ends so late after the end was noticed may have been cut, unless nobody held it and all had come before.
 const FORCED_AFTER: Duration = Duration::from_millis(1500);
 /// How long the kernel's witness may take to tell of a process whose stream has ended.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
@@ -124,8 +126,10 @@ async fn next(
     hub: &Hub,
     mut seen: watch::Receiver<Seen>,
 ) -> Result<Option<Chunk>, StreamError> {
-    // What is not there yet takes no room.
-    stream.ready().await?;
+    // What is not there yet takes no room, nor does the end.
+    if !stream.ready().await? {
+        return stream.next().await;
+    }
     let crowded = hub.is_crowded();
     let most = if crowded { CROWDED_BYTES } else { READ_BYTES };
     tokio::select! {
@@ -140,6 +144,9 @@ async fn next(
     {
         // It may be part of a larger buffer, all of which it would keep.
         *bytes = Bytes::copy_from_slice(bytes);
+        if crowded {
+            stream.let_go();
+        }
     }
     Ok(next)
 }
@@ -177,7 +184,7 @@ pub(super) async fn pump<W: World>(
     let ending = seen.clone();
     let mut given = false;
     // That the input has gone is put down while the output is read: the disk may be slow.
-    let mut noting = futures::future::Fuse::terminated();
+    let mut noting = Fuse::terminated();
     let end = loop {
         // A command that writes without end must not keep its input out, nor its log.
         tokio::select! {
@@ -185,12 +192,10 @@ pub(super) async fn pump<W: World>(
             // First, or a command that writes all the time would hold up the handover of all.
             () = node.heirs.begun(), if !given => {
                 given = true;
-                // From here on nobody reads.
-                let since = node.kernel.uptime();
-                if !noting.is_terminated() {
-                    (&mut noting).await;
-                }
-                let log = keeper.finish().await;
+                // From here on nobody reads. For a command that has ended it counts from there.
+                let ended = ending.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
+                let since = node.kernel.uptime().saturating_sub(ended);
+                let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
                 let received = sole.then(|| Heard { streams: sink.streams, log, kept: hub.kept().output });
                 let fed = feeder.stop();
                 let inheritance = Inheritance { received, fed, given: since };
@@ -232,11 +237,17 @@ pub(super) async fn pump<W: World>(
     };
     drop(pumping);
     hub.close();
-    let ended = Instant::now();
-    if !noting.is_terminated() {
-        noting.await;
-    }
-    let log = match keeper.finish().await {
+    let alive = seen.borrow().alive;
+    let stream = Ended {
+        opened,
+        unread,
+        last: sink.last,
+        burst: if sink.since_alive.0 == alive { sink.since_alive.1 } else { 0 },
+        behind: node.pulse.delay(),
+        at: Instant::now(),
+    };
+    let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
+    let log = match log {
         // Of nothing it has all.
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
         state => state,
@@ -247,11 +258,9 @@ pub(super) async fn pump<W: World>(
         let output = recall(node, &request.key, limits).await;
         return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input_lost });
     }
-    let stream =
-        Ended { opened, unread, last: sink.last, burst: sink.since_alive.1, behind: node.pulse.delay(), at: ended };
     let incomplete = match end {
         StreamEnd::Broken => Some(STREAM_BROKEN),
-        StreamEnd::Clean if is_forced(node, exec, &mut seen, stream).await => Some("ForcedEnd"),
+        StreamEnd::Clean if is_forced(&mut seen, stream).await => Some("ForcedEnd"),
         StreamEnd::Clean => log.incomplete(),
     };
     let head = sink.streams.head();
@@ -275,66 +284,54 @@ struct Ended {
     at: Instant,
 }
 
-/// Whether the engine has cut a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
-    /// It has not.
-    No,
-    /// It may have.
-    Maybe,
-    /// Only if a process still holds it.
-    IfHeld,
-}
-
 impl Ended {
     /// Whether the process may have ended so long before it that the engine no longer waited.
     fn may_be_late(&self, seen: &Seen) -> bool {
-        let ended_after = match seen.alive {
-            // It ends as soon as it is not seen to live any more, or so much earlier.
-            Some(alive) => {
-                let noticed = self.at.saturating_duration_since(seen.ended.unwrap_or(self.at));
-                self.at.saturating_duration_since(alive).min(noticed + self.behind)
-            }
+        let Some(alive) = seen.alive else {
             // One that had ended before it could be seen may have done so while nobody read.
-            None => self.at.saturating_duration_since(seen.ended.unwrap_or(self.opened)) + self.unread,
+            let before = seen.ended.unwrap_or(self.opened);
+            return self.at.saturating_duration_since(before) + self.unread >= CUT_AFTER;
         };
-        ended_after >= FORCED_AFTER
+        // It ended after it was last seen to live, and not much earlier than that was noticed.
+        let noticed = self.at.saturating_duration_since(seen.ended.unwrap_or(self.at));
+        self.at.saturating_duration_since(alive) >= CUT_AFTER && noticed + self.behind >= FORCED_AFTER
     }
 
-    /// Judges by all that will be seen of the process.
-    fn cut(&self, seen: &Seen) -> Cut {
+    /// Whether the engine may have cut it, by all that was seen of the process.
+    fn is_cut(&self, seen: &Seen) -> bool {
         if !self.may_be_late(seen) {
-            return Cut::No;
+            return false;
         }
         let ended = match (seen.ended, seen.process) {
-            (Some(ended), _) => ended,
+            (Some(ended), Some(_)) => ended,
             // It lives on, and has closed its output itself.
-            (None, Some(_)) => return Cut::No,
-            (None, None) => return Cut::Maybe,
+            (None, Some(_)) => return false,
+            (_, None) => return true,
         };
-        let late = seen.process.is_none() || self.at.saturating_duration_since(ended) >= FORCED_AFTER;
-        if !late {
-            // Its end was noticed late, or it had been silent for a time: when it was is not known.
-            return if self.burst < ENGINE_KEEPS { Cut::IfHeld } else { Cut::Maybe };
+        if self.at.saturating_duration_since(ended) >= FORCED_AFTER {
+            // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
+            let draining = self.last.is_some_and(|last| last >= ended + DRAINED_WITHIN);
+            return seen.held != Some(false) || draining;
         }
-        // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
-        let draining = self.last.is_some_and(|last| last >= ended + DRAINED_WITHIN);
-        if seen.held != Some(false) || draining { Cut::Maybe } else { Cut::No }
+        // Its end was noticed late: when it was is not known. Who has a terminal cannot be seen.
+        self.burst >= ENGINE_KEEPS || seen.held.map_or(!seen.pipes.is_empty(), |held| held)
     }
 }
 
 /// Whether the engine may have cut a stream.
-async fn is_forced<W: World>(node: &Node<W>, exec: &ExecRef, seen: &mut watch::Receiver<Seen>, stream: Ended) -> bool {
+async fn is_forced(seen: &mut watch::Receiver<Seen>, stream: Ended) -> bool {
     if !stream.may_be_late(&seen.borrow()) {
         return false;
     }
     // The witness may be behind.
-    drop(timeout(WITNESS_PATIENCE, seen.wait_for(|seen| seen.ended.is_some())).await);
-    let seen = seen.borrow().clone();
-    match stream.cut(&seen) {
-        Cut::No => false,
-        Cut::Maybe => true,
-        Cut::IfHeld => witness::holders(node, exec, seen.process, seen.pipes).await == Some(true),
+    drop(timeout(WITNESS_PATIENCE, seen.wait_for(|seen| seen.whole)).await);
+    stream.is_cut(&seen.borrow())
+}
+
+/// Waits until it is put down, if anything is to be.
+async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
+    if !noting.is_terminated() {
+        noting.await;
     }
 }
 
@@ -346,8 +343,8 @@ async fn keep(keeper: &mut Keeper) {
 
 /// Waits until the process has ended, and for so much longer.
 async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
-    let at = match seen.wait_for(|seen| seen.ended.is_some()).await {
-        Ok(seen) => seen.ended,
+    let at = match seen.wait_for(|seen| seen.noticed.is_some()).await {
+        Ok(seen) => seen.noticed,
         Err(_) => None,
     };
     match at {
@@ -414,44 +411,51 @@ mod tests {
         let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
         let rows = [
             // Who held it, when the stream ended and when output came last, in ms after the process.
-            (Some(false), 1000, Some(900), Cut::No),
-            (Some(true), 1000, Some(900), Cut::No),
-            (Some(true), 2100, None, Cut::Maybe),
-            (None, 2100, None, Cut::Maybe),
+            (Some(false), 1000, Some(900), false),
+            (Some(true), 1000, Some(900), false),
+            (Some(true), 2100, None, true),
+            (None, 2100, None, true),
             // The engine was busy.
-            (Some(false), 5000, None, Cut::No),
-            (Some(false), 5000, Some(900), Cut::No),
+            (Some(false), 5000, None, false),
+            (Some(false), 5000, Some(900), false),
             // We were: some of it may not have come in time.
-            (Some(false), 2100, Some(2000), Cut::Maybe),
-            (Some(false), 2100, Some(1000), Cut::Maybe),
+            (Some(false), 2100, Some(2000), true),
+            (Some(false), 2100, Some(1000), true),
         ];
         for (held, at, last, cut) in rows {
             let seen = Seen { held, ..seen.clone() };
-            assert_eq!(stream(after(at), last.map(&after)).cut(&seen), cut, "{held:?} {at} {last:?}");
+            assert_eq!(stream(after(at), last.map(&after)).is_cut(&seen), cut, "{held:?} {at} {last:?}");
         }
     }
 
     #[test]
     fn the_end_of_a_process_that_is_noticed_late_does_not_make_a_cut_look_like_an_end() {
         let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
+        let pipe = || vec![7];
         let rows = [
-            // When it was last seen to live, when its end was noticed, and what came in between; the stream ends at 0.
-            (-1000, Some(0), 0, Cut::No),
-            (-2500, Some(0), 0, Cut::IfHeld),
+            // When it was last seen to live, when its end was noticed, what came in between, which pipes it wrote to
+            // and who held them; the stream ends at 0.
+            (-1000, Some(0), 0, pipe(), Some(true), false),
+            (-2500, Some(0), 0, pipe(), Some(false), false),
+            (-2500, Some(0), 0, pipe(), Some(true), true),
+            (-2500, Some(0), 0, pipe(), None, true),
             // Not even when the stream had ended.
-            (-2500, Some(40), 0, Cut::IfHeld),
-            (-2500, Some(-100), ENGINE_KEEPS - 1, Cut::IfHeld),
-            (-2500, Some(0), ENGINE_KEEPS, Cut::Maybe),
+            (-2500, Some(40), 0, pipe(), Some(true), true),
+            (-2500, Some(-100), ENGINE_KEEPS - 1, pipe(), Some(false), false),
+            (-2500, Some(0), ENGINE_KEEPS, pipe(), Some(false), true),
+            // A terminal.
+            (-2500, Some(0), 0, Vec::new(), None, false),
             // It has closed its output, and goes on.
-            (-2500, None, 0, Cut::No),
+            (-2500, None, 0, pipe(), None, false),
         ];
         let prompt = Duration::from_secs(1);
-        for (alive, noticed, burst, cut) in rows {
-            let seen = Seen { alive: Some(after(alive)), ended: noticed.map(&after), held: None, ..seen.clone() };
+        for (alive, noticed, burst, pipes, held, cut) in rows {
+            let said = format!("{alive} {noticed:?} {burst} {pipes:?} {held:?}");
+            let seen = Seen { alive: Some(after(alive)), ended: noticed.map(&after), pipes, held, ..seen.clone() };
             let stream = Ended { burst, ..stream(after(0), None) };
-            assert_eq!(stream.cut(&seen), cut, "{alive} {noticed:?} {burst}");
+            assert_eq!(stream.is_cut(&seen), cut, "{said}");
             // Where everybody has had a turn in time, silence is no sign.
-            assert_eq!(Ended { behind: prompt, ..stream }.cut(&seen), Cut::No, "{alive} {noticed:?} {burst}");
+            assert!(!Ended { behind: prompt, ..stream }.is_cut(&seen), "{said}");
         }
     }
 
@@ -460,21 +464,21 @@ mod tests {
         let (seen, after) = ended(Instant::now() + 2 * BEGUN_BEFORE);
         let rows = [
             // Since when it was read, for how long nobody had before, and a moment before the process's end.
-            (-100, 0, Some(-90), Cut::No),
-            (-100, 1000, Some(-90), Cut::No),
-            (-100, 1500, Some(-90), Cut::Maybe),
-            (-2000, 0, Some(-1000), Cut::No),
-            (-2000, 0, Some(-1600), Cut::Maybe),
+            (-100, 0, Some(-90), false),
+            (-100, 1000, Some(-90), false),
+            (-100, 1900, Some(-90), true),
+            (-2000, 0, Some(-1800), false),
+            (-2000, 0, Some(-1900), true),
             // Nothing at all was seen.
-            (-2000, 0, None, Cut::Maybe),
-            (-100, 1500, None, Cut::Maybe),
-            (-100, 0, None, Cut::No),
+            (-2000, 0, None, true),
+            (-100, 1800, None, true),
+            (-100, 0, None, false),
         ];
         for (opened, unread, before, cut) in rows {
             let seen = Seen { process: None, alive: None, ended: before.map(&after), ..seen.clone() };
             let unread = Duration::from_millis(unread);
             let stream = Ended { opened: after(opened), unread, ..stream(after(0), None) };
-            assert_eq!(stream.cut(&seen), cut, "{opened} {unread:?} {before:?}");
+            assert_eq!(stream.is_cut(&seen), cut, "{opened} {unread:?} {before:?}");
         }
     }
 }

@@ -30,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A stream that is still open so long after its process ended is held by another process.
 const STILL_OPEN: Duration = Duration::from_millis(200);
+/// How often it is looked at whether a process lives, at most, when there is something else to do anyway.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What has been seen of an exec's process so far.
 #[derive(Clone, Debug, Default)]
@@ -42,10 +44,14 @@ pub(super) struct Seen {
     pub(super) alive: Option<Instant>,
     /// The moment by which it had ended, for one that was seen to live; else one before its end.
     pub(super) ended: Option<Instant>,
+    /// When that was learned.
+    pub(super) noticed: Option<Instant>,
     /// Its exit code, if the kernel kept it.
     pub(super) exit: Option<i32>,
     /// Whether a process held its output after its end; `None` if that could not be seen.
     pub(super) held: Option<bool>,
+    /// All is seen that will be.
+    pub(super) whole: bool,
 }
 
 /// Finds the process of an exec that was just started, notes it in the journal,
@@ -57,50 +63,58 @@ pub(super) async fn watch<W: World>(
     tell: &watch::Sender<Seen>,
 ) -> Infallible {
     match find(node, exec).await {
-        Ok(process) => {
+        Ok((process, alive)) => {
             let pipes = node.kernel.output_pipes(process);
             tell.send_modify(|seen| {
-                (seen.process, seen.pipes, seen.alive) = (Some(process), pipes.clone(), Some(Instant::now()));
+                (seen.process, seen.pipes, seen.alive) = (Some(process), pipes.clone(), Some(alive));
             });
+            let ending = async {
+                end(node, process, tell).await;
+                sleep(STILL_OPEN).await;
+                let held = holders(node, exec, process, pipes.clone()).await;
+                tell.send_modify(|seen| (seen.held, seen.whole) = (held, true));
+            };
             // A slow disk must not make the end look later than it was.
-            tokio::join!(biased; end(node, process, tell), memory.note_process(exec, process, pipes));
+            tokio::join!(biased; ending, memory.note_process(exec, process, pipes.clone()));
         }
-        Err(not_later_than) => tell.send_modify(|seen| seen.ended = Some(not_later_than)),
+        Err(before) => tell.send_modify(|seen| {
+            (seen.ended, seen.noticed, seen.whole) = (Some(before), Some(Instant::now()), true);
+        }),
     }
-    sleep(STILL_OPEN).await;
-    let Seen { process, pipes, .. } = tell.borrow().clone();
-    let held = holders(node, exec, process, pipes).await;
-    tell.send_modify(|seen| seen.held = held);
     std::future::pending().await
 }
 
 /// Waits for the end of the process, and tells it.
 async fn end<W: World>(node: &Node<W>, process: ProcessRef, tell: &watch::Sender<Seen>) {
     let mut ended = pin!(node.kernel.ended(process));
+    let mut looked = Instant::now();
     let exit = poll_fn(|context| {
         let exit = ended.as_mut().poll(context);
-        if exit.is_pending() {
-            // Nobody is woken for that.
-            tell.send_if_modified(|seen| {
-                seen.alive = Some(Instant::now());
-                false
-            });
+        let now = Instant::now();
+        // That the kernel has not yet told of an end does not mean that there is none.
+        if exit.is_pending() && now >= looked + LOOK_EVERY {
+            looked = now;
+            if node.kernel.alive(process) {
+                // Nobody is woken for that.
+                tell.send_if_modified(|seen| {
+                    seen.alive = Some(now);
+                    false
+                });
+            }
         }
         exit
     })
     .await;
-    tell.send_modify(|seen| (seen.ended, seen.exit) = (Some(Instant::now()), exit));
+    let now = Some(Instant::now());
+    tell.send_modify(|seen| (seen.ended, seen.noticed, seen.exit) = (now, now, exit));
 }
 
 /// Whether a process of the container holds one of the pipes of this one, which has ended.
-pub(super) async fn holders<W: World>(
-    node: &Node<W>,
-    exec: &ExecRef,
-    process: Option<ProcessRef>,
-    pipes: Vec<u64>,
-) -> Option<bool> {
-    let since_ticks = process.filter(|_| !pipes.is_empty())?.start_ticks;
-    let family = Family { uid: "".into(), leader: None, pipes, since_ticks };
+async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>) -> Option<bool> {
+    if pipes.is_empty() {
+        return None;
+    }
+    let family = Family { uid: "".into(), leader: None, pipes, since_ticks: process.start_ticks };
     match node.kernel.family(family, exec.container.id.clone()).await {
         Ok(living) => Some(!living.is_empty()),
         Err(error) => {
@@ -110,8 +124,9 @@ pub(super) async fn holders<W: World>(
     }
 }
 
-/// The process; or, if it had ended before it could be found, a moment before its end, as late as one is known.
-async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<ProcessRef, Instant> {
+/// The process, and a moment before it was seen to live; or, if it had ended before it could be found, one before its
+/// end. As late as they are known.
+async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
     let mut pause = FIRST_PAUSE;
     let mut not_ended = Instant::now();
     loop {
@@ -120,7 +135,7 @@ async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<ProcessRef, In
         let looked = Instant::now();
         match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => match (state.pid.and_then(|pid| process_of(node, exec, pid)), state.code) {
-                (Some(process), None) => return Ok(process),
+                (Some(process), None) => return Ok((process, looked)),
                 (_, Some(_)) => return Err(not_ended),
                 (None, None) => not_ended = looked,
             },

@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, Interest},
     net::UnixStream,
     task::yield_now,
 };
@@ -154,15 +154,30 @@ impl ExecStream {
         Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
-    /// Waits until there is something to read, or the end. Safe to cancel.
+    /// Waits until there is something to read, or the end: `false`. Safe to cancel.
     ///
     /// # Errors
     /// When the connection breaks.
-    pub async fn ready(&mut self) -> io::Result<()> {
-        match &self.reader {
-            Reader::Unix(socket) if self.buffer.is_empty() => socket.readable().await,
-            // Of a frame that is not whole more is on its way.
-            Reader::Unix(_) | Reader::Other(_) | Reader::Lost => Ok(()),
+    pub async fn ready(&mut self) -> io::Result<bool> {
+        let Reader::Unix(socket) = &self.reader else { return Ok(true) };
+        if !self.buffer.is_empty() {
+            return Ok(true);
+        }
+        loop {
+            socket.readable().await?;
+            // What was read last may have been all there was.
+            let look = || Ok(recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1 > 0);
+            match socket.try_io(Interest::READABLE, look) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                looked => return looked,
+            }
+        }
+    }
+
+    /// Lets go of room that it has kept for more.
+    pub fn let_go(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
         }
     }
 

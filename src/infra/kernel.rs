@@ -12,7 +12,7 @@ use crate::core::{
 };
 
 /// Pause between two looks at a process of which the kernel gives no handle.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What the agent asks of the kernel about the processes of its node.
 pub trait Kernel: Send + Sync + 'static {

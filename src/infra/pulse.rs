@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// How often it is taken.
 const EVERY: Duration = Duration::from_millis(250);
-/// For how long a delay counts.
+/// For how long a delay counts, at least.
 const MEMORY: Duration = Duration::from_secs(5);
 
 /// Taken by one task, for all.
@@ -22,20 +22,16 @@ pub struct Pulse(Mutex<Beats>);
 struct Beats {
     /// When the next one is due.
     due: Instant,
-    /// The longest delay of late, and when it ended.
-    worst: Option<(Duration, Instant)>,
-}
-
-impl Beats {
-    fn worst(&self, now: Instant) -> Duration {
-        let of_late = self.worst.filter(|(_, at)| now.duration_since(*at) <= MEMORY);
-        of_late.map_or(Duration::ZERO, |(delay, _)| delay)
-    }
+    /// Since when the longest delay is looked for, that one, and the one of the time before.
+    since: Instant,
+    longest: Duration,
+    before: Duration,
 }
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(Mutex::new(Beats { due: Instant::now(), worst: None }))
+        let now = Instant::now();
+        Self(Mutex::new(Beats { due: now, since: now, longest: Duration::ZERO, before: Duration::ZERO }))
     }
 }
 
@@ -51,9 +47,10 @@ impl Pulse {
             sleep_until(due).await;
             let now = Instant::now();
             let mut beats = self.beats();
-            let delay = now.duration_since(due);
-            if delay >= beats.worst(now) {
-                beats.worst = Some((delay, now));
+            beats.longest = beats.longest.max(now.duration_since(due));
+            if now.duration_since(beats.since) >= MEMORY {
+                beats.before = std::mem::take(&mut beats.longest);
+                beats.since = now;
             }
             beats.due = now + EVERY;
         }
@@ -64,7 +61,7 @@ impl Pulse {
     pub fn delay(&self) -> Duration {
         let now = Instant::now();
         let beats = self.beats();
-        beats.worst(now).max(now.saturating_duration_since(beats.due))
+        beats.before.max(beats.longest).max(now.saturating_duration_since(beats.due))
     }
 }
 
@@ -88,7 +85,9 @@ mod tests {
         assert!(pulse.delay() >= Duration::from_millis(1700), "{:?}", pulse.delay());
         sleep(Duration::from_secs(1)).await;
         assert!(pulse.delay() >= Duration::from_millis(1700), "{:?}", pulse.delay());
-        sleep(MEMORY).await;
+        sleep(Duration::from_millis(3500)).await;
+        assert!(pulse.delay() >= Duration::from_millis(1700), "{:?}", pulse.delay());
+        sleep(MEMORY * 2).await;
         assert!(pulse.delay() < Duration::from_millis(10), "{:?}", pulse.delay());
     }
 }

@@ -8,8 +8,9 @@ use std::{
 use kube::runtime::{utils::Backoff, watcher};
 
 /// How long one watch lasts, in seconds; the next goes on where it has ended. One of which nothing more comes, as when
-/// the network has forgotten it, is given up 5 s later: the longest for which an agent may hear of nothing.
-const WATCH_SECONDS: u32 = 60;
+/// the network has forgotten it, is given up 5 s later: soon enough for a request that waits for it to start in time,
+/// which is 60 s after its creation unless it says more.
+const WATCH_SECONDS: u32 = 30;
 
 /// First pause; doubles up to [`LONGEST`]. To each up to as much again is added by chance, so that
 /// the agents of a cluster do not all come at the same moment.

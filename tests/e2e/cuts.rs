@@ -184,13 +184,13 @@ async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
 }
 
 #[tokio::test]
-async fn a_watch_of_which_nothing_comes_any_more_holds_up_requests_for_a_minute_at_most() {
+async fn a_watch_of_which_nothing_comes_any_more_does_not_cost_a_request_its_start() {
     let lab = Lab::alone().await;
     lab.pod("web", "n2").await;
     let cut = Cut::watch_of_the_agent(&lab, "web", "n2").await;
     let begun = Instant::now();
     let name = lab.create(json!({"target": {"podName": "web"}, "command": ["true"]}));
-    let ended = wait_within(Duration::from_secs(80), "the request to be run all the same", async || {
+    let ended = wait_within(Duration::from_secs(50), "the request to be run all the same", async || {
         let request = lab.requests().get(&name).await.ok()?;
         request.status.filter(|status| status.completion_time.is_some()).map(|_| Instant::now())
     })
