@@ -683,5 +683,14 @@ async fn a_manager_that_falls_ends_its_own_streams_and_no_others() {
             .await;
     assert_eq!(code, 101);
     assert!(echoes(&mut stream).await);
+    // The Deployment may not have noticed yet: until the other one is back the API server asks it too.
+    let restarts = |manager: &Value| manager["status"]["containerStatuses"][0]["restartCount"].as_i64();
+    let before = restarts(falling);
+    wait_within(Duration::from_secs(90), "the manager that fell to be back", async || {
+        let found = self::managers().into_iter().find(|manager| manager["metadata"]["name"] == name)?;
+        let ready = found["status"]["containerStatuses"][0]["ready"] == true;
+        (restarts(&found) > before && ready).then_some(())
+    })
+    .await;
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
 }
