@@ -258,7 +258,7 @@ pub struct Viewing(Arc<Hub>);
 impl Drop for Viewing {
     fn drop(&mut self) {
         if self.0.viewers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.trim(LEAST_BYTES);
+            self.0.make_room(&mut self.0.ring(), 0, LEAST_BYTES);
         }
     }
 }
@@ -428,8 +428,7 @@ impl Hub {
         let limit = if self.pool.is_full_with(cost) { LEAST_BYTES } else { MOST_BYTES };
         let mut ring = self.ring();
         // What only viewers would need goes first.
-        let freed = ring.make_room(cost, if self.keeps_for_viewers() { limit } else { LEAST_BYTES });
-        self.pool.sub(freed);
+        self.make_room(&mut ring, cost, if self.keeps_for_viewers() { limit } else { LEAST_BYTES });
         // One that is alone goes in whatever its size.
         let room = ring.cost + cost <= limit || ring.pieces.is_empty();
         let news = !room && !ring.held_up;
@@ -447,10 +446,9 @@ impl Hub {
         self.viewers.load(Ordering::Relaxed) > 0 && !self.pool.is_crowded()
     }
 
-    /// Drops what may go until it fits into `limit`.
-    fn trim(&self, limit: usize) {
-        let freed = self.ring().make_room(0, limit);
-        self.pool.sub(freed);
+    /// Drops from the front what may go, until another `cost` fits into `limit`.
+    fn make_room(&self, ring: &mut Ring, cost: usize, limit: usize) {
+        self.pool.sub(ring.make_room(cost, limit));
     }
 
     /// The log takes no more.
@@ -492,9 +490,7 @@ impl Hub {
             let state = if ring.kept.state == LogState::Whole { kept.state } else { ring.kept.state };
             ring.kept = Kept { state, ..kept };
             ring.held_up = false;
-            let limit = if self.keeps_for_viewers() { MOST_BYTES } else { 0 };
-            let freed = ring.make_room(0, limit);
-            self.pool.sub(freed);
+            self.make_room(ring, 0, if self.keeps_for_viewers() { MOST_BYTES } else { 0 });
         });
         self.room.notify_one();
     }

@@ -75,7 +75,6 @@ impl Keeper {
         // Also of a log that was given up meanwhile: what it has taken is there.
         self.settle().await;
         while self.hub.kept().state == LogState::Whole {
-            self.settle().await;
             self.changes.borrow_and_update();
             if self.hub.unkept(1).is_empty() {
                 if self.changes.changed().await.is_err() {

@@ -25,6 +25,7 @@ pub mod watch;
 
 mod adopt;
 mod commit;
+mod cut;
 mod feed;
 mod kill;
 mod memory;

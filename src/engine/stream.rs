@@ -94,19 +94,23 @@ impl Framing {
 impl ExecStream {
     /// Takes over a connection on which the engine sends output.
     pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        Self { reader: Reader::Other(Box::new(reader)), framing: Framing::new(tty), buffer: BytesMut::new(), pieces: 0 }
+        Self::of(Reader::Other(Box::new(reader)), BytesMut::new(), tty)
     }
 
     /// Takes over the engine's socket, of which so much was read already.
     #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader: Reader::Unix(Arc::new(connection)), framing: Framing::new(tty), buffer, pieces: 0 }
+        Self::of(Reader::Unix(Arc::new(connection)), buffer, tty)
     }
 
     /// A stream whose connection is lost: it ends with an error.
     #[must_use]
     pub fn broken() -> Self {
-        Self { reader: Reader::Lost, framing: Framing::Raw, buffer: BytesMut::new(), pieces: 0 }
+        Self::of(Reader::Lost, BytesMut::new(), true)
+    }
+
+    fn of(reader: Reader, buffer: BytesMut, tty: bool) -> Self {
+        Self { reader, framing: Framing::new(tty), buffer, pieces: 0 }
     }
 
     /// Takes the stream apart, for another process.
@@ -114,22 +118,18 @@ impl ExecStream {
     /// # Errors
     /// With the stream itself, if it is not over a socket, or no more descriptors can be had.
     pub fn into_parts(self) -> Result<Parts, Self> {
-        let Self { reader, framing, buffer, .. } = self;
-        let connection = match reader {
-            Reader::Unix(connection) => connection,
-            reader @ (Reader::Other(_) | Reader::Lost) => return Err(Self { reader, framing, buffer, pieces: 0 }),
-        };
-        let (header, tty) = match &framing {
+        let Reader::Unix(connection) = &self.reader else { return Err(self) };
+        let (header, tty) = match &self.framing {
             Framing::Raw => (None, true),
             Framing::Frames(decoder) => (decoder.header(), false),
         };
-        let rest = [header.iter().flatten().copied().collect(), buffer.to_vec()].concat();
+        let rest = [header.iter().flatten().copied().collect(), self.buffer.to_vec()].concat();
         // Another descriptor of the same connection: whoever writes to it may still have this one.
         match connection.as_fd().try_clone_to_owned() {
             Ok(connection) => Ok(Parts { connection, rest, tty }),
             Err(error) => {
                 tracing::error!(%error, "a connection to the engine cannot be given to another process");
-                Err(Self { reader: Reader::Unix(connection), framing, buffer, pieces: 0 })
+                Err(self)
             }
         }
     }
@@ -176,9 +176,7 @@ impl ExecStream {
 
     /// Lets go of room that it has kept for more.
     pub fn let_go(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
+        let_go(&mut self.buffer);
     }
 
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
@@ -247,9 +245,13 @@ async fn read(socket: &UnixStream, buffer: &mut BytesMut, bytes: usize) -> io::R
             read => return read,
         }
         // Idle commands are many.
-        if buffer.is_empty() {
-            *buffer = BytesMut::new();
-        }
+        let_go(buffer);
+    }
+}
+
+fn let_go(buffer: &mut BytesMut) {
+    if buffer.is_empty() {
+        *buffer = BytesMut::new();
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     core::bind::Agents,
     infra::{
         clock::Clock,
-        retry::{Pauses, watching},
+        retry::{self, Pauses},
     },
 };
 
@@ -57,7 +57,7 @@ impl LiveAgents {
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut news = watcher(leases, watching().labels(&selector)).backoff(Pauses::default()).boxed();
+        let mut news = watcher(leases, retry::watching().labels(&selector)).backoff(Pauses::default()).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {

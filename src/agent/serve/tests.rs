@@ -279,11 +279,15 @@ impl Drop for Writing {
     }
 }
 
+/// As the pump does.
+async fn write(hub: &Hub, stream: OutputStream, bytes: &[u8]) {
+    within("room", hub.room(bytes.len())).await;
+    hub.push(Piece { stream, at: Timestamp::now(), bytes: Bytes::copy_from_slice(bytes) });
+}
+
 impl Writing {
     async fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
-        let piece = Piece { stream, at: Timestamp::now(), bytes: Bytes::copy_from_slice(bytes) };
-        within("room", self.hub.room(bytes.len())).await;
-        self.hub.push(piece);
+        write(&self.hub, stream, bytes).await;
     }
 
     fn end(&self, result: ExecResult) {
@@ -530,9 +534,7 @@ async fn whoever_comes_after_an_update_to_what_is_not_kept_is_told_how_much_is_m
         let hub = lab.hubs.of(&UID.into());
         hub.open(BEFORE, Kept { output: said, ..kept });
         for part in bytes_of(100_000).chunks(10_000) {
-            let piece = Piece { stream: OutputStream::Stdout, at: Timestamp::now(), bytes: part.to_vec().into() };
-            within("room", hub.room(piece.bytes.len())).await;
-            hub.push(piece);
+            write(&hub, OutputStream::Stdout, part).await;
         }
         let late = lab.attach("stdout=true&stderr=true").await;
         hub.close();

@@ -29,7 +29,7 @@ use crate::{
     api::Requester,
     infra::{
         health::Readiness,
-        retry::{Pauses, watching},
+        retry::{self, Pauses},
     },
 };
 
@@ -193,7 +193,7 @@ pub(super) async fn watch_config(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, CONFIG_NAMESPACE);
     let selector = format!("metadata.name={CONFIG_NAME}");
-    let mut news = watcher(api, watching().fields(&selector)).backoff(Pauses::default()).boxed();
+    let mut news = watcher(api, retry::watching().fields(&selector)).backoff(Pauses::default()).boxed();
     let mut listed = false;
     while let Some(event) = news.next().await {
         let config = match event {
