@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "a program")]
 
 mod agent;
+mod cpu;
 mod lab;
 mod stalled;
 mod ways;
@@ -17,6 +18,7 @@ use std::{env, time::Duration};
 
 use anyhow::Context as _;
 
+use cpu::{Times, Who};
 use lab::Lab;
 use ways::{Way, megabytes};
 
@@ -48,9 +50,12 @@ async fn measure() -> anyhow::Result<()> {
 async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
     println!("\n{} MiB of one command, best and median of {rounds}", ways::BYTES >> 20);
     let mut rates: [Vec<f64>; Way::ALL.len()] = Default::default();
+    let mut processors = [Times::default(); Way::ALL.len()];
     for _ in 0..rounds {
-        for (way, rates) in Way::ALL.iter().zip(&mut rates) {
-            rates.push(way.measure(lab).await.with_context(|| way.name())?);
+        for ((way, rates), processors) in Way::ALL.iter().zip(&mut rates).zip(&mut processors) {
+            let (rate, taken) = way.measure(lab).await.with_context(|| way.name())?;
+            rates.push(rate);
+            *processors += taken;
         }
     }
     for rates in &mut rates {
@@ -75,7 +80,25 @@ async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
             way.aim().map_or_else(String::new, |aim| format!("{aim} %")),
         );
     }
+    println!("\nnanoseconds of a processor for each byte of it");
+    print!("{:<32}", "");
+    for who in Who::ALL {
+        print!("{:>12}", who.name());
+    }
+    println!();
+    for (way, taken) in Way::ALL.iter().zip(&processors) {
+        print!("{:<32}", way.name());
+        for who in Who::ALL {
+            print!("{:>12.2}", 1e9 * taken.of(who).max(0.0) / bytes(rounds));
+        }
+        println!();
+    }
     Ok(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "some GiB")]
+fn bytes(rounds: usize) -> f64 {
+    (ways::BYTES * rounds as u64) as f64
 }
 
 async fn stalled_viewers(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use crate::{AIM_AT_THE_AGENT, AIM_THROUGH_THE_API_SERVER, agent::Agent, lab::Lab};
+use crate::{AIM_AT_THE_AGENT, AIM_THROUGH_THE_API_SERVER, agent::Agent, cpu::Times, lab::Lab};
 
 /// 256 MiB.
 const COMMAND: [&str; 4] = ["dd", "if=/dev/zero", "bs=64k", "count=4096"];
@@ -59,16 +59,17 @@ impl Way {
         }
     }
 
-    /// Bytes a second.
-    pub async fn measure(self, lab: &Lab) -> anyhow::Result<f64> {
+    /// Bytes a second, and who had the processors.
+    pub async fn measure(self, lab: &Lab) -> anyhow::Result<(f64, Times)> {
         let meter = match self {
             Self::Engine => by_engine(lab).await?,
             Self::Agent => at_the_agent(lab).await?,
             Self::ApiServer => through_the_api_server(lab).await?,
             Self::KubectlExec => by_kubectl(lab).await?,
         };
+        let rate = meter.rate();
         lab.clear().await?;
-        meter.rate()
+        rate
     }
 }
 
@@ -82,20 +83,25 @@ pub fn megabytes(bytes: f64) -> f64 {
 struct Meter {
     bytes: u64,
     times: Option<(Instant, Instant)>,
+    processors: Option<Times>,
 }
 
 impl Meter {
     fn count(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+        if self.times.is_none() {
+            self.processors = Times::now().ok();
+        }
         let now = Instant::now();
         self.times = Some(self.times.map_or((now, now), |(first, _)| (first, now)));
     }
 
     #[allow(clippy::cast_precision_loss, reason = "256 MiB")]
-    fn rate(&self) -> anyhow::Result<f64> {
+    fn rate(&self) -> anyhow::Result<(f64, Times)> {
         ensure!(self.bytes == BYTES, "{} bytes came, and not {BYTES}", self.bytes);
         let (first, last) = self.times.context("no output")?;
-        Ok(self.bytes as f64 / last.duration_since(first).as_secs_f64())
+        let processors = Times::now()? - self.processors.context("no accounts")?;
+        Ok((self.bytes as f64 / last.duration_since(first).as_secs_f64(), processors))
     }
 }
 

@@ -59,8 +59,7 @@ engine_runc() {
 }
 
 # What only one of them knows. In a current engine, without the first, images would be containerd's,
-# which Debian's containerd is too old for; since version 28 an engine drops packets
-# between the pods of two nodes, unless it is told that routes lead to them.
+# which Debian's containerd is too old for; the others let through what is routed to pods, as far as settings can.
 engine_extras() {
 	if [[ $ENGINE != 29 ]]; then
 		echo '  "oom-score-adjust": 0,'
@@ -71,6 +70,16 @@ engine_extras() {
   "allow-direct-routing": true,
   "ip-forward-no-drop": true,
 JSON
+}
+
+# Since version 28 an engine, whatever its settings, drops what comes to a container from elsewhere and is not for a
+# port that it publishes: no pod would reach one of another node, nor the API server any pod. The engine asks this
+# chain first, and leaves it as it finds it, also when it starts again.
+engine_lets_pods_in() { # NODE
+	local accept=(DOCKER-USER -o docker0 -j ACCEPT)
+	[[ $ENGINE == 29 ]] || return 0
+	inside "$1" iptables -N DOCKER-USER 2>/dev/null || true
+	inside "$1" iptables -C "${accept[@]}" 2>/dev/null || inside "$1" iptables -A "${accept[@]}"
 }
 
 # The engine's settings for a node. They are a file and not flags, so that a test

@@ -74,6 +74,7 @@ YAML
 # living: it refuses to start, or waits for that containerd.
 launch_dockerd() {
 	rm -f "$DIR/$1/run/docker.pid" "$DIR/$1/run/docker/containerd/containerd.pid"
+	engine_lets_pods_in "$1"
 	spawn "$1" dockerd "$(engine_dockerd)" --config-file /var/lib/docker-daemon.json
 }
 ready_dockerd() { docker_on "$1" version; }
