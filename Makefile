@@ -128,7 +128,11 @@ test-e2e: install ## Run the end-to-end tests on the cluster
 .PHONY: faults
 faults: install ## Kill agents, engines and the API server 300 times while requests run (30 min; ROUNDS, SEED)
 	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),300) $(if $(SEED),FAULT_SEED=$(SEED)) \
-		cargo test --locked --test faults whatever -- --nocapture
+		cargo test --locked --test faults -- --nocapture whatever verdict::
+
+.PHONY: faults-short
+faults-short: ## The same, 15 times (2 min)
+	@$(MAKE) faults ROUNDS=15
 
 .PHONY: flood
 flood: install ## Ten thousand requests at once (15 min; FLOOD)

@@ -19,9 +19,8 @@ use super::{
 };
 use crate::{
     core::{
-        decide::{Entry, Stage},
+        decide::{Entry, Stage, Wanted},
         ids::{ExecId, ExecRef, ProcessRef},
-        request::BoundRequest,
     },
     engine::{Engine, EngineError},
     infra::kernel::Kernel,
@@ -35,14 +34,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// leaving it to the next one.
 pub(super) async fn adopt<W: World>(
     node: &Node<W>,
-    request: Option<&BoundRequest>,
+    wanted: Wanted<'_>,
     exec: &ExecRef,
     process: Option<ProcessRef>,
     memory: &Memory<W>,
     news: &mut watch::Receiver<News>,
     hub: &Arc<Hub>,
 ) -> Watched {
-    let key = memory.key();
+    let (key, request) = (memory.key(), wanted.request());
     hub.unheard(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
@@ -55,13 +54,13 @@ pub(super) async fn adopt<W: World>(
     // All that will be seen of it.
     let (_, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let ended_by = OnceLock::new();
-    let overseen = Overseen { node, request, exec, memory, news, hub, seen, ended_by: &ended_by };
+    let overseen = Overseen { node, wanted, exec, memory, news, hub, seen, ended_by: &ended_by };
     let watched = tokio::select! {
         biased;
         () = node.stopping.cancelled() => Watched::Left,
         outcome = async {
             let exit = until_end(node, &exec.id, process).await;
-            settle::unseen(node, exec, request, exit, ended_by.get().copied()).await
+            settle::unseen(node, memory, exec, request, exit, ended_by.get().copied()).await
         } => Watched::Ended(outcome),
         survivors = overseen.oversee() => Watched::Ended(settle::survived(node, request, &survivors).await),
     };

@@ -115,8 +115,12 @@ async fn round<W: World>(
     }
 }
 
+/// A time since boot, as the kernel counts the start of a process.
+pub(super) fn ticks(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000
+}
+
 fn family(key: &RequestKey, leader: Option<ProcessRef>, pipes: Vec<u64>, started: Option<Duration>) -> Family {
-    let ticks = |at: Duration| u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000;
     let since_ticks = leader.map(|leader| leader.start_ticks).or(started.map(ticks)).unwrap_or(0);
     Family { uid: key.uid.clone(), leader, pipes, since_ticks }
 }

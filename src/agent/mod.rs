@@ -49,6 +49,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -111,6 +112,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 const STAND_BY: Duration = Duration::from_secs(600);
 /// How long those who watch may take to go, once this agent ends: its successor waits.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// For how long the engine knows an exec that has ended: it looks for old ones every 5 min.
+const ENGINE_REMEMBERS: SignedDuration = SignedDuration::from_mins(15);
 /// Folder of the journal, below that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
@@ -236,8 +239,10 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
 
     let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     let deaths = Deaths::default();
-    // What ended while no agent listened is told too, as far back as the engine remembers.
-    let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
+    // What ended while no agent listened is told too, as far back as the engine remembers: also of what the journal has
+    // lost.
+    let recently = clock.now().checked_sub(ENGINE_REMEMBERS).unwrap_or(Timestamp::MIN);
+    let since = records.iter().map(|record| record.created).fold(recently, Timestamp::min);
     let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone(), since);
     parts.spawn(async {
         listening.await;

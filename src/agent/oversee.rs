@@ -55,8 +55,8 @@ pub(super) struct Survivors {
 /// A command that runs, and what may end it.
 pub(super) struct Overseen<'a, W: World> {
     pub(super) node: &'a Node<W>,
-    /// The request, unless it is gone.
-    pub(super) request: Option<&'a BoundRequest>,
+    /// What was read last of the request.
+    pub(super) wanted: Wanted<'a>,
     pub(super) exec: &'a ExecRef,
     pub(super) memory: &'a Memory<W>,
     pub(super) news: &'a mut watch::Receiver<News>,
@@ -64,6 +64,40 @@ pub(super) struct Overseen<'a, W: World> {
     pub(super) seen: watch::Receiver<Seen>,
     /// Set with the first signal that reached a process.
     pub(super) ended_by: &'a OnceLock<Cause>,
+}
+
+/// What was read last of a request.
+enum Latest {
+    Bound(Box<BoundRequest>),
+    Unbound,
+    Gone,
+}
+
+impl Latest {
+    fn of(wanted: Wanted<'_>) -> Self {
+        match wanted {
+            Wanted::Request(request) => Self::Bound(Box::new(request.clone())),
+            Wanted::Unbound => Self::Unbound,
+            Wanted::Gone => Self::Gone,
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        match self {
+            Self::Bound(request) => Wanted::Request(request),
+            Self::Unbound => Wanted::Unbound,
+            Self::Gone => Wanted::Gone,
+        }
+    }
+
+    fn see(&mut self, found: Option<&ExecRequest>) {
+        match found.filter(|found| found.metadata.deletion_timestamp.is_none()).map(BoundRequest::try_from) {
+            None => *self = Self::Gone,
+            Some(Ok(request)) => *self = Self::Bound(Box::new(request)),
+            // What it was bound to is known better here.
+            Some(Err(_)) => {}
+        }
+    }
 }
 
 impl<W: World> Overseen<'_, W> {
@@ -75,7 +109,7 @@ impl<W: World> Overseen<'_, W> {
             self.ended_by.get_or_init(|| kill.cause);
             kill
         } else {
-            let grace = self.request.map_or(DEFAULT_GRACE, BoundRequest::grace);
+            let grace = self.wanted.request().map_or(DEFAULT_GRACE, BoundRequest::grace);
             let hub = Arc::clone(self.hub);
             let cause = tokio::select! {
                 biased;
@@ -108,14 +142,14 @@ impl<W: World> Overseen<'_, W> {
 
     /// Waits for a cause.
     async fn cause(&mut self) -> Cause {
-        let mut current = self.request.cloned();
+        let mut current = Latest::of(self.wanted);
         loop {
-            let running = self.running(current.as_ref());
-            let wanted = current.as_ref().map_or(Wanted::Gone, Wanted::Request);
+            let wanted = current.wanted();
+            let running = self.running(wanted.request());
             if let Some(cause) = cause_to_kill(&wanted, running) {
                 return cause;
             }
-            let deadline = current.as_ref().and_then(BoundRequest::active_deadline);
+            let deadline = wanted.request().and_then(BoundRequest::active_deadline);
             let left = deadline.zip(running).map(|(deadline, running)| deadline.saturating_sub(running));
             let waiting = self.next(&mut current);
             match left {
@@ -127,7 +161,7 @@ impl<W: World> Overseen<'_, W> {
     }
 
     /// Waits until the request has changed.
-    async fn next(&mut self, current: &mut Option<BoundRequest>) {
+    async fn next(&mut self, current: &mut Latest) {
         if self.news.changed().await.is_err() {
             // Nobody watches any more: the agent stops.
             return std::future::pending().await;
@@ -136,19 +170,11 @@ impl<W: World> Overseen<'_, W> {
         match news {
             News::None => {}
             News::Changed(request) => {
-                if request.metadata.deletion_timestamp.is_some() {
-                    *current = None;
-                } else if let Ok(request) = BoundRequest::try_from(&*request) {
-                    *current = Some(request);
-                }
+                current.see(Some(&request));
             }
             News::Left => loop {
                 match self.node.requests.get(self.memory.key()).await {
-                    Ok(found) => {
-                        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
-                        *current = found.and_then(|found| BoundRequest::try_from(&found).ok());
-                        return;
-                    }
+                    Ok(found) => return current.see(found.as_ref()),
                     Err(error) => {
                         tracing::debug!(request = %self.memory.key(), %error, "whether it was deleted is not known yet");
                         sleep(ASK_AGAIN).await;

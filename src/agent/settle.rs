@@ -9,10 +9,11 @@ use tokio::{
 
 use super::{
     deaths::Death,
+    memory::Memory,
     node::{Node, World},
     oversee::Survivors,
     pump::{self, Received},
-    witness::Seen,
+    witness::{self, Seen},
 };
 use crate::{
     api::{OutputStatus, Reason},
@@ -23,7 +24,6 @@ use crate::{
         request::BoundRequest,
     },
     engine::{Container, ContainerState, Engine, EngineError, ExecState},
-    infra::kernel::Kernel,
 };
 
 /// How long evidence may take to come, once the engine has taken note of the end: the event of one
@@ -53,6 +53,7 @@ pub(super) struct Ending<'a> {
 /// why it was ended, if it was.
 pub(super) async fn settle<W: World>(
     node: &Node<W>,
+    memory: &Memory<W>,
     ending: Ending<'_>,
     mut seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
@@ -66,7 +67,7 @@ pub(super) async fn settle<W: World>(
         None
     };
     let Received { end, mut output, head, input_lost: _ } = received;
-    let (verdict, engine) = verdict(node, exec, death, end, exit).await;
+    let (verdict, engine) = verdict(node, memory, exec, death, end, exit).await;
     if engine == Stayed::No && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
@@ -79,13 +80,14 @@ pub(super) async fn settle<W: World>(
 /// told, if it did.
 pub(super) async fn unseen<W: World>(
     node: &Node<W>,
+    memory: &Memory<W>,
     exec: &ExecRef,
     request: Option<&BoundRequest>,
     exit: Option<i32>,
     ended_by: Option<Cause>,
 ) -> Outcome {
     let death = node.deaths.of(&exec.id);
-    let (verdict, _) = verdict(node, exec, &death, StreamEnd::Broken, exit).await;
+    let (verdict, _) = verdict(node, memory, exec, &death, StreamEnd::Broken, exit).await;
     let output = recall(node, request).await;
     conclude(node, exec, verdict, output, "", ended_by).await
 }
@@ -168,6 +170,7 @@ enum Stayed {
 /// Waits until the evidence decides, or until no more of it can be expected.
 async fn verdict<W: World>(
     node: &Node<W>,
+    memory: &Memory<W>,
     exec: &ExecRef,
     death: &Death,
     end: StreamEnd,
@@ -190,7 +193,7 @@ async fn verdict<W: World>(
         // The clock runs only once there is nothing left to wait for.
         let wait = match state {
             // The engine takes some living processes for ended ones.
-            Ok(ExecState { pid: Some(pid), .. }) if node.kernel.is_in(pid, &exec.container.id) => true,
+            Ok(ExecState { pid: Some(pid), .. }) if witness::process_of(node, memory, exec, pid).is_some() => true,
             Ok(ExecState { running: true, code: None, .. }) => begun.elapsed() < ENGINE_PATIENCE,
             Ok(_) => false,
             Err(EngineError::NoSuchExec(_)) => {

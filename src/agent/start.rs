@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::Reason,
-    core::{ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
+    core::{decide::Wanted, ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
     engine::{Engine, EngineError, ExecStream},
     infra::{events::PodRef, metrics::Step},
 };
@@ -89,8 +89,16 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
     let mut keeper = None;
-    let overseen =
-        Overseen { node, request: Some(request), exec, memory, news, hub, seen: seen.clone(), ended_by: &ended_by };
+    let overseen = Overseen {
+        node,
+        wanted: Wanted::Request(request),
+        exec,
+        memory,
+        news,
+        hub,
+        seen: seen.clone(),
+        ended_by: &ended_by,
+    };
     let outcome = tokio::select! {
         biased;
         never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
@@ -117,7 +125,7 @@ async fn attend<W: World>(
     ended_by: &OnceLock<Cause>,
     keeper: &mut Option<Keeper>,
 ) -> Option<Outcome> {
-    let Attended { node, request, exec, .. } = *attended;
+    let Attended { node, request, exec, memory, .. } = *attended;
     let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
@@ -132,7 +140,7 @@ async fn attend<W: World>(
     let begun = StdInstant::now();
     let input_lost = received.input_lost;
     let ending = Ending { exec, death: &death, received };
-    let outcome = settle::settle(node, ending, seen, ended_by).await;
+    let outcome = settle::settle(node, memory, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(if input_lost { outcome.with_input_lost() } else { outcome })
 }

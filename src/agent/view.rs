@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,9 +17,13 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::{
     sync::{Semaphore, watch},
     task::{coop::consume_budget, spawn_blocking},
+    time::timeout,
 };
 
-use super::hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written};
+use super::{
+    hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written},
+    spool::LogState,
+};
 use crate::wire::{OutputStream, cri};
 
 /// Bytes read from a log at once: more than the longest record.
@@ -28,6 +33,8 @@ pub const LEAST_READ_BYTES: usize = cri::MAX_CONTENT + 1024;
 const _: () = assert!(LEAST_READ_BYTES > cri::MAX_CONTENT + 128, "a record must fit");
 const _: () = assert!(READ_BYTES >= LEAST_READ_BYTES);
 
+/// How long the log may take for what is there when its last lines are asked for: many times as long as it waits for more.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 /// How many of those who watch read logs at the same time: what must not wait for them, the journal above all, has the
 /// other threads for its blocking calls (Tokio has 512).
 const READERS: usize = 64;
@@ -120,12 +127,17 @@ impl View {
         self
     }
 
-    /// From the last `lines` lines on, of one stream or of both. May be left at any time.
+    /// From the last `lines` lines on, of one stream or of both; if it ends with what is there now, then with the last of
+    /// these. May be left at any time.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub async fn tail(mut self, lines: u64, only: Option<OutputStream>) -> io::Result<Self> {
+        self.all_kept().await;
         let kept = self.hub.kept();
+        if kept.output != u64::MAX && kept.state == LogState::Whole {
+            self.stop = self.stop.map(|_| kept.output);
+        }
         let Some(file) = self.open().await? else { return Ok(self) };
         let mut search = Search::new(file, kept.file, lines, only);
         let (at, output) = loop {
@@ -143,6 +155,20 @@ impl View {
         Ok(self)
     }
 
+    /// Waits until the log has what is there now: lines are looked for there alone. Of a disk that is too slow for that the
+    /// lines are older.
+    async fn all_kept(&mut self) {
+        let now = self.hub.now();
+        let kept = async {
+            while self.hub.kept().output < now && self.hub.kept().state == LogState::Whole {
+                if self.changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        drop(timeout(KEPT_WITHIN, kept).await);
+    }
+
     /// Whether it has seen output as it came: what it misses from now on it misses by being slow.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -158,7 +184,8 @@ impl View {
             // What is read from the kernel's memory, or passed over, gives others no turn by itself.
             consume_budget().await;
             self.changes.borrow_and_update();
-            if self.stop.is_some_and(|stop| self.place.output >= stop) {
+            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.place.output));
+            if left == 0 {
                 return Ok(Sight::End);
             }
             match self.hub.after(self.place, self.most) {
@@ -166,11 +193,11 @@ impl View {
                     self.place = place;
                     self.file = None;
                     self.live = true;
-                    return Ok(Sight::Pieces(pieces));
+                    return Ok(Sight::Pieces(cut(pieces, left)));
                 }
                 Follows::InFile(kept) => match self.read(kept).await? {
                     Some(pieces) if pieces.is_empty() => {}
-                    Some(pieces) => return Ok(Sight::Pieces(pieces)),
+                    Some(pieces) => return Ok(Sight::Pieces(cut(pieces, left))),
                     None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(Place { output: kept.output, known: (kept.output, kept.file) })),
                 },
@@ -258,6 +285,16 @@ impl View {
         }
         Ok(Some(pieces))
     }
+}
+
+/// Without what is beyond so many bytes.
+fn cut(mut pieces: Vec<Piece>, mut most: u64) -> Vec<Piece> {
+    pieces.retain_mut(|piece| {
+        piece.bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        most -= piece.bytes.len() as u64;
+        !piece.bytes.is_empty()
+    });
+    pieces
 }
 
 /// As [`read_at`], if the kernel has all of it in memory: to ask another thread would take longer.
@@ -378,6 +415,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::agent::hub::Hubs;
 
     const TIME: &str = "2026-01-02T03:04:05.000000006Z";
 
@@ -435,6 +473,32 @@ mod tests {
         });
         let other = tokio::spawn(async move { all.load(Ordering::Relaxed) });
         assert!(!other.await.expect("a task"), "all of it was read before another task had its turn");
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_of_a_command_that_writes_are_as_many_as_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let hub = Hubs::default().of(&"u".into());
+        let kept = |output, file| Kept { output, file, state: LogState::Whole };
+        let write = |line: &'static str| {
+            hub.push(Piece { stream: OutputStream::Stdout, at: Timestamp::UNIX_EPOCH, bytes: line.into() });
+        };
+        hub.open(0, kept(0, 0));
+        ["one\n", "two\n", "three\n"].into_iter().for_each(write);
+        let mut tailing = std::pin::pin!(View::new(&hub, &path, &Readers::default()).until_now().tail(1, None));
+        assert!(timeout(Duration::ZERO, &mut tailing).await.is_err(), "the log has nothing yet");
+        let mut log = Vec::new();
+        cri::encode(&mut log, OutputStream::Stdout, TIME, b"one\ntwo\nthree\n");
+        std::fs::write(&path, &log).expect("written");
+        hub.keep(kept(14, log.len() as u64));
+        let mut view = tailing.await.expect("read");
+        write("four\n");
+        let mut seen = Vec::new();
+        while let Sight::Pieces(pieces) = view.next().await.expect("read") {
+            seen.extend(pieces.iter().flat_map(|piece| piece.bytes.to_vec()));
+        }
+        assert_eq!(String::from_utf8_lossy(&seen), "three\n");
     }
 
     proptest! {

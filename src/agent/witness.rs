@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    kill,
     memory::Memory,
     node::{Node, World},
 };
@@ -62,7 +63,7 @@ pub(super) async fn watch<W: World>(
     exec: &ExecRef,
     tell: &watch::Sender<Seen>,
 ) -> Infallible {
-    match find(node, exec).await {
+    match find(node, memory, exec).await {
         Ok((process, alive)) => {
             let pipes = node.kernel.output_pipes(process);
             tell.send_modify(|seen| {
@@ -126,7 +127,7 @@ async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, 
 
 /// The process, and a moment before it was seen to live; or, if it had ended before it could be found, one before its
 /// end. As late as they are known.
-async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
+async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
     let mut pause = FIRST_PAUSE;
     let mut not_ended = Instant::now();
     loop {
@@ -134,7 +135,7 @@ async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<(ProcessRef, I
         pause = (pause * 2).min(LONGEST_PAUSE);
         let looked = Instant::now();
         match node.engine.inspect_exec(&exec.id).await {
-            Ok(state) => match (state.pid.and_then(|pid| process_of(node, exec, pid)), state.code) {
+            Ok(state) => match (state.pid.and_then(|pid| process_of(node, memory, exec, pid)), state.code) {
                 (Some(process), None) => return Ok((process, looked)),
                 (_, Some(_)) => return Err(not_ended),
                 (None, None) => not_ended = looked,
@@ -145,7 +146,14 @@ async fn find<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<(ProcessRef, I
     }
 }
 
-/// The process with this PID, if it is one of the exec's container.
-pub(super) fn process_of<W: World>(node: &Node<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
-    node.kernel.find(pid).filter(|_| node.kernel.is_in(pid, &exec.container.id))
+/// The process that the exec began with, if this PID is still that one's: the engine goes on to name it for minutes after
+/// its end, and the kernel gives it to others.
+pub(super) fn process_of<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
+    let process = node.kernel.find(pid)?;
+    let noted = memory.entry().filter(|entry| entry.exec.id == exec.id && entry.boot == node.boot);
+    let started = noted.and_then(|entry| entry.started).map_or(0, kill::ticks);
+    let can_be = node.kernel.is_in(pid, &exec.container.id)
+        && process.start_ticks >= started
+        && !node.kernel.is_other(process, &memory.key().uid);
+    can_be.then_some(process)
 }

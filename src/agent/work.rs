@@ -189,9 +189,16 @@ impl<W: World> Work<W> {
             self.memory.saw(seen);
         }
         let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
-        let seen = seen.and_then(|seen| BoundRequest::try_from(&seen).ok().map(|request| (seen, request)));
+        let bound = seen.as_ref().and_then(|seen| BoundRequest::try_from(seen).ok());
+        let wanted = match (&seen, &bound) {
+            (None, _) => Wanted::Gone,
+            (Some(_), None) if self.memory.entry().is_none() => return Ok(Next::Done),
+            (Some(_), None) => Wanted::Unbound,
+            (Some(_), Some(request)) => Wanted::Request(request),
+        };
         let entry = self.entry()?;
-        let action = self.decide(seen.as_ref().map(|(_, request)| request), entry.as_ref()).await?;
+        let action = self.decide(wanted, entry.as_ref()).await?;
+        let seen = seen.zip(bound.as_ref());
         let action = match (action, &seen) {
             (Action::Prepare(container), Some((seen, _))) => self.vouch(seen, container).await?,
             (action, _) => action,
@@ -201,8 +208,8 @@ impl<W: World> Work<W> {
         }
         tracing::debug!(request = %self.key(), uid = %self.key().uid, ?action, "decided");
         match seen {
-            Some((seen, request)) => self.act(action, seen, &request).await,
-            None => self.act_without_request(action).await,
+            Some((seen, request)) => self.act(action, seen, request).await,
+            None => self.act_without_request(action, wanted).await,
         }
     }
 
@@ -223,7 +230,8 @@ impl<W: World> Work<W> {
         }
     }
 
-    async fn decide(&self, request: Option<&BoundRequest>, entry: Option<&Entry>) -> Result<Action, StepError> {
+    async fn decide(&self, wanted: Wanted<'_>, entry: Option<&Entry>) -> Result<Action, StepError> {
+        let request = wanted.request();
         let now = self.node.clock.now();
         let asked = match entry.map(|entry| &entry.stage) {
             // What has ended does not depend on the engine, and must not wait for it.
@@ -234,7 +242,7 @@ impl<W: World> Work<W> {
         };
         let action = match (asked, request) {
             (Ok((container, exec)), _) => decide(&Situation {
-                wanted: request.map_or(Wanted::Gone, Wanted::Request),
+                wanted,
                 entry,
                 container,
                 exec,
@@ -323,6 +331,7 @@ impl<W: World> Work<W> {
                 self.done(Step::Prepare, begun);
                 self.seen = Some(seen);
             }
+            Action::AwaitBinding => return Ok(self.await_binding().await),
             Action::AwaitClient => {
                 if self.await_client(request).await {
                     self.seen = Some(seen);
@@ -363,12 +372,14 @@ impl<W: World> Work<W> {
                         let process = self.process(&exec).await;
                         let (memory, news) = (&self.memory, &mut self.news);
                         let watched =
-                            adopt::adopt(&self.node, Some(request), &exec, process, memory, news, &self.hub).await;
+                            adopt::adopt(&self.node, Wanted::Request(request), &exec, process, memory, news, &self.hub)
+                                .await;
                         self.with_input_lost(watched, request)
                     }
                     None => {
                         let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
-                        let outcome = settle::unseen(&self.node, &exec, Some(request), None, ended_by).await;
+                        let outcome =
+                            settle::unseen(&self.node, &self.memory, &exec, Some(request), None, ended_by).await;
                         self.with_input_lost(Watched::Ended(outcome), request)
                     }
                 };
@@ -386,21 +397,38 @@ impl<W: World> Work<W> {
         Ok(Next::Again)
     }
 
-    /// There is nobody to report to. What never started never will; what runs is killed.
-    async fn act_without_request(&mut self, action: Action) -> Result<Next, StepError> {
+    /// Waits until the request may have been bound again.
+    async fn await_binding(&mut self) -> Next {
+        tokio::select! {
+            biased;
+            () = self.node.stopping.cancelled() => Next::Done,
+            changed = self.news.changed() => match changed {
+                Ok(()) => Next::Again,
+                // Nobody watches any more: the agent stops.
+                Err(_) => Next::Done,
+            },
+            // Of its deletion the watch does not tell.
+            () = sleep(LONGEST_PAUSE) => Next::Again,
+        }
+    }
+
+    /// There is nobody to report to, for now or for good. What never started never will; what runs and is gone is killed.
+    async fn act_without_request(&mut self, action: Action, wanted: Wanted<'_>) -> Result<Next, StepError> {
         match (action, exec_of(None, self.memory.entry().as_ref())) {
             (Action::Adopt, Some(exec)) => {
                 let process = self.process(&exec).await;
                 let watched =
-                    adopt::adopt(&self.node, None, &exec, process, &self.memory, &mut self.news, &self.hub).await;
+                    adopt::adopt(&self.node, wanted, &exec, process, &self.memory, &mut self.news, &self.hub).await;
                 Ok(self.end(&exec, watched, None).await)
             }
             (Action::Kill, _) => Ok(self.kill().await),
+            (Action::AwaitBinding, _) => Ok(self.await_binding().await),
             (action, _) => {
                 let never = matches!(&self.memory.entry(), Some(entry) if !entry.may_have_run());
                 let outcome = match action {
                     Action::Report(outcome) => Some(outcome),
                     Action::Prepare(_)
+                    | Action::AwaitBinding
                     | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
@@ -414,6 +442,7 @@ impl<W: World> Work<W> {
                         Some(Outcome::refused(Reason::Deleted, message, self.node.clock.now()))
                     }
                     Action::Prepare(_)
+                    | Action::AwaitBinding
                     | Action::AwaitClient
                     | Action::Commit
                     | Action::Start { .. }
@@ -478,7 +507,7 @@ impl<W: World> Work<W> {
         match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => Ok(match (state.code, state.pid) {
                 // The engine takes some living processes for ended ones: the kernel decides.
-                (_, Some(pid)) if node.kernel.is_in(pid, &exec.container.id) => ExecView::Alive,
+                (_, Some(pid)) if witness::process_of(node, &self.memory, &exec, pid).is_some() => ExecView::Alive,
                 (Some(_), _) => ExecView::Ended,
                 (None, None) if !state.running => ExecView::Created,
                 (None, _) => ExecView::Alive,
@@ -494,7 +523,7 @@ impl<W: World> Work<W> {
             return Some(process);
         }
         let pid = self.node.engine.inspect_exec(&exec.id).await.ok()?.pid?;
-        witness::process_of(&self.node, exec, pid)
+        witness::process_of(&self.node, &self.memory, exec, pid)
     }
 
     /// Notes how a command has ended. The report is the next step.

@@ -81,12 +81,25 @@ impl Entry {
 }
 
 /// What the API server says of the request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
     /// It is there.
     Request(&'a BoundRequest),
+    /// It is there and not bound: an older state of the API server was restored. The manager binds it again.
+    Unbound,
     /// It was deleted, or another one has its name.
     Gone,
+}
+
+impl<'a> Wanted<'a> {
+    /// The request, if it is there and bound.
+    #[must_use]
+    pub const fn request(self) -> Option<&'a BoundRequest> {
+        match self {
+            Self::Request(request) => Some(request),
+            Self::Unbound | Self::Gone => None,
+        }
+    }
 }
 
 /// The bound container, as the engine shows it now.
@@ -147,6 +160,8 @@ pub struct Situation<'a> {
 pub enum Action {
     /// Create an exec in this container and journal it.
     Prepare(ContainerRef),
+    /// Wait until it is bound again, for only then can anything be written to its status.
+    AwaitBinding,
     /// Wait for a client that sends the input. Until then nothing is committed: a request that waits is not
     /// running, and a restart of agent, engine or container finds nothing that could be lost.
     AwaitClient,
@@ -169,6 +184,9 @@ pub enum Action {
     Forget,
 }
 
+/// It was said to start, and is no longer wanted: a start that is on its way still counts.
+const MAY_STILL_START: &str =
+    "the engine was asked to start the command and has not: whether it still does is not known";
 /// A second start's connection may not be the one that the command reads from, and a command that finds
 /// its input empty does harm: `cat > FILE` empties the file.
 const WITHOUT_INPUT: &str =
@@ -180,6 +198,7 @@ pub fn decide(situation: &Situation<'_>) -> Action {
     let Situation { wanted, entry, .. } = situation;
     let request = match wanted {
         Wanted::Request(request) => request,
+        Wanted::Unbound => return unbound(situation),
         Wanted::Gone => return abandoned(situation),
     };
     match (&request.progress, entry) {
@@ -200,6 +219,8 @@ pub fn decide(situation: &Situation<'_>) -> Action {
 pub fn cause_to_kill(wanted: &Wanted<'_>, running: Option<Duration>) -> Option<Cause> {
     let request = match wanted {
         Wanted::Gone => return Some(Cause::Deleted),
+        // Nobody wants it to end. Whoever does tells it by a status that is finished.
+        Wanted::Unbound => return None,
         Wanted::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
         Wanted::Request(request) => request,
     };
@@ -246,6 +267,20 @@ pub fn decide_without_engine(
         (Progress::Finished, Some(Stage::Starting | Stage::Running { .. }))
         | (Progress::Bound, None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }))
         | (Progress::Committed(_), None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. })) => None,
+    }
+}
+
+/// Bound once, and no longer: what runs goes on, and nothing starts.
+fn unbound(situation: &Situation<'_>) -> Action {
+    let Situation { entry, exec, boot, .. } = situation;
+    match entry {
+        Some(Entry { stage: Stage::Starting | Stage::Running { .. }, boot: noted, .. })
+            if noted == *boot && *exec == ExecView::Alive =>
+        {
+            Action::Adopt
+        }
+        Some(_) => Action::AwaitBinding,
+        None => Action::Forget,
     }
 }
 
@@ -330,7 +365,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
         }
         Stage::Starting if situation.exec == ExecView::Created && entry.boot == *situation.boot => {
             match no_longer_wanted(situation, request) {
-                Some(outcome) => Action::Report(outcome),
+                Some(unwanted) => lost(situation, &format!("{MAY_STILL_START} ({})", unwanted.reason)),
                 None => Action::Start { sole: false },
             }
         }

@@ -64,6 +64,7 @@ fn unfit(reason: Reason) -> ContainerView {
 #[derive(Debug, PartialEq)]
 enum Step {
     Prepare,
+    AwaitBinding,
     AwaitClient,
     Commit,
     StartSole,
@@ -78,6 +79,7 @@ enum Step {
 fn step(action: Action) -> Step {
     match action {
         Action::Prepare(_) => Step::Prepare,
+        Action::AwaitBinding => Step::AwaitBinding,
         Action::AwaitClient => Step::AwaitClient,
         Action::Commit => Step::Commit,
         Action::Start { sole: true } => Step::StartSole,
@@ -386,7 +388,8 @@ fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
         (Bound, None, ExecView::None, canceled()),
         (Bound, Some(Stage::Prepared), ExecView::Created, canceled()),
         (won(), Some(Stage::Prepared), ExecView::Created, canceled()),
-        (won(), Some(Stage::Starting), ExecView::Created, canceled()),
+        // Its start may still be on its way.
+        (won(), Some(Stage::Starting), ExecView::Created, Step::Report(Reason::OutcomeLost)),
         (won(), None, ExecView::Created, canceled()),
         (won(), Some(running()), ExecView::Alive, Step::Adopt),
         (won(), Some(running()), ExecView::Ended, Step::Settle),
@@ -428,7 +431,7 @@ fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next
     ];
     for (wanted, boot, expected) in cases {
         let action = decide(&Situation {
-            wanted: wanted.clone(),
+            wanted,
             entry: Some(&entry),
             container: same(),
             exec: ExecView::None,
@@ -457,6 +460,7 @@ fn a_running_command_is_ended_for_one_of_four_causes() {
         (Wanted::Request(&canceled), second(1), Some(Cause::Canceled)),
         (Wanted::Request(&finished), second(1), Some(Cause::GivenUp)),
         (Wanted::Gone, second(1), Some(Cause::Deleted)),
+        (Wanted::Unbound, second(1_000_000), None),
     ] {
         assert_eq!(cause_to_kill(&wanted, running), expected, "{wanted:?} {running:?}");
     }
@@ -543,6 +547,14 @@ fn nothing_starts_after_the_starting_deadline() {
             ExecView::Created,
             Step::Report(Reason::StartingDeadlineExceeded),
         ),
+        row(
+            "start call lost, and it may be on its way",
+            Committed("e".into()),
+            Some(Stage::Starting),
+            same(),
+            ExecView::Created,
+            Step::Report(Reason::OutcomeLost),
+        ),
         row("running", Committed("e".into()), Some(running()), same(), ExecView::Alive, Step::Adopt),
         row("ended", Committed("e".into()), Some(running()), same(), ExecView::Ended, Step::Settle),
     ];
@@ -603,6 +615,33 @@ fn a_deleted_request_never_starts_and_is_forgotten_when_nothing_runs() {
     }
 }
 
+#[test]
+fn what_runs_goes_on_though_a_restored_state_of_the_api_server_shows_its_request_unbound() {
+    let cases = [
+        (None, ExecView::None, "boot-1", Step::Forget),
+        (Some(Stage::Prepared), ExecView::Created, "boot-1", Step::AwaitBinding),
+        (Some(Stage::Starting), ExecView::Created, "boot-1", Step::AwaitBinding),
+        (Some(Stage::Starting), ExecView::Alive, "boot-1", Step::Adopt),
+        (Some(running()), ExecView::Alive, "boot-1", Step::Adopt),
+        (Some(running()), ExecView::Ended, "boot-1", Step::AwaitBinding),
+        (Some(running()), ExecView::Alive, "boot-2", Step::AwaitBinding),
+        (Some(ended()), ExecView::None, "boot-1", Step::AwaitBinding),
+    ];
+    for (stage, exec, boot, expected) in cases {
+        let entry = stage.clone().map(entry);
+        let action = decide(&Situation {
+            wanted: Wanted::Unbound,
+            entry: entry.as_ref(),
+            container: same(),
+            exec,
+            input: InputView::There,
+            boot: &boot.into(),
+            now: at(DEADLINE),
+        });
+        assert_eq!(step(action), expected, "{stage:?} {exec:?} {boot}");
+    }
+}
+
 /// Every combination of facts: whatever else is decided, at most once must hold.
 #[test]
 fn no_combination_of_facts_starts_what_may_have_run() {
@@ -636,6 +675,7 @@ fn no_combination_of_facts_starts_what_may_have_run() {
                                 }
                                 Action::Report(_) => assert_ne!(*progress, Progress::Finished, "{facts}"),
                                 Action::AwaitClient => panic!("its input is there: {facts}"),
+                                Action::AwaitBinding => panic!("it is bound: {facts}"),
                                 Action::Kill => panic!("nothing has survived: {facts}"),
                                 Action::Adopt | Action::Settle | Action::Forget => {}
                             }

@@ -7,7 +7,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use super::process;
 use crate::core::{
     family::{Family, Member},
-    ids::{ContainerId, ProcessRef},
+    ids::{ContainerId, ProcessRef, RequestUid},
     kill::Signal,
 };
 
@@ -29,6 +29,10 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Whether the process lives, and in this container.
     fn is_in(&self, pid: u32, container: &ContainerId) -> bool;
+
+    /// Whether this process cannot be the one that an exec of this request began with, though it lives in its container:
+    /// that one leads a session, and is tagged as the request's unless it has overwritten its environment.
+    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool;
 
     /// Waits until the process has ended. Gives its exit code, 128 + N for signal N, if the kernel tells.
     fn ended(&self, process: ProcessRef) -> impl Future<Output = Option<i32>> + Send;
@@ -64,6 +68,10 @@ impl Kernel for Linux {
 
     fn is_in(&self, pid: u32, container: &ContainerId) -> bool {
         process::is_in(pid, container)
+    }
+
+    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool {
+        process::is_other(process, uid)
     }
 
     async fn ended(&self, process: ProcessRef) -> Option<i32> {

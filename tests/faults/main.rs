@@ -63,6 +63,7 @@ fn number(name: &str, default: u64) -> u64 {
 struct Order {
     code: i32,
     node: &'static str,
+    falsified: bool,
 }
 
 type Orders = Arc<Mutex<BTreeMap<String, Order>>>;
@@ -83,7 +84,8 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let name = format!("r{count}");
         let node = *random.pick(&NODES).unwrap();
         let code = i32::try_from(random.below(100)).unwrap();
-        let noise = if random.chance(300) { "seq 1 3000; " } else { "" };
+        let (noisy, tty) = (random.chance(300), random.chance(250));
+        let noise = if noisy { "seq 1 3000; " } else { "" };
         let pause = if random.chance(300) { 0 } else { random.below(2000) };
         let script = format!(
             "echo {name} start >> /data/runs; {noise}sleep {}.{:03}; {noise}echo {name} end >> /data/runs; exit {code}",
@@ -93,11 +95,11 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let request = json!({
             "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
             "metadata": {"name": name, "namespace": namespace},
-            "spec": {"target": {"podName": node}, "command": ["sh", "-c", script], "tty": random.chance(250),
+            "spec": {"target": {"podName": node}, "command": ["sh", "-c", script], "tty": tty,
                 "startingDeadlineSeconds": 300},
         });
         let request: ExecRequest = serde_json::from_value(request).unwrap();
-        orders.lock().unwrap().insert(name.clone(), Order { code, node });
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: noisy && tty });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,
@@ -228,7 +230,7 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
     let orders = orders.lock().unwrap().clone();
     for (name, order) in &orders {
-        told.insert(name.clone(), Told::new(order.code, order.node));
+        told.insert(name.clone(), Told::new(order.code, order.node, order.falsified));
     }
     for node in NODES {
         for line in runs(node, &folder) {

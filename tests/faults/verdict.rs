@@ -29,6 +29,8 @@ pub struct Told {
     /// The code that its script returns.
     pub code: i32,
     pub node: &'static str,
+    /// It writes to a terminal: if nobody reads that, the engine tells a false code, and lets nobody see that it lives.
+    pub falsified: bool,
     /// Lines that it wrote when it started, and before it ended.
     pub starts: u32,
     pub ends: u32,
@@ -36,8 +38,8 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn new(code: i32, node: &'static str) -> Self {
-        Self { code, node, starts: 0, ends: 0, request: None }
+    pub fn new(code: i32, node: &'static str, falsified: bool) -> Self {
+        Self { code, node, falsified, starts: 0, ends: 0, request: None }
     }
 
     pub fn reason(&self) -> &str {
@@ -87,8 +89,9 @@ pub fn judge(told: &Told, faults: &[Fault]) -> Vec<String> {
         Some(code) => wrong.push(format!("is said to have ended with {code}, and returns {}", told.code)),
         None => {}
     }
-    if told.is_unknown() && !engine && !agent {
-        wrong.push(format!("is Unknown ({}), and nothing of its node was killed", told.reason()));
+    // An engine that was killed knows no exec. One that was not tells the next agent the code of any but this kind.
+    if told.is_unknown() && !engine && !(agent && told.falsified) {
+        wrong.push(format!("is Unknown ({}), and nothing was killed that alone knew the truth", told.reason()));
     }
     wrong
 }
@@ -118,7 +121,7 @@ mod tests {
     }
 
     fn told(starts: u32, ends: u32, request: Option<ExecRequest>) -> Told {
-        Told { starts, ends, request, ..Told::new(7, "n1") }
+        Told { starts, ends, request, ..Told::new(7, "n1", false) }
     }
 
     fn killed(kind: Kind) -> Vec<Fault> {
@@ -132,7 +135,8 @@ mod tests {
         let engine = killed(Kind::Engine("n1"));
         assert!(judge(&told(1, 0, request("Failed", Some(137), "True")), &engine).is_empty());
         assert!(judge(&told(1, 1, request("Unknown", None, "True")), &engine).is_empty());
-        assert!(judge(&told(1, 1, request("Unknown", None, "True")), &killed(Kind::Agent("n1"))).is_empty());
+        let falsified = Told { falsified: true, ..told(1, 1, request("Unknown", None, "True")) };
+        assert!(judge(&falsified, &killed(Kind::Agent("n1"))).is_empty());
     }
 
     #[test]
@@ -150,6 +154,7 @@ mod tests {
             ("a code before the end", told(1, 0, request("Failed", Some(7), "True")), vec![]),
             ("never started, and ran", told(1, 1, request("Failed", None, "False")), vec![]),
             ("killed by nobody", told(1, 0, request("Failed", Some(137), "True")), killed(Kind::Agent("n1"))),
+            ("Unknown for an agent", told(1, 1, request("Unknown", None, "True")), killed(Kind::Agent("n1"))),
             ("Unknown for nothing", told(1, 1, request("Unknown", None, "True")), killed(Kind::Engine("n2"))),
             ("Unknown before the fault", told(1, 1, request("Unknown", None, "True")), late),
             ("Unknown for the API server", told(1, 1, request("Unknown", None, "True")), killed(Kind::ApiServer)),

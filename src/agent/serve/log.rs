@@ -133,6 +133,9 @@ pub(super) async fn log<R: Requests>(
         Some(_) | None => Arc::clone(&subject.hub),
     };
     let mut view = View::new(&hub, &shared.streams.spool.log_path(&subject.key), &shared.readers);
+    if !wanted.follow {
+        view = view.until_now();
+    }
     if let Some(lines) = wanted.tail {
         view = match view.tail(lines, wanted.choice.only).await {
             Ok(view) => view,
@@ -141,9 +144,6 @@ pub(super) async fn log<R: Requests>(
                 return Refused::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response();
             }
         };
-    }
-    if !wanted.follow {
-        view = view.until_now();
     }
     tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), "log");
     let (sender, receiver) = mpsc::channel(1);

@@ -80,6 +80,14 @@ pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> i
     }
 }
 
+/// Whether this process is not the one that an exec of this request began with: that one leads its session, and has no
+/// tag but the request's.
+#[must_use]
+pub fn is_other(process: ProcessRef, uid: &RequestUid) -> bool {
+    let leads = stat(process.pid).is_some_and(|stat| stat.process == process && stat.session == process.pid);
+    !leads || tag(process.pid).is_some_and(|tag| tag != *uid)
+}
+
 /// The tag in the environment that a process was started with.
 fn tag(pid: u32) -> Option<RequestUid> {
     let environment = fs::read(proc_path(pid, "environ")).ok()?;
@@ -139,6 +147,30 @@ mod tests {
         assert_eq!(tag(std::process::id()), None);
         drop(child.stdin.take());
         child.wait().expect("ended");
+    }
+
+    #[test]
+    fn an_exec_began_with_none_that_leads_no_session_or_is_tagged_as_of_another_request() {
+        for (program, tag_of, own) in [
+            ("setsid", Some("u-1"), true),
+            ("setsid", None, true),
+            ("setsid", Some("u-2"), false),
+            ("env", Some("u-1"), false),
+        ] {
+            let mut command = Command::new(program);
+            command.arg("cat").stdin(Stdio::piped()).env_remove(UID_ENV);
+            let mut child = command.envs(tag_of.map(|uid| (UID_ENV, uid))).spawn().expect("cat");
+            let until = Instant::now() + Duration::from_secs(10);
+            while stat(child.id()).is_none_or(|stat| stat.command != "cat") && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let process = find(child.id()).expect("a process");
+            assert_eq!(!is_other(process, &"u-1".into()), own, "{program} {tag_of:?}");
+            let later = ProcessRef { start_ticks: process.start_ticks + 1, ..process };
+            assert!(is_other(later, &"u-1".into()), "another start time");
+            drop(child.stdin.take());
+            child.wait().expect("ended");
+        }
     }
 
     #[test]
