@@ -1,6 +1,11 @@
 //! Which processes are those of one exec, and how they end.
 
-use std::time::Duration;
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::Duration,
+};
 
 use execlet::{
     core::{
@@ -11,8 +16,14 @@ use execlet::{
     engine::ExecSpec,
     infra::process,
 };
+use tokio::time::timeout;
 
-use crate::lab::{Lab, TestContainer, on_a_terminal, shell, until};
+use crate::lab::{Lab, TestContainer, on_a_terminal, read, shell, until, within};
+
+/// Position of `env_start` in `/proc/PID/stat`, counted from the field after the command's name.
+const ENVIRONMENT_FIELD: usize = 47;
+/// For how long a killed process of a frozen container is watched.
+const WATCHED: Duration = Duration::from_secs(1);
 
 /// What a script leaves, and the commands of all processes that are its exec's. It has written `begun`.
 const SCRIPTS: [(&str, &str, &[&str]); 6] = [
@@ -49,6 +60,20 @@ fn commands(members: &[Member]) -> Vec<&str> {
     let mut commands: Vec<&str> = members.iter().map(|member| member.command.as_str()).collect();
     commands.sort_unstable();
     commands
+}
+
+/// Overwrites the environment that a process was started with, in its memory, as setproctitle does.
+fn overwrite_environment(pid: u32) {
+    let proc = format!("/proc/{pid}");
+    let environment = || fs::read(format!("{proc}/environ")).unwrap();
+    let length = environment().len();
+    assert!(length > 0);
+    let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let address = fields.split_whitespace().nth(ENVIRONMENT_FIELD).unwrap().parse().expect("an address");
+    let memory = OpenOptions::new().write(true).open(format!("{proc}/mem")).unwrap();
+    memory.write_all_at(&vec![0; length], address).unwrap();
+    assert_eq!(environment(), vec![0; length]);
 }
 
 /// Ends a family, and shows that nothing of it is left.
@@ -108,6 +133,29 @@ async fn the_processes_of_a_terminal_are_found_by_its_session() {
 }
 
 #[tokio::test]
+async fn a_process_that_overwrote_its_environment_is_found_by_its_session_only() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "exec >/dev/null 2>&1; sleep 100 & setsid tail -f /dev/null & read _ < /gate";
+    let (exec, _stream) = lab.begin(&container, &tagged(shell(&format!("echo begun; {script}")), "mine")).await;
+    let leader = process::find(lab.pid(&exec).await).expect("a process");
+    let mine = family("mine", leader, Vec::new());
+    let tag_only = Family { leader: None, ..mine.clone() };
+    let tagged = until("the tags of all three", async || {
+        let found = process::family(&tag_only, &container.id).unwrap();
+        (commands(&found) == ["sh", "sleep", "tail"]).then_some(found)
+    })
+    .await;
+    for member in tagged.iter().filter(|member| member.process != leader) {
+        overwrite_environment(member.process.pid);
+    }
+    assert_eq!(commands(&process::family(&tag_only, &container.id).unwrap()), ["sh"]);
+    let found = process::family(&mine, &container.id).unwrap();
+    assert_eq!(commands(&found), ["sh", "sleep"], "`tail` has left the session too");
+    end(&mine, &container).await;
+}
+
+#[tokio::test]
 async fn who_writes_to_the_same_output_of_the_container_is_not_found() {
     let lab = Lab::open().await;
     let container = lab.container().await;
@@ -132,6 +180,29 @@ async fn who_writes_to_the_same_output_of_the_container_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_killed_in_a_paused_container_lives_until_that_goes_on() {
+    // Where cgroup v2 freezes, a frozen process can be killed.
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return;
+    }
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (exec, stream) = lab.begin(&container, &shell("echo begun; sleep 100; true")).await;
+    let leader = process::find(lab.pid(&exec).await).expect("a process");
+    let mut ended = tokio::spawn(process::ended(leader));
+    lab.docker.pause_container(container.id()).await.unwrap();
+    assert!(process::signal(leader, &container.id, Signal::Kill).expect("not forbidden"), "the kernel takes it");
+    // The length of the moment is what is shown here.
+    assert!(timeout(WATCHED, &mut ended).await.is_err(), "it stays");
+    assert_eq!((process::alive(leader), lab.inspect(&exec).await.code, lab.died(&exec)), (true, None, None));
+
+    lab.docker.unpause_container(container.id()).await.unwrap();
+    within("the end", ended).await.unwrap().expect("a handle");
+    read(stream).await.expect("a clean end");
+    assert_eq!((lab.code(&exec).await, lab.death(&exec).await.code), (137, 137));
+}
+
+#[tokio::test]
 async fn the_kernel_tells_the_code_that_the_engine_does_not() {
     let lab = Lab::open().await;
     let container = lab.container().await;
@@ -145,7 +216,7 @@ async fn the_kernel_tells_the_code_that_the_engine_does_not() {
         drop(stream);
         container.open_gate();
         let told = ended.await.unwrap().expect("a handle");
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
         let tells = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
         assert_eq!(told, tells.then_some(7), "tty: {tty}");

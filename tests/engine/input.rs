@@ -6,7 +6,7 @@ use execlet::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::lab::{Lab, TestContainer, on_a_terminal, read, shell, until, within};
+use crate::lab::{Lab, TestContainer, command, on_a_terminal, read, shell, until, within};
 
 fn fed(spec: ExecSpec) -> ExecSpec {
     ExecSpec { stdin: true, ..spec }
@@ -77,6 +77,21 @@ async fn input_that_a_command_does_not_read_is_no_error_of_the_command() {
     let output = read(stream).await.expect("an unbroken stream");
     assert_eq!(output.stdout, b"first\n");
     assert_eq!(lab.code(&exec).await, 4);
+}
+
+#[tokio::test]
+async fn input_that_is_cut_off_by_a_lost_client_looks_like_its_end_and_the_command_like_a_success() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (exec, mut stream, input) = start(&lab, &container, &fed(command(["cat"]))).await;
+    write(&input, b"the first half").await;
+    let mut echo = Vec::new();
+    while echo.len() < b"the first half".len() {
+        echo.extend(within("the echo", stream.next()).await.expect("a stream").expect("output").bytes);
+    }
+    // Both hold the connection. All output was read, so nothing but the input is cut.
+    drop((stream, input));
+    assert_eq!((lab.death(&exec).await.code, lab.code(&exec).await), (0, 0));
 }
 
 #[tokio::test]

@@ -51,20 +51,14 @@ async fn a_terminal_without_its_client_is_said_to_have_ended_while_its_process_l
     let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
     drop(stream);
     container.open_gate();
-    if lab.is_old().await {
-        assert_eq!(lab.code(&exec).await, 126);
-        assert!(!lab.inspect(&exec).await.running);
-    }
+    assert_eq!(lab.code(&exec).await, 126);
+    assert!(!lab.inspect(&exec).await.running);
     assert!(process::alive(process));
 
     container.open_gate();
     process::ended(process).await.unwrap();
     assert_eq!(lab.sh(&container, "cat /done").await, "done\n");
+    assert_eq!((lab.death(&exec).await.code, lab.code(&exec).await), (127, 126));
     let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
-    if lab.is_old().await {
-        assert_eq!(lab.death(&exec).await.code, 127);
-        assert_eq!(verdict, Verdict::Undecided, "with both falsified there is no telling, and nothing is made up");
-    } else {
-        assert!(is_seven(verdict) || verdict == Verdict::Undecided, "{verdict:?}");
-    }
+    assert_eq!(verdict, Verdict::Undecided, "with both falsified there is no telling, and nothing is made up");
 }

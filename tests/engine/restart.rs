@@ -101,6 +101,7 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
             container.open_gate();
             let code = within("the end", ended).await.unwrap().expect("a handle");
             assert!(code.is_none_or(|code| code == 7), "only the kernel knows it: {code:?}");
+            assert_eq!(lab.death(&running).await.code, 127, "the event comes, and is false");
         } else {
             until("the processes to be ended with their container", async || {
                 (!process::alive(one) && !process::alive(two)).then_some(())

@@ -2,11 +2,11 @@
 
 use std::pin::pin;
 
-use execlet::{core::ids::ExecId, engine::Engine};
+use execlet::{core::ids::ExecId, engine::Engine, infra::process};
 use futures::{future::join_all, poll};
 use tokio::task::yield_now;
 
-use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell};
+use crate::lab::{Lab, NEVER_STARTED, TestContainer, on_a_terminal, read, shell, until};
 
 /// Creates execs that each note their number in `/runs` when they run.
 async fn create_many(lab: &Lab, container: &TestContainer, count: usize) -> Vec<ExecId> {
@@ -15,6 +15,15 @@ async fn create_many(lab: &Lab, container: &TestContainer, count: usize) -> Vec<
         execs.push(lab.create(container, &shell(&format!("echo {number} >> /runs"))).await);
     }
     execs
+}
+
+/// Starts an exec on a terminal that somebody else has started, and asserts that nothing but words comes of it.
+async fn start_again_on_a_terminal(lab: &Lab, exec: &ExecId) {
+    let stream = lab.engine.start_exec(exec, true).await.expect("no refusal");
+    let second = read(stream).await.expect("a clean end, though the command goes on");
+    let words = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(words.contains("already running"), "{words}");
+    assert!(lab.inspect(exec).await.running);
 }
 
 /// The numbers in `/runs`, in order.
@@ -48,6 +57,39 @@ async fn a_second_start_of_a_running_exec_gives_the_engines_words_as_output_and_
     container.open_gate();
     read(first).await.expect("an unbroken stream");
     assert_eq!((lab.code(&exec).await, lab.death(&exec).await.code), (7, 7));
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn a_second_start_on_a_terminal_gives_the_engines_words_as_output_and_takes_nothing_from_the_first() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "echo run >> /runs; echo begun; read _ < /gate; echo whole; exit 7";
+    let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
+    start_again_on_a_terminal(&lab, &exec).await;
+
+    container.open_gate();
+    assert!(read(first).await.expect("an unbroken stream").stdout.ends_with(b"whole\r\n"));
+    assert_eq!((lab.code(&exec).await, lab.death(&exec).await.code), (7, 7));
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn a_second_start_on_a_terminal_whose_client_went_away_does_not_save_its_code() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "echo run >> /runs; echo begun; read _ < /gate; echo noise; read _ < /gate; exit 7";
+    let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
+    let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
+    drop(first);
+    start_again_on_a_terminal(&lab, &exec).await;
+
+    container.open_gate();
+    assert_eq!(lab.code(&exec).await, 126, "the noise found no client");
+    assert!(process::alive(process), "it waits at the gate again");
+    container.open_gate();
+    assert_eq!(lab.death(&exec).await.code, 127);
+    assert_eq!(lab.code(&exec).await, 126);
     assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
 }
 
@@ -97,6 +139,16 @@ async fn an_exec_whose_start_was_cut_in_flight_runs_once_when_started_again() {
             yield_now().await;
         }
     }
+    // What has reached the engine runs to its end. Of the others it says what it said before.
+    let ran = until("inspect and the commands to agree on who ran", async || {
+        let states = join_all(execs.iter().map(|exec| lab.inspect(exec))).await;
+        let started: Vec<_> = states.iter().enumerate().filter(|(_, state)| **state != NEVER_STARTED).collect();
+        let ended = started.iter().all(|(_, state)| state.code.is_some());
+        let started: Vec<usize> = started.iter().map(|(number, _)| *number).collect();
+        (ended && runs(&lab, &container).await == started).then_some(started)
+    })
+    .await;
+    assert!(!ran.contains(&0), "its request was never sent");
     for exec in &execs {
         if let Ok(stream) = lab.engine.start_exec(exec, false).await {
             read(stream).await.expect("a clean end");
