@@ -51,6 +51,9 @@ pub(super) async fn adopt<W: World>(
         Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
         Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
     };
+    if memory.entry().is_none() {
+        memory.note_adopted(exec, process, pipes.clone()).await;
+    }
     // All that will be seen of it.
     let (_, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let ended_by = OnceLock::new();

@@ -83,6 +83,16 @@ impl<W: World> Memory<W> {
         self.change(exec, |entry| entry.stage = stage).await;
     }
 
+    /// It runs, and its record is lost: without another nobody would know of it once its request is deleted.
+    pub(super) async fn note_adopted(&self, exec: &ExecRef, process: Option<ProcessRef>, pipes: Vec<u64>) {
+        self.change(exec, |entry| {
+            if let Some(process) = process {
+                entry.stage = Stage::Running { process, pipes };
+            }
+        })
+        .await;
+    }
+
     /// The whole input was delivered: from now on nothing of it can be lost.
     pub(super) async fn note_fed(&self, exec: &ExecRef) {
         self.change(exec, |entry| entry.fed = true).await;

@@ -63,6 +63,7 @@ impl WithoutAgent {
         drop(self);
         wait_for("the agent to be back", async || (!agent_on(node).is_empty()).then_some(())).await;
         rolled_out();
+        agents::ready(node).await;
     }
 }
 
@@ -119,7 +120,7 @@ async fn an_agent_that_is_killed_while_a_command_runs_does_not_run_it_again_and_
     wait_for("the command to run", async || (lab.exec("web", "test -e /tmp/runs").1 == 0).then_some(())).await;
     agents::restart("n1").await;
     assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
-    let done = lab.finished(&name).await;
+    let done = lab.soon(&name).await;
     done.ended_with(9);
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
     let output = done.status.output.as_ref().expect("output");
@@ -137,7 +138,7 @@ async fn a_request_that_finished_while_its_agent_was_away_gets_its_true_code() {
     let without = WithoutAgent::on("n2").await;
     assert_eq!(lab.exec("web", "touch /tmp/go").1, 0);
     without.end().await;
-    let done = lab.finished(&name).await;
+    let done = lab.soon(&name).await;
     done.ended_with(11);
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
 }

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     audit,
     lab::{IMAGE, Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
-    subject::{Subject, a_user, agent_pod, bind, exists, forged, forger, grant, request, requester},
+    subject::{AGENT, Subject, a_user, agent_of, bind, exists, forged, forger, grant, request, requester},
 };
-
-const AGENT: &str = "execlet-agent";
 
 fn spec(more: Value) -> Value {
     let mut spec = json!({"target": {"podName": "web"}, "command": ["true"]});
@@ -132,11 +130,6 @@ impl Drop for LegacyToken {
     fn drop(&mut self) {
         kubectl_raw(&["delete", "secret", &self.0, "-n", NAMESPACE]);
     }
-}
-
-fn agent_of(node: &str) -> Subject {
-    let pod = format!("--bound-object-name={}", agent_pod(node));
-    Subject::account(NAMESPACE, AGENT, &["--bound-object-kind=Pod", &pod])
 }
 
 #[tokio::test]

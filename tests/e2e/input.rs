@@ -159,7 +159,7 @@ async fn input_that_a_killed_agent_cut_short_is_not_called_whole() {
     holder.hears("first").await;
     agents::restart("n1").await;
     // The engine shows `cat` an end of its input, with which it is content.
-    let done = lab.finished(&name).await;
+    let done = lab.soon(&name).await;
     assert_eq!((done.reason(), done.status.exit_code), ("InputLost", Some(0)), "{:#?}", done.status);
     assert_eq!(done.status.phase.to_string(), "Failed");
 }

@@ -27,6 +27,8 @@ use tokio::{
 pub const PATIENCE: Duration = Duration::from_secs(90);
 pub const IMAGE: &str = "execlet.test/busybox:1";
 pub const NAMESPACE: &str = "execlet";
+/// How soon after the return of what was away the right state is there.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// Tests share the installation; one that disturbs it has it alone.
 static INSTALLATION: LazyLock<RwLock<()>> = LazyLock::new(RwLock::default);
@@ -147,6 +149,14 @@ impl Lab {
         let request = self.request_when(name, "to finish", |s| s.completion_time.is_some()).await;
         keep(&request);
         Done { status: request.status.clone().expect("a status"), request }
+    }
+
+    /// The end of a request, which must be there soon.
+    pub async fn soon(&self, name: &str) -> Done {
+        let begun = Instant::now();
+        let done = self.finished(name).await;
+        assert!(begun.elapsed() < SOON, "{:?}: {:#?}", begun.elapsed(), done.status);
+        done
     }
 
     /// Waits until the status of a request is so; says what it is if it never gets there.
@@ -343,6 +353,20 @@ pub fn helm(args: &[&str]) -> String {
 pub fn cluster(args: &[&str]) -> Output {
     let tool = root().join("tests/cluster/cluster");
     run(&tool.to_string_lossy(), args, "")
+}
+
+/// The same; must succeed.
+#[track_caller]
+pub fn tool(args: &[&str]) -> String {
+    let output = cluster(args);
+    assert!(output.status.success(), "cluster {}: {}", args.join(" "), text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
+/// `/var/lib` of a node, as this machine sees it.
+pub fn var_lib(node: &str) -> PathBuf {
+    let socket = PathBuf::from(tool(&["socket", node]));
+    socket.parent().and_then(|run| run.parent()).expect("the node's folder").join("lib")
 }
 
 /// The docker command on a node's engine; must succeed.

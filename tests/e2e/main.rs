@@ -35,6 +35,7 @@ mod measured;
 mod outcomes;
 mod output;
 mod plugin;
+mod recovery;
 mod restarts;
 mod seen;
 mod stand_in;

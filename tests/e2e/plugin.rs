@@ -26,7 +26,9 @@ async fn run_ends_as_the_command_does_and_says_what_the_code_does_not() {
         (&["run", "web", "--", "echo", "hello"][..], 0, "hello\n", ""),
         (&["run", "pod/web", "-c", "main", "--", "sh", "-c", "echo out; exit 3"], 3, "out\n", "NonZeroExitCode"),
         (&["run", "web", "--", "sh", "-c", "kill -9 $$"], 137, "", "SIGKILL"),
-        (&["run", "web", "--run-as", "nobody-of-that-name", "--", "true"], 126, "unable to find user", "StartFailed"),
+        (&["run", "web", "--", "/no/such/program"], 126, "/no/such/program", "StartFailed"),
+        // A current engine says so before there is an exec that could write it.
+        (&["run", "web", "--run-as", "nobody-of-that-name", "--", "true"], 126, "", "unable to find user"),
         (&["run", "wbe", "--", "true"], 121, "", "PodNotFound"),
         (&["run", "web", "-c", "app", "--", "true"], 121, "", "ContainerNotFound"),
         (&["run", "web", "--timeout", "1s", "--grace-period", "0", "--", "sleep", "600"], 124, "", "DeadlineExceeded"),

@@ -2,29 +2,22 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    agents::{self, rolled_out},
-    lab::{Done, Lab, NAMESPACE, cluster, kubectl, text, unique, wait_for},
+    agents::{self, Away, rolled_out},
+    lab::{Lab, NAMESPACE, SOON, cluster, kubectl, text, tool, unique, var_lib, wait_for},
 };
 
-/// How soon after the return of what was away the right state is there.
-const SOON: Duration = Duration::from_secs(5);
 /// Runs, notes that it did, and ends with this code when told to.
 const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
 
-fn tool(args: &[&str]) -> String {
-    let output = cluster(args);
-    assert!(output.status.success(), "cluster {}: {}", args.join(" "), text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
-}
-
 impl Lab {
     /// A command that waits for `/tmp/go`, under way.
-    async fn waiting(&self, pod: &str, more: Value) -> String {
+    pub async fn waiting(&self, pod: &str, more: Value) -> String {
         let mut spec = json!({"target": {"podName": pod}, "command": ["sh", "-c", SCRIPT]});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let name = self.create(spec);
@@ -32,12 +25,14 @@ impl Lab {
         name
     }
 
-    /// The end of a request, which must be there soon.
-    async fn soon(&self, name: &str) -> Done {
-        let begun = Instant::now();
-        let done = self.finished(name).await;
-        assert!(begun.elapsed() < SOON, "{:?}: {:#?}", begun.elapsed(), done.status);
-        done
+    /// Waits until the journal has the process of a request, and gives the request's UID.
+    pub async fn noted(&self, name: &str) -> String {
+        let request = self.request_when(name, "to be committed", |status| status.exec_id.is_some()).await;
+        let (uid, status) = (request.metadata.uid.expect("a UID"), request.status.expect("a status"));
+        let node = status.node_name.expect("a node");
+        let noted = async || agents::noted(&node, &uid).contains("\"running\"").then_some(());
+        wait_for("its process to be noted", noted).await;
+        uid
     }
 }
 
@@ -106,8 +101,7 @@ struct LiveRestore {
 
 impl LiveRestore {
     fn on(node: &'static str) -> Self {
-        let socket = PathBuf::from(tool(&["socket", node]));
-        let path = socket.parent().and_then(|run| run.parent()).unwrap().join("lib/docker-daemon.json");
+        let path = var_lib(node).join("docker-daemon.json");
         let before = fs::read_to_string(&path).expect("the engine's settings");
         fs::write(&path, before.replace("\"live-restore\": false", "\"live-restore\": true")).expect("written");
         tool(&["kill", node, "dockerd", "HUP"]);
@@ -149,10 +143,14 @@ async fn a_deadline_and_a_cancel_reach_a_command_whose_agent_was_killed() {
     lab.pod("late", "n1").await;
     let canceled = lab.waiting("web", json!({"terminationGracePeriodSeconds": 1})).await;
     let limited = lab.waiting("late", json!({"activeDeadlineSeconds": 8, "terminationGracePeriodSeconds": 1})).await;
-    assert_ne!(agents::kill("n1").len(), 0, "an agent was there");
+    let started = lab.requests().get(&limited).await.expect("the request").status.expect("a status").start_time;
+    let deadline = started.expect("a start").0 + Duration::from_secs(8);
+    let away = Away::on("n1").await;
     lab.kubectl(&["patch", "execrequest", &canceled, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
-    assert_eq!(lab.finished(&canceled).await.reason(), "Canceled");
-    let done = lab.finished(&limited).await;
+    wait_for("the deadline to pass", async || (Timestamp::now() > deadline).then_some(())).await;
+    away.end().await;
+    let (canceled, done) = tokio::join!(lab.soon(&canceled), lab.soon(&limited));
+    assert_eq!(canceled.reason(), "Canceled");
     assert_eq!(done.reason(), "DeadlineExceeded");
     let ran =
         done.status.completion_time.as_ref().unwrap().0.duration_since(done.status.start_time.as_ref().unwrap().0);
@@ -171,52 +169,17 @@ fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex
 }
 
-/// The record of a request in the journal of a node, on this machine's disk.
-fn record(node: &str, uid: &str) -> String {
-    tool(&["exec", node, "cat", &format!("/var/lib/execlet/journal/{uid}.json")])
-}
-
 #[tokio::test]
 async fn a_command_of_an_earlier_boot_is_neither_adopted_nor_run_again() {
     let lab = Lab::alone().await;
     lab.pod("web", "n2").await;
     let name = lab.waiting("web", json!({})).await;
-    let uid = lab.requests().get(&name).await.expect("the request").metadata.uid.expect("a UID");
-    wait_for("its process to be noted", async || record("n2", &uid).contains("\"running\"").then_some(())).await;
+    let uid = lab.noted(&name).await;
+    let away = Away::on("n2").await;
     // As after a reboot: the journal speaks of another boot. (The boot of this machine cannot be had anew.)
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
-    let stop = r#"{"spec":{"template":{"spec":{"nodeSelector":{"execlet.test/none":"1"}}}}}"#;
-    kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", stop]);
-    wait_for("the agents to be told to stop", async || {
-        for id in agents::containers("n2") {
-            // It may be gone already.
-            cluster(&["docker", "n2", "kill", &id]);
-        }
-        let pods = kubectl(&[
-            "get",
-            "pods",
-            "-n",
-            NAMESPACE,
-            "-l",
-            "app.kubernetes.io/component=agent",
-            "--field-selector",
-            "spec.nodeName=n2",
-            "-o",
-            "name",
-        ]);
-        pods.is_empty().then_some(())
-    })
-    .await;
-    let text = record("n2", &uid);
-    let json = text.lines().next().expect("JSON").replace(boot.trim(), "an-earlier-boot");
-    let digest = sha256(&json);
-    let path = format!("/var/lib/execlet/journal/{uid}.json");
-    let script = format!("printf '%s\\n%s\\n' '{}' {digest} > {path}", json.replace('\'', "'\\''"));
-    tool(&["exec", "n2", "sh", "-c", &script]);
-    let start = r#"{"spec":{"template":{"spec":{"nodeSelector":{"execlet.test/none":null}}}}}"#;
-    kubectl(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", start]);
-    let done = lab.finished(&name).await;
-    rolled_out();
+    away.edit(&uid, |entry| entry.boot = "an-earlier-boot".into()).await;
+    away.end().await;
+    let done = lab.soon(&name).await;
     assert_eq!((done.reason(), done.status.phase.to_string().as_str()), ("OutcomeLost", "Unknown"));
     assert!(done.message().contains("the node was restarted while the command ran"), "{}", done.message());
     assert_eq!(lab.exec("web", "cat /tmp/runs; touch /tmp/go").0, b"ran\n");

@@ -4,7 +4,10 @@ use std::{fmt, process::Output, sync::LazyLock};
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, kubectl, kubectl_raw, kubectl_with, run, text, wait_for};
+use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, run, text, wait_for};
+
+/// The agents' service account.
+pub const AGENT: &str = "execlet-agent";
 
 /// Somebody who calls the API server.
 #[derive(Clone, Debug)]
@@ -211,7 +214,13 @@ pub fn agent_pod(node: &str) -> String {
     let node = format!("spec.nodeName={node}");
     let component = "app.kubernetes.io/component=agent";
     let path = "jsonpath={.items[0].metadata.name}";
-    kubectl(&["get", "pods", "-n", crate::lab::NAMESPACE, "-l", component, "--field-selector", &node, "-o", path])
+    kubectl(&["get", "pods", "-n", NAMESPACE, "-l", component, "--field-selector", &node, "-o", path])
+}
+
+/// The agent of a node, by a token like its own.
+pub fn agent_of(node: &str) -> Subject {
+    let pod = format!("--bound-object-name={}", agent_pod(node));
+    Subject::account(NAMESPACE, AGENT, &["--bound-object-kind=Pod", &pod])
 }
 
 /// Whether the object is there.
