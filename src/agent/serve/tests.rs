@@ -91,19 +91,23 @@ impl Requests for One {
 
 use std::sync::Mutex;
 
-/// An API server that knows one token, the manager's.
+/// An API server that knows the manager's tokens for this node and for another, and one of a pod.
 fn reviews(asked: Arc<AtomicUsize>) -> Client {
     let answer = move |request: hyper::Request<kube::client::Body>| {
         asked.fetch_add(1, Ordering::Relaxed);
         async move {
             let body = request.into_body().collect().await.expect("a body").to_bytes();
             let review: Value = serde_json::from_slice(&body).expect("a review");
-            let user = match review["spec"]["token"].as_str() {
-                Some("good") => "system:serviceaccount:execlet:execlet-manager",
-                Some("pod") => "system:serviceaccount:shop:web",
-                _ => "",
+            let manager = "system:serviceaccount:execlet:execlet-manager";
+            let (user, node) = match review["spec"]["token"].as_str() {
+                Some("good") => (manager, "n1"),
+                Some("replayed") => (manager, "n2"),
+                Some("pod") => ("system:serviceaccount:shop:web", "n1"),
+                _ => ("", ""),
             };
-            let status = json!({"authenticated": !user.is_empty(), "audiences": review["spec"]["audiences"], "user": {"username": user}});
+            let asked = review["spec"]["audiences"].as_array().expect("audiences");
+            let meant: Vec<_> = asked.iter().filter(|asked| **asked == names::stream_audience(node)).collect();
+            let status = json!({"authenticated": !meant.is_empty(), "audiences": meant, "user": {"username": user}});
             let answer =
                 json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": status});
             Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::new(Bytes::from(answer.to_string()))))
@@ -171,6 +175,7 @@ impl Lab {
             admission: Admission::new(
                 reviews(Arc::clone(&asked)),
                 &"execlet:execlet-manager".parse().expect("an account"),
+                &"n1".into(),
             ),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
@@ -375,6 +380,16 @@ async fn only_the_managers_token_opens_anything() {
         assert!(code == 200 || answer.contains(r#""kind":"Status""#), "{answer}");
     }
     assert!(lab.asked.load(Ordering::Relaxed) <= 3, "the API server is asked once for each token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_the_agent_of_another_node_opens_nothing() {
+    let lab = Lab::open(json!({})).await;
+    let replayed = "Bearer replayed";
+    let (code, answer) = lab.get(&format!("{PATH}/log"), replayed).await;
+    assert_eq!(code, 401, "{answer}");
+    assert_eq!(lab.try_attach("stdout=true", &[("authorization", replayed)]).await.err(), Some(401));
+    assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
