@@ -244,7 +244,9 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
         }
         let under = cost(&pid);
         assert!(half.len() > 1000, "{who}: {}", half.len());
-        // Whoever may come in does. From this very address nobody else would.
+        // Whoever may come in does, from this very address too.
+        let good = token(NAMESPACE, "execlet-manager", Some(AUDIENCE));
+        assert_eq!(agent().ask("/v1/namespaces/a/execrequests/a/a/log", &good).await.0, 404, "{who}");
         let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "echo in; exit 3"]});
         let heard = Client::Go.attach(&lab, &lab.create(spec), None).await;
         assert_eq!((heard.code, text(&heard.stdout).as_str()), (3, "in\n"), "{who}: {}", text(&heard.stderr));

@@ -21,7 +21,7 @@ use rustls::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -919,6 +919,26 @@ async fn handshakes_that_are_never_finished_keep_nobody_out() {
     within("the server to lose patience", half.read_to_end(&mut rest)).await.ok();
     let mut all = open.pop().expect("one");
     assert_eq!(within("the server to lose patience", all.read(&mut [0])).await.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_handshakes_from_several_addresses_keep_nobody_out() {
+    let lab = Lab::open(json!({})).await;
+    let mut command = lab.command(0);
+    let mut viewer = lab.attach("stdout=true").await;
+    let mut half_open = Vec::new();
+    for number in 0..limits::CONNECTIONS {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let last = if number % 2 == 0 { 2 } else { 3 };
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("an address");
+        let mut socket = socket.connect(lab.address).await.expect("a connection");
+        // The begin of a TLS record, and no more. The oldest are closed meanwhile.
+        socket.write_all(&[22, 3, 1]).await.ok();
+        half_open.push(socket);
+    }
+    assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 200);
+    command.write(OutputStream::Stdout, b"x").await;
+    viewer.until(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
