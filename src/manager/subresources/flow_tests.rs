@@ -396,7 +396,7 @@ async fn an_attached_client_speaks_to_the_agent_which_knows_who_it_is() {
     let mut stream = lab.connect().await;
     let call = format!(
         "GET {PATH}/bound/attach?stdin=true&stdout=true&token=secret HTTP/1.1\r\nHost: a\r\n{ATTACH}\
-         X-Remote-User: jane\r\nX-Remote-Group: devs\r\nX-Forwarded-For: 6.6.6.6, 10.0.0.7\r\n\
+         X-Remote-User: jane\r\nX-Remote-Group: devs\r\nX-Forwarded-For: déguisé, 10.0.0.7\r\n\
          Authorization: Bearer of-the-user\r\nX-Execlet-User: forged\r\nX-Execlet-Client: forged\r\n\r\n"
     );
     // Bytes that come with the call are not lost.
