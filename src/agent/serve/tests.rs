@@ -30,7 +30,13 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         client::IntoClientRequest as _,
-        protocol::{CloseFrame, WebSocketConfig},
+        protocol::{
+            CloseFrame, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
     },
 };
 
@@ -892,6 +898,7 @@ async fn malformed_messages_end_a_connection_with_the_right_code_and_harm_no_oth
         (Message::Binary(Bytes::from_static(b"\xff\x05")), close::PROTOCOL_ERROR),
         (Message::Binary(Bytes::from_static(b"\x04{\"Width\":99999}")), close::PROTOCOL_ERROR),
         (Message::Text("hello".into()), close::UNSUPPORTED),
+        (Message::Frame(Frame::message(&b"\xff"[..], OpCode::Data(Data::Text), true)), close::UNSUPPORTED),
         (Message::Binary(large.into()), close::TOO_BIG),
     ] {
         let mut bad = lab.attach("stdout=true&tty=true").await;
@@ -903,6 +910,32 @@ async fn malformed_messages_end_a_connection_with_the_right_code_and_harm_no_oth
     command.end(ExecResult::of_exit_code(0));
     let (code, _, _, heard) = watching.end().await;
     assert_eq!((code, heard[&OutputStream::Stdout].as_slice()), (Some(close::NORMAL), &b"unharmed"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_is_not_counted_among_those_sent_away() {
+    let lab = Lab::open(json!({})).await;
+    let _command = lab.command(0);
+    let gone = async |records| {
+        within("the record of its going", async {
+            while lab.recorded().len() < records {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    // With the end of TLS and without a close, and without either.
+    let mut polite = lab.attach("stdout=true").await;
+    polite.socket.get_mut().shutdown().await.expect("the end of TLS");
+    gone(2).await;
+    drop(lab.attach("stdout=true").await);
+    gone(4).await;
+    assert_eq!(lab.metrics.viewers_cut.get(), 0);
+    let mut bad = lab.attach("stdout=true").await;
+    bad.socket.send(Message::Text("hello".into())).await.expect("sent");
+    bad.end().await;
+    gone(6).await;
+    assert_eq!(lab.metrics.viewers_cut.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
