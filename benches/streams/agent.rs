@@ -74,7 +74,7 @@ impl Agent {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let account = ["create", "token", "execlet-manager", "--namespace", NAMESPACE];
-        let token = run("kubectl", &[&account[..], &["--audience", names::STREAM_AUDIENCE]].concat(), "")?;
+        let token = run("kubectl", &[&account[..], &["--audience", &names::stream_audience(NODE)]].concat(), "")?;
         let token = HeaderValue::try_from(format!("Bearer {}", token.trim()))?;
         Ok(Self { address, tls: TlsConnector::from(Arc::new(config)), token })
     }

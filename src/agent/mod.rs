@@ -256,7 +256,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         let streams = Streams {
             node: config.node.clone(),
             requests: KubeRequests::new(client.clone()),
-            admission: Admission::new(client.clone(), &told.manager),
+            admission: Admission::new(client.clone(), &told.manager, &config.node),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
             audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),

@@ -71,8 +71,8 @@ pub mod policies {
 }
 /// DNS name in an agent's certificate, beside the address.
 pub const STREAM_SERVER: &str = "execlet-agent";
-/// Audience of the token with which the manager comes to an agent.
-pub const STREAM_AUDIENCE: &str = "streams.execlet.dev";
+/// Prefix of the audience of the token with which the manager comes to an agent, completed by its node's name.
+pub const STREAM_AUDIENCE_PREFIX: &str = "streams.execlet.dev/";
 
 /// Labels with which the kubelet's container runtime marks a container in the engine.
 pub mod kubelet {
@@ -94,4 +94,10 @@ pub mod kubelet {
 #[must_use]
 pub fn agent_lease(node: &str) -> String {
     format!("{AGENT_LEASE_PREFIX}{node}")
+}
+
+/// The audience of tokens for the agent on `node`, and for no other.
+#[must_use]
+pub fn stream_audience(node: &str) -> String {
+    format!("{STREAM_AUDIENCE_PREFIX}{node}")
 }

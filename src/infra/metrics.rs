@@ -106,7 +106,8 @@ pub struct Metrics {
     pub viewers: Gauge,
     /// Bytes of output that were sent to viewers.
     pub viewer_bytes: Counter,
-    viewers_cut: Counter,
+    /// Viewers that were sent away.
+    pub viewers_cut: Counter,
     streams_refused: Counter,
     /// Whether this manager leads: 1 or 0.
     pub leader: Gauge,

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, helm, kubectl, kubectl_raw, kubectl_with, run, text, wait_for};
+use crate::{
+    lab::{Lab, NAMESPACE, helm, kubectl, kubectl_raw, kubectl_with, run, text, wait_for},
+    subject::Subject,
+};
 
 const RELEASE: &str = "execlet";
 const CHART: &str = "charts/execlet";
@@ -61,8 +64,17 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (manager, "create", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
         (manager, "impersonate", "users", false),
         (manager, "get", "secrets", false),
+        (manager, "create", "serviceaccounts/token", false),
+        (agent, "create", "serviceaccounts/token", false),
     ] {
         assert_eq!(can(who, "default", verb, resource), allowed, "{who} {verb} {resource}");
+    }
+    // Tokens of its own account, by which agents know it.
+    for (who, account, allowed) in
+        [(manager, "execlet-manager", true), (manager, "execlet-agent", false), (agent, "execlet-manager", false)]
+    {
+        let named = Subject::user(who).can_named(NAMESPACE, "create", "serviceaccounts/token", account);
+        assert_eq!(named, allowed, "{who} {account}");
     }
 }
 

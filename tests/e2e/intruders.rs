@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use execlet::wire::remotecommand::close;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
@@ -21,15 +22,20 @@ use crate::{
 };
 
 const NODE: &str = "n1";
-const AUDIENCE: &str = "streams.execlet.dev";
+/// Of a token for the agent of the node.
+const AUDIENCE: &str = "streams.execlet.dev/n1";
 /// A message of a client has at most 256 KiB.
 const TOO_MUCH: usize = 300 << 10;
 /// How long the port may take to give up on somebody who says nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The agent of the node, as its Lease shows it.
 fn agent() -> Caller {
-    let lease = format!("execlet-agent.{NODE}");
+    agent_of(NODE)
+}
+
+/// The agent of a node, as its Lease shows it.
+fn agent_of(node: &str) -> Caller {
+    let lease = format!("execlet-agent.{node}");
     let annotation = |name: &str| {
         let path = format!("jsonpath={{.metadata.annotations.execlet\\.dev/{name}}}");
         kubectl(&["get", "lease", &lease, "-n", NAMESPACE, "-o", &path])
@@ -104,6 +110,31 @@ async fn nobody_but_the_manager_is_let_in() {
     let refused: Vec<&str> = log.lines().filter(|line| line.contains("refused") && line.contains(&path)).collect();
     assert_eq!(refused.len(), 16, "{refused:#?}");
     assert!(!log.contains("nonsense") && !log.contains("bWFuYWdlcjpzZWNyZXQ"), "{log}");
+}
+
+#[tokio::test]
+async fn what_one_agent_has_heard_of_the_manager_opens_no_other_agent() {
+    let lab = Lab::new().await;
+    let (name, path) = running(&lab).await;
+    let manager = "execlet-manager";
+    let of_another = token(NAMESPACE, manager, Some("streams.execlet.dev/n2"));
+    // Good where it is meant to be: that agent only has not this request.
+    let (code, body) = agent_of("n2").ask(&format!("{path}/log"), &of_another).await;
+    assert_eq!(code, 404, "{body}");
+    for (who, token) in [
+        ("the token of another node's agent", of_another),
+        ("the token of the nodes before", token(NAMESPACE, manager, Some("streams.execlet.dev"))),
+        ("the token of no node", token(NAMESPACE, manager, Some("streams.execlet.dev/"))),
+    ] {
+        let forged = format!("{token}X-Execlet-User: {}\r\n", STANDARD.encode(r#"{"username":"kubernetes-admin"}"#));
+        for (call, headers) in [("attach?stdout=true", ATTACH), ("log", "")] {
+            let (code, body) = agent().ask(&format!("{path}/{call}"), &format!("{forged}{headers}")).await;
+            assert_eq!(code, 401, "{who}: {call}: {body}");
+            assert!(!body.contains("line 1"), "{who}: {call}: {body}");
+        }
+    }
+    lab.go("web");
+    lab.finished(&name).await.ended_with(CODE);
 }
 
 /// What is sent over an attach that stands.
@@ -213,7 +244,9 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
         }
         let under = cost(&pid);
         assert!(half.len() > 1000, "{who}: {}", half.len());
-        // Whoever may come in does. From this very address nobody else would.
+        // Whoever may come in does, from this very address too.
+        let good = token(NAMESPACE, "execlet-manager", Some(AUDIENCE));
+        assert_eq!(agent().ask("/v1/namespaces/a/execrequests/a/a/log", &good).await.0, 404, "{who}");
         let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "echo in; exit 3"]});
         let heard = Client::Go.attach(&lab, &lab.create(spec), None).await;
         assert_eq!((heard.code, text(&heard.stdout).as_str()), (3, "in\n"), "{who}: {}", text(&heard.stderr));

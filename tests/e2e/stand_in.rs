@@ -43,7 +43,7 @@ pub struct Seen {
 
 /// The stand-in. Its Lease goes away with it.
 pub struct StandIn {
-    node: String,
+    pub node: String,
     pub seen: Arc<Mutex<Vec<Seen>>>,
 }
 

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -99,9 +102,15 @@ async fn an_attached_client_reaches_the_agent_as_whom_the_api_server_knows() {
         let prefix = format!("{name}: ");
         head.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("{name}: {head}"))
     };
-    assert!(header("authorization").starts_with("bearer ey"), "the manager's own token");
     header("x-execlet-client").parse::<std::net::IpAddr>().expect("the client's address");
     let seen = agent.seen.lock().expect("no panic")[0].head.clone();
+    let token = seen.lines().find_map(|line| line.split_once("Bearer ")).expect("a token").1;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).expect("claims")).expect("base64");
+    let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!(claims["aud"], json!([format!("streams.execlet.dev/{}", agent.node)]), "for this agent alone");
+    assert_eq!(claims["exp"].as_i64().zip(claims["iat"].as_i64()).map(|(end, begin)| end - begin), Some(600));
+    let pods: Vec<Value> = managers().into_iter().map(|manager| manager["metadata"]["uid"].clone()).collect();
+    assert!(pods.contains(&claims["kubernetes.io"]["pod"]["uid"]), "it ends with its pod: {claims}");
     let user = seen
         .lines()
         .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("x-execlet-user")));

@@ -1,5 +1,5 @@
-//! Admission to the stream server: the manager's service account, by a token that is meant for
-//! this and nothing else. Who of the manager's users may do what is the manager's to say.
+//! Admission to the stream server: the manager's service account, by a token that is meant for the agent
+//! of this node and nobody else. Who of the manager's users may do what is the manager's to say.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{api::names, core::admission::ServiceAccount};
+use crate::{
+    api::names,
+    core::{admission::ServiceAccount, ids::NodeName},
+};
 
 /// How long the answer to a token is believed. A token that is revoked works for so long.
 const ADMITTED_FOR: Duration = Duration::from_secs(60);
@@ -34,10 +37,10 @@ const TOKEN_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// 401.
-    #[error("a bearer token with audience {} is needed", names::STREAM_AUDIENCE)]
+    #[error("a bearer token with the audience of this node's agent is needed")]
     NoToken,
     /// 401: the API server does not know it, or it is meant for somebody else.
-    #[error("the token is not valid for audience {}", names::STREAM_AUDIENCE)]
+    #[error("the token is not valid for the audience of this node's agent")]
     Invalid,
     /// 403: whose it is.
     #[error("{0} is not the manager: attach through the API server")]
@@ -53,17 +56,19 @@ type Remembered = HashMap<[u8; 32], (Result<(), Refusal>, Instant)>;
 pub struct Admission {
     reviews: Api<TokenReview>,
     manager: String,
+    audience: String,
     remembered: Mutex<Remembered>,
     asking: Semaphore,
 }
 
 impl Admission {
-    /// Admits this service account.
+    /// Admits this service account to the agent on `node`.
     #[must_use]
-    pub fn new(client: Client, manager: &ServiceAccount) -> Self {
+    pub fn new(client: Client, manager: &ServiceAccount, node: &NodeName) -> Self {
         Self {
             reviews: Api::all(client),
             manager: manager.username(),
+            audience: names::stream_audience(node.as_str()),
             remembered: Mutex::default(),
             asking: Semaphore::new(ASKED_AT_ONCE),
         }
@@ -98,11 +103,10 @@ impl Admission {
     async fn ask(&self, token: &str) -> Result<(), Refusal> {
         let unknown = |error: &dyn std::error::Error| Refusal::Unknown(error.to_string());
         let _permit = self.asking.acquire().await.map_err(|error| unknown(&error))?;
-        let spec =
-            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![names::STREAM_AUDIENCE.to_owned()]) };
+        let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![self.audience.clone()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let answer = self.reviews.create(&PostParams::default(), &review).await.map_err(|error| unknown(&error))?;
-        judge(&answer.status.unwrap_or_default(), &self.manager)
+        judge(&answer.status.unwrap_or_default(), &self.manager, &self.audience)
     }
 
     fn remembered(&self, key: &[u8; 32]) -> Option<Result<(), Refusal>> {
@@ -131,9 +135,9 @@ impl Admission {
 }
 
 /// What the API server's answer means.
-fn judge(status: &TokenReviewStatus, manager: &str) -> Result<(), Refusal> {
+fn judge(status: &TokenReviewStatus, manager: &str, audience: &str) -> Result<(), Refusal> {
     // One that does not know audiences answers without them, and may take any token for valid.
-    let meant = status.audiences.iter().flatten().any(|audience| audience == names::STREAM_AUDIENCE);
+    let meant = status.audiences.iter().flatten().any(|meant| meant == audience);
     if status.authenticated != Some(true) || !meant {
         return Err(Refusal::Invalid);
     }
@@ -166,12 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_managers_token_for_this_audience_is_admitted() {
+    fn only_the_managers_token_for_the_agent_of_this_node_is_admitted() {
         let other = "system:serviceaccount:shop:web";
         let rows = [
-            (answer(true, Some(&["streams.execlet.dev"]), MANAGER), Ok(())),
-            (answer(true, Some(&["streams.execlet.dev"]), other), Err(Refusal::NotTheManager(other.to_owned()))),
-            (answer(false, Some(&["streams.execlet.dev"]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, Some(&["streams.execlet.dev/n1"]), MANAGER), Ok(())),
+            (answer(true, Some(&["streams.execlet.dev/n1"]), other), Err(Refusal::NotTheManager(other.to_owned()))),
+            (answer(false, Some(&["streams.execlet.dev/n1"]), MANAGER), Err(Refusal::Invalid)),
+            // Of the agent of another node, and of one whose name begins like this one's.
+            (answer(true, Some(&["streams.execlet.dev/n2"]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, Some(&["streams.execlet.dev/n10", "streams.execlet.dev"]), MANAGER), Err(Refusal::Invalid)),
             // The token of every pod, and an API server that does not know audiences.
             (answer(true, Some(&["https://kubernetes.default.svc"]), MANAGER), Err(Refusal::Invalid)),
             (answer(true, Some(&[]), MANAGER), Err(Refusal::Invalid)),
@@ -179,7 +186,7 @@ mod tests {
             (TokenReviewStatus::default(), Err(Refusal::Invalid)),
         ];
         for (status, expected) in rows {
-            assert_eq!(judge(&status, MANAGER), expected, "{status:?}");
+            assert_eq!(judge(&status, MANAGER, "streams.execlet.dev/n1"), expected, "{status:?}");
         }
     }
 
@@ -202,11 +209,15 @@ mod tests {
         Client::new(tower::service_fn(answer), "default")
     }
 
+    fn admission(asked: &Arc<AtomicUsize>) -> Admission {
+        let manager = "execlet:execlet-manager".parse().expect("an account");
+        Admission::new(api_server(Arc::clone(asked)), &manager, &"n1".into())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_a_while_and_asked_for_anew_after_it() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let admission =
-            Admission::new(api_server(Arc::clone(&asked)), &"execlet:execlet-manager".parse().expect("an account"));
+        let admission = admission(&asked);
         for _ in 0..3 {
             assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
             assert_eq!(admission.admit(Some("Bearer bad")).await, Err(Refusal::Invalid));
@@ -224,8 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn wrong_tokens_by_the_thousand_neither_grow_memory_nor_displace_the_managers() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let admission =
-            Admission::new(api_server(Arc::clone(&asked)), &"execlet:execlet-manager".parse().expect("an account"));
+        let admission = admission(&asked);
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         for number in 0..2000 {
             assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(Refusal::Invalid));

@@ -10,10 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -26,6 +23,7 @@ use super::{
     Shared, Subject, find,
     limits::{self, Share},
     refuse::Refused,
+    seats::Seat,
     viewer::{End, Viewer},
 };
 use crate::{
@@ -70,7 +68,7 @@ pub(super) async fn attach<R: Requests>(
     let Some(upgraded) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Refused::new(StatusCode::BAD_REQUEST, "this connection cannot be upgraded").into_response();
     };
-    let connection = request.extensions().get::<Arc<OwnedSemaphorePermit>>().cloned();
+    let seat = request.extensions().get::<Arc<Seat>>().cloned();
     let share = request.extensions().get::<Share>().copied().unwrap_or(Share::among(0));
     let subject = match find(&shared, path, request.headers()).await {
         Ok(subject) => subject,
@@ -92,7 +90,7 @@ pub(super) async fn attach<R: Requests>(
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         // Counted until the last byte.
-        let _connection = connection;
+        let _seat = seat;
         let audit = &shared.streams.audit;
         let client = Client { address: subject.address.clone(), stdin: streams.stdin };
         let known = audit.subject(&subject.request).unwrap_or_else(|_| audit.unread(&subject.key));

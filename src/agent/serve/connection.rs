@@ -1,10 +1,6 @@
 //! Connections: accepted, counted, through TLS, and served. One that does not come through in time is closed.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1};
@@ -16,22 +12,20 @@ use rustix::net::sockopt;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::limits::{self, Share, Stranger, Strangers};
+use super::{
+    limits::{self, Share},
+    seats::{Seat, Seats},
+};
 use crate::infra::{buffered::buffered, metrics::Metrics, rarely::Rarely};
 
 /// Pause after a connection could not be accepted: the process has too many files open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Goes with each request: a connection is a stranger's until a request of it was admitted.
-#[derive(Clone)]
-pub(super) struct Admitted(pub(super) Arc<Mutex<Option<Stranger>>>);
 
 /// Goes with each request: who has called.
 #[derive(Clone, Copy)]
@@ -47,10 +41,9 @@ pub(super) async fn accept(
     shutdown: &CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let strangers = Strangers::new(limits::STRANGERS, limits::ALL_STRANGERS);
-    let (too_many, failures) =
-        (Rarely::default(), Arc::new(Failures { metrics: metrics.clone(), said: Rarely::default() }));
+    let seats = Seats::new(limits::CONNECTIONS, limits::STRANGERS);
+    let refusals =
+        Arc::new(Refusals { metrics: metrics.clone(), too_many: Rarely::default(), failures: Rarely::default() });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -65,31 +58,41 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        let place = Arc::clone(&places).try_acquire_owned();
-        let share = Share::among(limits::CONNECTIONS - places.available_permits());
-        let (Ok(place), Some(stranger)) = (place, strangers.enter(&address.ip())) else {
-            metrics.stream_refused();
-            if let Some(times) = too_many.happened() {
-                tracing::warn!(%address, times, "connections are closed: there are too many");
-            }
+        let Some((seat, crowded)) = seats.enter(address.ip()) else {
+            refusals.too_many(address);
             continue;
         };
-        let admitted = Admitted(Arc::new(Mutex::new(Some(stranger))));
-        let caller = Caller { address, admitted, place, share, failures: Arc::clone(&failures) };
-        tasks.spawn(one(connection, acceptor.clone(), router.clone(), caller, shutdown.clone()));
+        let share = Share::among(seats.taken());
+        let caller = Caller { address, seat: Arc::new(seat), share, refusals: Arc::clone(&refusals) };
+        let serving = one(connection, acceptor.clone(), router.clone(), caller, shutdown.clone());
+        let refusals = Arc::clone(&refusals);
+        tasks.spawn(async move {
+            tokio::select! {
+                () = crowded.cancelled() => refusals.too_many(address),
+                () = serving => {}
+            }
+        });
     }
 }
 
-/// Handshakes that came to nothing.
-struct Failures {
+/// Connections that came to nothing.
+struct Refusals {
     metrics: Metrics,
-    said: Rarely,
+    too_many: Rarely,
+    failures: Rarely,
 }
 
-impl Failures {
-    fn add(&self, address: SocketAddr, error: &io::Error) {
+impl Refusals {
+    fn too_many(&self, address: SocketAddr) {
         self.metrics.stream_refused();
-        if let Some(times) = self.said.happened() {
+        if let Some(times) = self.too_many.happened() {
+            tracing::warn!(%address, times, "connections are closed: there are too many");
+        }
+    }
+
+    fn failed(&self, address: SocketAddr, error: &io::Error) {
+        self.metrics.stream_refused();
+        if let Some(times) = self.failures.happened() {
             tracing::warn!(%address, %error, times, "TLS handshakes fail");
         }
     }
@@ -98,13 +101,13 @@ impl Failures {
 /// What goes with a connection.
 struct Caller {
     address: SocketAddr,
-    admitted: Admitted,
-    place: OwnedSemaphorePermit,
+    /// A stranger's until a request is admitted.
+    seat: Arc<Seat>,
     share: Share,
-    failures: Arc<Failures>,
+    refusals: Arc<Refusals>,
 }
 
-/// Serves one connection. What is upgraded has a task of its own, and its place.
+/// Serves one connection. What is upgraded has a task of its own, and its seat.
 async fn one(
     connection: TcpStream,
     acceptor: TlsAcceptor,
@@ -112,7 +115,7 @@ async fn one(
     caller: Caller,
     shutdown: CancellationToken,
 ) {
-    let Caller { address, admitted, place, share, failures } = caller;
+    let Caller { address, seat, share, refusals } = caller;
     if let Err(error) = prepare(&connection) {
         tracing::debug!(%error, "a connection will be slower, or longer dead than anybody knows");
     }
@@ -121,14 +124,12 @@ async fn one(
     let shaken = timeout(limits::HANDSHAKE_TIMEOUT, shaking).await;
     let connection = match shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))) {
         Ok(connection) => connection,
-        Err(error) => return failures.add(address, &error),
+        Err(error) => return refusals.failed(address, &error),
     };
-    let place = Arc::new(place);
     let service = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(admitted.clone());
         request.extensions_mut().insert(Peer(address));
         request.extensions_mut().insert(share);
-        request.extensions_mut().insert(Arc::clone(&place));
+        request.extensions_mut().insert(Arc::clone(&seat));
         request.map(axum::body::Body::new)
     });
     let serving = http1::Builder::new()

@@ -3,22 +3,17 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{agent::view, core::ids::RequestUid, infra::buffered, wire::remotecommand::CLOSE_WAIT};
 
 /// Connections in all.
 pub const CONNECTIONS: usize = 2048;
-/// Connections of one address that have not shown yet that they are the manager's.
-pub const STRANGERS: usize = 512;
-/// Those of all addresses: however many come, the manager finds a place.
-pub const ALL_STRANGERS: usize = 1024;
-const _: () = assert!(STRANGERS < ALL_STRANGERS && ALL_STRANGERS <= CONNECTIONS / 2, "the rest is the manager's");
+/// Those that have not shown yet that they are the manager's.
+pub const STRANGERS: usize = 1024;
+const _: () = assert!(STRANGERS <= CONNECTIONS / 2, "the rest is the manager's");
 /// How long nothing may come from the other end of a connection before it is asked whether it is there.
 pub const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Pause before it is asked again.
@@ -121,35 +116,6 @@ pub struct Place<K: Hash + Eq> {
 /// Viewers, by request.
 pub type Viewers = Counted<RequestUid>;
 
-/// Connections that are not admitted yet: of each address, and in all.
-#[derive(Debug)]
-pub struct Strangers {
-    of_address: Counted<IpAddr>,
-    all: Arc<Semaphore>,
-}
-
-/// One of them, until it is admitted.
-#[derive(Debug)]
-pub struct Stranger {
-    _of_address: Place<IpAddr>,
-    _of_all: OwnedSemaphorePermit,
-}
-
-impl Strangers {
-    /// At most so many of one address, and so many in all.
-    #[must_use]
-    pub fn new(of_address: usize, all: usize) -> Self {
-        Self { of_address: Counted::new(of_address), all: Arc::new(Semaphore::new(all)) }
-    }
-
-    /// One more, if there may be.
-    #[must_use]
-    pub fn enter(&self, address: &IpAddr) -> Option<Stranger> {
-        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        Some(Stranger { _of_address: self.of_address.enter(address)?, _of_all: of_all })
-    }
-}
-
 impl<K: Hash + Eq + Clone> Counted<K> {
     /// At most so many of each.
     #[must_use]
@@ -197,18 +163,5 @@ mod tests {
         assert!(counted.enter(&"b").is_some());
         drop(first);
         assert!(counted.enter(&"a").is_some());
-    }
-
-    #[test]
-    fn strangers_from_everywhere_leave_room_for_the_manager() {
-        let strangers = Strangers::new(2, 3);
-        let address = |last| IpAddr::from([10, 0, 0, last]);
-        let mut inside = vec![strangers.enter(&address(1)), strangers.enter(&address(1))];
-        assert!(strangers.enter(&address(1)).is_none(), "too many of this address");
-        inside.push(strangers.enter(&address(2)));
-        assert!(inside.iter().all(Option::is_some));
-        assert!(strangers.enter(&address(3)).is_none(), "too many in all");
-        inside.pop();
-        assert!(strangers.enter(&address(3)).is_some());
     }
 }

@@ -13,6 +13,7 @@ mod connection;
 mod lines;
 mod log;
 mod refuse;
+mod seats;
 mod viewer;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use self::{
     admission::{Admission, Refusal},
     limits::{Place, Viewers},
     refuse::Refused,
+    seats::Seat,
 };
 use super::{
     hub::{Hub, Hubs, Written},
@@ -132,9 +134,8 @@ async fn admit<R: Requests>(State(shared): State<Arc<Shared<R>>>, request: HttpR
         tracing::info!(path = request.uri().path(), ?peer, code = status.as_u16(), why = %refusal, "refused");
         return axum::response::IntoResponse::into_response(Refused::new(status, refusal.to_string()));
     }
-    if let Some(connection::Admitted(stranger)) = request.extensions().get() {
-        // From now on it does not count as one.
-        drop(stranger.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+    if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
+        seat.admit();
     }
     next.run(request).await
 }

@@ -21,7 +21,7 @@ use rustls::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -30,7 +30,13 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         client::IntoClientRequest as _,
-        protocol::{CloseFrame, WebSocketConfig},
+        protocol::{
+            CloseFrame, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
     },
 };
 
@@ -91,19 +97,23 @@ impl Requests for One {
 
 use std::sync::Mutex;
 
-/// An API server that knows one token, the manager's.
+/// An API server that knows the manager's tokens for this node and for another, and one of a pod.
 fn reviews(asked: Arc<AtomicUsize>) -> Client {
     let answer = move |request: hyper::Request<kube::client::Body>| {
         asked.fetch_add(1, Ordering::Relaxed);
         async move {
             let body = request.into_body().collect().await.expect("a body").to_bytes();
             let review: Value = serde_json::from_slice(&body).expect("a review");
-            let user = match review["spec"]["token"].as_str() {
-                Some("good") => "system:serviceaccount:execlet:execlet-manager",
-                Some("pod") => "system:serviceaccount:shop:web",
-                _ => "",
+            let manager = "system:serviceaccount:execlet:execlet-manager";
+            let (user, node) = match review["spec"]["token"].as_str() {
+                Some("good") => (manager, "n1"),
+                Some("replayed") => (manager, "n2"),
+                Some("pod") => ("system:serviceaccount:shop:web", "n1"),
+                _ => ("", ""),
             };
-            let status = json!({"authenticated": !user.is_empty(), "audiences": review["spec"]["audiences"], "user": {"username": user}});
+            let asked = review["spec"]["audiences"].as_array().expect("audiences");
+            let meant: Vec<_> = asked.iter().filter(|asked| **asked == names::stream_audience(node)).collect();
+            let status = json!({"authenticated": !meant.is_empty(), "audiences": meant, "user": {"username": user}});
             let answer =
                 json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {}, "status": status});
             Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::new(Bytes::from(answer.to_string()))))
@@ -171,6 +181,7 @@ impl Lab {
             admission: Admission::new(
                 reviews(Arc::clone(&asked)),
                 &"execlet:execlet-manager".parse().expect("an account"),
+                &"n1".into(),
             ),
             hubs: Arc::clone(&hubs),
             spool: spool.clone(),
@@ -375,6 +386,16 @@ async fn only_the_managers_token_opens_anything() {
         assert!(code == 200 || answer.contains(r#""kind":"Status""#), "{answer}");
     }
     assert!(lab.asked.load(Ordering::Relaxed) <= 3, "the API server is asked once for each token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_the_agent_of_another_node_opens_nothing() {
+    let lab = Lab::open(json!({})).await;
+    let replayed = "Bearer replayed";
+    let (code, answer) = lab.get(&format!("{PATH}/log"), replayed).await;
+    assert_eq!(code, 401, "{answer}");
+    assert_eq!(lab.try_attach("stdout=true", &[("authorization", replayed)]).await.err(), Some(401));
+    assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -877,6 +898,7 @@ async fn malformed_messages_end_a_connection_with_the_right_code_and_harm_no_oth
         (Message::Binary(Bytes::from_static(b"\xff\x05")), close::PROTOCOL_ERROR),
         (Message::Binary(Bytes::from_static(b"\x04{\"Width\":99999}")), close::PROTOCOL_ERROR),
         (Message::Text("hello".into()), close::UNSUPPORTED),
+        (Message::Frame(Frame::message(&b"\xff"[..], OpCode::Data(Data::Text), true)), close::UNSUPPORTED),
         (Message::Binary(large.into()), close::TOO_BIG),
     ] {
         let mut bad = lab.attach("stdout=true&tty=true").await;
@@ -888,6 +910,32 @@ async fn malformed_messages_end_a_connection_with_the_right_code_and_harm_no_oth
     command.end(ExecResult::of_exit_code(0));
     let (code, _, _, heard) = watching.end().await;
     assert_eq!((code, heard[&OutputStream::Stdout].as_slice()), (Some(close::NORMAL), &b"unharmed"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_is_not_counted_among_those_sent_away() {
+    let lab = Lab::open(json!({})).await;
+    let _command = lab.command(0);
+    let gone = async |records| {
+        within("the record of its going", async {
+            while lab.recorded().len() < records {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    // With the end of TLS and without a close, and without either.
+    let mut polite = lab.attach("stdout=true").await;
+    polite.socket.get_mut().shutdown().await.expect("the end of TLS");
+    gone(2).await;
+    drop(lab.attach("stdout=true").await);
+    gone(4).await;
+    assert_eq!(lab.metrics.viewers_cut.get(), 0);
+    let mut bad = lab.attach("stdout=true").await;
+    bad.socket.send(Message::Text("hello".into())).await.expect("sent");
+    bad.end().await;
+    gone(6).await;
+    assert_eq!(lab.metrics.viewers_cut.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -904,6 +952,26 @@ async fn handshakes_that_are_never_finished_keep_nobody_out() {
     within("the server to lose patience", half.read_to_end(&mut rest)).await.ok();
     let mut all = open.pop().expect("one");
     assert_eq!(within("the server to lose patience", all.read(&mut [0])).await.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_handshakes_from_several_addresses_keep_nobody_out() {
+    let lab = Lab::open(json!({})).await;
+    let mut command = lab.command(0);
+    let mut viewer = lab.attach("stdout=true").await;
+    let mut half_open = Vec::new();
+    for number in 0..limits::CONNECTIONS {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let last = if number % 2 == 0 { 2 } else { 3 };
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("an address");
+        let mut socket = socket.connect(lab.address).await.expect("a connection");
+        // The begin of a TLS record, and no more. The oldest are closed meanwhile.
+        socket.write_all(&[22, 3, 1]).await.ok();
+        half_open.push(socket);
+    }
+    assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 200);
+    command.write(OutputStream::Stdout, b"x").await;
+    viewer.until(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

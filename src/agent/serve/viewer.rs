@@ -23,7 +23,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error as SocketError, Message, error::CapacityError, protocol::CloseFrame},
+    tungstenite::{
+        Error as SocketError, Message,
+        error::{CapacityError, ProtocolError},
+        protocol::CloseFrame,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +52,8 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What a client answers that has taken everything.
 const LAST_PING: Bytes = Bytes::from_static(b"all");
+
+const ONLY_BINARY: &str = "a text message: only binary ones are understood";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -335,6 +341,8 @@ impl<'a> Viewer<'a> {
                 Some(Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
                     return End::cut(close::TOO_BIG, format!("a message has {size} bytes, at most are {max_size}"));
                 }
+                Some(Err(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => return End::Vanished,
+                Some(Err(SocketError::Utf8(_))) => return End::cut(close::UNSUPPORTED, ONLY_BINARY),
                 Some(Err(SocketError::Protocol(error))) => {
                     return End::cut(close::PROTOCOL_ERROR, error.to_string());
                 }
@@ -343,9 +351,7 @@ impl<'a> Viewer<'a> {
             self.times().heard = Instant::now();
             let payload = match message {
                 Message::Binary(payload) => payload,
-                Message::Text(_) => {
-                    return End::cut(close::UNSUPPORTED, "a text message: only binary ones are understood");
-                }
+                Message::Text(_) => return End::cut(close::UNSUPPORTED, ONLY_BINARY),
                 Message::Close(_) => return End::Left,
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };

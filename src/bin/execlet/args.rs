@@ -163,53 +163,53 @@ pub struct ManagerArgs {
 }
 
 /// The aggregated API: attach and log.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct SubresourcesArgs {
     /// Where to serve the aggregated API, subresources.execlet.dev, over HTTPS. Default: it is not served.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_ADDR")]
-    pub subresources_addr: Option<SocketAddr>,
+    #[arg(long = "subresources-addr", env = "EXECLET_SUBRESOURCES_ADDR")]
+    pub addr: Option<SocketAddr>,
 
     /// Name of the Service that leads to it; the certificate is made for it.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_SERVICE", default_value = "execlet-subresources")]
-    pub subresources_service: String,
+    #[arg(long = "subresources-service", env = "EXECLET_SUBRESOURCES_SERVICE", default_value = "execlet-subresources")]
+    pub service: String,
 
     /// Name of the Secret that holds the certificate, which all replicas share. It must exist; its
     /// contents are made.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_SECRET", default_value = "execlet-subresources")]
-    pub subresources_secret: String,
+    #[arg(long = "subresources-secret", env = "EXECLET_SUBRESOURCES_SECRET", default_value = "execlet-subresources")]
+    pub secret: String,
 
     /// How long a certificate lives. The next one is made when a third of that is left.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u64).range(30..))]
-    pub subresources_certificate_seconds: u64,
+    #[arg(long = "subresources-certificate-seconds", env = "EXECLET_SUBRESOURCES_CERTIFICATE_SECONDS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u64).range(30..))]
+    pub certificate_seconds: u64,
 
     /// Folder with tls.crt and tls.key, made and renewed by somebody else. Then no certificate is made,
     /// and the APIService's caBundle is theirs to set.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_CERTIFICATE_DIR")]
-    pub subresources_certificate_dir: Option<PathBuf>,
+    #[arg(long = "subresources-certificate-dir", env = "EXECLET_SUBRESOURCES_CERTIFICATE_DIR")]
+    pub certificate_dir: Option<PathBuf>,
 
     /// How long a call waits for its request to be bound to a node, and for the agent there.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_WAIT_SECONDS", default_value_t = 30)]
-    pub subresources_wait_seconds: u64,
+    #[arg(long = "subresources-wait-seconds", env = "EXECLET_SUBRESOURCES_WAIT_SECONDS", default_value_t = 30)]
+    pub wait_seconds: u64,
 
     /// Most attached clients and logs at a time.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_MAX_STREAMS", default_value_t = 1000, value_parser = at_least_one)]
-    pub subresources_max_streams: usize,
+    #[arg(long = "subresources-max-streams", env = "EXECLET_SUBRESOURCES_MAX_STREAMS", default_value_t = 1000, value_parser = at_least_one)]
+    pub max_streams: usize,
 
     /// Most of them of one user.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_MAX_STREAMS_PER_USER", default_value_t = 500, value_parser = at_least_one)]
-    pub subresources_max_streams_per_user: usize,
+    #[arg(long = "subresources-max-streams-per-user", env = "EXECLET_SUBRESOURCES_MAX_STREAMS_PER_USER", default_value_t = 500, value_parser = at_least_one)]
+    pub max_streams_per_user: usize,
 
     /// How long an attached client and its command may both be silent.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_IDLE_TIMEOUT_SECONDS", default_value_t = 4 * 3600, value_parser = clap::value_parser!(u64).range(10..))]
-    pub subresources_idle_timeout_seconds: u64,
+    #[arg(long = "subresources-idle-timeout-seconds", env = "EXECLET_SUBRESOURCES_IDLE_TIMEOUT_SECONDS", default_value_t = 4 * 3600, value_parser = clap::value_parser!(u64).range(10..))]
+    pub idle_timeout_seconds: u64,
 
     /// How long to go on with what is attached once told to stop; keep it below the pod's grace period.
-    #[arg(long, env = "EXECLET_SUBRESOURCES_DRAIN_TIMEOUT_SECONDS", default_value_t = 50)]
-    pub subresources_drain_timeout_seconds: u64,
-
-    /// File with the token that agents admit, of audience streams.execlet.dev. Read for each call.
-    #[arg(long, env = "EXECLET_STREAM_TOKEN_FILE", default_value = "/var/run/secrets/execlet.dev/streams/token")]
-    pub stream_token_file: PathBuf,
+    #[arg(
+        long = "subresources-drain-timeout-seconds",
+        env = "EXECLET_SUBRESOURCES_DRAIN_TIMEOUT_SECONDS",
+        default_value_t = 50
+    )]
+    pub drain_timeout_seconds: u64,
 }
 
 /// Which admission policies there are.

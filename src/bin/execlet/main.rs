@@ -21,7 +21,7 @@ use execlet::{
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs, SubresourcesArgs};
+use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs};
 
 /// How long what is left may take once the program has ended its work.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -95,10 +95,10 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
 async fn run_manager(args: ManagerArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = args.identity, "manager");
-    let (subresources_listener, subresources) = match args.subresources.subresources_addr {
+    let (subresources_listener, subresources) = match args.subresources.addr {
         Some(addr) => {
             let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
-            (Some(listener), Some(subresources_config(&args.namespace, args.subresources)))
+            (Some(listener), Some(subresources_config(&args)))
         }
         None => (None, None),
     };
@@ -118,24 +118,26 @@ async fn run_manager(args: ManagerArgs) -> Result<()> {
     Ok(manager::run(config, edges).await?)
 }
 
-fn subresources_config(namespace: &str, args: SubresourcesArgs) -> subresources::Config {
-    let certificate = match args.subresources_certificate_dir {
+fn subresources_config(manager: &ManagerArgs) -> subresources::Config {
+    let args = manager.subresources.clone();
+    let certificate = match args.certificate_dir {
         Some(folder) => CertificateSource::Mounted(folder),
         None => CertificateSource::Own {
-            secret: args.subresources_secret,
-            service: args.subresources_service,
-            life: Duration::from_secs(args.subresources_certificate_seconds),
+            secret: args.secret,
+            service: args.service,
+            life: Duration::from_secs(args.certificate_seconds),
         },
     };
     subresources::Config {
-        namespace: namespace.to_owned(),
+        namespace: manager.namespace.clone(),
         certificate,
-        token: args.stream_token_file,
-        wait: Duration::from_secs(args.subresources_wait_seconds),
-        most_streams: args.subresources_max_streams,
-        most_streams_per_user: args.subresources_max_streams_per_user,
-        idle: Duration::from_secs(args.subresources_idle_timeout_seconds),
-        drain: Duration::from_secs(args.subresources_drain_timeout_seconds),
+        account: manager.rules.accounts.manager_service_account.clone(),
+        pod: manager.identity.clone(),
+        wait: Duration::from_secs(args.wait_seconds),
+        most_streams: args.max_streams,
+        most_streams_per_user: args.max_streams_per_user,
+        idle: Duration::from_secs(args.idle_timeout_seconds),
+        drain: Duration::from_secs(args.drain_timeout_seconds),
     }
 }
 

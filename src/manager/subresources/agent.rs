@@ -1,15 +1,9 @@
-//! The connection to an agent: over TLS to exactly the certificate that its Lease shows, with the
-//! manager's token, which is for agents alone. One connection serves one call.
+//! The connection to an agent: over TLS to exactly the certificate that its Lease shows, with a token of
+//! the manager's that is for this agent alone. One connection serves one call.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::http::{HeaderName, HeaderValue, Request, Response, header};
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -27,7 +21,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
-use super::{keep_alive::keep_alive, query::Target};
+use super::{keep_alive::keep_alive, query::Target, tokens::Tokens};
 use crate::{
     api::{Requester, names},
     infra::buffered::{self, buffered},
@@ -41,6 +35,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where an agent serves streams, and how it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
+    pub(super) node: String,
     pub(super) address: SocketAddr,
     pub(super) certificate: CertificateDer<'static>,
 }
@@ -56,6 +51,7 @@ impl Endpoint {
         let wrong =
             |what: &str| format!("the Lease of the execlet agent on node {node} has {what} that cannot be read");
         Ok(Self {
+            node: node.to_owned(),
             address: address.parse().map_err(|_| wrong("an endpoint"))?,
             certificate: CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| wrong("a certificate"))?,
         })
@@ -68,8 +64,8 @@ pub(super) enum CallError {
     /// Nothing was asked yet: another try does no harm.
     #[error("{address} cannot be connected to: {why}")]
     Connect { address: SocketAddr, why: String },
-    #[error("the manager's token for agents, {path}, cannot be read: {source}")]
-    Token { path: String, source: io::Error },
+    #[error("the API server gives the manager no token for the agent on node {node}: {why}")]
+    Token { node: String, why: String },
     #[error("{address} does not answer: {why}")]
     Answer { address: SocketAddr, why: String },
 }
@@ -92,20 +88,38 @@ pub(super) struct Call<'a> {
 #[derive(Clone)]
 pub(super) struct Agents {
     provider: Arc<CryptoProvider>,
-    token: PathBuf,
+    tokens: Arc<Tokens>,
     connections: TaskTracker,
 }
 
 impl Agents {
-    /// `token` is read anew for each call: the kubelet renews it.
-    pub(super) fn new(provider: Arc<CryptoProvider>, token: PathBuf, connections: TaskTracker) -> Self {
-        Self { provider, token, connections }
+    pub(super) fn new(provider: Arc<CryptoProvider>, tokens: Tokens, connections: TaskTracker) -> Self {
+        Self { provider, tokens: Arc::new(tokens), connections }
     }
 
-    /// Asks, and gives the answer as soon as its head is here.
+    /// Asks, and gives the answer as soon as its head is here. A token that the agent does not take is replaced once.
     pub(super) async fn call(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Incoming>, CallError> {
+        let token = self.token(endpoint).await?;
+        let answer = self.ask(endpoint, call, token.clone()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        self.tokens.forget(&endpoint.node, &token);
+        self.ask(endpoint, call, self.token(endpoint).await?).await
+    }
+
+    async fn token(&self, endpoint: &Endpoint) -> Result<HeaderValue, CallError> {
+        let node = &endpoint.node;
+        self.tokens.of(node).await.map_err(|why| CallError::Token { node: node.clone(), why })
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        token: HeaderValue,
+    ) -> Result<Response<Incoming>, CallError> {
         let address = endpoint.address;
-        let token = token(&self.token).await?;
         let connect = |why: String| CallError::Connect { address, why };
         let connecting = async {
             let socket = TcpStream::connect(address).await?;
@@ -147,15 +161,6 @@ impl Agents {
             .with_no_client_auth();
         Ok(config)
     }
-}
-
-async fn token(path: &Path) -> Result<HeaderValue, CallError> {
-    let failed = |source| CallError::Token { path: path.display().to_string(), source };
-    let token = tokio::fs::read_to_string(path).await.map_err(failed)?;
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-        .map_err(|_| failed(io::Error::other("it is no token")))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn request(

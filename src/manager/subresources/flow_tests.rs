@@ -3,8 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -35,9 +37,12 @@ use crate::infra::clock::SystemClock;
 /// Long enough for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const NAME: &str = "execlet-subresources.execlet.svc";
+const ACCOUNT: &str = "execlet-manager";
 const PATH: &str = "/apis/subresources.execlet.dev/v1alpha1/namespaces/shop/execrequests";
 const ATTACH: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+
+const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
 
 /// The end of an answer after which there is more to come, which does not.
 const GOES_ON: &str = "5\r\nmore\n\r\n";
@@ -69,6 +74,8 @@ struct StandIn {
     certificate: String,
     heads: Arc<Mutex<Vec<String>>>,
     answer: Arc<Mutex<String>>,
+    /// A token that is refused whatever the answer.
+    revoked: Arc<Mutex<Option<String>>>,
 }
 
 impl StandIn {
@@ -88,17 +95,22 @@ impl StandIn {
             certificate: pem,
             heads: Arc::default(),
             answer: Arc::new(Mutex::new(SWITCHED.to_owned())),
+            revoked: Arc::default(),
         };
-        let (heads, answer) = (Arc::clone(&it.heads), Arc::clone(&it.answer));
+        let (heads, answer, revoked) = (Arc::clone(&it.heads), Arc::clone(&it.answer), Arc::clone(&it.revoked));
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.expect("a connection");
                 let (acceptor, heads, answer) = (acceptor.clone(), Arc::clone(&heads), Arc::clone(&answer));
+                let revoked = revoked.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(socket).await else { return };
                     let head = head_of(&mut stream).await;
+                    let answer = match revoked {
+                        Some(token) if head.contains(&token) => UNAUTHORIZED.to_owned(),
+                        Some(_) | None => answer.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                    };
                     heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
-                    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     stream.write_all(answer.as_bytes()).await.expect("written");
                     if answer.ends_with(GOES_ON) {
                         stream.read_u8().await.ok();
@@ -144,7 +156,7 @@ async fn head_of(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
 }
 
 /// The API server, as far as it is asked: jane may do everything, joe may attach without input, and
-/// anybody else nothing.
+/// anybody else nothing. Tokens are numbered, and begin with their audience.
 async fn api_server(agent: &StandIn) -> std::net::SocketAddr {
     let lease = json!({"metadata": {"name": "execlet-agent.n1", "annotations": {
         "execlet.dev/stream-endpoint": agent.address.to_string(),
@@ -179,6 +191,13 @@ async fn api_server(agent: &StandIn) -> std::net::SocketAddr {
             "metadata": {"name": name, "namespace": "shop", "uid": "u-1", "resourceVersion": "1"},
             "spec": {"target": {"podName": "db-0"}, "command": ["true"]}, "status": status})))
     };
+    let given = Arc::new(AtomicUsize::new(0));
+    let token = move |Json(request): Json<Value>| async move {
+        let number = given.fetch_add(1, Ordering::Relaxed) + 1;
+        let token = format!("{}#{number}", request["spec"]["audiences"][0].as_str().unwrap_or_default());
+        Json(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {},
+            "spec": request["spec"], "status": {"token": token, "expirationTimestamp": "2026-01-02T03:04:05Z"}}))
+    };
     let not_found = (
         axum::http::StatusCode::NOT_FOUND,
         Json(json!({"kind": "Status", "apiVersion": "v1",
@@ -191,6 +210,7 @@ async fn api_server(agent: &StandIn) -> std::net::SocketAddr {
             "/apis/coordination.k8s.io/v1/namespaces/execlet/leases/execlet-agent.n1",
             get(|Extension(lease): Extension<Value>| async move { Json(lease) }),
         )
+        .route(&format!("/api/v1/namespaces/execlet/serviceaccounts/{ACCOUNT}/token"), post(token))
         // A watch that brings no news.
         .route(
             "/apis/execlet.dev/v1alpha1/namespaces/shop/execrequests",
@@ -221,8 +241,13 @@ struct Lab {
     joined: TaskTracker,
     stop: CancellationToken,
     cut: CancellationToken,
-    token: tempfile::NamedTempFile,
+    client: Client,
     metrics: Metrics,
+}
+
+fn tokens(client: &Client, account: &str) -> Tokens {
+    let account = ServiceAccount { namespace: "execlet".to_owned(), name: account.to_owned() };
+    Tokens::new(client.clone(), &account, "execlet-manager-1")
 }
 
 impl Lab {
@@ -254,14 +279,12 @@ impl Lab {
 
         let serving = Serving::default();
         let authority = certificate::serve_new(&serving, NAME, Timestamp::now(), &provider);
-        let mut token = tempfile::NamedTempFile::new().expect("a file");
-        token.write_all(b"token-1\n").expect("written");
         let metrics = Metrics::default();
         let (stop, cut, joined) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let api = Api {
             locator: Locator { client: client.clone(), namespace: "execlet".to_owned() },
-            agents: Agents::new(Arc::clone(&provider), token.path().to_owned(), joined.clone()),
+            agents: Agents::new(Arc::clone(&provider), tokens(&client, ACCOUNT), joined.clone()),
             streams: Streams::new(most_streams, 2, metrics.streams.clone()),
             front_proxy: front_proxy.clone(),
             clock: Arc::clone(&clock),
@@ -270,7 +293,7 @@ impl Lab {
             idle: PATIENCE,
             joined: joined.clone(),
             cut: cut.clone(),
-            client,
+            client: client.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -282,7 +305,7 @@ impl Lab {
             server.run(stopped, cutting).await;
             drop(keep);
         });
-        Self { address, authority, proxy, agent, joined, stop, cut, token, metrics }
+        Self { address, authority, proxy, agent, joined, stop, cut, client, metrics }
     }
 
     /// A connection as the API server makes it.
@@ -373,7 +396,7 @@ async fn an_attached_client_speaks_to_the_agent_which_knows_who_it_is() {
     let mut stream = lab.connect().await;
     let call = format!(
         "GET {PATH}/bound/attach?stdin=true&stdout=true&token=secret HTTP/1.1\r\nHost: a\r\n{ATTACH}\
-         X-Remote-User: jane\r\nX-Remote-Group: devs\r\nX-Forwarded-For: 6.6.6.6, 10.0.0.7\r\n\
+         X-Remote-User: jane\r\nX-Remote-Group: devs\r\nX-Forwarded-For: déguisé, 10.0.0.7\r\n\
          Authorization: Bearer of-the-user\r\nX-Execlet-User: forged\r\nX-Execlet-Client: forged\r\n\r\n"
     );
     // Bytes that come with the call are not lost.
@@ -391,7 +414,7 @@ async fn an_attached_client_speaks_to_the_agent_which_knows_who_it_is() {
     let user = STANDARD.encode(r#"{"username":"jane","uid":"","groups":["devs"],"extra":{}}"#);
     for line in [
         "GET /v1/namespaces/shop/execrequests/bound/u-1/attach?stdin=true&stdout=true&stderr=false&tty=false HTTP/1.1",
-        "authorization: Bearer token-1",
+        "authorization: Bearer streams.execlet.dev/n1#1",
         &format!("x-execlet-user: {user}"),
         "x-execlet-client: 10.0.0.7",
         "sec-websocket-protocol: v5.channel.k8s.io",
@@ -515,7 +538,7 @@ async fn no_answer_but_the_right_one_joins_client_and_agent() {
     for (agent, code, words) in [
         (with_body("200 OK", "hello"), 500, "the agent answers 200"),
         (with_body("302 Found\r\nLocation: https://169.254.169.254/", ""), 500, "the agent answers 302"),
-        (with_body("401 Unauthorized", ""), 500, "the agent answers 401"),
+        (UNAUTHORIZED.to_owned(), 500, "the agent answers 401"),
         (with_body("403 Forbidden", ""), 500, "the agent answers 403"),
         (with_body("410 Gone", &status.replace("404", "410")), 410, "the log is gone"),
         (with_body("409 Conflict", "<html>"), 409, "the agent answers 409"),
@@ -554,22 +577,8 @@ async fn a_log_is_passed_on_as_it_comes() {
     until("the place to be given back", || lab.metrics.streams.get() == 0).await;
 }
 
-#[tokio::test]
-async fn the_token_is_read_anew_for_each_call_and_never_sent_to_anybody_else() {
-    let lab = Lab::new().await;
-    drop(lab.attached("jane").await);
-    std::fs::write(lab.token.path(), "token-2").expect("written");
-    drop(lab.attached("jane").await);
-    let heads = lab.agent.heads();
-    assert!(heads[0].contains("Bearer token-1") && heads[1].contains("Bearer token-2"), "{heads:?}");
-
-    // Another agent at that address, with a certificate of its own: it never gets to hear the token.
-    let (other, agents) = (
-        StandIn::start().await,
-        Agents::new(Arc::new(default_provider()), lab.token.path().to_owned(), TaskTracker::new()),
-    );
-    let certificate = CertificateDer::from_pem_slice(lab.agent.certificate.as_bytes()).expect("PEM");
-    let endpoint = agent::Endpoint { address: other.address, certificate };
+/// A call of the log, at the agent itself.
+async fn call(agents: &Agents, endpoint: &agent::Endpoint) -> Result<(), agent::CallError> {
     let target = query::Target::new("shop".into(), "bound".into()).expect("a target");
     let who = crate::api::Requester::default();
     let call = agent::Call {
@@ -581,11 +590,47 @@ async fn the_token_is_read_anew_for_each_call_and_never_sent_to_anybody_else() {
         client: None,
         upgrade: vec![],
     };
-    let error = agents.call(&endpoint, &call).await.expect_err("a stranger");
+    agents.call(endpoint, &call).await.map(drop)
+}
+
+#[tokio::test]
+async fn each_agent_hears_a_token_for_its_own_node_and_nobody_else_hears_any() {
+    let lab = Lab::new().await;
+    for _ in 0..2 {
+        drop(lab.attached("jane").await);
+    }
+    let certificate = CertificateDer::from_pem_slice(lab.agent.certificate.as_bytes()).expect("PEM");
+    let agents = |account| Agents::new(Arc::new(default_provider()), tokens(&lab.client, account), TaskTracker::new());
+    let endpoint = agent::Endpoint { node: "n2".into(), address: lab.agent.address, certificate };
+    call(&agents(ACCOUNT), &endpoint).await.expect("an answer");
+    let heads = lab.agent.heads();
+    for (head, token) in heads.iter().zip(["n1#1", "n1#1", "n2#2"]) {
+        assert!(head.contains(&format!("Bearer streams.execlet.dev/{token}\r\n")), "{token}: {head}");
+    }
+    assert_eq!(heads.len(), 3);
+
+    // Another agent at that address, with a certificate of its own.
+    let other = StandIn::start().await;
+    let endpoint = agent::Endpoint { address: other.address, ..endpoint };
+    let error = call(&agents(ACCOUNT), &endpoint).await.expect_err("a stranger");
     assert!(error.to_string().contains("not the one in the agent's Lease"), "{error}");
+    let error = call(&agents("another"), &endpoint).await.expect_err("an account that has no tokens");
+    assert!(error.to_string().contains("no token for the agent on node n2"), "{error}");
     assert!(other.heads().is_empty());
-    std::fs::remove_file(lab.token.path()).expect("removed");
-    refused(&lab.attach("bound", "stdout=true", "").await, 500, "token for agents");
+}
+
+#[tokio::test]
+async fn a_token_that_an_agent_does_not_take_any_more_is_replaced_once() {
+    let lab = Lab::new().await;
+    drop(lab.attached("jane").await);
+    *lab.agent.revoked.lock().expect("no panic") = Some("n1#1\r\n".to_owned());
+    drop(lab.attached("jane").await);
+    drop(lab.attached("jane").await);
+    lab.agent.answers(UNAUTHORIZED);
+    refused(&lab.attach("bound", "stdout=true", "").await, 500, "the agent answers 401");
+    let heads = lab.agent.heads();
+    let numbers: Vec<&str> = heads.iter().filter_map(|head| head.split("n1#").nth(1)?.lines().next()).collect();
+    assert_eq!(numbers, ["1", "1", "2", "2", "2", "3"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -127,16 +127,19 @@ impl FrontProxy {
         Err(format!("the client certificate is for {:?}, which is no allowed name", name.unwrap_or_default()))
     }
 
-    /// For whom the API server asks.
-    pub(super) fn requester(&self, headers: &HeaderMap) -> Option<Requester> {
-        let text = |value: &axum::http::HeaderValue| value.to_str().ok().map(str::to_owned);
-        let first = |names: &[HeaderName]| {
-            names.iter().filter_map(|name| headers.get(name)).filter_map(text).find(|value| !value.is_empty())
+    /// For whom the API server asks, or why that cannot be said. Nothing is left out: without a group or an extra it
+    /// would be another subject.
+    pub(super) fn requester(&self, headers: &HeaderMap) -> Result<Requester, String> {
+        let all = |names: &[HeaderName]| {
+            let values =
+                names.iter().flat_map(|name| headers.get_all(name).into_iter().map(move |value| (name, value)));
+            values.map(|(name, value)| text(name, value)).collect::<Result<Vec<_>, _>>()
         };
+        let first = |names: &[HeaderName]| Ok::<_, String>(all(names)?.into_iter().find(|value| !value.is_empty()));
         let mut requester = Requester {
-            username: first(&self.username)?,
-            uid: first(&self.uid).unwrap_or_default(),
-            groups: self.groups.iter().flat_map(|name| headers.get_all(name)).filter_map(text).collect(),
+            username: first(&self.username)?.ok_or("the front proxy names no user")?,
+            uid: first(&self.uid)?.unwrap_or_default(),
+            groups: all(&self.groups)?,
             ..Requester::default()
         };
         for (name, value) in headers {
@@ -144,10 +147,10 @@ impl FrontProxy {
             else {
                 continue;
             };
-            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-            requester.extra.entry(key).or_default().extend(text(value));
+            let key = percent_decode_str(key).decode_utf8().map_err(|_| not_utf8(name))?.into_owned();
+            requester.extra.entry(key).or_default().push(text(name, value)?);
         }
-        Some(requester)
+        Ok(requester)
     }
 
     /// Both: who asks, if it is the API server that says so.
@@ -157,15 +160,19 @@ impl FrontProxy {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Requester, Refusal> {
-        let why = match self.admit(chain, now) {
-            Ok(()) => match self.requester(headers) {
-                Some(requester) => return Ok(requester),
-                None => "the front proxy names no user".to_owned(),
-            },
-            Err(why) => why,
-        };
-        Err(Refusal::Unauthenticated(format!("{why}: this API is reached through the API server alone")))
+        self.admit(chain, now)
+            .and_then(|()| self.requester(headers))
+            .map_err(|why| Refusal::Unauthenticated(format!("{why}: this API is reached through the API server alone")))
     }
+}
+
+/// The API server sends names as they are, in any script.
+fn text(name: &HeaderName, value: &HeaderValue) -> Result<String, String> {
+    str::from_utf8(value.as_bytes()).map(str::to_owned).map_err(|_| not_utf8(name))
+}
+
+fn not_utf8(name: &HeaderName) -> String {
+    format!("header {name} is not UTF-8")
 }
 
 fn verifier(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {

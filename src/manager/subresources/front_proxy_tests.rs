@@ -94,6 +94,49 @@ fn the_front_proxy_speaks_for_whom_its_headers_name() {
 }
 
 #[test]
+fn names_in_any_script_are_whole_and_what_is_no_text_is_refused() {
+    let authority = Authority::new("front-proxy-ca");
+    let front_proxy = parse(&config(&authority, "[]")).expect("usable");
+    let chain = authority.sign("x");
+    let whole = [
+        ("x-remote-user", "jürgen".as_bytes()),
+        ("x-remote-uid", "№ 42".as_bytes()),
+        ("x-remote-group", "operators".as_bytes()),
+        ("x-remote-group", "разработчики".as_bytes()),
+        ("x-remote-extra-b%C3%BCro", "東京".as_bytes()),
+    ];
+    let headers = |of: &[(&'static str, &[u8])]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in of {
+            let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).expect("a name");
+            headers.append(name, HeaderValue::from_bytes(value).expect("a value"));
+        }
+        headers
+    };
+    assert_eq!(
+        front_proxy.authenticate(&chain, &headers(&whole), now()).expect("admitted"),
+        Requester {
+            username: "jürgen".into(),
+            uid: "№ 42".into(),
+            groups: vec!["operators".into(), "разработчики".into()],
+            extra: BTreeMap::from([("büro".into(), vec!["東京".into()])]),
+        }
+    );
+    for (name, value) in [
+        ("x-remote-user", &b"j\xfcrgen"[..]),
+        ("x-remote-uid", b"\xff"),
+        ("x-remote-group", b"operators\xff"),
+        ("x-remote-extra-a", b"\xff"),
+        ("x-remote-extra-a%ff", b"a"),
+    ] {
+        let headers = headers(&[&[(name, value)], &whole[..]].concat());
+        let refusal = front_proxy.authenticate(&chain, &headers, now()).expect_err(name);
+        let words = format!("header {name} is not UTF-8");
+        assert!(matches!(&refusal, Refusal::Unauthenticated(said) if said.contains(&words)), "{name}: {refusal:?}");
+    }
+}
+
+#[test]
 fn forged_headers_without_the_front_proxys_certificate_are_nobodys() {
     let authority = Authority::new("front-proxy-ca");
     let front_proxy = parse(&config(&authority, r#"["front-proxy-client"]"#)).expect("usable");

@@ -20,6 +20,7 @@ mod query;
 mod refusal;
 mod serve;
 mod server;
+mod tokens;
 mod websocket;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -43,9 +44,11 @@ use self::{
     metrics::Metrics,
     serve::Api,
     server::Server,
+    tokens::Tokens,
 };
 use crate::{
     api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
+    core::admission::ServiceAccount,
     infra::{clock::Clock, health::Readiness},
 };
 
@@ -62,8 +65,10 @@ pub struct Config {
     pub namespace: String,
     /// Where the certificate comes from.
     pub certificate: CertificateSource,
-    /// File with the token that agents admit.
-    pub token: PathBuf,
+    /// The manager's own, of which agents admit tokens.
+    pub account: ServiceAccount,
+    /// Name of the manager's pod, with which those tokens end.
+    pub pod: String,
     /// How long a call waits for its request to be bound, and for the agent.
     pub wait: Duration,
     /// Streams at a time.
@@ -154,9 +159,10 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     }
 
     let (stop, cut, joined) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let tokens = Tokens::new(client.clone(), &config.account, &config.pod);
     let api = Api {
         locator: Locator { client: client.clone(), namespace: config.namespace },
-        agents: Agents::new(Arc::clone(&provider), config.token, joined.clone()),
+        agents: Agents::new(Arc::clone(&provider), tokens, joined.clone()),
         streams: Streams::new(config.most_streams, config.most_streams_per_user, metrics.streams.clone()),
         front_proxy: front_proxy.clone(),
         clock: Arc::clone(&clock),

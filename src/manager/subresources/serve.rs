@@ -254,8 +254,9 @@ impl Asked {
     ) -> Result<Self, Refusal> {
         let Path((namespace, name)) = path.map_err(|error| Refusal::BadRequest(error.body_text()))?;
         // What stands before the last element, the client may have made up.
-        let forwarded = headers.get_all(FORWARDED_FOR).iter().next_back().and_then(|value| value.to_str().ok());
-        let client = forwarded.and_then(|list| list.rsplit(',').next()).map(|last| last.trim().to_owned());
+        let forwarded = headers.get_all(FORWARDED_FOR).iter().next_back().map(HeaderValue::as_bytes);
+        let last = forwarded.and_then(|list| list.rsplit(|byte| *byte == b',').next());
+        let client = last.and_then(|last| str::from_utf8(last).ok()).map(|last| last.trim().to_owned());
         Ok(Self { target: Target::new(namespace, name)?, who, client })
     }
 
