@@ -31,6 +31,8 @@ mod print;
 mod record;
 mod refusal;
 mod requests;
+#[cfg(test)]
+mod scripted;
 mod session;
 mod signals;
 mod speech;
