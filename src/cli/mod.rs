@@ -19,6 +19,7 @@ pub mod run;
 pub mod version;
 pub mod wait;
 
+mod attempts;
 mod conclude;
 mod detach;
 mod discovery;
