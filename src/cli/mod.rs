@@ -28,6 +28,7 @@ mod follow;
 mod input;
 mod options;
 mod output;
+mod passed;
 mod print;
 mod record;
 mod refusal;
