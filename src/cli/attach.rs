@@ -38,7 +38,8 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.follow.quiet);
     let requests = Requests::new(cluster);
     if let Streams::Missing(why) = discovery::streams(cluster).await? {
-        return Err(Error::NoStreams(format!("{why}. For its outcome: kubectl execlet wait {}", args.name)));
+        let wait = cluster.plugin(&format!("wait {}", args.name));
+        return Err(Error::NoStreams(format!("{why}. For its outcome: {wait}")));
     }
     let request = requests.get(&args.name).await?;
     let takes_input = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
@@ -56,7 +57,8 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     if request.spec.tty && !tty {
         return Err(Error::Usage("the command has a terminal, and standard input is none: leave out -i".to_owned()));
     }
-    let options = args.follow.options(&request, args.stdin, tty)?;
+    let recording = args.follow.recording()?;
+    let options = args.follow.options(&request, args.stdin, tty, recording)?;
     let watched = Watched::new(&requests, request);
     conclude(cluster, &Streams::Served, watched, &speech, options, OnInterrupt::Leave).await
 }

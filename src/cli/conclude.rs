@@ -1,6 +1,10 @@
 //! Following with an ear for signals, and the last word: what became of it, and
 //! the exit code that says the same.
 
+use std::convert::Infallible;
+
+use tokio::{pin, sync::Notify};
+
 use super::{
     Cluster, Error, Exit,
     discovery::Streams,
@@ -39,52 +43,71 @@ pub async fn conclude(
     let requests = Requests::new(cluster);
     let request = watched.last();
     let name = request.metadata.name.clone().unwrap_or_default();
-    let ending = {
-        let following = follow::follow(cluster, streams, &mut watched, speech, options);
-        tokio::pin!(following);
-        let mut canceling = false;
-        loop {
-            tokio::select! {
-                ending = &mut following => break ending?,
-                stop = stops.next() => {
-                    if stop == Stop::Interrupt && on_interrupt == OnInterrupt::Cancel && !canceling {
-                        canceling = true;
-                        cancel(&requests, &name, speech).await;
-                        continue;
-                    }
-                    speech.say(&left(&name));
-                    return Ok(if stop == Stop::Interrupt { Exit::LEFT } else { Exit(stop.exit_code()) });
-                }
-            }
+    let following = Box::pin(follow::follow(cluster, streams, &mut watched, speech, options));
+    let canceling = Box::pin(cancel(&requests, &name, speech));
+    let ending = match heard(following, async || stops.next().await, on_interrupt, canceling).await {
+        Heard::Ending(ending) => ending?,
+        Heard::Stop(stop) => {
+            speech.say(&left(cluster, &name));
+            return Ok(if stop == Stop::Interrupt { Exit::LEFT } else { Exit(stop.exit_code()) });
         }
     };
     Ok(match ending {
         Ending::Finished(request) => last_word(&request, speech),
-        Ending::Gone(request) => {
-            let ran = request.status.as_ref().is_some_and(|status| status.start_time.is_some());
-            speech.say(&format!(
-                "{name} was deleted before it had finished{}",
-                if ran { ": its command is ended by that" } else { "" }
-            ));
-            if ran { Exit::UNKNOWN } else { Exit::NEVER_RAN }
-        }
+        Ending::Gone(request) => gone(&request, speech),
         Ending::Told(status) => {
             speech.say(&format!("{name} was deleted; its stream told the outcome"));
             Exit::told(&status)
         }
         Ending::Detached => {
-            speech.say(&format!("detached; back to it with: kubectl execlet attach -i {name}"));
+            let back = cluster.plugin(&format!("attach -i {name}"));
+            speech.say(&format!("detached; back to it with: {back}"));
             Exit::SUCCESS
         }
         Ending::NobodyReads => {
-            speech.say(&format!("nobody reads the output any longer; {}", left(&name)));
+            speech.say(&format!("nobody reads the output any longer; {}", left(cluster, &name)));
             Exit::LEFT
         }
         Ending::Lost(why) => {
-            speech.say(&format!("{why}; {}", left(&name)));
+            speech.say(&format!("{why}; {}", left(cluster, &name)));
             Exit::LEFT
         }
     })
+}
+
+/// What is heard first.
+#[derive(Debug)]
+enum Heard {
+    Ending(Result<Ending, Error>),
+    Stop(Stop),
+}
+
+/// Follows until that ends, or until somebody wants us to go. Neither is kept waiting while a cancel is under way.
+async fn heard(
+    following: impl Future<Output = Result<Ending, Error>>,
+    mut next: impl AsyncFnMut() -> Stop,
+    on_interrupt: OnInterrupt,
+    cancel: impl Future<Output = ()>,
+) -> Heard {
+    let (wanted, mut asked) = (Notify::new(), on_interrupt == OnInterrupt::Leave);
+    let canceling = async {
+        wanted.notified().await;
+        cancel.await;
+        std::future::pending::<Infallible>().await
+    };
+    pin!(following, canceling);
+    loop {
+        tokio::select! {
+            ending = &mut following => return Heard::Ending(ending),
+            never = &mut canceling => match never {},
+            stop = next() => {
+                if stop != Stop::Interrupt || std::mem::replace(&mut asked, true) {
+                    return Heard::Stop(stop);
+                }
+                wanted.notify_one();
+            }
+        }
+    }
 }
 
 async fn cancel(requests: &Requests, name: &str, speech: &Speech) {
@@ -96,8 +119,23 @@ async fn cancel(requests: &Requests, name: &str, speech: &Speech) {
     }
 }
 
-fn left(name: &str) -> String {
-    format!("{name} may go on: kubectl execlet attach {name}, wait {name} or cancel {name}")
+/// What to do about a request that the plugin follows no longer.
+pub fn left(cluster: &Cluster, name: &str) -> String {
+    let attach = cluster.plugin(&format!("attach {name}"));
+    format!("{name} may go on: {attach}, wait {name} or cancel {name}")
+}
+
+/// Says of a request that it was deleted, and gives the exit code.
+pub fn gone(request: &ExecRequest, speech: &Speech) -> Exit {
+    let name = request.metadata.name.as_deref().unwrap_or_default();
+    let ran = request.status.as_ref().is_some_and(|status| status.start_time.is_some());
+    let (then, exit) = if ran {
+        (": its command is ended by that", Exit::UNKNOWN)
+    } else {
+        (": nothing ran, and nothing will", Exit::NEVER_RAN)
+    };
+    speech.say(&format!("{name} was deleted before it had finished{then}"));
+    exit
 }
 
 /// Says what the exit code alone does not, and gives the exit code.
@@ -132,9 +170,60 @@ fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
     use serde_json::json;
 
     use super::*;
+    use crate::cli::scripted::{self, Kept};
+
+    #[tokio::test]
+    async fn a_second_ctrl_c_is_heard_while_the_first_one_cancels() {
+        let canceling = AtomicBool::new(false);
+        let cancel = async {
+            canceling.store(true, Ordering::Relaxed);
+            pending().await
+        };
+        // The second comes when the first has its cancel under way.
+        let mut pressed = 0;
+        let next = async || {
+            pressed += 1;
+            while pressed > 1 && !canceling.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            Stop::Interrupt
+        };
+        let patience = std::time::Duration::from_secs(10);
+        let heard = tokio::time::timeout(patience, heard(pending(), next, OnInterrupt::Cancel, cancel)).await;
+        assert!(matches!(heard, Ok(Heard::Stop(Stop::Interrupt))), "{heard:?}");
+        // Any other does not cancel, nor does the first where it is to leave.
+        for (stop, on_interrupt) in [(Stop::Terminate, OnInterrupt::Cancel), (Stop::Interrupt, OnInterrupt::Leave)] {
+            let heard = super::heard(pending(), async || stop, on_interrupt, ready(())).await;
+            assert!(matches!(heard, Heard::Stop(told) if told == stop), "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_before_it_ran_is_told_from_what_may_have_run() {
+        let started = json!({"phase": "Running", "startTime": "2026-01-02T03:04:05.000000Z"});
+        for (status, exit) in [(json!({"phase": "Bound"}), Exit::NEVER_RAN), (started, Exit::UNKNOWN)] {
+            let heard = Kept::default();
+            assert_eq!(gone(&scripted::request(status), &Speech::to(false, heard.clone())), exit);
+            assert!(heard.text().starts_with("execlet: r was deleted before it had finished: "));
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_said_with_commands_that_reach_it() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let (cluster, _) = scripted::cluster(|_| None);
+        let text = left(&cluster, "r");
+        assert_eq!(text, "r may go on: kubectl execlet -n shop attach r, wait r or cancel r");
+    }
 
     fn said(phase: &str, reason: &str, message: &str, output: serde_json::Value) -> Vec<String> {
         let condition = json!({"type": "Finished", "status": "True", "reason": reason, "message": message, "lastTransitionTime": "1970-01-01T00:00:00Z"});

@@ -20,7 +20,7 @@ pub async fn run(cluster: &Cluster, args: DescribeArgs) -> Result<Exit, Error> {
     let requests = Requests::new(cluster);
     for (at, name) in args.names.iter().enumerate() {
         let request = requests.get(name).await?;
-        let text = summary(&request, Timestamp::now(), speech::colours());
+        let text = summary(&request, Timestamp::now(), speech::colours(), |command| cluster.plugin(command));
         print::out(&format!("{}{text}", if at == 0 { "" } else { "\n" }))?;
     }
     Ok(Exit::SUCCESS)

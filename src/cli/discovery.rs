@@ -29,10 +29,31 @@ pub async fn streams(cluster: &Cluster) -> Result<Streams, Error> {
             Some(404) => Ok(Streams::Missing(format!(
                 "this cluster does not serve {group}: attach and logs are switched off in its installation of execlet"
             ))),
-            Some(503) => Ok(Streams::Missing(format!("{group} is not available now: no execlet manager answers"))),
-            // Discovery may be closed to some; they may attach all the same.
-            Some(403) => Ok(Streams::Served),
+            // Discovery may be closed to some; they may attach all the same. And a manager that does not answer now,
+            // as when it is being replaced, will.
+            Some(403 | 503) => Ok(Streams::Served),
             Some(_) | None => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::scripted;
+
+    #[tokio::test]
+    async fn only_a_group_that_is_not_there_is_missing() {
+        for (code, served) in [(200, true), (403, true), (503, true), (404, false)] {
+            let list = serde_json::json!({"kind": "APIResourceList", "groupVersion": "x/v1", "resources": []});
+            let (cluster, _) =
+                scripted::cluster(
+                    move |_| {
+                        if code == 200 { Some((200, list.clone())) } else { scripted::status(code, "no") }
+                    },
+                );
+            let streams = streams(&cluster).await.expect("an answer");
+            assert_eq!(streams == Streams::Served, served, "{code}: {streams:?}");
+        }
     }
 }

@@ -54,6 +54,15 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The plugin goes, and a request is left that may go on.
+    #[error("{source}; {left}")]
+    Left {
+        /// Why it goes.
+        #[source]
+        source: Box<Error>,
+        /// What is left, and what to do about it.
+        left: String,
+    },
     /// What was typed makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -103,7 +112,7 @@ impl Error {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Unwatched { .. } => Exit::LEFT,
+            Self::Unwatched { .. } | Self::Left { .. } => Exit::LEFT,
             Self::Kubeconfig(_)
             | Self::NoCluster
             | Self::Client(_)
@@ -117,6 +126,11 @@ impl Error {
             | Self::Local { .. }
             | Self::Show(_) => Exit::FAILED,
         }
+    }
+
+    /// The same, where a request is left that may go on.
+    pub(super) fn leaves(self, left: impl Into<String>) -> Self {
+        Self::Left { source: Box::new(self), left: left.into() }
     }
 
     /// The HTTP status that the API server answered with.

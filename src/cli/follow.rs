@@ -6,10 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     Cluster, Error,
+    attempts::Attempts,
     discovery::Streams,
     error,
     input::Input,
@@ -28,11 +29,6 @@ use crate::{
     wire::OutputStream,
 };
 
-/// Pauses between two attempts to attach.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long to try to get the output of a request that has finished.
-const AFTER_THE_END: Duration = Duration::from_secs(10);
 /// How long to wait for input that another has. A connection of ours that is lost is missed after 70 s.
 const HELD: Duration = Duration::from_secs(90);
 /// How long what has happened may take to be seen here.
@@ -70,7 +66,10 @@ pub async fn follow(
 ) -> Result<Ending, Error> {
     match streams {
         Streams::Missing(why) if options.stdin => Err(Error::NoStreams(why.clone())),
-        Streams::Missing(_) => by_status(watched, speech, options.recorder).await,
+        Streams::Missing(why) => {
+            speech.say(&format!("{why}. The end of its output is shown once the command has ended"));
+            by_status(watched, speech, options.recorder).await
+        }
         Streams::Served => Follower { cluster, watched, speech }.attached(options).await,
     }
 }
@@ -140,14 +139,15 @@ impl Follower<'_> {
                 ended @ (Ended::Status(_) | Ended::Detached | Ended::NobodyReads) => break ended,
             };
             // 4. Again, if nothing is lost by it.
-            if let Some(input) = ends.input.as_ref().filter(|input| !options.tty && !input.all_arrived()) {
-                let lost = input.sent - input.arrived;
-                ends.output.finish().await?;
-                return Ok(Ending::Lost(format!(
-                    "the connection broke ({why}) while up to {lost} bytes of standard input were on their way"
-                )));
+            match ends.input.as_mut().map_or(Underway::Nothing, |input| underway(input, options.tty, &why)) {
+                Underway::Nothing => {}
+                Underway::Typed(sentence) => self.speech.say(&sentence),
+                Underway::Piped(why) => {
+                    ends.output.finish().await?;
+                    return Ok(Ending::Lost(why));
+                }
             }
-            self.speech.progress(&format!("the connection broke ({why}): attaching again"));
+            self.speech.hitch(&format!("the connection broke ({why}): attaching again"));
             let left = ends.input.as_ref().map(|input| input.detached.clone());
             next = tokio::select! {
                 attempt = self.open(&mut wanted, ends.input.as_mut()) => attempt?,
@@ -174,8 +174,7 @@ impl Follower<'_> {
     /// Opens a connection, as often as it takes and makes sense; `input` is what an earlier one had. Where
     /// there is no input to be had, without.
     async fn open(&mut self, wanted: &mut Wanted, mut input: Option<&mut Input>) -> Result<Attempt, Error> {
-        let mut pause = FIRST_PAUSE;
-        let mut since_the_end = None;
+        let mut attempts = Attempts::default();
         let mut since_held = None;
         loop {
             let request = self.watched.last();
@@ -221,15 +220,9 @@ impl Follower<'_> {
                 Some(410) => return Ok(Attempt::NoStream(why)),
                 Some(_) | None => {}
             }
-            if is_finished(&request) {
-                let since: Instant = *since_the_end.get_or_insert_with(Instant::now);
-                if since.elapsed() > AFTER_THE_END || error::answer(&source) == Some(404) {
-                    return Ok(Attempt::NoStream(why));
-                }
+            if !attempts.go_on(self.watched, self.speech, &source).await? {
+                return Ok(Attempt::NoStream(why));
             }
-            self.speech.progress(&format!("{name}: cannot attach yet: {why}"));
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -267,6 +260,34 @@ impl Follower<'_> {
 
 fn refused(name: &str, source: kube::Error) -> Error {
     Error::Call { what: format!("attaching to {name}"), source: Box::new(source) }
+}
+
+/// What was on its way to the command when a connection broke.
+#[derive(Debug, PartialEq, Eq)]
+enum Underway {
+    /// Nothing that matters.
+    Nothing,
+    /// Keys, which whoever types them can type again: what to say of it.
+    Typed(String),
+    /// What cannot be sent again, because a part may have arrived: why it ends here.
+    Piped(String),
+}
+
+fn underway(input: &mut Input, tty: bool, why: &str) -> Underway {
+    if input.all_arrived() {
+        return Underway::Nothing;
+    }
+    let bytes = input.sent - input.arrived;
+    if !tty {
+        let sentence =
+            format!("the connection broke ({why}) while up to {bytes} bytes of standard input were on their way");
+        return Underway::Piped(sentence);
+    }
+    // They are told of once.
+    input.arrived = input.sent;
+    Underway::Typed(format!(
+        "the connection broke ({why}) while up to {bytes} bytes of what was typed were on their way: look what has arrived before you type it again"
+    ))
 }
 
 /// What to do where a command's input cannot be had.
@@ -351,7 +372,8 @@ pub fn tail_bytes(stream: &StreamStatus) -> Vec<u8> {
     }
 }
 
-fn is_attachable(request: &ExecRequest) -> bool {
+/// Whether an agent has it, or it has ended without.
+pub fn is_attachable(request: &ExecRequest) -> bool {
     is_finished(request) || request.status.as_ref().is_some_and(|status| status.node_name.is_some())
 }
 
@@ -367,9 +389,55 @@ fn sizes(tty: bool) -> Result<(Option<Sizes>, Option<Owned>), Error> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::cli::{
+        requests::Requests,
+        scripted::{self, Kept},
+    };
+
+    #[test]
+    fn keys_that_may_be_lost_are_told_of_once_and_other_input_ends_it() {
+        let mut input = Input::from(&b""[..], None);
+        (input.sent, input.arrived) = (7, 4);
+        let Underway::Piped(why) = underway(&mut input, false, "reset") else { panic!("it goes on") };
+        assert_eq!(why, "the connection broke (reset) while up to 3 bytes of standard input were on their way");
+        let Underway::Typed(sentence) = underway(&mut input, true, "reset") else { panic!("nothing is said") };
+        assert!(sentence.contains("up to 3 bytes of what was typed"), "{sentence}");
+        assert_eq!(underway(&mut input, true, "reset"), Underway::Nothing);
+    }
+
+    fn watched(cluster: &Cluster, status: Value) -> Watched {
+        Watched::new(&Requests::new(cluster), scripted::request(status))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_gone_is_given_up_and_told_of() {
+        let (cluster, _) = scripted::cluster(|_| None);
+        let mut watched = watched(&cluster, json!({"phase": "Running", "nodeName": "n1"}));
+        let heard = Kept::default();
+        let speech = Speech::to(false, heard.clone());
+        let mut follower = Follower { cluster: &cluster, watched: &mut watched, speech: &speech };
+        let mut wanted = Wanted { stdin: false, tty: false };
+        let opened = tokio::time::timeout(Duration::from_secs(3600), follower.open(&mut wanted, None)).await;
+        let error = opened.expect("an end").err().expect("no stream");
+        assert!(matches!(&error, Error::Unwatched { name, .. } if name == "r"), "{error}");
+        let said = heard.text();
+        assert!(said.starts_with("execlet: r: its output cannot be had yet: ") && said.lines().count() == 1, "{said}");
+    }
+
+    #[tokio::test]
+    async fn where_no_stream_is_served_it_is_said_why_there_is_only_the_end_of_the_output() {
+        let (cluster, _) = scripted::cluster(|_| None);
+        let mut watched = watched(&cluster, scripted::never_ran());
+        let heard = Kept::default();
+        let options = Options { stdin: false, tty: false, keys: "".parse().expect("keys"), recorder: None };
+        let streams = Streams::Missing("this cluster serves none".to_owned());
+        let ending = follow(&cluster, &streams, &mut watched, &Speech::to(false, heard.clone()), options).await;
+        assert!(matches!(ending, Ok(Ending::Finished(_))), "{ending:?}");
+        assert!(heard.text().starts_with("execlet: this cluster serves none. "));
+    }
 
     #[test]
     fn a_client_without_the_input_waits_watches_or_leaves_it_to_the_user() {

@@ -19,6 +19,7 @@ pub mod run;
 pub mod version;
 pub mod wait;
 
+mod attempts;
 mod conclude;
 mod detach;
 mod discovery;
@@ -27,10 +28,13 @@ mod follow;
 mod input;
 mod options;
 mod output;
+mod passed;
 mod print;
 mod record;
 mod refusal;
 mod requests;
+#[cfg(test)]
+mod scripted;
 mod session;
 mod signals;
 mod speech;

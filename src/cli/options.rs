@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use super::{
     Error,
     detach::{self, DetachKeys},
-    record::Recorder,
+    record::{Recorder, Recording},
     summary::shell_words,
     terminal,
 };
@@ -28,15 +28,29 @@ pub struct FollowArgs {
 }
 
 impl FollowArgs {
+    /// The file to record to, if one is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn recording(&self) -> Result<Option<Recording>, Error> {
+        self.record.as_deref().map(Recording::create).transpose()
+    }
+
     /// What is wanted of this request. Begins the recording.
     ///
     /// # Errors
     /// When the recording cannot be made.
-    pub fn options(self, request: &ExecRequest, stdin: bool, tty: bool) -> Result<Options, Error> {
+    pub fn options(
+        self,
+        request: &ExecRequest,
+        stdin: bool,
+        tty: bool,
+        recording: Option<Recording>,
+    ) -> Result<Options, Error> {
         let title = request.metadata.name.as_deref().unwrap_or_default();
         let command = shell_words(&request.spec.command);
-        let begin = |path: &PathBuf| Recorder::create(path, title, &command, terminal::size(), tty);
-        let recorder = self.record.as_ref().map(begin).transpose()?;
+        let begin = |to| Recorder::begin(to, title, &command, terminal::size(), tty);
+        let recorder = recording.map(begin).transpose()?;
         Ok(Options { stdin, tty, keys: self.detach_keys, recorder })
     }
 }

@@ -15,6 +15,24 @@ use crate::wire::asciicast::{Event, Header, Text, encode_event, encode_header};
 /// Size of a terminal that is none.
 const NO_TERMINAL: Size = Size { columns: 80, rows: 24 };
 
+/// A file that can be recorded to.
+#[derive(Debug)]
+pub struct Recording {
+    path: PathBuf,
+    file: File,
+}
+
+impl Recording {
+    /// Empties the file, or makes it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let file = File::create(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+}
+
 /// A recording that is being made.
 #[derive(Debug)]
 pub struct Recorder {
@@ -32,8 +50,8 @@ impl Recorder {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn create(path: &Path, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
-        let wrong = |source| Error::File { path: path.to_owned(), source };
+    pub fn begin(to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
+        let Recording { path, file } = to;
         let size = size.unwrap_or(NO_TERMINAL);
         let header = Header {
             version: 2,
@@ -43,10 +61,11 @@ impl Recorder {
             command: Some(command.to_owned()),
             title: Some(title.to_owned()),
         };
-        let mut file = BufWriter::new(File::create(path).map_err(wrong)?);
-        file.write_all(encode_header(&header).as_bytes()).map_err(wrong)?;
+        let mut file = BufWriter::new(file);
+        let written = file.write_all(encode_header(&header).as_bytes());
+        written.map_err(|source| Error::File { path: path.clone(), source })?;
         Ok(Self {
-            path: path.to_owned(),
+            path,
             file,
             since: Instant::now(),
             text: [Text::default(), Text::default()],
@@ -104,7 +123,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.cast");
         let size = Size { columns: 100, rows: 30 };
-        let mut recorder = Recorder::create(&path, "r", "seq 2", Some(size), false).expect("a file");
+        let to = Recording::create(&path).expect("a file");
+        let mut recorder = Recorder::begin(to, "r", "seq 2", Some(size), false).expect("a file");
         recorder.output(0, b"1\n\xc3").expect("written");
         recorder.output(1, b"oops\n").expect("written");
         recorder.output(0, b"\xa4\n").expect("written");

@@ -7,7 +7,7 @@ use tokio::try_join;
 
 use super::{
     Cluster, Error, Exit,
-    conclude::{OnInterrupt, conclude},
+    conclude::{OnInterrupt, conclude, left},
     discovery::{self, Streams},
     duration,
     options::FollowArgs,
@@ -15,7 +15,7 @@ use super::{
     requests::Requests,
     speech::Speech,
     terminal,
-    watched::Watched,
+    watched::{Watched, is_finished},
 };
 use crate::api::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target, request};
 
@@ -142,8 +142,12 @@ pub fn pod_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the request could not be created, or not followed.
-pub async fn run(cluster: &Cluster, mut args: RunArgs) -> Result<Exit, Error> {
+pub async fn run(cluster: &Cluster, args: RunArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.follow.quiet);
+    run_with(cluster, args, &speech).await
+}
+
+async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
     if args.tty && args.stdin && !terminal::input_is_terminal() {
         speech.say("standard input is no terminal: the command gets none either");
         args.tty = false;
@@ -156,29 +160,69 @@ pub async fn run(cluster: &Cluster, mut args: RunArgs) -> Result<Exit, Error> {
         print::out(&print::object(&request, args.output.unwrap_or(Format::Yaml))?)?;
         return Ok(Exit::SUCCESS);
     }
-    // What must be known before anything exists: whether it can be attached to, and who we are.
+    // What must be known and had before anything exists: whether it can be attached to, who we are, and where to
+    // record to.
     let requests = Requests::new(cluster);
     let (streams, requester) = try_join!(streams(cluster, &args), requests.myself())?;
     // Where the cluster has a policy that fills it in, that does so all the same.
     request.spec.requested_by = requester;
-    let created = requests.create(&request, args.dry_run.is_some()).await?;
-    if args.detach || args.dry_run.is_some() {
-        let tail = if args.dry_run.is_some() { "created (server dry run)" } else { "created" };
-        let text = match args.output {
-            Some(format) => print::object(&created, format)?,
-            None => format!("{} {tail}\n", print::full_name(&created)),
-        };
-        print::out(&text)?;
-        return Ok(Exit::SUCCESS);
+    let recording = if args.dry_run.is_some() { None } else { args.follow.recording()? };
+    let created = match requests.create(&request, args.dry_run.is_some()).await {
+        Err(error) if args.dry_run.is_none() => return Err(not_created(cluster, error)),
+        created => created?,
+    };
+    if args.dry_run.is_some() {
+        return announce(&created, args.output, "created (server dry run)");
     }
+    // From here on there is a command that runs or may, whatever becomes of us.
     let name = created.metadata.name.clone().unwrap_or_default();
-    let options = args.follow.options(&created, args.stdin, args.tty)?;
-    let watched = Watched::new(&requests, created.clone());
-    let exit = conclude(cluster, &streams, watched, &speech, options, OnInterrupt::Cancel).await?;
-    if args.rm && !matches!(exit, Exit::LEFT) && super::watched::is_finished(&requests.get(&name).await?) {
-        requests.delete(&created).await?;
+    let leaves = |error: Error| error.leaves(left(cluster, &name));
+    if args.detach {
+        return announce(&created, args.output, "created").map_err(leaves);
+    }
+    let rm = args.rm;
+    let followed = async {
+        let options = args.follow.options(&created, args.stdin, args.tty, recording)?;
+        let watched = Watched::new(&requests, created.clone());
+        conclude(cluster, &streams, watched, speech, options, OnInterrupt::Cancel).await
+    };
+    let exit = followed.await.map_err(leaves)?;
+    if rm && exit != Exit::LEFT {
+        // How the command ended is told all the same.
+        if let Err(error) = remove(&requests, &created).await {
+            let delete = cluster.kubectl(&format!("delete xr {name}"));
+            speech.say(&format!("{error}; {name} is left there: {delete}"));
+        }
     }
     Ok(exit)
+}
+
+/// Prints a request that was created, or would have been.
+fn announce(created: &ExecRequest, format: Option<Format>, what: &str) -> Result<Exit, Error> {
+    let text = match format {
+        Some(format) => print::object(created, format)?,
+        None => format!("{} {what}\n", print::full_name(created)),
+    };
+    print::out(&text).map(|()| Exit::SUCCESS)
+}
+
+/// A creation that has failed; where it is not known whether it has, with that.
+fn not_created(cluster: &Cluster, error: Error) -> Error {
+    if matches!(error.answer(), Some(400..500)) {
+        return error;
+    }
+    let look = cluster.plugin("get");
+    error.leaves(format!("the request may be there all the same, and its command may run: {look}"))
+}
+
+/// Deletes a request if it has finished.
+async fn remove(requests: &Requests, created: &ExecRequest) -> Result<(), Error> {
+    match requests.get(created.metadata.name.as_deref().unwrap_or_default()).await {
+        Ok(request) if is_finished(&request) => requests.delete(created).await,
+        Ok(_) => Ok(()),
+        Err(error) if error.answer() == Some(404) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn streams(cluster: &Cluster, args: &RunArgs) -> Result<Streams, Error> {
@@ -231,8 +275,10 @@ fn spec_of(args: &RunArgs) -> ExecRequestSpec {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::cli::scripted::{self, Answer, Calls, Kept};
 
     #[derive(Parser)]
     struct Line {
@@ -259,6 +305,88 @@ mod tests {
                 "output": {"tailBytes": 4096, "spoolBytes": 104_857_600}, "reason": "INC-1",
             })
         );
+    }
+
+    /// An API server at which the request is as told once it is created, unless `rest` has another answer to that;
+    /// it answers whatever else is asked.
+    fn cluster(status: Value, rest: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Cluster, Calls) {
+        scripted::cluster(move |call| match call.split('?').next().unwrap_or_default() {
+            "GET /apis/subresources.execlet.dev/v1alpha1" => {
+                Some((200, json!({"kind": "APIResourceList", "groupVersion": "x/v1", "resources": []})))
+            }
+            "POST /apis/authentication.k8s.io/v1/selfsubjectreviews" => scripted::status(404, "too old"),
+            "POST /apis/execlet.dev/v1alpha1/namespaces/shop/execrequests" => {
+                rest(call).or_else(|| Some((201, scripted::object(status.clone()))))
+            }
+            _ => rest(call),
+        })
+    }
+
+    fn created(calls: &Calls) -> bool {
+        calls.lock().expect("a lock").iter().any(|call| call.starts_with("POST") && call.contains("/execrequests"))
+    }
+
+    fn running() -> Value {
+        json!({"phase": "Running", "nodeName": "n1"})
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_cannot_be_made_creates_nothing() {
+        let (cluster, calls) = cluster(running(), |_| scripted::status(500, "not now"));
+        let args = parse("web --record /no/such/folder/x.cast -- true").expect("a line");
+        let error = run(&cluster, args).await.expect_err("no recording");
+        assert_eq!((error.exit(), created(&calls)), (Exit::FAILED, false), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_fails_after_the_creation_names_the_request_that_is_left() {
+        let (cluster, calls) = cluster(running(), |call| match call {
+            call if call.contains("/attach?") => scripted::status(403, "jane cannot create execrequests/attach"),
+            call if call.starts_with("POST") => None,
+            _ => scripted::status(500, "not now"),
+        });
+        let error = run(&cluster, parse("web -- true").expect("a line")).await.expect_err("no right");
+        assert_eq!((error.exit(), created(&calls)), (Exit::LEFT, true), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "attaching to r: jane cannot create execrequests/attach; r may go on: kubectl execlet -n shop attach r, wait r or cancel r"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_creation_of_which_nothing_is_known_is_not_called_a_failure() {
+        for (code, exit) in [(403, Exit::FAILED), (504, Exit::LEFT)] {
+            let (cluster, _) = cluster(running(), move |_| scripted::status(code, "no"));
+            let error = run(&cluster, parse("web -- true").expect("a line")).await.expect_err("an error");
+            assert_eq!(error.exit(), exit, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_removed_costs_no_exit_code() {
+        for (get, said) in [
+            (
+                Some((200, scripted::object(scripted::never_ran()))),
+                "execlet: deleting r: no right to; r is left there: kubectl -n shop delete xr r\n",
+            ),
+            (
+                scripted::status(500, "not now"),
+                "execlet: getting r: not now; r is left there: kubectl -n shop delete xr r\n",
+            ),
+            (scripted::status(404, "gone"), ""),
+        ] {
+            let (cluster, _) = cluster(scripted::never_ran(), move |call| match call {
+                call if call.starts_with("POST") => None,
+                call if call.starts_with("DELETE") => scripted::status(403, "no right to"),
+                call if call.contains("execrequests/r") => get.clone(),
+                _ => scripted::status(500, "not now"),
+            });
+            let heard = Kept::default();
+            let args = parse("web --rm -- true").expect("a line");
+            let exit = run_with(&cluster, args, &Speech::to(false, heard.clone())).await;
+            assert_eq!(exit.expect("an exit code"), Exit::NEVER_RAN);
+            assert_eq!(heard.text(), format!("execlet: r: PodNotFound: no pod web\n{said}"));
+        }
     }
 
     #[test]

@@ -33,9 +33,9 @@ const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(16);
 /// How long the goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long the server may take to answer an upgrade. It waits 30 s for the request to be bound, by
+/// How long the server may take until a stream is open. It waits 30 s for the request to be bound, by
 /// default.
-const UPGRADE: Duration = Duration::from_secs(60);
+const OPENING: Duration = Duration::from_secs(60);
 
 /// What is wanted of an attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +113,15 @@ pub fn protocol(connection: &kube::client::Connection) -> Protocol {
 
 /// Opens a connection.
 pub async fn open(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<kube::client::Connection, kube::Error> {
-    match timeout(UPGRADE, cluster.client.connect(request)).await {
-        Ok(opened) => opened,
-        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
-    }
+    in_time(cluster.client.connect(request)).await
+}
+
+/// Opens a stream, if that is done in time.
+pub async fn in_time<T>(opening: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    timeout(OPENING, opening).await.unwrap_or_else(|_| {
+        let why = format!("there was no answer within {} s", OPENING.as_secs());
+        Err(kube::Error::Service(why.into()))
+    })
 }
 
 /// Serves one connection to its end. It begins with all output from the first byte; what was shown
@@ -178,7 +183,6 @@ where
 {
     // Where in all of the output this connection is.
     let mut at = 0;
-    let mut noticed = false;
     let mut patience = SILENCE;
     loop {
         let frame = match timeout(patience, from.next()).await {
@@ -211,10 +215,8 @@ where
             Ok(None) => continue,
             Err(error) => return Read::Closed(None, error.to_string()),
         };
-        // There is one at most, where what is kept ends.
-        let skipped = if noticed { None } else { notice(stream, &bytes, tty) };
-        let fresh = if let Some(skipped) = skipped {
-            noticed = true;
+        // There is one where what is kept ends, and another where that has moved on meanwhile.
+        let fresh = if let Some(skipped) = notice(stream, &bytes, tty) {
             // What was shown before is not missing here. If it is not known how much there is, it is all of that.
             at = match skipped {
                 Missing::Bytes(skipped) => at + skipped,

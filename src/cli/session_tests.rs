@@ -1,7 +1,4 @@
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::io::{self, Write};
 
 use tokio::io::DuplexStream;
 use tokio_tungstenite::{
@@ -10,6 +7,7 @@ use tokio_tungstenite::{
 };
 
 use super::*;
+use crate::cli::scripted::Kept;
 
 type Socket = WebSocketStream<DuplexStream>;
 
@@ -20,24 +18,13 @@ async fn connection() -> (Socket, Socket) {
     (WebSocketStream::from_raw_socket(ours, Role::Client, None).await, server)
 }
 
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("a lock").extend_from_slice(bytes);
-        Ok(bytes.len())
+/// A connection on which these are on their way.
+async fn connection_of(messages: Vec<Message>) -> (Socket, Socket) {
+    let (ours, mut server) = connection().await;
+    for message in messages {
+        server.send(message).await.expect("sent");
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().expect("a lock"))
-    }
+    (ours, server)
 }
 
 fn ends(input: Option<Input>) -> (Ends, Kept, Kept) {
@@ -207,6 +194,25 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
             assert_eq!(heard, (out.as_bytes().to_vec(), err.clone().into_bytes()), "{connections:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn each_notice_of_a_connection_counts() {
+    let (mut ends, stdout, stderr) = ends(None);
+    let notice = |bytes| binary(2, skipped(Missing::Bytes(bytes)).as_bytes());
+    for connection in [
+        // What is kept ended, and moved on before the first live piece.
+        vec![binary(1, b"kept"), notice(8), notice(3), binary(1, b"more")],
+        vec![binary(1, b"kept"), notice(11), binary(1, b"more, and"), notice(5), binary(1, b"the end")],
+    ] {
+        let (ours, mut server) = connection_of(connection).await;
+        tokio::join!(serve(ours, Protocol::V5, &mut ends), async { server.close(None).await.ok() });
+    }
+    assert_eq!(ends.shown, Shown { up_to: 36, missing: 16 });
+    ends.output.finish().await.expect("written");
+    assert_eq!(String::from_utf8(stdout.take()).expect("text"), "keptmore, andthe end");
+    let told: String = [8, 3, 5].map(|bytes| skipped(Missing::Bytes(bytes))).concat();
+    assert_eq!(String::from_utf8(stderr.take()).expect("text"), told);
 }
 
 #[test]

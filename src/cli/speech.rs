@@ -4,10 +4,12 @@
 //! Progress and colour are for a terminal only, colour only without `NO_COLOR`.
 
 use std::{
-    io::{self, Write as _},
+    io,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{duration, terminal};
 
@@ -15,33 +17,52 @@ use super::{duration, terminal};
 const WHO: &str = "execlet: ";
 /// What is done sooner needs no word.
 const UNSAID: Duration = Duration::from_millis(700);
+/// A hitch that is over sooner needs no sentence.
+const LASTS: Duration = Duration::from_secs(5);
 const ERASE: &str = "\r\x1b[K";
 
 /// The plugin's voice.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Speech {
     is_terminal: bool,
     quiet: bool,
     since: Instant,
     shown: Arc<Mutex<bool>>,
+    hitch: Arc<Mutex<Option<Hitch>>>,
+    to: Arc<Mutex<dyn io::Write + Send>>,
+}
+
+/// Something does not go as it should, and was not told yet or was.
+#[derive(Clone, Copy, Debug)]
+struct Hitch {
+    since: Instant,
+    said: bool,
 }
 
 impl Speech {
     /// On standard error; a quiet one shows no progress.
     pub fn new(quiet: bool) -> Self {
+        let is_terminal = terminal::errors_are_terminal();
+        Self { is_terminal, ..Self::to(quiet, io::stderr()) }
+    }
+
+    /// To something that is no terminal.
+    pub fn to(quiet: bool, to: impl io::Write + Send + 'static) -> Self {
         Self {
-            is_terminal: terminal::errors_are_terminal(),
+            is_terminal: false,
             quiet,
             since: Instant::now(),
-            shown: Arc::new(Mutex::new(false)),
+            shown: Arc::default(),
+            hitch: Arc::default(),
+            to: Arc::new(Mutex::new(to)),
         }
     }
 
     /// A sentence that stays.
     pub fn say(&self, sentence: &str) {
-        self.clear();
+        self.erase();
         let end = if terminal::is_raw() { "\r\n" } else { "\n" };
-        write(&format!("{WHO}{sentence}{end}"));
+        self.write(&format!("{WHO}{sentence}{end}"));
     }
 
     /// What is being waited for.
@@ -51,16 +72,40 @@ impl Speech {
             return;
         }
         let columns = terminal::size().map_or(80, |size| usize::from(size.columns));
-        write(&format!("{ERASE}{}", line(text, waited, columns)));
+        self.write(&format!("{ERASE}{}", line(text, waited, columns)));
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// Takes the line of progress away.
+    /// What is waited for because something does not go as it should: where nobody sees the progress, a
+    /// sentence, once, if it lasts.
+    pub fn hitch(&self, text: &str) {
+        if self.is_terminal && !self.quiet {
+            return self.progress(text);
+        }
+        let mut hitch = self.hitch.lock().unwrap_or_else(PoisonError::into_inner);
+        let hitch = hitch.get_or_insert_with(|| Hitch { since: Instant::now(), said: false });
+        if !hitch.said && hitch.since.elapsed() >= LASTS {
+            hitch.said = true;
+            self.say(text);
+        }
+    }
+
+    /// It goes on: takes the line of progress away, and ends a hitch.
     pub fn clear(&self) {
+        *self.hitch.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.erase();
+    }
+
+    fn erase(&self) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut *shown) {
-            write(ERASE);
+            self.write(ERASE);
         }
+    }
+
+    fn write(&self, text: &str) {
+        // A standard error that is closed is no reason to end a command's stream.
+        drop(self.to.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes()));
     }
 }
 
@@ -74,11 +119,6 @@ fn line(text: &str, waited: Duration, columns: usize) -> String {
     }
     let cut: String = text.chars().take(room.saturating_sub(3)).collect();
     format!("{WHO}{}...{tail}", cut.trim_end())
-}
-
-fn write(text: &str) {
-    // A standard error that is closed is no reason to end a command's stream.
-    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// What may be coloured.
@@ -115,6 +155,25 @@ pub fn paint(text: &str, colour: Colour, colours: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::scripted::Kept;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hitch_that_lasts_is_said_once_where_there_is_no_progress() {
+        let heard = Kept::default();
+        let speech = Speech::to(false, heard.clone());
+        speech.hitch("r: no answer");
+        speech.clear();
+        for said in ["", "execlet: r: no answer\n", ""] {
+            speech.hitch("r: no answer");
+            assert_eq!(heard.text(), said);
+            tokio::time::advance(LASTS).await;
+        }
+        speech.clear();
+        speech.hitch("r: no answer again");
+        tokio::time::advance(LASTS).await;
+        speech.hitch("r: no answer again");
+        assert_eq!(heard.text(), "execlet: r: no answer again\n");
+    }
 
     #[test]
     fn a_line_of_progress_fits_the_terminal_and_keeps_the_time() {

@@ -16,8 +16,8 @@ use crate::api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, StreamStat
 /// Lines of each tail that are shown.
 const TAIL_LINES: usize = 10;
 
-/// The request in words.
-pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool) -> String {
+/// The request in words; `plugin` makes of a verb with its arguments what to type.
+pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: impl Fn(&str) -> String) -> String {
     let empty = ExecRequestStatus::default();
     let status = request.status.as_ref().unwrap_or(&empty);
     let meta = &request.metadata;
@@ -34,7 +34,7 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool) -> String {
     if let Some(output) = &status.output {
         line("Output", output_words(output));
     }
-    line("Next", next(name, request, status));
+    line("Next", next(name, request, status, plugin));
     if let Some(output) = &status.output {
         tail(&mut lines, "Standard output", &output.stdout);
         tail(&mut lines, "Standard error", &output.stderr);
@@ -140,18 +140,19 @@ fn output_words(output: &OutputStatus) -> String {
     format!("{} B on standard output, {} B on standard error; {whole}", output.stdout.bytes, output.stderr.bytes)
 }
 
-fn next(name: &str, request: &ExecRequest, status: &ExecRequestStatus) -> String {
+fn next(name: &str, request: &ExecRequest, status: &ExecRequestStatus, plugin: impl Fn(&str) -> String) -> String {
+    let verb = |verb: &str| plugin(&format!("{verb} {name}"));
     let waits_for_input = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
     match status.phase {
-        Phase::Pending => format!("wait: kubectl execlet wait {name}; or give up: kubectl execlet cancel {name}"),
-        Phase::Bound if waits_for_input => format!("start it: kubectl execlet attach -i {name}"),
+        Phase::Pending => format!("wait: {}; or give up: {}", verb("wait"), verb("cancel")),
+        Phase::Bound if waits_for_input => format!("start it: {}", verb("attach -i")),
         Phase::Bound | Phase::Running => {
-            format!("follow: kubectl execlet attach {name}; or end it: kubectl execlet cancel {name}")
+            format!("follow: {}; or end it: {}", verb("attach"), verb("cancel"))
         }
         Phase::Failed if status.start_time.is_none() => {
             "nothing ran: mend what is wrong, then create it again".to_owned()
         }
-        Phase::Succeeded | Phase::Failed => format!("all of its output: kubectl execlet logs {name}"),
+        Phase::Succeeded | Phase::Failed => format!("all of its output: {}", verb("logs")),
         Phase::Unknown => "look what it has done before you run it again: it may have run".to_owned(),
     }
 }

@@ -19,7 +19,8 @@ fn condition(reason: &str, message: &str) -> Value {
 }
 
 fn told(request: &ExecRequest) -> String {
-    summary(request, "2026-01-02T03:14:05Z".parse().expect("a time"), false)
+    let now = "2026-01-02T03:14:05Z".parse().expect("a time");
+    summary(request, now, false, |command| format!("kubectl execlet -n shop {command}"))
 }
 
 #[test]
@@ -49,7 +50,7 @@ check-1 in namespace shop
   Why      INC-4711
   Outcome  Failed (exit code 3, by Event): NonZeroExitCode: the command ended with exit code 3
   Output   10 B on standard output, 2 B on standard error; may not be complete: StreamLost
-  Next     all of its output: kubectl execlet logs check-1
+  Next     all of its output: kubectl execlet -n shop logs check-1
   Standard output, its end:
     it's
     \u{fffd}[2J
@@ -69,7 +70,7 @@ check-1 in namespace shop
   When     created 2026-01-02T03:04:05Z (10 min 0 s ago)
   Why      no reason was given
   Outcome  Pending: waiting for the execlet manager
-  Next     wait: kubectl execlet wait check-1; or give up: kubectl execlet cancel check-1
+  Next     wait: kubectl execlet -n shop wait check-1; or give up: kubectl execlet -n shop cancel check-1
 ";
     assert_eq!(told(&request(json!({}), Value::Null)), expected);
 }
@@ -83,11 +84,11 @@ fn what_comes_next_depends_on_where_it_is() {
     };
     assert_eq!(
         next(json!({"stdin": {"attach": {}}}), json!({"phase": "Bound", "nodeName": "n1"})),
-        "start it: kubectl execlet attach -i check-1"
+        "start it: kubectl execlet -n shop attach -i check-1"
     );
     assert_eq!(
         next(json!({}), json!({"phase": "Running", "nodeName": "n1"})),
-        "follow: kubectl execlet attach check-1; or end it: kubectl execlet cancel check-1"
+        "follow: kubectl execlet -n shop attach check-1; or end it: kubectl execlet -n shop cancel check-1"
     );
     assert_eq!(
         next(json!({}), json!({"phase": "Failed", "completionTime": "2026-01-02T03:04:26.500000Z"})),

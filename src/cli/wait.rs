@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Cluster, Error, Exit,
-    conclude::last_word,
+    conclude::{gone, last_word},
     duration, get,
     requests::Requests,
     signals::Stops,
@@ -57,9 +57,26 @@ pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
     };
     Ok(match reached {
         Reached::Here(request) => last_word(&request, &speech),
-        Reached::Gone(_) => {
-            speech.say(&format!("{} was deleted before it had finished", args.name));
-            Exit::UNKNOWN
-        }
+        Reached::Gone(request) => gone(&request, &speech),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::scripted;
+
+    #[tokio::test]
+    async fn what_is_deleted_before_it_ran_ends_a_wait_as_it_ends_a_run() {
+        let list = json!({"kind": "ExecRequestList", "apiVersion": "execlet.dev/v1alpha1", "metadata": {"resourceVersion": "2"}, "items": []});
+        let (cluster, _) = scripted::cluster(move |call| match call {
+            call if call.contains("execrequests/r") => Some((200, scripted::object(json!({"phase": "Pending"})))),
+            call if call.contains("watch=true") => scripted::status(500, "not now"),
+            _ => Some((200, list.clone())),
+        });
+        let exit = run(&cluster, WaitArgs { name: "r".into(), timeout: None, quiet: true }).await;
+        assert_eq!(exit.expect("an exit code"), Exit::NEVER_RAN);
+    }
 }

@@ -1,19 +1,19 @@
 //! One request as it changes, and waiting for what it is to become.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{Error, error, requests::Requests, signals::Owned, speech::Speech, words};
 use crate::{api::ExecRequest, infra::retry::Pauses};
 
 /// How long the API server may be silent before the plugin gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How often the progress is told anew.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -66,6 +66,20 @@ impl Watched {
         self.view.borrow().gone
     }
 
+    /// Whether the API server may still come back.
+    ///
+    /// # Errors
+    /// When it has been silent for too long.
+    pub fn is_heard(&self) -> Result<(), Error> {
+        let view = self.view.borrow();
+        match &view.trouble {
+            Some((since, why)) if since.elapsed() > PATIENCE => {
+                Err(failed(view.request.metadata.name.as_deref().unwrap_or_default(), why))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Waits until the request is so, or is gone.
     ///
     /// # Errors
@@ -89,7 +103,7 @@ impl Watched {
                         speech.clear();
                         return Err(failed(name, why));
                     }
-                    speech.progress(&format!("{name}: the API server does not answer: {}", cause(why)));
+                    speech.hitch(&format!("{name}: the API server does not answer: {}", cause(why)));
                 }
             }
             // A closed channel is a watch that has ended, which it does not; the tick goes on.

@@ -186,6 +186,22 @@ async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
     nobody_misses_a_byte(&lab, "n1", async || agents::update("n1").await).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_updated_under_a_log_that_is_followed_costs_no_byte() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let name = lines(&lab, "web");
+    let follower = Follower::start(&lab, &["logs", "-f", &name]);
+    follower.shows_more_than(SOME).await;
+    agents::update("n1").await;
+    let before = follower.lines();
+    follower.shows_more_than(before + SOME).await;
+    lab.go("web");
+    let heard = follower.end().await;
+    assert_eq!(heard.code, 0, "{}", text(&heard.stderr));
+    are_whole(&heard.stdout);
+}
+
 #[tokio::test]
 async fn a_watch_of_which_nothing_comes_any_more_does_not_cost_a_request_its_start() {
     let lab = Lab::alone().await;

@@ -53,8 +53,14 @@ pub struct Follower {
 
 impl Follower {
     pub fn attach(lab: &Lab, name: &str) -> Self {
+        Self::start(lab, &["attach", name])
+    }
+
+    /// With these arguments.
+    pub fn start(lab: &Lab, args: &[&str]) -> Self {
         let mut child = Command::new(plugin())
-            .args(["-n", &lab.namespace, "attach", name])
+            .args(["-n", &lab.namespace])
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

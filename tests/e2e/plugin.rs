@@ -7,11 +7,11 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     clients::{Heard, execlet, execlet_with, finish, path_with_plugin, plugin},
-    lab::{Lab, run, text, unique, wait_for},
+    lab::{IMAGE, Lab, container, run, text, unique, wait_for},
 };
 
 fn said(heard: &Heard) -> (String, String, i32) {
@@ -66,7 +66,8 @@ async fn a_detached_run_is_waited_for_described_and_got() {
     assert_eq!((out.as_str(), code), ("", 3), "{err}");
     assert!(err.contains("NonZeroExitCode"), "{err}");
     let (out, _, _) = said(&execlet(&lab, &["describe", name]).await);
-    for part in ["container main of pod web, on node n1", "INC-4711", "exit code 3", "hello", "kubectl execlet logs"] {
+    let logs = format!("kubectl execlet -n {} logs", lab.namespace);
+    for part in ["container main of pod web, on node n1", "INC-4711", "exit code 3", "hello", &logs] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let (out, _, _) = said(&execlet(&lab, &["get", name, "-o", "json"]).await);
@@ -152,6 +153,32 @@ async fn rm_leaves_no_request_behind() {
     assert_eq!(said(&execlet(&lab, &["get", "-o", "name"]).await).0, "");
 }
 
+#[tokio::test]
+async fn what_cannot_be_recorded_never_runs() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let args = ["run", "--record", "/no/such/folder/x.cast", "web", "--", "true"];
+    let (_, err, code) = said(&execlet(&lab, &args).await);
+    assert_eq!(code, 125, "{err}");
+    assert!(err.contains("/no/such/folder/x.cast"), "{err}");
+    assert_eq!(said(&execlet(&lab, &["get", "-o", "name"]).await).0, "");
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_is_waited_for() {
+    let lab = Lab::new().await;
+    // Longer than a manager waits for a request to be bound.
+    let setup = json!({"name": "setup", "image": IMAGE, "command": ["sleep", "40"]});
+    let spec = json!({"nodeName": "n1", "initContainers": [setup], "containers": [container("main")]});
+    lab.create_pod("web", spec, json!({})).await;
+    let args = ["run", "-d", "-o", "name", "--starting-deadline", "120s", "web", "--", "echo", "hello"];
+    let (name, err, code) = said(&execlet(&lab, &args).await);
+    assert_eq!(code, 0, "{err}");
+    let heard = execlet(&lab, &["logs", "-f", name.trim()]).await;
+    let (out, err, code) = said(&heard);
+    assert_eq!((out.as_str(), code), ("hello\n", 0), "{err}");
+}
+
 /// The plugin with a command that runs for long, once that runs.
 async fn long_run(lab: &Lab, name: &str) -> Child {
     let child = Command::new(plugin())
@@ -186,7 +213,8 @@ async fn ctrl_c_cancels_and_sigterm_does_not() {
     signal(&left, Signal::TERM);
     let output = left.wait_with_output().expect("its end");
     assert_eq!(output.status.code(), Some(143), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("left may go on"), "{}", text(&output.stderr));
+    let back = format!("left may go on: kubectl execlet -n {} attach left", lab.namespace);
+    assert!(text(&output.stderr).contains(&back), "{}", text(&output.stderr));
     lab.request_when("left", "to run on", |status| status.phase.to_string() == "Running").await;
 }
 
@@ -216,7 +244,7 @@ async fn a_recording_can_be_played() {
 async fn kubectl_finds_and_completes_the_plugin() {
     let lab = Lab::new().await;
     lab.pod("web", "n1").await;
-    lab.create_named("check-1", serde_json::json!({"target": {"podName": "web"}, "command": ["true"]}));
+    lab.create_named("check-1", json!({"target": {"podName": "web"}, "command": ["true"]}));
     let mut by_kubectl = Command::new("kubectl");
     by_kubectl.args(["execlet", "version", "--client"]).env("PATH", path_with_plugin());
     let (out, err, code) = said(&finish(&mut by_kubectl, None).await);
