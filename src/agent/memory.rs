@@ -13,7 +13,7 @@ use crate::{
     core::{
         audit::event::Subject,
         decide::{Entry, Stage},
-        ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
+        ids::{ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,
     },
@@ -139,7 +139,7 @@ impl<W: World> Memory<W> {
             (Some(entry), Some(outcome)) => Entry { stage: Stage::Ended { outcome }, ..entry },
             // Nothing was prepared. It must not run either, should an older state come back.
             (None, Some(outcome)) => Entry {
-                exec: ExecRef { id: "".into(), container: ContainerRef { id: "".into(), started_at: String::new() } },
+                exec: ExecRef::none(),
                 boot: self.node.boot.clone(),
                 stage: Stage::Ended { outcome },
                 started: None,

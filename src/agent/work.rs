@@ -322,7 +322,7 @@ impl<W: World> Work<W> {
                     Some(exec) => exec,
                     None => match prepare::create(&self.node, request, container).await? {
                         Ok(exec) => exec,
-                        Err(outcome) => return self.report(seen, outcome).await,
+                        Err(outcome) => return self.report(seen, request, outcome).await,
                     },
                 };
                 self.unwritten = Some(exec.clone());
@@ -390,7 +390,7 @@ impl<W: World> Work<W> {
                 if outcome.may_have_run && outcome.output.is_none() {
                     outcome.output = Some(pump::recall(&self.node, self.key(), &request.spec.output).await);
                 }
-                return self.report(seen, outcome).await;
+                return self.report(seen, request, outcome).await;
             }
             Action::Forget => return Ok(self.forget(None).await),
         }
@@ -550,8 +550,9 @@ impl<W: World> Work<W> {
         Next::Again
     }
 
-    async fn report(&mut self, seen: ExecRequest, outcome: Outcome) -> Result<Next, StepError> {
+    async fn report(&mut self, seen: ExecRequest, request: &BoundRequest, outcome: Outcome) -> Result<Next, StepError> {
         let begun = Instant::now();
+        self.put_down_end(request, &outcome).await?;
         self.node.audit.ended(&self.memory.subject(), &outcome).await;
         let Reported { version, result } = report::report(&self.node, self.key(), seen, &outcome).await?;
         // Those who watch are told what the status says, once it does.
@@ -562,6 +563,17 @@ impl<W: World> Work<W> {
             return Ok(Next::Again);
         }
         Ok(self.forget(Some(outcome)).await)
+    }
+
+    /// An outcome is put down before anybody can read it: should an agent end in between, and an older state of the API server
+    /// come back, it still stands.
+    async fn put_down_end(&self, request: &BoundRequest, outcome: &Outcome) -> Result<(), StepError> {
+        let entry = self.entry()?;
+        if !matches!(&entry, Some(Entry { stage: Stage::Ended { .. }, .. })) {
+            let exec = exec_of(Some(request), entry.as_ref()).unwrap_or_else(ExecRef::none);
+            self.memory.end(&exec, outcome.clone()).await;
+        }
+        Ok(())
     }
 
     /// Tells those who watch how it has ended. What was said before stands.

@@ -185,7 +185,7 @@ mod tests {
         let canceling = AtomicBool::new(false);
         let cancel = async {
             canceling.store(true, Ordering::Relaxed);
-            pending().await;
+            pending::<()>().await;
         };
         // The second comes when the first has its cancel under way.
         let mut pressed = 0;

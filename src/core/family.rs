@@ -57,8 +57,10 @@ impl Family {
     /// Whether a process belongs to it.
     #[must_use]
     pub fn claims(&self, facts: &Facts) -> bool {
+        // The leader may have ended, and another exec's begin with its PID.
+        let others = facts.tag.as_ref().is_some_and(|tag| *tag != self.uid);
         facts.process.start_ticks >= self.since_ticks
-            && (self.leader.is_some_and(|leader| facts.session == leader.pid)
+            && (self.leader.is_some_and(|leader| facts.session == leader.pid && !others)
                 || facts.tag.as_ref() == Some(&self.uid)
                 || facts.pipes.iter().any(|pipe| self.pipes.contains(pipe)))
     }
@@ -83,6 +85,15 @@ mod tests {
             ("env -i setsid that holds the output", 8, 101, 8, None, vec![3, 12], true),
             ("the container's own process", 1, 50, 1, None, vec![], false),
             ("a process of another exec", 8, 101, 8, Some("other"), vec![13], false),
+            (
+                "another exec's process with the PID of the leader that has ended",
+                7,
+                150,
+                7,
+                Some("other"),
+                vec![],
+                false,
+            ),
             ("an older session of the same PID", 7, 99, 7, None, vec![], false),
             ("an older process with the tag", 8, 99, 8, Some("u"), vec![], false),
             ("env -i setsid with an output of its own", 8, 101, 8, None, vec![3], false),

@@ -71,6 +71,14 @@ pub struct ExecRef {
     pub container: ContainerRef,
 }
 
+impl ExecRef {
+    /// Of what ended before an exec was created for it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { id: "".into(), container: ContainerRef { id: "".into(), started_at: String::new() } }
+    }
+}
+
 /// One process of the node, not to be confused with a later one of the same PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

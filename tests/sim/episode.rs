@@ -52,6 +52,9 @@ const FAULTS: Duration = Duration::from_secs(20);
 /// How long it may take to end well from then on.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long after the end of a command that of its output may come: what it left behind may have to be killed first.
+const VIEWERS_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What came of an episode.
 pub struct Report {
     pub violations: Vec<String>,
@@ -124,6 +127,7 @@ fn calm(model: &Model) {
     state.note(|| "no more faults".to_owned());
     state.faults = false;
     state.api_up = true;
+    state.manager_up = true;
     if !state.engine_up {
         state.forget_execs();
         state.engine_up = true;
@@ -203,7 +207,10 @@ async fn users(model: Model, kind: Kind) {
             let awaits = kind == Kind::Disturbed && state.random.chance(200);
             let (comes, starting) =
                 if awaits { (state.random.chance(700), starting.min(60)) } else { (false, starting) };
-            let stdin = awaits.then(|| json!({"attach": {}}));
+            let cancels = state.random.chance(300);
+            let on_disconnect = if cancels { "Cancel" } else { "KeepRunning" };
+            let known = awaits && state.planted != Some(Planted::ForgottenInput);
+            let stdin = known.then(|| json!({"attach": {"onDisconnect": on_disconnect}}));
             let request = json!({
                 "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
                 "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{number}"), "generation": 1},
@@ -217,13 +224,18 @@ async fn users(model: Model, kind: Kind) {
             let mut request: ExecRequest = serde_json::from_value(request).expect("a request");
             request.metadata.creation_timestamp = Some(Time(state.now()));
             request.status = Some(ExecRequestStatus::default());
-            state.truth(&format!("uid-{number}")).awaits_client = awaits;
+            let truth = state.truth(&format!("uid-{number}"));
+            (truth.awaits_client, truth.may_run_for) = (awaits, active.map(Duration::from_secs));
             tokio::spawn(viewer(model.clone(), name.clone(), format!("uid-{number}")));
             if comes {
-                tokio::spawn(client(model.clone(), format!("uid-{number}")));
+                tokio::spawn(client(model.clone(), format!("uid-{number}"), cancels));
             }
             state.note(|| format!("{name} is created: {plan:?} tty {tty} active {active:?} starting {starting}"));
             state.store(request);
+            if state.faults && state.random.chance(100) {
+                // While it is not bound.
+                state.back_up();
+            }
         }
         let (fates, within) = match kind {
             Kind::Disturbed => (10, 6000),
@@ -242,6 +254,7 @@ async fn users(model: Model, kind: Kind) {
                     };
                     if !is_finished(&request) {
                         request.spec.cancel = true;
+                        state.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
                         state.note(|| format!("{name} is canceled"));
                         state.store(request);
                     }
@@ -263,8 +276,10 @@ async fn viewer(model: Model, name: String, uid: String) {
             let Some(told) = hub.result() else { continue };
             // They hear it only at the end of the output.
             let end = Place { output: hub.now(), ..Place::START };
-            let patience = Instant::now() + Duration::from_secs(60);
-            while matches!(hub.after(end, 1), Follows::NotYet) && Arc::ptr_eq(&hubs, &model.lock().hubs) {
+            let patience = Instant::now() + VIEWERS_PATIENCE;
+            let deaf = model.lock().planted == Some(Planted::DeafViewers);
+            let heard = if deaf { Hubs::default().of(&uid.as_str().into()) } else { Arc::clone(&hub) };
+            while matches!(heard.after(end, 1), Follows::NotYet) && Arc::ptr_eq(&hubs, &model.lock().hubs) {
                 if Instant::now() > patience {
                     return model.lock().violated(format!("the output of {name} never ends for those who watch"));
                 }
@@ -283,7 +298,7 @@ async fn viewer(model: Model, name: String, uid: String) {
 }
 
 /// Holds the input of a request for a while, lets it go, and comes again; each agent that crashes takes it away.
-async fn client(model: Model, uid: String) {
+async fn client(model: Model, uid: String, cancels: bool) {
     sleep(model.millis(0..8000)).await;
     loop {
         let hubs = Arc::clone(&model.lock().hubs);
@@ -298,8 +313,14 @@ async fn client(model: Model, uid: String) {
         while Instant::now() < until && Arc::ptr_eq(&hubs, &model.lock().hubs) {
             sleep(Duration::from_millis(20)).await;
         }
+        {
+            let mut state = model.lock();
+            state.note(|| format!("a client lets go of the input of {uid}"));
+            // With an agent that is gone already, its command goes on.
+            let goes = cancels && !state.crashed && Arc::ptr_eq(&hubs, &state.hubs);
+            state.truth(&uid).to_be_ended |= goes;
+        }
         drop(hold);
-        model.note(|| format!("a client lets go of the input of {uid}"));
         sleep(model.millis(1..2000)).await;
     }
 }
@@ -309,7 +330,7 @@ async fn manager(model: Model) {
     loop {
         sleep(model.millis(10..300)).await;
         let mut state = model.lock();
-        if !state.api_up {
+        if !state.api_up || !state.manager_up {
             continue;
         }
         let unbound: Vec<ExecRequest> = state
@@ -331,7 +352,9 @@ async fn manager(model: Model) {
             request.status = Some(status);
             state.store(request);
         }
-        if state.faults && state.random.chance(3) {
+        // Who writes without looking has to meet another who writes.
+        let gives_up = if state.planted == Some(Planted::BlindWrites) { 100 } else { 3 };
+        if state.faults && state.random.chance(gives_up) {
             let running: Vec<ExecRequest> = state
                 .objects
                 .values()
@@ -344,6 +367,7 @@ async fn manager(model: Model) {
                 let from = request.status.clone().unwrap_or_else(ExecRequestStatus::default);
                 let outcome = Outcome { reason: Reason::NodeLost, ..Outcome::lost("the node is lost", None, now) };
                 request.status = Some(Write { from: &from, generation: Some(1), at: now }.finished(&outcome));
+                state.abandon(&request);
                 state.store(request);
             }
         }
@@ -359,7 +383,7 @@ async fn chaos(model: Model) {
             if !state.faults {
                 return;
             }
-            state.random.below(12)
+            state.random.below(13)
         };
         match kind {
             0 => {
@@ -396,21 +420,30 @@ async fn chaos(model: Model) {
                     state.store(request);
                 }
             }
-            8 => {
-                let mut state = model.lock();
-                state.note(|| "a backup is made".to_owned());
-                state.backup = Some(state.objects.values().map(|object| object.request.clone()).collect());
+            8 => model.lock().back_up(),
+            9 => {
+                restore(&model);
+                if model.chance(300) {
+                    leave_unbound(&model).await;
+                }
             }
-            9 => restore(&model),
             10 => {
                 model.note(|| "the disk is full".to_owned());
                 model.lock().disk_full = true;
                 sleep(model.millis(100..3000)).await;
                 model.lock().disk_full = false;
             }
+            11 => leave_unbound(&model).await,
             _ => model.lock().break_watches(),
         }
     }
+}
+
+async fn leave_unbound(model: &Model) {
+    model.note(|| "the manager is away".to_owned());
+    model.lock().manager_up = false;
+    sleep(model.millis(300..4000)).await;
+    model.lock().manager_up = true;
 }
 
 async fn restart_engine(model: &Model) {
@@ -461,6 +494,7 @@ async fn reboot(model: &Model) {
         let mut state = model.lock();
         state.note(|| "the node reboots".to_owned());
         state.crash_agent();
+        state.shake();
         state.engine_up = false;
         state.engine_run += 1;
         state.listeners.clear();
@@ -489,11 +523,15 @@ fn restore(model: &Model) {
     state.restores += 1;
     for truth in state.truth.values_mut() {
         truth.restored = true;
-        // What had finished was forgotten since.
-        truth.shaken |= truth.finished.is_some();
     }
     // What was created since is gone. Its resource versions may be given out a second time.
-    state.objects.clear();
+    let gone: Vec<ExecRequest> =
+        std::mem::take(&mut state.objects).into_values().map(|object| object.request).collect();
+    for request in gone {
+        if !backup.iter().any(|kept| kept.metadata.uid == request.metadata.uid) {
+            state.abandon(&request);
+        }
+    }
     let back = state.random.chance(500);
     if back {
         let last = backup.iter().filter_map(|r| r.metadata.resource_version.as_deref()?.parse().ok()).max();
@@ -511,7 +549,7 @@ async fn agent(model: Model, spool: std::path::PathBuf) {
     loop {
         let crash = {
             let mut state = model.lock();
-            state.crashed = false;
+            state.take_over();
             Arc::clone(&state.crash)
         };
         let shutdown = CancellationToken::new();

@@ -15,6 +15,7 @@ use execlet::{
     core::{
         audit::event::Event,
         ids::{ContainerRef, ProcessRef},
+        request::starting_deadline,
     },
     engine::ExecDied,
 };
@@ -31,26 +32,47 @@ pub const POD: &str = "web";
 pub const POD_UID: &str = "pod-1";
 pub const CONTAINER: &str = "app";
 pub const NODE: &str = "n1";
+/// How many of a thousand processes get a PID that another one had, which has ended so long ago.
+const REUSED_PIDS: u64 = 200;
+const PID_REST: Duration = Duration::from_secs(1);
 
 /// A bug planted in the edges of the agent, which the simulation has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// The engine's missing exit code is taken for 0.
     NullIsZero,
+    /// The engine shows no PID of a process that has ended, as if there had been none.
+    HiddenPid,
     /// Journal writes are said to be on the disk, and are not.
     ForgetfulDisk,
+    /// The same, of those alone that tell of a start.
+    StuckDisk,
     /// Status writes do not look at the resource version, nor at whether it has finished.
     BlindWrites,
     /// Reports are said to be written, and are not.
     LostReports,
-    /// No process of a command is ever found.
+    /// The API server takes another exit code than was written.
+    GarbledCodes,
+    /// The API server says of an object that is not bound that there is none.
+    HiddenUnbound,
+    /// The API server forgets that the input of a command is to come from a client.
+    ForgottenInput,
+    /// No process of a command is ever found but the first.
     BlindKernel,
+    /// All processes of a container are taken for the command's.
+    BroadKernel,
+    /// No process shows whose it is, but for its session and its output.
+    LostTags,
+    /// Those who watch are told how a command has ended, and not that its output has.
+    DeafViewers,
     /// Output is lost between engine and agent, and nobody is told.
     LeakyStream,
     /// Audit records are said to be written, and are not.
     ForgetfulTrail,
     /// The engine, which runs on, knows nothing of an exec any more when it has ended.
     ForgetfulEngine,
+    /// The engine, which runs on, knows nothing of what runs any more when the agent has crashed.
+    FragileEngine,
 }
 
 /// What the command of a request does, written into the command itself.
@@ -132,13 +154,21 @@ pub struct Truth {
     /// Its input is to come from a client, and whether one has ever come.
     pub awaits_client: bool,
     pub client_came: bool,
-    /// A signal of the agent reached it.
-    pub signalled: bool,
-    /// Before it had finished, the engine or the agent was ended by force; or it was made unfinished again.
+    /// How long it may run, and since when it counts: the agent was about to start it.
+    pub may_run_for: Option<Duration>,
+    pub announced: Option<Instant>,
+    pub runs_since: Option<Instant>,
+    /// It was canceled, deleted or given up, or the client that it was to end with has gone.
+    pub to_be_ended: bool,
+    /// Deleted or given up, so that nobody was owed its outcome.
+    pub abandoned: bool,
+    /// Before it had finished, the engine was killed or the node rebooted.
     pub shaken: bool,
-    /// An agent that was told to stop went before its process ended.
-    pub let_go: bool,
-    /// The kernel told an agent with which code its process ended.
+    /// An agent crashed, or stopped, before its process had ended.
+    pub left: bool,
+    /// The same, after the journal said that it is being started, and before it was.
+    pub start_cut: bool,
+    /// The kernel told an agent with which code its process ended, and that agent could put it down.
     pub seen_to_end: bool,
     /// The first final status, and whether an older state was restored since.
     pub finished: Option<ExecRequestStatus>,
@@ -186,8 +216,11 @@ pub struct Process {
     pub alive: bool,
     pub ignores_term: bool,
     pub holds_output: bool,
+    /// Inode of the pipe that it writes to.
+    pub pipe: u64,
     /// Nothing but its output tells whose it is.
     pub nameless: bool,
+    pub ended_at: Option<Instant>,
     /// Tells its exit code to whoever waits.
     pub ended: watch::Sender<Option<i32>>,
     /// Ends it, with this code.
@@ -207,6 +240,7 @@ pub struct State {
     pub version: u64,
     pub objects: BTreeMap<String, Object>,
     pub backup: Option<Vec<ExecRequest>>,
+    pub manager_up: bool,
     pub watchers: Vec<mpsc::UnboundedSender<Change>>,
 
     // the engine
@@ -229,6 +263,7 @@ pub struct State {
     pub boot: u64,
     pub processes: BTreeMap<u32, Process>,
     pub next_pid: u32,
+    pub next_pipe: u64,
 
     // the disk
     pub files: BTreeMap<String, Vec<u8>>,
@@ -270,6 +305,7 @@ impl Model {
             version: 1,
             objects: BTreeMap::new(),
             backup: None,
+            manager_up: true,
             watchers: Vec::new(),
             engine_up: true,
             engine_run: 1,
@@ -286,6 +322,7 @@ impl Model {
             boot: 1,
             processes: BTreeMap::new(),
             next_pid: 1000,
+            next_pipe: 1,
             files: BTreeMap::new(),
             disk_full: false,
             records: Vec::new(),
@@ -361,31 +398,80 @@ impl State {
         self.note(|| "agent crashes".to_owned());
         self.crashed = true;
         self.agent_crashes += 1;
-        self.shake();
+        self.let_go();
+        if self.planted == Some(Planted::FragileEngine) {
+            self.execs.retain(|_, exec| !matches!(exec.phase, ExecPhase::Started(_)) || exec.code.is_some());
+        }
         self.crash.notify_one();
     }
 
-    /// Something was ended by force that may have known what nobody else does.
+    /// The engine, or the whole node, was ended by force: what it knew nobody else does.
     pub fn shake(&mut self) {
-        for truth in self.truth.values_mut().filter(|truth| truth.finished.is_none()) {
+        for truth in self.truth.values_mut().filter(|truth| truth.finished.is_none() || truth.restored) {
             truth.shaken = true;
         }
     }
 
-    /// An agent that was told to stop is gone, and what still runs goes on without it.
+    /// The agent is gone, and what runs goes on without it.
     pub fn let_go(&mut self) {
-        let living: Vec<String> = self.processes.values().filter(|p| p.alive).map(|p| p.uid.clone()).collect();
-        for uid in living {
-            self.truth(&uid).let_go = true;
+        for truth in self.truth.values_mut() {
+            truth.left |= truth.code.is_none();
+        }
+    }
+
+    /// Another agent begins: what the one before it had not put down is forgotten.
+    pub fn take_over(&mut self) {
+        self.crashed = false;
+        let uids: Vec<String> = self.truth.keys().cloned().collect();
+        for uid in uids {
+            let stage = self.files.get(&format!("{uid}.json")).and_then(|text| stage_of(text));
+            let truth = self.truth(&uid);
+            truth.start_cut |= stage.as_deref() == Some("starting") && truth.starts == 0 && truth.failed_starts == 0;
+            truth.seen_to_end &= stage.as_deref() == Some("ended");
         }
     }
 
     /// Whether no one can know any more how the process of a request ended.
-    fn is_lost(&self, uid: &str, truth: &Truth) -> bool {
-        // Nobody held the other end of its output, for which the engine changes the code of a terminal, and an old
-        // one that of any command; and nobody watched the process itself.
-        let falsified = || self.execs.values().any(|exec| exec.uid == uid && self.falsifies(exec));
-        truth.shaken || (truth.let_go && !truth.seen_to_end && falsified())
+    fn is_lost(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
+        let was_lost = truth.finished.as_ref().is_some_and(|first| reason(first) == "OutcomeLost");
+        // Who restores what was deleted or given up finds that nobody had asked how it ended.
+        let nobody_asked = truth.abandoned && truth.restored;
+        truth.shaken
+            || was_lost
+            || nobody_asked
+            || self.is_untold(uid, truth)
+            || self.cannot_be_started(request, uid, truth)
+    }
+
+    /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of a
+    /// terminal in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
+    fn is_untold(&self, uid: &str, truth: &Truth) -> bool {
+        let Some(code) = truth.code.filter(|_| truth.left && !truth.seen_to_end) else { return false };
+        let mut execs = self.execs.values().filter(|exec| exec.uid == uid);
+        execs.any(|exec| self.falsifies(exec) && (exec.tty || code == 127))
+    }
+
+    /// The agent was gone between the note that it starts a command and the start, and the start may be on its way
+    /// or not. Another one would settle it, and may not be made: the command could read from the wrong connection, it
+    /// is not wanted any more, its exec is gone with the container's run, or a restored status does not show it.
+    fn cannot_be_started(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
+        let late = || starting_deadline(request).is_some_and(|deadline| self.now() >= deadline);
+        let startable = || {
+            let mut execs = self.execs.values().filter(|exec| exec.uid == uid);
+            execs.any(|exec| exec.phase == ExecPhase::Created && exec.run == self.container)
+        };
+        truth.start_cut
+            && truth.starts == 0
+            && (truth.awaits_client || truth.restored || request.spec.cancel || late() || !startable())
+    }
+
+    /// Nobody may end a command without a cause.
+    pub fn must_be_to_end(&mut self, uid: &str) {
+        let truth = self.truth(uid);
+        let overdue = truth.may_run_for.zip(truth.runs_since).is_some_and(|(time, since)| since.elapsed() >= time);
+        if !truth.to_be_ended && !overdue {
+            self.violated(format!("the command of {uid} was signalled, and there was no cause to end it"));
+        }
     }
 
     /// Whether the engine gives another code for it than the true one.
@@ -434,8 +520,21 @@ impl State {
         if let Some(Object { request }) = self.objects.remove(name) {
             self.version += 1;
             self.note(|| format!("{name} is deleted"));
+            self.abandon(&request);
             self.watchers.retain(|watcher| watcher.send(Change::Deleted(Box::new(request.clone()))).is_ok());
         }
+    }
+
+    /// Nobody waits for its outcome any more.
+    pub fn abandon(&mut self, request: &ExecRequest) {
+        let truth = self.truth(request.metadata.uid.as_deref().unwrap_or_default());
+        (truth.to_be_ended, truth.abandoned) = (true, true);
+    }
+
+    /// A backup is made.
+    pub fn back_up(&mut self) {
+        self.note(|| "a backup is made".to_owned());
+        self.backup = Some(self.objects.values().map(|object| object.request.clone()).collect());
     }
 
     pub fn break_watches(&mut self) {
@@ -483,7 +582,7 @@ impl State {
         if status.phase.to_string() == "Succeeded" && truth.code != Some(0) {
             self.violated(format!("{name} is said to have succeeded with {:?}", truth.code));
         }
-        if reason == "OutcomeLost" && !truth.restored && !self.is_lost(&uid, &truth) {
+        if reason == "OutcomeLost" && !self.is_lost(request, &uid, &truth) {
             self.violated(format!("the outcome of {name} is said to be lost, and nothing had happened to lose it"));
         }
         if let Some(output) = &status.output {
@@ -500,8 +599,9 @@ impl State {
     // ---- the kernel
 
     pub fn spawn(&mut self, uid: &str, session: Option<u32>, ignores_term: bool, holds_output: bool) -> u32 {
-        self.next_pid += 1;
-        let pid = self.next_pid;
+        let pid = self.free_pid();
+        self.next_pipe += 1;
+        let pipe = session.and_then(|leader| self.processes.get(&leader)).map_or(self.next_pipe, |leader| leader.pipe);
         let ticks = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0) / 10;
         let process = Process {
             this: ProcessRef { pid, start_ticks: ticks },
@@ -511,13 +611,30 @@ impl State {
             alive: true,
             ignores_term,
             holds_output,
+            pipe,
             nameless: false,
+            ended_at: None,
             ended: watch::channel(None).0,
             kill: Arc::new(Notify::new()),
             killed_with: None,
         };
         self.processes.insert(pid, process);
         pid
+    }
+
+    /// A PID that nobody has: now and then one that somebody had, unless a session still goes by it.
+    fn free_pid(&mut self) -> u32 {
+        if self.faults && self.random.chance(REUSED_PIDS) {
+            let old = |process: &Process| process.ended_at.is_some_and(|at| at.elapsed() >= PID_REST);
+            let is_session = |pid| self.processes.values().any(|process| process.alive && process.session == pid);
+            let free = self.processes.values().filter(|process| old(process) && !is_session(process.this.pid));
+            let free: Vec<u32> = free.map(|process| process.this.pid).collect();
+            if let Some(pid) = self.random.pick(&free) {
+                return *pid;
+            }
+        }
+        self.next_pid += 1;
+        self.next_pid
     }
 
     /// The process ends by this signal's code.
@@ -565,6 +682,13 @@ impl State {
         self.events.push(event.clone());
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
+}
+
+/// How far a command had come, by the words of a journal's file.
+pub fn stage_of(text: &[u8]) -> Option<String> {
+    let json = text.split(|byte| *byte == b'\n').next()?;
+    let record: serde_json::Value = serde_json::from_slice(json).ok()?;
+    Some(record["entry"]["stage"]["stage"].as_str()?.to_owned())
 }
 
 pub fn reason(status: &ExecRequestStatus) -> &str {

@@ -10,8 +10,8 @@ use execlet::{
     api::{ExecRequest, ExecRequestStatus},
     core::{
         audit::event::{Event, Verb, key},
-        family::{Family, Member},
-        ids::{ContainerId, ExecId, ProcessRef, RequestKey},
+        family::{Facts, Family, Member},
+        ids::{ContainerId, ExecId, ProcessRef, RequestKey, RequestUid},
         kill::Signal,
     },
     engine::{
@@ -34,7 +34,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State, reason};
+use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State, reason, stage_of};
 
 pub struct Simulated;
 
@@ -72,10 +72,13 @@ impl Requests for SimRequests {
         self.call(&key.name, "get").await?;
         let state = self.0.lock();
         let found = state.objects.get(&key.name).map(|object| object.request.clone());
+        let hides = state.planted == Some(Planted::HiddenUnbound);
+        let is_bound = |request: &ExecRequest| request.status.as_ref().is_some_and(|status| status.node_name.is_some());
+        let found = found.filter(|request| !hides || is_bound(request));
         Ok(found.filter(|request| request.metadata.uid.as_deref() == Some(key.uid.as_str())))
     }
 
-    async fn write_status(&self, read: &ExecRequest, status: ExecRequestStatus) -> Result<Written, ApiError> {
+    async fn write_status(&self, read: &ExecRequest, mut status: ExecRequestStatus) -> Result<Written, ApiError> {
         let name = read.metadata.name.clone().expect("a name");
         self.call(&name, "update the status of").await?;
         let written = {
@@ -103,6 +106,9 @@ impl Requests for SimRequests {
                         Written::Refused("its status is final".to_owned())
                     } else {
                         let mut next = now;
+                        if planted == Some(Planted::GarbledCodes) && status.exit_code.is_some() {
+                            status.exit_code = i32::try_from(state.version % 256).ok();
+                        }
                         state.note(|| format!("{name} becomes {} {:?}", status.phase, status.exec_id));
                         next.status = Some(status);
                         Written::Won(Box::new(state.store(next)))
@@ -137,8 +143,11 @@ impl Disk for SimDisk {
             text.resize(text.len().max(SLOT), b'\n');
             {
                 let mut state = model.lock();
-                if state.planted == Some(Planted::ForgetfulDisk) {
-                    return Ok(());
+                let tells_of_start = matches!(stage_of(&text).as_deref(), Some("starting" | "running"));
+                match state.planted {
+                    Some(Planted::ForgetfulDisk) => return Ok(()),
+                    Some(Planted::StuckDisk) if tells_of_start => return Ok(()),
+                    Some(_) | None => {}
                 }
                 let has_room = state.files.contains_key(&name) && text.len() <= SLOT;
                 if state.disk_full && !has_room {
@@ -219,6 +228,9 @@ impl Trail for SimTrail {
                 return Err(Unavailable("the disk is full".to_owned()));
             }
             state.note(|| format!("recorded: {} {:?}", event.verb, event.uid()));
+            if let (Verb::Started, Some(uid)) = (event.verb, event.uid()) {
+                state.truth(uid.as_str()).announced = Some(Instant::now());
+            }
             if state.planted != Some(Planted::ForgetfulTrail) {
                 state.records.push(event);
             }
@@ -251,6 +263,12 @@ impl Kernel for SimKernel {
         state.processes.get(&pid).is_some_and(|process| process.alive && process.run.id == *container)
     }
 
+    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool {
+        let state = self.0.lock();
+        let found = state.processes.get(&process.pid).filter(|found| found.this == process && found.alive);
+        !found.is_some_and(|found| found.session == process.pid && (found.nameless || found.uid == uid.as_str()))
+    }
+
     async fn ended(&self, process: ProcessRef) -> Option<i32> {
         let (mut ended, tells) = {
             let state = self.0.lock();
@@ -262,24 +280,28 @@ impl Kernel for SimKernel {
     }
 
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64> {
-        vec![u64::from(process.pid)]
+        let state = self.0.lock();
+        let found = state.processes.get(&process.pid).filter(|found| found.this == process);
+        found.map(|found| found.pipe).into_iter().collect()
     }
 
     async fn family(&self, of: Family, container: ContainerId) -> io::Result<Vec<Member>> {
         self.0.point().await;
         let state = self.0.lock();
-        if state.planted == Some(Planted::BlindKernel) {
-            return Ok(Vec::new());
-        }
+        let shows_tags = state.planted != Some(Planted::LostTags);
+        let broad = state.planted == Some(Planted::BroadKernel);
         let living = state.processes.values().filter(|process| process.alive && process.run.id == container);
-        let marked = |process: &Process| {
-            let of_session = of.leader.is_some_and(|leader| process.session == leader.pid);
-            !process.nameless && (of_session || process.uid == of.uid.as_str())
+        let claims = |process: &Process| {
+            of.claims(&Facts {
+                process: process.this,
+                session: if process.nameless { process.this.pid } else { process.session },
+                tag: (shows_tags && !process.nameless).then(|| process.uid.as_str().into()),
+                pipes: process.holds_output.then_some(process.pipe).into_iter().collect(),
+            })
         };
-        let members = living.filter(|process| {
-            process.this.start_ticks >= of.since_ticks
-                && (marked(process) || (process.holds_output && of.pipes.contains(&u64::from(process.session))))
-        });
+        let blind = state.planted == Some(Planted::BlindKernel);
+        let sees = |process: &Process| !blind || process.session == process.this.pid;
+        let members = living.filter(|process| sees(process) && (broad || claims(process)));
         Ok(members.map(|p| Member { process: p.this, command: "plan".to_owned(), state: 'S' }).collect())
     }
 
@@ -292,7 +314,7 @@ impl Kernel for SimKernel {
         }
         let (uid, ignores) = (found.uid.clone(), found.ignores_term);
         state.note(|| format!("{signal:?} to {}", process.pid));
-        state.truth(&uid).signalled = true;
+        state.must_be_to_end(&uid);
         state.must_be_recorded(&uid, "a signal to a process", |event| event.verb == Verb::Cancelled);
         match signal {
             // A frozen process takes none until it is thawed; the next look finds it again.
@@ -438,7 +460,9 @@ impl Engine for SimEngine {
             code = Some(0);
         }
         let running = found.phase != ExecPhase::Created && found.code.is_none();
-        Ok(ExecState { running, code, pid: if code.is_some() && pid.is_none() { started(found) } else { pid } })
+        let pid = if code.is_some() { pid.or_else(|| started(found)) } else { pid };
+        let hidden = state.planted == Some(Planted::HiddenPid) && code.is_some();
+        Ok(ExecState { running, code, pid: pid.filter(|_| !hidden) })
     }
 
     fn exec_deaths(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecDied, EngineError>> {
@@ -498,6 +522,7 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     let shows = state.random.millis(0..30);
     let truth = state.truth(&uid);
     truth.starts += 1;
+    truth.runs_since = truth.announced;
     if truth.starts > 1 {
         let starts = truth.starts;
         state.violated(format!("the command of {uid} was started {starts} times"));
@@ -515,8 +540,8 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     }
     let run = state.engine_run;
     // Whatever else is in the container may end on its own.
-    let children: Vec<u32> =
-        state.processes.values().filter(|p| p.session == pid && p.this.pid != pid).map(|p| p.this.pid).collect();
+    let in_session = |process: &&Process| process.alive && process.session == pid && process.this.pid != pid;
+    let children: Vec<u32> = state.processes.values().filter(in_session).map(|process| process.this.pid).collect();
     drop(state);
     for child in children {
         tokio::spawn(live(model.clone(), child));
@@ -540,6 +565,7 @@ async fn live(model: Model, pid: u32) {
     state.note(|| format!("{pid} is killed"));
     if let Some(process) = state.processes.get_mut(&pid) {
         process.alive = false;
+        process.ended_at = Some(Instant::now());
         process.ended.send_replace(Some(process.killed_with.unwrap_or(137)));
     }
 }
@@ -570,10 +596,11 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         let Some(process) = state.processes.get_mut(&pid) else { return };
         let code = process.killed_with.unwrap_or(plan.code);
         process.alive = false;
+        process.ended_at = Some(Instant::now());
         let uid = process.uid.clone();
         let watched = process.ended.receiver_count() > 0;
         process.ended.send_replace(Some(code));
-        let seen = watched && state.kernel_tells;
+        let seen = watched && state.kernel_tells && !state.crashed;
         let truth = state.truth(&uid);
         truth.code = Some(code);
         truth.seen_to_end = seen;

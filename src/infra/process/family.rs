@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_open, pidfd_send_signal};
 
-use super::{Stat, alive, is_in, pid_of, proc_path, stat};
+use super::{Stat, alive, find, is_in, pid_of, proc_path, stat};
 use crate::{
     api::names::UID_ENV,
     core::{
@@ -29,6 +29,9 @@ pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
 /// # Errors
 /// When procfs cannot be listed.
 pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
+    // The kernel gives nobody a PID that is still a session's: if another process has the leader's, its session is gone.
+    let taken = of.leader.is_some_and(|leader| find(leader.pid).is_some_and(|now| now != leader));
+    let of = Family { leader: of.leader.filter(|_| !taken), ..of.clone() };
     let mut own = Vec::new();
     let mut pipes_of_older = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -40,12 +43,12 @@ pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
             continue;
         }
         if older {
-            pipes_of_older.extend(pipes(pid, of));
+            pipes_of_older.extend(pipes(pid, &of));
         } else {
             own.push(found);
         }
     }
-    let of = of.clone().without_pipes_of(pipes_of_older);
+    let of = of.without_pipes_of(pipes_of_older);
     let members = own.into_iter().filter_map(|Stat { process, session, state, command }| {
         let facts = Facts { process, session, tag: tag(process.pid), pipes: pipes(process.pid, &of) };
         of.claims(&facts).then_some(Member { process, command, state })
@@ -120,7 +123,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::infra::process::find;
 
     #[test]
     fn the_pipes_of_a_process_are_those_that_it_writes_to() {
