@@ -3,12 +3,15 @@
 use std::process::Command;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::api::AttachParams;
 use serde_json::{Value, json};
 
 use crate::{
     agents,
-    clients::{ALL, Client, STREAM_FAILED, attach_path, attach_status, exec_status, finish, kube_terminal},
-    lab::{Done, Lab, NAMESPACE, docker, kubectl, text, wait_for},
+    clients::{
+        ALL, Client, STREAM_FAILED, attach_path, attach_status, drain, exec_status, finish, kube_terminal, subresources,
+    },
+    lab::{Done, Lab, NAMESPACE, docker, kubectl, text, tool, wait_for},
     measured,
     output::sha256,
 };
@@ -117,6 +120,31 @@ async fn a_terminal_has_the_size_that_the_client_tells_and_each_later_one() {
 }
 
 #[tokio::test]
+async fn what_a_client_types_reaches_the_terminal_and_its_end_leaves_that_open() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let script = "read line; sleep 1; echo \"got $line\"; exit 4";
+    let spec = json!({
+        "target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": true, "stdin": {"attach": {}},
+        "activeDeadlineSeconds": 60,
+    });
+    let typed = || Some(b"word\n".to_vec());
+    // The terminal shows what is typed.
+    let expected = "word\r\ngot word\r\n";
+    let name = lab.create(spec.clone());
+    let args = ["-stdin", "-tty", "80x24", &attach_path(&lab, &name, true, true)];
+    let heard = finish(Command::new("interop").args(args), typed()).await;
+    assert_eq!((text(&heard.stdout).as_str(), heard.code), (expected, 4), "client-go: {}", text(&heard.stderr));
+    let name = lab.create(spec);
+    let params = AttachParams { stdin: true, stdout: true, stderr: false, tty: true, ..AttachParams::default() };
+    let process = subresources(&lab).attach(&name, &params).await.expect("an attach");
+    let (heard, status) = drain(process, typed()).await;
+    assert_eq!(text(&heard.stdout), expected, "kube-rs");
+    assert_eq!(status, Some(result_of(&lab.finished(&name).await)));
+    lab.finished(&name).await.ended_with(4);
+}
+
+#[tokio::test]
 async fn the_last_frame_is_the_status_in_the_object_and_that_of_kubectl_exec() {
     let lab = Lab::new().await;
     lab.pod("web", "n1").await;
@@ -179,35 +207,23 @@ fn managers() -> Vec<(&'static str, String)> {
     ["n1", "n2"].into_iter().flat_map(of).collect()
 }
 
-/// Every manager is killed while three clients are attached: the command does not notice, the plugin's
+/// Something on their way is killed while three clients are attached: the command does not notice, the plugin's
 /// user neither, and whoever attaches anew has every byte.
-// kube-rs reads beside kubectl.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_managers_restart_under_attached_clients() {
-    let lab = Lab::alone().await;
+async fn is_survived(lab: &Lab, strike: impl AsyncFnOnce()) {
     lab.pod("web", "n1").await;
     let script = "seq 1 30000; touch /tmp/half; until [ -e /tmp/go ]; do sleep 0.1; done; seq 30001 60000; exit 6";
     let name = lab.create(sh(script));
-    let before = managers();
     let others = async {
         wait_for("all to be attached", async || (measured::sum("agent", "execlet_viewers") == Some(3)).then_some(()))
             .await;
         wait_for("the first half", async || lab.exec("web", "test -e /tmp/half").1.eq(&0).then_some(())).await;
-        for (node, id) in &before {
-            docker(node, &["kill", id]);
-        }
-        wait_for("others in their place", async || {
-            let now = managers();
-            (now.len() == before.len() && now.iter().all(|one| !before.contains(one))).then_some(())
-        })
-        .await;
-        kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=90s"]);
-        lab.exec("web", "touch /tmp/go");
+        strike().await;
+        wait_for("the second half", async || lab.exec("web", "touch /tmp/go").1.eq(&0).then_some(())).await;
     };
     let (go, kube_rs, plugin, ()) = tokio::join!(
-        Client::Go.attach(&lab, &name, None),
-        Client::KubeRs.attach(&lab, &name, None),
-        Client::Plugin.attach(&lab, &name, None),
+        Client::Go.attach(lab, &name, None),
+        Client::KubeRs.attach(lab, &name, None),
+        Client::Plugin.attach(lab, &name, None),
         others
     );
     let all = numbers(60_000);
@@ -219,7 +235,36 @@ async fn the_managers_restart_under_attached_clients() {
     }
     lab.finished(&name).await.ended_with(6);
     for client in ALL {
-        let heard = client.attach(&lab, &name, None).await;
+        let heard = client.attach(lab, &name, None).await;
         assert_eq!((heard.code, heard.stdout == all.as_bytes()), (6, true), "{client:?}");
     }
+}
+
+// kube-rs reads beside kubectl.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_managers_restart_under_attached_clients() {
+    let lab = Lab::alone().await;
+    let before = managers();
+    is_survived(&lab, async || {
+        for (node, id) in &before {
+            docker(node, &["kill", id]);
+        }
+        wait_for("others in their place", async || {
+            let now = managers();
+            (now.len() == before.len() && now.iter().all(|one| !before.contains(one))).then_some(())
+        })
+        .await;
+        kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=90s"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_restarts_under_attached_clients() {
+    let lab = Lab::alone().await;
+    is_survived(&lab, async || {
+        tool(&["kill", "control", "apiserver"]);
+        tool(&["start", "control", "apiserver"]);
+    })
+    .await;
 }

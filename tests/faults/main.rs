@@ -84,8 +84,8 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let name = format!("r{count}");
         let node = *random.pick(&NODES).unwrap();
         let code = i32::try_from(random.below(100)).unwrap();
-        let (noisy, tty) = (random.chance(300), random.chance(250));
-        let noise = if noisy { "seq 1 3000; " } else { "" };
+        let (loud, tty) = (random.chance(300), random.chance(250));
+        let noise = if loud { "seq 1 3000; " } else { "" };
         let pause = if random.chance(300) { 0 } else { random.below(2000) };
         let script = format!(
             "echo {name} start >> /data/runs; {noise}sleep {}.{:03}; {noise}echo {name} end >> /data/runs; exit {code}",
@@ -99,7 +99,7 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
                 "startingDeadlineSeconds": 300},
         });
         let request: ExecRequest = serde_json::from_value(request).unwrap();
-        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: noisy && tty });
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: loud && tty });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,
