@@ -1,4 +1,4 @@
-//! The plugin as it follows a request, and what it has shown so far; and a command that is worth following.
+//! A client as it follows a request, and what it has shown so far; and a command that is worth following.
 
 use std::{
     io::Read as _,
@@ -44,7 +44,7 @@ pub fn are_whole(output: &[u8]) {
     }
 }
 
-/// The plugin, attached.
+/// The plugin, attached, or whoever else.
 pub struct Follower {
     child: Child,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -58,14 +58,12 @@ impl Follower {
 
     /// With these arguments.
     pub fn start(lab: &Lab, args: &[&str]) -> Self {
-        let mut child = Command::new(plugin())
-            .args(["-n", &lab.namespace])
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the plugin");
+        Self::of(Command::new(plugin()).args(["-n", &lab.namespace]).args(args))
+    }
+
+    pub fn of(client: &mut Command) -> Self {
+        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = client.spawn().expect("a client");
         let (mut stdout, mut stderr) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
         let shown = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&shown);
@@ -90,13 +88,13 @@ impl Follower {
 
     /// Waits until it has shown more than so many lines.
     pub async fn shows_more_than(&self, lines: usize) {
-        wait_for("the plugin to show more", async || (self.lines() > lines).then_some(())).await;
+        wait_for("more to be shown", async || (self.lines() > lines).then_some(())).await;
     }
 
     /// All that it had to say.
     pub async fn end(mut self) -> Heard {
         let child = &mut self.child;
-        let status = wait_for("the plugin to end", async || child.try_wait().expect("a child")).await;
+        let status = wait_for("the client to end", async || child.try_wait().expect("a child")).await;
         let [out, err] = self.readers.map(|reader| reader.join().expect("no panic"));
         drop(out);
         let stdout = std::mem::take(&mut *self.shown.lock().expect("no panic"));

@@ -22,6 +22,7 @@ use crate::{
     agents::{self, Away},
     lab::{Lab, container_id, docker, text, tool, wait_for},
     subject::agent_of,
+    subresources::Release,
 };
 
 const NODE: &str = "n1";
@@ -172,6 +173,26 @@ async fn a_command_adopted_without_a_record_has_one_again_and_does_not_outlive_i
     assert!(runs(), "whoever could end it is away");
     away.end().await;
     wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_runs_on_a_node_that_was_given_up_is_ended_when_its_agent_is_back() {
+    let lab = Lab::alone().await;
+    let release = Release::found();
+    release.with("manager.nodeLostSeconds=40");
+    let pod = lab.pod("web", NODE).await;
+    let name = lab.waiting("web", json!({})).await;
+    lab.noted(&name).await;
+    let away = Away::on(NODE).await;
+    let given_up = lab.finished(&name).await;
+    assert_eq!((given_up.status.phase.to_string().as_str(), given_up.reason()), ("Unknown", "NodeLost"));
+    assert_eq!(given_up.status.exit_code, None);
+    let runs = || text(&docker(NODE, &["top", &container_id(&pod, "main")])).contains("/tmp/go");
+    assert!(runs(), "whoever could end it is away");
+    away.end().await;
+    wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+    let request = lab.requests().get(&name).await.expect("the request");
+    assert_eq!(request.status, Some(given_up.status), "what was said stands");
 }
 
 #[tokio::test]

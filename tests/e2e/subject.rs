@@ -1,6 +1,10 @@
 //! Who asks: users and groups by impersonation, service accounts by their tokens.
 
-use std::{fmt, process::Output, sync::LazyLock};
+use std::{
+    fmt,
+    process::{Command, Output},
+    sync::LazyLock,
+};
 
 use serde_json::{Value, json};
 
@@ -78,6 +82,18 @@ impl Subject {
     pub fn kubectl(&self, args: &[&str], input: &str) -> Output {
         let flags = self.flags();
         run("kubectl", &flags.iter().map(String::as_str).chain(args.iter().copied()).collect::<Vec<_>>(), input)
+    }
+
+    /// curl with its token, as anybody would call it without a client of ours.
+    pub fn curl(&self, path: &str) -> Command {
+        let Self::Token { token, .. } = self else { panic!("{self} has no token") };
+        let [_, server, authority] = &*DOOR;
+        let value = |flag: &str| flag.split_once('=').expect("a flag with a value").1.to_owned();
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--no-buffer", "--fail-with-body", "--max-time", "60"])
+            .args(["--cacert", &value(authority), "--header", &format!("Authorization: Bearer {token}")])
+            .arg(value(server) + path);
+        curl
     }
 
     /// Must be refused, and says why.

@@ -22,12 +22,14 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
+    follower::{self, Follower},
     lab::{
         Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for,
         wait_within,
     },
     measured,
     stand_in::{ATTACH, Caller, StandIn},
+    subject::{Subject, bind},
 };
 
 const API: &str = "/apis/subresources.execlet.dev/v1alpha1";
@@ -123,6 +125,31 @@ async fn an_attached_client_reaches_the_agent_as_whom_the_api_server_knows() {
 
     let log = kubectl(&["get", "--raw", &path(&lab, &request, "log?tailLines=1")]);
     assert_eq!(log, "hello\n");
+}
+
+#[tokio::test]
+async fn curl_follows_a_log_with_the_token_of_whoever_may_read_it() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let request = follower::lines(&lab, "web");
+    let followed = path(&lab, &request, "log?follow=true");
+    lab.kubectl(&["create", "serviceaccount", "ci"]);
+    let ci = Subject::account(&lab.namespace, "ci", &[]);
+    let refused = Follower::of(&mut ci.curl(&followed)).end().await;
+    assert_ne!(refused.code, 0);
+    let refused: Value = serde_json::from_slice(&refused.stdout).expect("a Status");
+    assert_eq!((&refused["kind"], &refused["code"]), (&json!("Status"), &json!(403)), "{refused}");
+    let (viewer, account) =
+        (json!({"kind": "ClusterRole", "name": "view"}), json!({"kind": "ServiceAccount", "name": "ci"}));
+    bind(&lab.namespace, "ci", &viewer, &account);
+    let may = || ci.can(&lab.namespace, "get", "execrequests.subresources.execlet.dev/log");
+    wait_for("the right to read", async || may().then_some(())).await;
+    let curl = Follower::of(&mut ci.curl(&followed));
+    curl.shows_more_than(curl.lines() + 5).await;
+    lab.go("web");
+    let heard = curl.end().await;
+    assert_eq!(heard.code, 0, "{}", text(&heard.stderr));
+    follower::are_whole(&heard.stdout);
 }
 
 #[tokio::test]
@@ -380,14 +407,14 @@ async fn namespaces_go_away_while_there_is_neither_leader_nor_agent() {
 }
 
 /// Values of the release as they were, put back when dropped.
-struct Release(String);
+pub struct Release(String);
 
 impl Release {
-    fn found() -> Self {
+    pub fn found() -> Self {
         Self(helm(&["get", "values", "execlet", "-n", NAMESPACE, "-o", "json"]))
     }
 
-    fn with(&self, change: &str) {
+    pub fn with(&self, change: &str) {
         self.upgrade(&["--set", change]);
     }
 

@@ -13,6 +13,7 @@ busybox-static /bin/busybox
 openssl /usr/bin/openssl
 util-linux /usr/bin/nsenter
 tmux /usr/bin/tmux
+curl /usr/bin/curl
 LIST
 }
 
