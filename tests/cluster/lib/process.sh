@@ -99,6 +99,8 @@ signal_component() { # WHERE COMPONENT SIGNAL
 	local pid
 	pid=$(live_pid "$1" "$2") || die "$2 of $1 does not run"
 	kill -s "$3" "$pid"
+	# So that whoever starts it next does not find the one that is on its way out.
+	[[ $3 != KILL ]] || wait_until 10 "$2 of $1 to be gone" not_running "$1" "$2"
 }
 
 # A daemon is asked to stop, waited for, and only then killed: an API server that
