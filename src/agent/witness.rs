@@ -149,11 +149,8 @@ async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> R
 /// The process that the exec began with, if this PID is still that one's: the engine goes on to name it for minutes after
 /// its end, and the kernel gives it to others.
 pub(super) fn process_of<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
-    let process = node.kernel.find(pid)?;
     let noted = memory.entry().filter(|entry| entry.exec.id == exec.id && entry.boot == node.boot);
     let started = noted.and_then(|entry| entry.started).map_or(0, kill::ticks);
-    let can_be = node.kernel.is_in(pid, &exec.container.id)
-        && process.start_ticks >= started
-        && !node.kernel.is_other(process, &memory.key().uid);
-    can_be.then_some(process)
+    let process = node.kernel.leader(pid, &exec.container.id, &memory.key().uid);
+    process.filter(|process| process.start_ticks >= started)
 }

@@ -27,12 +27,9 @@ pub trait Kernel: Send + Sync + 'static {
         self.find(process.pid) == Some(process)
     }
 
-    /// Whether the process lives, and in this container.
-    fn is_in(&self, pid: u32, container: &ContainerId) -> bool;
-
-    /// Whether this process cannot be the one that an exec of this request began with, though it lives in its container:
-    /// that one leads a session, and is tagged as the request's unless it has overwritten its environment.
-    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool;
+    /// The process that has this PID now, if an exec of this request may have begun with it: that one is in its container,
+    /// leads a session, and is tagged as the request's unless it has overwritten its environment.
+    fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef>;
 
     /// Waits until the process has ended. Gives its exit code, 128 + N for signal N, if the kernel tells.
     fn ended(&self, process: ProcessRef) -> impl Future<Output = Option<i32>> + Send;
@@ -66,12 +63,8 @@ impl Kernel for Linux {
         process::find(pid)
     }
 
-    fn is_in(&self, pid: u32, container: &ContainerId) -> bool {
-        process::is_in(pid, container)
-    }
-
-    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool {
-        process::is_other(process, uid)
+    fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
+        process::leader(pid, container, uid)
     }
 
     async fn ended(&self, process: ProcessRef) -> Option<i32> {

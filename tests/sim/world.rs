@@ -258,15 +258,11 @@ impl Kernel for SimKernel {
         state.processes.get(&pid).filter(|process| process.alive).map(|process| process.this)
     }
 
-    fn is_in(&self, pid: u32, container: &ContainerId) -> bool {
+    fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
         let state = self.0.lock();
-        state.processes.get(&pid).is_some_and(|process| process.alive && process.run.id == *container)
-    }
-
-    fn is_other(&self, process: ProcessRef, uid: &RequestUid) -> bool {
-        let state = self.0.lock();
-        let found = state.processes.get(&process.pid).filter(|found| found.this == process && found.alive);
-        !found.is_some_and(|found| found.session == process.pid && (found.nameless || found.uid == uid.as_str()))
+        let found = state.processes.get(&pid).filter(|found| found.alive && found.run.id == *container)?;
+        let leads = found.session == pid && (found.nameless || found.uid == uid.as_str());
+        leads.then_some(found.this)
     }
 
     async fn ended(&self, process: ProcessRef) -> Option<i32> {

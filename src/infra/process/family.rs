@@ -83,12 +83,16 @@ pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> i
     }
 }
 
-/// Whether this process is not the one that an exec of this request began with: that one leads its session, and has no
-/// tag but the request's.
+/// The process that has this PID now, if an exec of this request in this container may have begun with it.
 #[must_use]
-pub fn is_other(process: ProcessRef, uid: &RequestUid) -> bool {
+pub fn leader(pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
+    find(pid).filter(|process| is_in(pid, container) && leads(*process, uid))
+}
+
+/// Whether it leads its session, and has no tag but this request's.
+fn leads(process: ProcessRef, uid: &RequestUid) -> bool {
     let leads = stat(process.pid).is_some_and(|stat| stat.process == process && stat.session == process.pid);
-    !leads || tag(process.pid).is_some_and(|tag| tag != *uid)
+    leads && tag(process.pid).is_none_or(|tag| tag == *uid)
 }
 
 /// The tag in the environment that a process was started with.
@@ -167,9 +171,9 @@ mod tests {
                 std::thread::yield_now();
             }
             let process = find(child.id()).expect("a process");
-            assert_eq!(!is_other(process, &"u-1".into()), own, "{program} {tag_of:?}");
+            assert_eq!(leads(process, &"u-1".into()), own, "{program} {tag_of:?}");
             let later = ProcessRef { start_ticks: process.start_ticks + 1, ..process };
-            assert!(is_other(later, &"u-1".into()), "another start time");
+            assert!(!leads(later, &"u-1".into()), "another start time");
             drop(child.stdin.take());
             child.wait().expect("ended");
         }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use self::exit::Told;
-pub use self::family::{family, is_other, output_pipes, signal};
+pub use self::family::{family, leader, output_pipes, signal};
 use crate::core::ids::{BootId, ContainerId, ProcessRef};
 
 /// Positions in `/proc/PID/stat`, counted from the field after the command's name.
