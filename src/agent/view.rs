@@ -133,8 +133,7 @@ impl View {
     /// # Errors
     /// When the log cannot be read.
     pub async fn tail(mut self, lines: u64, only: Option<OutputStream>) -> io::Result<Self> {
-        self.all_kept().await;
-        let kept = self.hub.kept();
+        let kept = self.all_kept().await;
         if kept.output != u64::MAX && kept.state == LogState::Whole {
             self.stop = self.stop.map(|_| kept.output);
         }
@@ -155,18 +154,14 @@ impl View {
         Ok(self)
     }
 
-    /// Waits until the log has what is there now: lines are looked for there alone. Of a disk that is too slow for that the
-    /// lines are older.
-    async fn all_kept(&mut self) {
+    /// Waits until the log has what is there now, and gives what it has: lines are looked for there alone. Of a disk that
+    /// is too slow for that the lines are older.
+    async fn all_kept(&mut self) -> Kept {
         let now = self.hub.now();
-        let kept = async {
-            while self.hub.kept().output < now && self.hub.kept().state == LogState::Whole {
-                if self.changes.changed().await.is_err() {
-                    break;
-                }
-            }
-        };
-        drop(timeout(KEPT_WITHIN, kept).await);
+        let waits = |kept: Kept| kept.output < now && kept.state == LogState::Whole;
+        let keeping = async { while waits(self.hub.kept()) && self.changes.changed().await.is_ok() {} };
+        drop(timeout(KEPT_WITHIN, keeping).await);
+        self.hub.kept()
     }
 
     /// Whether it has seen output as it came: what it misses from now on it misses by being slow.
