@@ -211,11 +211,6 @@ impl Metrics {
         self.recorded.get_or_create(&VerbLabel { verb }).inc();
     }
 
-    /// A viewer was sent away.
-    pub fn viewer_cut(&self) {
-        self.viewers_cut.inc();
-    }
-
     /// A connection to the stream server was refused.
     pub fn stream_refused(&self) {
         self.streams_refused.inc();

@@ -148,7 +148,7 @@ async fn connected<R: Requests>(
     let end = Viewer::new(hub, (protocol, streams), pace, metrics, shutdown).serve(socket, view, hold).await;
     metrics.viewers.dec();
     if let End::Cut { .. } | End::Lost { .. } = end {
-        metrics.viewer_cut();
+        metrics.viewers_cut.inc();
     }
     tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
 }

@@ -160,7 +160,7 @@ pub(super) async fn log<R: Requests>(
             sent = sending.send(view, Lines::new(wanted.choice)) => sent,
         };
         if let Err(Stop::Cut(why)) = sent {
-            metrics.viewer_cut();
+            metrics.viewers_cut.inc();
             tracing::info!(request = %subject.key, uid = %subject.key.uid, viewer = subject.viewer(), why, "a reader of the log was cut");
         }
         metrics.viewers.dec();
