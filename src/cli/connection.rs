@@ -3,7 +3,12 @@
 //! They are written over the entries of the kubeconfig before it is loaded, as
 //! kubectl does, so that all that a kubeconfig can do still works.
 
-use std::{collections::HashMap, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use kube::{
     Client, Config,
@@ -165,9 +170,8 @@ impl ConnectionArgs {
 
     /// What of the flags leads to the same cluster, namespace and user; a token is nobody's to read.
     fn flags(&self) -> String {
-        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         let single = [
-            ("--kubeconfig", self.kubeconfig.as_ref().map(path)),
+            ("--kubeconfig", self.kubeconfig.as_deref().map(text)),
             ("--context", self.context.clone()),
             ("--cluster", self.cluster.clone()),
             ("--user", self.user.clone()),
@@ -215,10 +219,9 @@ impl ConnectionArgs {
 
     /// What the flags make of what a pod has to reach its API server.
     async fn in_pod(&self, pod: Config) -> Result<Config, Error> {
-        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         let cluster = KubeCluster {
             server: Some(pod.cluster_url.to_string()),
-            certificate_authority: pod.root_cert_file.as_ref().map(path),
+            certificate_authority: pod.root_cert_file.as_deref().map(text),
             ..KubeCluster::default()
         };
         let mut config = self.load(alone(IN_CLUSTER, cluster, pod.auth_info, Some(pod.default_namespace))).await?;
@@ -375,6 +378,10 @@ impl Cluster {
             None => Error::Call { what: what.into(), source: Box::new(source) },
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// A kubeconfig of one context.
