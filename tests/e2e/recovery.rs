@@ -79,6 +79,14 @@ impl Lab {
     }
 }
 
+/// The command that waits in this pod runs on while its agent is away, and is then ended.
+async fn goes_on_until_its_agent_is_back(pod: &Pod, away: Away) {
+    let runs = || text(&docker(NODE, &["top", &container_id(pod, "main")])).contains("/tmp/go");
+    assert!(runs(), "whoever could end it is away");
+    away.end().await;
+    wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+}
+
 #[tokio::test]
 async fn what_was_prepared_when_its_agent_was_killed_is_started_once_committed_or_not() {
     let lab = Lab::alone().await;
@@ -169,10 +177,7 @@ async fn a_command_adopted_without_a_record_has_one_again_and_does_not_outlive_i
     wait_for("another record", noted).await;
     let away = Away::on(NODE).await;
     lab.requests().delete(&name, &DeleteParams::default()).await.expect("deleted");
-    let runs = || text(&docker(NODE, &["top", &container_id(&pod, "main")])).contains("/tmp/go");
-    assert!(runs(), "whoever could end it is away");
-    away.end().await;
-    wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+    goes_on_until_its_agent_is_back(&pod, away).await;
 }
 
 #[tokio::test]
@@ -187,10 +192,7 @@ async fn what_runs_on_a_node_that_was_given_up_is_ended_when_its_agent_is_back()
     let given_up = lab.finished(&name).await;
     assert_eq!((given_up.status.phase.to_string().as_str(), given_up.reason()), ("Unknown", "NodeLost"));
     assert_eq!(given_up.status.exit_code, None);
-    let runs = || text(&docker(NODE, &["top", &container_id(&pod, "main")])).contains("/tmp/go");
-    assert!(runs(), "whoever could end it is away");
-    away.end().await;
-    wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+    goes_on_until_its_agent_is_back(&pod, away).await;
     let request = lab.requests().get(&name).await.expect("the request");
     assert_eq!(request.status, Some(given_up.status), "what was said stands");
 }
