@@ -2,7 +2,7 @@
 
 use std::{
     array, fs,
-    ops::{AddAssign, Sub},
+    ops::{AddAssign, Div, Sub},
     process,
 };
 
@@ -100,6 +100,14 @@ impl Sub for Times {
 
     fn sub(self, before: Self) -> Self {
         Self(array::from_fn(|who| self.0[who] - before.0[who]))
+    }
+}
+
+impl Div<f64> for Times {
+    type Output = Self;
+
+    fn div(self, by: f64) -> Self {
+        Self(self.0.map(|time| time / by))
     }
 }
 

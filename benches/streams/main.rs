@@ -80,6 +80,7 @@ async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
             way.aim().map_or_else(String::new, |aim| format!("{aim} %")),
         );
     }
+    let rounds = f64::from(u32::try_from(rounds)?);
     println!("\nnanoseconds of a processor for each byte of it");
     print!("{:<32}", "");
     for who in Who::ALL {
@@ -89,16 +90,11 @@ async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {
     for (way, taken) in Way::ALL.iter().zip(&processors) {
         print!("{:<32}", way.name());
         for who in Who::ALL {
-            print!("{:>12.2}", 1e9 * taken.of(who).max(0.0) / bytes(rounds));
+            print!("{:>12.2}", 1e9 * taken.of(who).max(0.0) / rounds);
         }
         println!();
     }
     Ok(())
-}
-
-#[allow(clippy::cast_precision_loss, reason = "some GiB")]
-fn bytes(rounds: usize) -> f64 {
-    (ways::BYTES * rounds as u64) as f64
 }
 
 async fn stalled_viewers(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<()> {

@@ -59,7 +59,7 @@ impl Way {
         }
     }
 
-    /// Bytes a second, and who had the processors.
+    /// Bytes a second, and for how long each had a processor for a byte.
     pub async fn measure(self, lab: &Lab) -> anyhow::Result<(f64, Times)> {
         let meter = match self {
             Self::Engine => by_engine(lab).await?,
@@ -87,21 +87,23 @@ struct Meter {
 }
 
 impl Meter {
-    fn count(&mut self, bytes: usize) {
+    fn count(&mut self, bytes: usize) -> anyhow::Result<()> {
         self.bytes += bytes as u64;
-        if self.times.is_none() {
-            self.processors = Times::now().ok();
+        if self.processors.is_none() {
+            self.processors = Some(Times::now()?);
         }
         let now = Instant::now();
         self.times = Some(self.times.map_or((now, now), |(first, _)| (first, now)));
+        Ok(())
     }
 
     #[allow(clippy::cast_precision_loss, reason = "256 MiB")]
     fn rate(&self) -> anyhow::Result<(f64, Times)> {
         ensure!(self.bytes == BYTES, "{} bytes came, and not {BYTES}", self.bytes);
         let (first, last) = self.times.context("no output")?;
-        let processors = Times::now()? - self.processors.context("no accounts")?;
-        Ok((self.bytes as f64 / last.duration_since(first).as_secs_f64(), processors))
+        let bytes = self.bytes as f64;
+        let processors = (Times::now()? - self.processors.context("no output")?) / bytes;
+        Ok((bytes / last.duration_since(first).as_secs_f64(), processors))
     }
 }
 
@@ -113,7 +115,7 @@ async fn by_engine(lab: &Lab) -> anyhow::Result<Meter> {
     let mut meter = Meter::default();
     while let Some(chunk) = stream.next().await? {
         if chunk.stream == OutputStream::Stdout {
-            meter.count(chunk.bytes.len());
+            meter.count(chunk.bytes.len())?;
         }
     }
     Ok(meter)
@@ -147,7 +149,7 @@ async fn read(mut socket: impl Stream<Item = Result<Message, SocketError>> + Unp
         match message? {
             Message::Binary(bytes) => match bytes.split_first() {
                 // The first message is empty.
-                Some((&STDOUT, output)) if !output.is_empty() => meter.count(output.len()),
+                Some((&STDOUT, output)) if !output.is_empty() => meter.count(output.len())?,
                 Some((&STATUS, said)) => status = Some(serde_json::from_slice::<Value>(said)?),
                 Some(_) | None => {}
             },
@@ -175,7 +177,7 @@ async fn by_kubectl(lab: &Lab) -> anyhow::Result<Meter> {
         loop {
             match stdout.read(&mut buffer)? {
                 0 => break,
-                length => meter.count(length),
+                length => meter.count(length)?,
             }
         }
         let status = child.wait()?;
