@@ -17,9 +17,9 @@ async fn create_many(lab: &Lab, container: &TestContainer, count: usize) -> Vec<
     execs
 }
 
-/// Starts an exec on a terminal that somebody else has started, and asserts that nothing but words comes of it.
-async fn start_again_on_a_terminal(lab: &Lab, exec: &ExecId) {
-    let stream = lab.engine.start_exec(exec, true).await.expect("no refusal");
+/// Starts an exec that somebody else has started, and asserts that nothing but words comes of it.
+async fn start_again(lab: &Lab, exec: &ExecId, tty: bool) {
+    let stream = lab.engine.start_exec(exec, tty).await.expect("no refusal");
     let second = read(stream).await.expect("a clean end, though the command goes on");
     let words = String::from_utf8_lossy(&second.stdout).into_owned();
     assert!(words.contains("already running"), "{words}");
@@ -49,10 +49,7 @@ async fn a_second_start_of_a_running_exec_gives_the_engines_words_as_output_and_
     let lab = Lab::open().await;
     let container = lab.container().await;
     let (exec, first) = lab.begin(&container, &shell("echo run >> /runs; echo begun; read _ < /gate; exit 7")).await;
-    let second = read(lab.start(&exec).await).await.expect("a clean end, though the command goes on");
-    let words = String::from_utf8_lossy(&second.stdout).into_owned();
-    assert!(words.contains("already running"), "{words}");
-    assert!(lab.inspect(&exec).await.running);
+    start_again(&lab, &exec, false).await;
 
     container.open_gate();
     read(first).await.expect("an unbroken stream");
@@ -66,7 +63,7 @@ async fn a_second_start_on_a_terminal_gives_the_engines_words_as_output_and_take
     let container = lab.container().await;
     let script = "echo run >> /runs; echo begun; read _ < /gate; echo whole; exit 7";
     let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
-    start_again_on_a_terminal(&lab, &exec).await;
+    start_again(&lab, &exec, true).await;
 
     container.open_gate();
     assert!(read(first).await.expect("an unbroken stream").stdout.ends_with(b"whole\r\n"));
@@ -82,7 +79,7 @@ async fn a_second_start_on_a_terminal_whose_client_went_away_does_not_save_its_c
     let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
     let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
     drop(first);
-    start_again_on_a_terminal(&lab, &exec).await;
+    start_again(&lab, &exec, true).await;
 
     container.open_gate();
     assert_eq!(lab.code(&exec).await, 126, "the noise found no client");
