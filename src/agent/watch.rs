@@ -113,8 +113,8 @@ struct Desk<W: World> {
 struct Waiting {
     key: RequestKey,
     ticket: Ticket,
-    /// The object, if its turn may come at once.
-    seen: Option<ExecRequest>,
+    /// The object, if its turn may come at once. It is large, and most who wait have none.
+    seen: Option<Box<ExecRequest>>,
 }
 
 struct Running {
@@ -309,7 +309,7 @@ impl<W: World> Desk<W> {
             self.parked.push(&ticket.clone(), Waiting { key, ticket, seen: None });
             return;
         }
-        let seen = Some(request).filter(|_| fresh && self.queue.waiting() == 0);
+        let seen = Some(Box::new(request)).filter(|_| fresh && self.queue.waiting() == 0);
         self.queue.push(&ticket.clone(), Waiting { key, ticket, seen });
     }
 
@@ -383,7 +383,7 @@ impl<W: World> Desk<W> {
     fn spawn(&mut self, waiting: Waiting, expired: bool) {
         let Waiting { key, ticket, seen } = waiting;
         let (teller, news) = watch::channel(News::None);
-        let work = Work::new(Arc::clone(&self.node), key.clone(), ticket.created, seen, None, news);
+        let work = Work::new(Arc::clone(&self.node), key.clone(), ticket.created, seen.map(|seen| *seen), None, news);
         self.work(key, ticket.container, teller, work, expired);
     }
 

@@ -5,7 +5,10 @@ use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     api::{ExecRequest, Phase, Reason},
@@ -16,6 +19,9 @@ use crate::{
 const NOTE_LIMIT: usize = 1000;
 /// How long one Event may take. It is news, not evidence: it is dropped when it cannot be written.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many Events one recorder may write. It remembers each for six minutes, some 2 KiB, to count those that come
+/// again, and goes through all of them for every new one.
+const ONE_RECORDER: usize = 256;
 
 /// A pod, in the namespace of the request that runs something in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +35,34 @@ pub struct PodRef {
 /// Writes Events on requests, and on their pods.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Option<Recorder>,
+    recorders: Option<Arc<Recorders>>,
+}
+
+/// One recorder after the other.
+struct Recorders {
+    client: Client,
+    reporter: Reporter,
+    /// With how many Events it was asked for.
+    current: Mutex<(Recorder, usize)>,
+}
+
+impl Recorders {
+    fn new(client: Client, reporter: Reporter) -> Self {
+        let first = Recorder::new(client.clone(), reporter.clone());
+        Self { client, reporter, current: Mutex::new((first, 0)) }
+    }
+
+    /// Whoever writes the next Event.
+    fn next(&self) -> Recorder {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let (recorder, events) = &mut *current;
+        if *events == ONE_RECORDER {
+            *recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+            *events = 0;
+        }
+        *events += 1;
+        recorder.clone()
+    }
 }
 
 impl Events {
@@ -37,13 +70,13 @@ impl Events {
     #[must_use]
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorder: Some(Recorder::new(client, reporter)) }
+        Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
     }
 
     /// Writes none, where there is nobody to read them.
     #[must_use]
     pub fn silent() -> Self {
-        Self { recorder: None }
+        Self { recorders: None }
     }
 
     /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
@@ -77,7 +110,7 @@ impl Events {
         reason: Reason,
         note: &str,
     ) {
-        let Some(recorder) = &self.recorder else { return };
+        let Some(recorders) = &self.recorders else { return };
         let event = Event {
             type_: event_type(reason),
             reason: reason.as_str().to_owned(),
@@ -87,7 +120,7 @@ impl Events {
         };
         let about = |part: &Option<String>| part.clone().unwrap_or_default();
         let about = format!("{}/{}", about(&object.namespace), about(&object.name));
-        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, object)).await {
+        match tokio::time::timeout(TIMEOUT, recorders.next().publish(&event, object)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(about, %reason, %error, "an Event could not be written"),
             Err(_) => tracing::warn!(about, %reason, "an Event could not be written in time"),
@@ -121,12 +154,38 @@ fn cut(text: &str, limit: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use kube::client::Body;
+    use tower::BoxError;
+
     use super::*;
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
         assert_eq!(cut("aéé", 4), "aé");
         assert_eq!(cut("short", 1000), "short");
+    }
+
+    #[tokio::test]
+    async fn what_comes_again_is_counted_and_what_is_remembered_is_bounded() {
+        let methods = Arc::new(Mutex::new(Vec::new()));
+        let service = tower::service_fn({
+            let methods = Arc::clone(&methods);
+            move |call: http::Request<Body>| {
+                methods.lock().expect("no panic").push(call.method().clone());
+                let body = Body::from(b"{\"metadata\": {}}".to_vec());
+                async { Ok::<_, BoxError>(http::Response::new(body)) }
+            }
+        });
+        let events = Events::new(Client::new(service, "default"), "controller", "instance");
+        let key = RequestKey { namespace: "default".into(), name: "r".into(), uid: "1".into() };
+        for _ in 0..=ONE_RECORDER {
+            events.publish(&key, "Prepare", Reason::Pending, "it waits").await;
+        }
+        let mut wanted = vec![Method::PATCH; ONE_RECORDER + 1];
+        // The first, and the first of which a new recorder hears.
+        (wanted[0], wanted[ONE_RECORDER]) = (Method::POST, Method::POST);
+        assert_eq!(*methods.lock().expect("no panic"), wanted);
     }
 
     #[test]
