@@ -67,13 +67,13 @@ pub(super) async fn settle<W: World>(
         None
     };
     let Received { end, mut output, head, input_lost: _ } = received;
-    let (verdict, engine) = verdict(node, memory, exec, death, end, exit).await;
-    if engine == Stayed::No && end == StreamEnd::Clean {
+    let (verdict, knew) = verdict(node, memory, exec, death, end, exit).await;
+    if knew != Knew::Always && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
         output.incomplete_reason = Some(pump::STREAM_BROKEN.to_owned());
     }
-    conclude(node, exec, verdict, output, &head, ended_by.get().copied()).await
+    conclude(node, exec, (verdict, knew), output, &head, ended_by.get().copied()).await
 }
 
 /// Concludes for an exec whose output was not received here, with the exit code that the kernel
@@ -87,9 +87,9 @@ pub(super) async fn unseen<W: World>(
     ended_by: Option<Cause>,
 ) -> Outcome {
     let death = node.deaths.of(&exec.id);
-    let (verdict, _) = verdict(node, memory, exec, &death, StreamEnd::Broken, exit).await;
+    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, exit).await;
     let output = recall(node, request).await;
-    conclude(node, exec, verdict, output, "", ended_by).await
+    conclude(node, exec, found, output, "", ended_by).await
 }
 
 /// Concludes for an exec of which processes do not die.
@@ -113,7 +113,7 @@ async fn recall<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> Out
 async fn conclude<W: World>(
     node: &Node<W>,
     exec: &ExecRef,
-    verdict: Verdict,
+    (verdict, knew): (Verdict, Knew),
     output: OutputStatus,
     head: &str,
     ended_by: Option<Cause>,
@@ -131,7 +131,15 @@ async fn conclude<W: World>(
         }
         (Verdict::Exited(exit), None) => Outcome::exited(exit, output, node.clock.now()),
         (Verdict::Undecided, None) => {
-            let message = "the command has ended, but the engine no longer tells its true exit code";
+            let message = match knew {
+                Knew::Always | Knew::Sometimes => {
+                    "the command has ended, but the engine no longer tells its true exit code"
+                }
+                Knew::Forgot => {
+                    "the engine no longer knows the exec, and none of its events tells the exit code: the engine was \
+                     restarted, or the command ended long ago"
+                }
+            };
             Outcome::lost(message, Some(output), node.clock.now())
         }
     }
@@ -160,11 +168,13 @@ async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
     }
 }
 
-/// Whether the engine knew of the exec each time it was asked.
+/// Whether the engine knew of the exec when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stayed {
-    Yes,
-    No,
+enum Knew {
+    Always,
+    Sometimes,
+    /// No longer in the end.
+    Forgot,
 }
 
 /// Waits until the evidence decides, or until no more of it can be expected.
@@ -175,20 +185,22 @@ async fn verdict<W: World>(
     death: &Death,
     end: StreamEnd,
     kernel: Option<i32>,
-) -> (Verdict, Stayed) {
+) -> (Verdict, Knew) {
     let begun = Instant::now();
     let mut until = begun + PATIENCE;
     let mut pause = FIRST_PAUSE;
-    let mut engine = Stayed::Yes;
+    let mut knew = Knew::Always;
     loop {
         let state = node.engine.inspect_exec(&exec.id).await;
-        if state.is_err() {
-            engine = Stayed::No;
+        match state {
+            Ok(_) => {}
+            Err(EngineError::NoSuchExec(_)) => knew = Knew::Forgot,
+            Err(_) => knew = Knew::Sometimes,
         }
         let inspect = state.as_ref().ok().copied().and_then(inspected);
         match judge(&Evidence { inspect, event: death.code(), kernel, stream: end }) {
             Verdict::Undecided => {}
-            verdict => return (verdict, engine),
+            verdict => return (verdict, knew),
         }
         // The clock runs only once there is nothing left to wait for.
         let wait = match state {
@@ -209,7 +221,7 @@ async fn verdict<W: World>(
             until = Instant::now() + PATIENCE;
         }
         if Instant::now() >= until {
-            return (Verdict::Undecided, engine);
+            return (Verdict::Undecided, knew);
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -174,7 +174,8 @@ pub enum Action {
     },
     /// It runs without us: wait for its end.
     Adopt,
-    /// It has ended without us: collect the evidence and conclude.
+    /// It has ended without us, or the engine has forgotten it, whose events may still tell how it ended: collect the
+    /// evidence and conclude.
     Settle,
     /// Its outcome is reported, or there is nobody to report it to; what is left of it is killed.
     Kill,
@@ -191,6 +192,9 @@ const MAY_STILL_START: &str =
 /// its input empty does harm: `cat > FILE` empties the file.
 const WITHOUT_INPUT: &str =
     "the command may have been started, and its input cannot be delivered any more: it was not started again";
+
+/// Where it is said to have been started, an exec is named, always.
+const WITHOUT_EXEC: &str = "the command was started, and nobody knows in which exec";
 
 /// The recovery table.
 #[must_use]
@@ -380,13 +384,11 @@ fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
     }
     match situation.exec {
         ExecView::Alive => Action::Adopt,
-        ExecView::Ended => Action::Settle,
+        ExecView::Ended | ExecView::Unknown => Action::Settle,
         ExecView::Created => {
             lost(situation, "the status no longer shows that the command was committed, so it was not started")
         }
-        ExecView::Unknown | ExecView::None => {
-            lost(situation, "the engine no longer knows the exec: it was restarted while the command ran")
-        }
+        ExecView::None => lost(situation, WITHOUT_EXEC),
     }
 }
 
@@ -394,16 +396,13 @@ fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
 fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) -> Action {
     match situation.exec {
         ExecView::Alive => Action::Adopt,
-        ExecView::Ended => Action::Settle,
+        ExecView::Ended | ExecView::Unknown => Action::Settle,
         ExecView::Created => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
             None if request.spec.stdin.is_some() => lost(situation, WITHOUT_INPUT),
             None => Action::Start { sole: false },
         },
-        ExecView::Unknown | ExecView::None => lost(
-            situation,
-            "the command was committed, but neither the agent's journal nor the engine knows what became of it",
-        ),
+        ExecView::None => lost(situation, WITHOUT_EXEC),
     }
 }
 
@@ -412,8 +411,8 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
 fn started_twice(situation: &Situation<'_>) -> Action {
     match situation.exec {
         ExecView::Alive => Action::Adopt,
-        ExecView::Ended => Action::Settle,
-        ExecView::Created | ExecView::Unknown | ExecView::None => lost(
+        ExecView::Ended | ExecView::Unknown => Action::Settle,
+        ExecView::Created | ExecView::None => lost(
             situation,
             "the status and the agent's journal name different execs, and one of them may have run: neither is started",
         ),

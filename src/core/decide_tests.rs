@@ -265,14 +265,8 @@ fn the_recovery_table_holds_row_by_row() {
         row("start call lost, never started", won(), Some(Stage::Starting), same(), Created, Step::StartAgain),
         row("start call lost, runs", won(), Some(Stage::Starting), same(), Alive, Step::Adopt),
         row("start call lost, ended", won(), Some(Stage::Starting), same(), Ended, Step::Settle),
-        row(
-            "start call lost, forgotten",
-            won(),
-            Some(Stage::Starting),
-            same(),
-            Unknown,
-            Step::Report(Reason::OutcomeLost),
-        ),
+        // The engine has forgotten it, and its events may still tell its code.
+        row("start call lost, forgotten", won(), Some(Stage::Starting), same(), Unknown, Step::Settle),
         row("running, alive", won(), Some(running()), same(), Alive, Step::Adopt),
         row("running, ended", won(), Some(running()), same(), Ended, Step::Settle),
         row(
@@ -283,12 +277,12 @@ fn the_recovery_table_holds_row_by_row() {
             Ended,
             Step::Settle,
         ),
-        row("running, forgotten", won(), Some(running()), same(), Unknown, Step::Report(Reason::OutcomeLost)),
+        row("running, forgotten", won(), Some(running()), same(), Unknown, Step::Settle),
         // the journal was lost
         row("no journal, alive", won(), None, same(), Alive, Step::Adopt),
         row("no journal, ended", won(), None, same(), Ended, Step::Settle),
         row("no journal, never started", won(), None, same(), Created, Step::StartAgain),
-        row("no journal, forgotten", won(), None, same(), Unknown, Step::Report(Reason::OutcomeLost)),
+        row("no journal, forgotten", won(), None, same(), Unknown, Step::Settle),
         // the status was restored from an older state: never run again
         row("restored, alive", Bound, Some(running()), same(), Alive, Step::Adopt),
         row("restored, ended", Bound, Some(Stage::Starting), same(), Ended, Step::Settle),
@@ -308,7 +302,7 @@ fn the_recovery_table_holds_row_by_row() {
             Some(Stage::Prepared),
             same(),
             Unknown,
-            Step::Report(Reason::OutcomeLost),
+            Step::Settle,
         ),
         row(
             "another exec was committed and runs",

@@ -4,14 +4,14 @@ use std::fs;
 
 use execlet::{
     agent::journal::Record,
-    api::{ExecRequest, names::UID_ENV},
+    api::{ExecRequest, ExitCodeSource, names::UID_ENV},
     core::{
         decide::{Entry, Stage},
-        ids::{ContainerId, ExecRef},
+        ids::{ContainerId, ExecId, ExecRef},
         request::key_of,
         transition::Write,
     },
-    engine::{Engine as _, ExecSpec, ExecState, docker::DockerEngine},
+    engine::{Engine as _, EngineError, ExecSpec, ExecState, docker::DockerEngine},
 };
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
@@ -162,6 +162,40 @@ async fn a_command_whose_record_is_lost_or_torn_is_adopted_and_ends_with_its_tru
         lab.ran_once(pod);
     }
     assert_eq!(agents::containers(NODE), agent, "the agent lives");
+}
+
+#[tokio::test]
+async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_a_record() {
+    let lab = Lab::alone().await;
+    let mut all = Vec::new();
+    for pod in ["noted", "lost", "killed"] {
+        let container = container_id(&lab.pod(pod, NODE).await, "main");
+        let name = lab.waiting(pod, json!({})).await;
+        all.push((name.clone(), lab.noted(&name).await, container));
+    }
+    let away = Away::on(NODE).await;
+    let [ended @ .., (killed, _, container)] = &all[..] else { panic!("three") };
+    fs::remove_file(agents::record(NODE, &ended[1].1)).expect("removed");
+    for (name, _, container) in ended {
+        docker(NODE, &["exec", container, "touch", "/tmp/go"]);
+        let status = lab.requests().get(name).await.expect("the request").status.expect("a status");
+        let exec = ExecId::from(status.exec_id.expect("an exec"));
+        let code = async || engine().inspect_exec(&exec).await.expect("it is still there").code;
+        assert_eq!(wait_for("the command to end", code).await, 9);
+        docker(NODE, &["rm", "--force", container]);
+        let state = engine().inspect_exec(&exec).await;
+        assert!(matches!(state, Err(EngineError::NoSuchExec(_))), "{state:?}");
+    }
+    docker(NODE, &["rm", "--force", container]);
+    away.end().await;
+    let (first, second, killed) = tokio::join!(lab.soon(&ended[0].0), lab.soon(&ended[1].0), lab.soon(killed));
+    for (done, reason, code) in
+        [(first, "NonZeroExitCode", 9), (second, "NonZeroExitCode", 9), (killed, "ContainerDied", 137)]
+    {
+        assert_eq!(done.reason(), reason, "{:#?}", done.status);
+        done.ended_with(code);
+        assert_eq!(done.status.exit_code_source, Some(ExitCodeSource::Event));
+    }
 }
 
 #[tokio::test]

@@ -254,6 +254,8 @@ pub struct State {
     pub container_runs: bool,
     pub container_paused: bool,
     pub execs: BTreeMap<String, Exec>,
+    /// Those that ended long ago, of which it knows nothing any more; the events of their ends it still tells.
+    pub forgotten: Vec<Exec>,
     pub events: Vec<ExecDied>,
     pub listeners: Vec<mpsc::UnboundedSender<ExecDied>>,
     pub next_id: u64,
@@ -315,6 +317,7 @@ impl Model {
             container_runs: true,
             container_paused: false,
             execs: BTreeMap::new(),
+            forgotten: Vec::new(),
             events: Vec::new(),
             listeners: Vec::new(),
             next_id: 1,
@@ -440,6 +443,7 @@ impl State {
             || was_lost
             || nobody_asked
             || self.is_untold(uid, truth)
+            || self.has_only_a_dubious_event(uid, truth)
             || self.cannot_be_started(request, uid, truth)
     }
 
@@ -447,8 +451,13 @@ impl State {
     /// terminal in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
     fn is_untold(&self, uid: &str, truth: &Truth) -> bool {
         let Some(code) = truth.code.filter(|_| truth.left && !truth.seen_to_end) else { return false };
-        let mut execs = self.execs.values().filter(|exec| exec.uid == uid);
-        execs.any(|exec| self.falsifies(exec) && (exec.tty || code == 127))
+        let falsified = |exec: &&Exec| exec.uid == uid && self.falsifies(exec);
+        self.execs.values().chain(&self.forgotten).filter(falsified).any(|exec| exec.tty || code == 127)
+    }
+
+    /// Whether only the event is left, and says what it would also say if it were wrong.
+    fn has_only_a_dubious_event(&self, uid: &str, truth: &Truth) -> bool {
+        truth.code == Some(127) && !truth.seen_to_end && self.forgotten.iter().any(|exec| exec.uid == uid)
     }
 
     /// The agent was gone between the note that it starts a command and the start, and the start may be on its way
@@ -673,6 +682,14 @@ impl State {
         self.events.clear();
         if !self.live_restore {
             self.end_container();
+        }
+    }
+
+    /// It ended long ago.
+    pub fn forget_exec(&mut self, id: &str) {
+        if let Some(exec) = self.execs.remove(id) {
+            self.note(|| format!("the engine forgets {id}, which has ended"));
+            self.forgotten.push(exec);
         }
     }
 

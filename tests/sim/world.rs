@@ -686,4 +686,11 @@ async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<Dup
         // What the child writes from here on is lost; it may have written already.
     }
     drop(stream);
+    // In truth after 5 min or more.
+    let remembers = if model.chance(200) { model.millis(3000..20_000) } else { return };
+    sleep(remembers).await;
+    let mut state = model.lock();
+    if state.engine_run == run && state.engine_up {
+        state.forget_exec(id);
+    }
 }
