@@ -165,36 +165,39 @@ async fn a_command_whose_record_is_lost_or_torn_is_adopted_and_ends_with_its_tru
 }
 
 #[tokio::test]
-async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_a_record() {
+async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_any_record() {
     let lab = Lab::alone().await;
-    let mut all = Vec::new();
-    for pod in ["noted", "lost", "killed"] {
-        let container = container_id(&lab.pod(pod, NODE).await, "main");
-        let name = lab.waiting(pod, json!({})).await;
-        all.push((name.clone(), lab.noted(&name).await, container));
-    }
-    let away = Away::on(NODE).await;
-    let [ended @ .., (killed, _, container)] = &all[..] else { panic!("three") };
-    fs::remove_file(agents::record(NODE, &ended[1].1)).expect("removed");
-    for (name, _, container) in ended {
-        docker(NODE, &["exec", container, "touch", "/tmp/go"]);
-        let status = lab.requests().get(name).await.expect("the request").status.expect("a status");
+    for records in ["kept", "lost"] {
+        let [ended, killed] = [format!("ended-{records}"), format!("killed-{records}")];
+        let mut all = Vec::new();
+        for pod in [&ended, &killed] {
+            let container = container_id(&lab.pod(pod, NODE).await, "main");
+            let name = lab.waiting(pod, json!({})).await;
+            let uid = lab.noted(&name).await;
+            all.push((name, uid, container));
+        }
+        let away = Away::on(NODE).await;
+        if records == "lost" {
+            for (_, uid, _) in &all {
+                fs::remove_file(agents::record(NODE, uid)).expect("removed");
+            }
+        }
+        let [(ended, _, in_ended), (killed, _, in_killed)] = &all[..] else { panic!("two") };
+        docker(NODE, &["exec", in_ended, "touch", "/tmp/go"]);
+        let status = lab.requests().get(ended).await.expect("the request").status.expect("a status");
         let exec = ExecId::from(status.exec_id.expect("an exec"));
         let code = async || engine().inspect_exec(&exec).await.expect("it is still there").code;
         assert_eq!(wait_for("the command to end", code).await, 9);
-        docker(NODE, &["rm", "--force", container]);
+        docker(NODE, &["rm", "--force", in_ended, in_killed]);
         let state = engine().inspect_exec(&exec).await;
         assert!(matches!(state, Err(EngineError::NoSuchExec(_))), "{state:?}");
-    }
-    docker(NODE, &["rm", "--force", container]);
-    away.end().await;
-    let (first, second, killed) = tokio::join!(lab.soon(&ended[0].0), lab.soon(&ended[1].0), lab.soon(killed));
-    for (done, reason, code) in
-        [(first, "NonZeroExitCode", 9), (second, "NonZeroExitCode", 9), (killed, "ContainerDied", 137)]
-    {
-        assert_eq!(done.reason(), reason, "{:#?}", done.status);
-        done.ended_with(code);
-        assert_eq!(done.status.exit_code_source, Some(ExitCodeSource::Event));
+        away.end().await;
+        let (ended, killed) = tokio::join!(lab.soon(ended), lab.soon(killed));
+        for (done, reason, code) in [(ended, "NonZeroExitCode", 9), (killed, "ContainerDied", 137)] {
+            assert_eq!(done.reason(), reason, "{records}: {:#?}", done.status);
+            done.ended_with(code);
+            assert_eq!(done.status.exit_code_source, Some(ExitCodeSource::Event));
+        }
     }
 }
 
