@@ -1,6 +1,6 @@
 //! Rows of the recovery table: an agent comes back to what its death, or that of its memory, has left at that very point.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use execlet::{
     agent::journal::Record,
@@ -17,6 +17,7 @@ use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::api::DeleteParams;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     agents::{self, Away},
@@ -191,6 +192,8 @@ async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_
         docker(NODE, &["rm", "--force", in_ended, in_killed]);
         let state = engine().inspect_exec(&exec).await;
         assert!(matches!(state, Err(EngineError::NoSuchExec(_))), "{state:?}");
+        // Longer ago than an agent looks back that asks for what is new alone.
+        sleep(Duration::from_secs(12)).await;
         away.end().await;
         let (ended, killed) = tokio::join!(lab.soon(ended), lab.soon(killed));
         for (done, reason, code) in [(ended, "NonZeroExitCode", 9), (killed, "ContainerDied", 137)] {
