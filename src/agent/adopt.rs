@@ -14,13 +14,13 @@ use super::{
     node::{Node, World},
     oversee::{News, Overseen},
     settle,
-    witness::Seen,
+    witness::{self, Seen},
     work::Watched,
 };
 use crate::{
     core::{
         decide::{Entry, Stage, Wanted},
-        ids::{ExecId, ExecRef, ProcessRef},
+        ids::{ExecRef, ProcessRef},
     },
     engine::{Engine, EngineError},
     infra::kernel::Kernel,
@@ -54,16 +54,15 @@ pub(super) async fn adopt<W: World>(
     if memory.entry().is_none() {
         memory.note_adopted(exec, process, pipes.clone()).await;
     }
-    // All that will be seen of it.
-    let (_, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
+    let (tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let ended_by = OnceLock::new();
     let overseen = Overseen { node, wanted, exec, memory, news, hub, seen, ended_by: &ended_by };
     let watched = tokio::select! {
         biased;
         () = node.stopping.cancelled() => Watched::Left,
         outcome = async {
-            let exit = until_end(node, &exec.id, process).await;
-            settle::unseen(node, memory, exec, request, exit, ended_by.get().copied()).await
+            let exit = until_end(node, memory, exec, &tell).await;
+            settle::unseen(node, memory, exec, request, exit, &ended_by).await
         } => Watched::Ended(outcome),
         survivors = overseen.oversee() => Watched::Ended(settle::survived(node, request, &survivors).await),
     };
@@ -74,16 +73,33 @@ pub(super) async fn adopt<W: World>(
 
 /// Waits until the process has ended, or the engine says that there is none. Gives the exit code
 /// if the kernel tells it.
-async fn until_end<W: World>(node: &Node<W>, exec: &ExecId, process: Option<ProcessRef>) -> Option<i32> {
-    if let Some(process) = process {
+async fn until_end<W: World>(
+    node: &Node<W>,
+    memory: &Memory<W>,
+    exec: &ExecRef,
+    tell: &watch::Sender<Seen>,
+) -> Option<i32> {
+    let known = tell.borrow().process;
+    if let Some(process) = known {
         return node.kernel.ended(process).await;
     }
-    let mut death = node.deaths.of(exec);
+    let mut death = node.deaths.of(&exec.id);
     loop {
-        match node.engine.inspect_exec(exec).await {
-            Ok(state) if state.code.is_some() => return None,
+        match node.engine.inspect_exec(&exec.id).await {
+            Ok(state) => {
+                if let Some(process) = state.pid.and_then(|pid| witness::process_of(node, memory, exec, pid)) {
+                    let pipes = node.kernel.output_pipes(process);
+                    tell.send_modify(|seen| (seen.process, seen.pipes) = (Some(process), pipes.clone()));
+                    let ((), exit) =
+                        tokio::join!(memory.note_process(exec, process, pipes), node.kernel.ended(process));
+                    return exit;
+                }
+                if state.code.is_some() {
+                    return None;
+                }
+            }
             Err(EngineError::NoSuchExec(_)) => return None,
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
         tokio::select! {
             biased;

@@ -41,6 +41,16 @@ pub struct Deaths(Arc<Mutex<Book>>);
 struct Book {
     waiters: HashMap<ExecId, watch::Sender<Option<i32>>>,
     unasked: VecDeque<(ExecId, i32)>,
+    heard: bool,
+}
+
+impl Book {
+    fn remember(&mut self, exec: ExecId, code: i32) {
+        self.unasked.push_back((exec, code));
+        if self.unasked.len() > REMEMBERED {
+            self.unasked.pop_front();
+        }
+    }
 }
 
 /// The event of one exec, when it has come. Dropping it ends the wait.
@@ -60,27 +70,23 @@ impl Deaths {
         Death { exec: exec.clone(), code: sender.subscribe(), deaths: self.clone() }
     }
 
-    /// Listens to the engine until `shutdown`, for all that ended since `since`.
-    pub async fn listen<E: Engine>(
-        self,
-        engine: Arc<E>,
-        readiness: Readiness,
-        shutdown: CancellationToken,
-        mut since: Timestamp,
-    ) {
+    /// Listens to the engine until `shutdown`. What ended while no agent listened is told too, as far back as the engine
+    /// remembers.
+    pub async fn listen<E: Engine>(self, engine: Arc<E>, readiness: Readiness, shutdown: CancellationToken) {
+        let mut since = Timestamp::UNIX_EPOCH;
         while !shutdown.is_cancelled() {
-            let from = since.checked_sub(OVERLAP).unwrap_or(since);
+            let from = since.checked_sub(OVERLAP).unwrap_or(since).max(Timestamp::UNIX_EPOCH);
             let mut events = engine.exec_deaths(Some(from));
             let why = loop {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return,
                     event = timeout(SETTLED, events.next()) => match event {
-                        Err(_) => readiness.ready(CHECK),
+                        Err(_) => self.hear(&readiness),
                         Ok(Some(Ok(died))) => {
                             since = since.max(died.at);
                             self.tell(died.exec, died.code);
-                            readiness.ready(CHECK);
+                            self.hear(&readiness);
                         }
                         Ok(Some(Err(error))) => break error.to_string(),
                         Ok(None) => break "the engine closed them".to_owned(),
@@ -88,6 +94,7 @@ impl Deaths {
                 }
             };
             tracing::warn!(why, "the engine's events broke off");
+            self.lock().heard = false;
             readiness.not_ready(CHECK, why);
             tokio::select! {
                 biased;
@@ -97,15 +104,21 @@ impl Deaths {
         }
     }
 
+    /// Whether the engine's events are heard, and those of the past have come.
+    pub(super) fn are_heard(&self) -> bool {
+        self.lock().heard
+    }
+
+    fn hear(&self, readiness: &Readiness) {
+        self.lock().heard = true;
+        readiness.ready(CHECK);
+    }
+
     fn tell(&self, exec: ExecId, code: i32) {
         let mut book = self.lock();
-        if let Some(sender) = book.waiters.get(&exec) {
-            sender.send_replace(Some(code));
-        } else {
-            book.unasked.push_back((exec, code));
-            if book.unasked.len() > REMEMBERED {
-                book.unasked.pop_front();
-            }
+        match book.waiters.get(&exec) {
+            Some(sender) => drop(sender.send_replace(Some(code))),
+            None => book.remember(exec, code),
         }
     }
 
@@ -137,6 +150,10 @@ impl Drop for Death {
         // This one is still counted.
         if book.waiters.get(&self.exec).is_some_and(|sender| sender.receiver_count() <= 1) {
             book.waiters.remove(&self.exec);
+            // Whoever waits for it next has not heard it.
+            if let Some(code) = self.code() {
+                book.remember(self.exec.clone(), code);
+            }
         }
     }
 }
@@ -158,6 +175,7 @@ mod tests {
         assert_eq!(second.code(), Some(3));
         drop(second);
         assert!(deaths.lock().waiters.is_empty());
+        assert_eq!(deaths.of(&"e".into()).code(), Some(3), "it has not ended less because nobody waits any more");
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub(super) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> V
         let (step, living) = look(node, &mut course, family, exec).await;
         match step {
             Step::Signal(signal, processes) => {
+                // What the command leaves behind may be ended when it has ended by itself.
+                let lives = process.is_none_or(|process| node.kernel.alive(process));
                 for process in processes {
-                    if send(node, memory.key(), exec, process, signal) {
+                    if send(node, memory.key(), exec, process, signal) && lives {
                         ended_by.get_or_init(|| kill.cause);
                     }
                 }

@@ -49,7 +49,6 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -112,8 +111,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 const STAND_BY: Duration = Duration::from_secs(600);
 /// How long those who watch may take to go, once this agent ends: its successor waits.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// For how long the engine knows an exec that has ended: it looks for old ones every 5 min.
-const ENGINE_REMEMBERS: SignedDuration = SignedDuration::from_mins(15);
 /// Folder of the journal, below that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Names in `/readyz`.
@@ -239,11 +236,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
 
     let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
     let deaths = Deaths::default();
-    // What ended while no agent listened is told too, as far back as the engine remembers: also of what the journal has
-    // lost.
-    let recently = clock.now().checked_sub(ENGINE_REMEMBERS).unwrap_or(Timestamp::MIN);
-    let since = records.iter().map(|record| record.created).fold(recently, Timestamp::min);
-    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone(), since);
+    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone());
     parts.spawn(async {
         listening.await;
         Ok(())

@@ -84,8 +84,28 @@ pub(super) struct Received {
     pub(super) output: OutputStatus,
     /// The beginning of standard output.
     pub(super) head: String,
-    /// Its input was cut short.
-    pub(super) input_lost: bool,
+    pub(super) input: InputEnd,
+}
+
+/// What became of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InputEnd {
+    /// All of it was delivered, or there was none.
+    Whole,
+    /// The command ended before it had all.
+    Open,
+    /// It was cut short.
+    Lost,
+}
+
+impl InputEnd {
+    fn of(delivered: bool, connected_to_the_end: bool) -> Self {
+        match (delivered, connected_to_the_end) {
+            (true, _) => Self::Whole,
+            (false, true) => Self::Open,
+            (false, false) => Self::Lost,
+        }
+    }
 }
 
 /// Where the output goes.
@@ -242,11 +262,12 @@ pub(super) async fn pump<W: World>(
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
         state => state,
     };
-    let input_lost = request.spec.stdin.is_some() && !feeder.progress().ended && (!sole || end == StreamEnd::Broken);
+    let delivered = request.spec.stdin.is_none() || feeder.progress().ended;
+    let input = InputEnd::of(delivered, sole && end == StreamEnd::Clean);
     if !sole {
         // A stream that somebody may have read a part of tells nothing.
         let output = recall(node, &request.key, limits).await;
-        return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input_lost });
+        return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input });
     }
     let incomplete = match end {
         StreamEnd::Broken => Some(STREAM_BROKEN),
@@ -254,7 +275,7 @@ pub(super) async fn pump<W: World>(
         StreamEnd::Clean => log.incomplete(),
     };
     let head = sink.streams.head();
-    Some(Received { end, output: sink.streams.status(incomplete), head, input_lost })
+    Some(Received { end, output: sink.streams.status(incomplete), head, input })
 }
 
 /// Waits until it is put down, if anything is to be.

@@ -12,7 +12,7 @@ use super::{
     memory::Memory,
     node::{Node, World},
     oversee::Survivors,
-    pump::{self, Received},
+    pump::{self, InputEnd, Received},
     witness::{self, Seen},
 };
 use crate::{
@@ -28,7 +28,9 @@ use crate::{
 
 /// How long evidence may take to come, once the engine has taken note of the end: the event of one
 /// exec waits for those of its container's other execs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the engine may take for its own word, where the kernel has told the code already.
+const ENGINE_FIRST: Duration = Duration::from_secs(1);
 /// How long it may take if the engine knows no such exec: it was restarted, or the container is gone.
 const FORGOTTEN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the engine may take for that. It handles the ends of one container one after another,
@@ -66,14 +68,20 @@ pub(super) async fn settle<W: World>(
     } else {
         None
     };
-    let Received { end, mut output, head, input_lost: _ } = received;
+    let Received { end, mut output, head, input } = received;
     let (verdict, knew) = verdict(node, memory, exec, death, end, exit).await;
     if knew != Knew::Always && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
         output.incomplete_reason = Some(pump::STREAM_BROKEN.to_owned());
     }
-    conclude(node, exec, (verdict, knew), output, &head, ended_by.get().copied()).await
+    let outcome = conclude(node, exec, (verdict, knew), output, &head, ended_by).await;
+    match input {
+        InputEnd::Lost => outcome.with_input_lost(),
+        // A command may end before it has read all; one whose engine went away was cut off.
+        InputEnd::Open if knew != Knew::Always => outcome.with_input_lost(),
+        InputEnd::Open | InputEnd::Whole => outcome,
+    }
 }
 
 /// Concludes for an exec whose output was not received here, with the exit code that the kernel
@@ -84,7 +92,7 @@ pub(super) async fn unseen<W: World>(
     exec: &ExecRef,
     request: Option<&BoundRequest>,
     exit: Option<i32>,
-    ended_by: Option<Cause>,
+    ended_by: &OnceLock<Cause>,
 ) -> Outcome {
     let death = node.deaths.of(&exec.id);
     let found = verdict(node, memory, exec, &death, StreamEnd::Broken, exit).await;
@@ -116,9 +124,9 @@ async fn conclude<W: World>(
     (verdict, knew): (Verdict, Knew),
     output: OutputStatus,
     head: &str,
-    ended_by: Option<Cause>,
+    ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    match (verdict, ended_by) {
+    match (verdict, ended_by.get().copied()) {
         (Verdict::StartFailed, _) => {
             let hint = if head.is_empty() { "it gave no reason" } else { head };
             let message = format!("the engine could not start the command: {hint}");
@@ -198,20 +206,30 @@ async fn verdict<W: World>(
             Err(_) => knew = Knew::Sometimes,
         }
         let inspect = state.as_ref().ok().copied().and_then(inspected);
-        match judge(&Evidence { inspect, event: death.code(), kernel, stream: end }) {
+        let event = death.code();
+        // The engine takes some living processes for ended ones.
+        let pid = state.as_ref().ok().and_then(|state| state.pid);
+        let lives = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
+        // Nothing more will come.
+        let spoken = inspect.is_some() && event.is_some() && !lives;
+        let counts = spoken || begun.elapsed() >= ENGINE_FIRST;
+        match judge(&Evidence { inspect, event, kernel: kernel.filter(|_| counts), stream: end }) {
+            Verdict::Undecided if spoken => return (Verdict::Undecided, knew),
             Verdict::Undecided => {}
+            // The kernel has seen it run.
+            Verdict::StartFailed if kernel.is_some() => {}
             verdict => return (verdict, knew),
         }
         // The clock runs only once there is nothing left to wait for.
         let wait = match state {
-            // The engine takes some living processes for ended ones.
-            Ok(ExecState { pid: Some(pid), .. }) if witness::process_of(node, memory, exec, pid).is_some() => true,
+            Ok(_) if lives => true,
             Ok(ExecState { running: true, code: None, .. }) => begun.elapsed() < ENGINE_PATIENCE,
-            Ok(_) => false,
-            Err(EngineError::NoSuchExec(_)) => {
+            // Of the past its events tell as soon as they are heard.
+            Err(EngineError::NoSuchExec(_)) if node.deaths.are_heard() => {
                 until = until.min(Instant::now() + FORGOTTEN_PATIENCE);
                 false
             }
+            Ok(_) | Err(EngineError::NoSuchExec(_)) => false,
             Err(error) => {
                 tracing::warn!(exec = %exec.id, %error, "waiting for the engine to tell the exit code");
                 matches!(error, EngineError::Unreachable { .. })

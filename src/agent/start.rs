@@ -138,11 +138,10 @@ async fn attend<W: World>(
     let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    let input_lost = received.input_lost;
     let ending = Ending { exec, death: &death, received };
     let outcome = settle::settle(node, memory, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
-    Some(if input_lost { outcome.with_input_lost() } else { outcome })
+    Some(outcome)
 }
 
 /// Who looks after the pod sees who runs something in it. What it is, only who may read the request.

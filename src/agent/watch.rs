@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deaths::Death,
     journal::Record,
     node::{Node, World},
     oversee::News,
@@ -105,6 +106,8 @@ struct Desk<W: World> {
     expired: usize,
     /// What the journal held at the start and nobody has taken up yet.
     remembered: BTreeMap<String, Record>,
+    /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
+    deaths: Vec<Death>,
     /// Those in the list that is being read anew.
     listed: Option<HashSet<RequestUid>>,
 }
@@ -147,8 +150,10 @@ pub async fn run<W: World>(
     shutdown: CancellationToken,
 ) {
     let hubs = Arc::clone(&node.hubs);
+    let deaths = records.iter().map(|record| node.deaths.of(&record.entry.exec.id)).collect();
     let mut desk = Desk {
         node,
+        deaths,
         queue: FairQueue::new(intake.limits),
         parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
         tasks: JoinSet::new(),
@@ -342,6 +347,7 @@ impl<W: World> Desk<W> {
             let work = Work::remembered(Arc::clone(&self.node), record, news);
             self.work(key, container, teller, work, false);
         }
+        self.deaths.clear();
     }
 
     /// Until the next one that waits passes its deadline.

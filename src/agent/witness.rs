@@ -136,7 +136,8 @@ async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> R
         let looked = Instant::now();
         match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => match (state.pid.and_then(|pid| process_of(node, memory, exec, pid)), state.code) {
-                (Some(process), None) => return Ok((process, looked)),
+                // The engine takes some living processes for ended ones.
+                (Some(process), _) => return Ok((process, looked)),
                 (_, Some(_)) => return Err(not_ended),
                 (None, None) => not_ended = looked,
             },

@@ -4,7 +4,7 @@
 //! is `core::decide`'s to say; how, the steps' beside this file.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -377,9 +377,7 @@ impl<W: World> Work<W> {
                         self.with_input_lost(watched, request)
                     }
                     None => {
-                        let ended_by = self.memory.entry().and_then(|entry| entry.kill).map(|kill| kill.cause);
-                        let outcome =
-                            settle::unseen(&self.node, &self.memory, &exec, Some(request), None, ended_by).await;
+                        let outcome = self.settle_unseen(&exec, Some(request)).await;
                         self.with_input_lost(Watched::Ended(outcome), request)
                     }
                 };
@@ -423,7 +421,7 @@ impl<W: World> Work<W> {
             }
             (Action::Kill, _) => Ok(self.kill().await),
             (Action::AwaitBinding, _) => Ok(self.await_binding().await),
-            (action, _) => {
+            (action, exec) => {
                 let never = matches!(&self.memory.entry(), Some(entry) if !entry.may_have_run());
                 let outcome = match action {
                     Action::Report(outcome) => Some(outcome),
@@ -451,10 +449,23 @@ impl<W: World> Work<W> {
                     | Action::Kill
                     | Action::Forget => None,
                 };
+                let outcome = match (outcome, exec) {
+                    // It ended by itself, of which the audit trail still tells.
+                    (None, Some(exec)) if !never && self.memory.outcome().is_none() => {
+                        Some(self.settle_unseen(&exec, None).await)
+                    }
+                    (outcome, _) => outcome,
+                };
                 self.record_end_unreported(outcome.as_ref()).await?;
                 Ok(self.forget(outcome).await)
             }
         }
+    }
+
+    /// Concludes for a command that has ended while nobody was there.
+    async fn settle_unseen(&self, exec: &ExecRef, request: Option<&BoundRequest>) -> Outcome {
+        let begun = self.memory.entry().and_then(|entry| entry.kill).map(|kill| OnceLock::from(kill.cause));
+        settle::unseen(&self.node, &self.memory, exec, request, None, &begun.unwrap_or_default()).await
     }
 
     /// There is nobody to report to: the audit trail alone tells how it ended.

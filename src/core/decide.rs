@@ -411,8 +411,8 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
 fn started_twice(situation: &Situation<'_>) -> Action {
     match situation.exec {
         ExecView::Alive => Action::Adopt,
-        ExecView::Ended | ExecView::Unknown => Action::Settle,
-        ExecView::Created | ExecView::None => lost(
+        ExecView::Ended => Action::Settle,
+        ExecView::Created | ExecView::Unknown | ExecView::None => lost(
             situation,
             "the status and the agent's journal name different execs, and one of them may have run: neither is started",
         ),

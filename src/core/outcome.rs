@@ -70,25 +70,24 @@ pub struct Exit {
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
     let exited = |code, source| Verdict::Exited(Exit { code, source });
-    if let Some(code) = evidence.kernel {
-        // The kernel saw it end. Where the engine says the same, it is named as the source.
-        let source = match (evidence.inspect, evidence.event) {
-            (Some(inspect), _) if inspect.code == code => ExitCodeSource::Engine,
-            (_, Some(event)) if event == code => ExitCodeSource::Event,
-            (Some(_) | None, Some(_) | None) => ExitCodeSource::Kernel,
-        };
-        return exited(code, source);
-    }
     match (evidence.event, evidence.inspect) {
         // An event proves that there was a process. Any code but the falsified one is real.
         (Some(event), Some(inspect)) if event == inspect.code => exited(event, ExitCodeSource::Engine),
         (Some(event), _) if event != FALSIFIED_EVENT => exited(event, ExitCodeSource::Event),
-        (None, Some(inspect)) if !inspect.had_process => Verdict::StartFailed,
         (_, Some(inspect)) if inspect.code != FALSIFIED_INSPECT && inspect.had_process => {
             exited(inspect.code, ExitCodeSource::Engine)
         }
-        (None, Some(inspect)) if evidence.stream == StreamEnd::Clean => exited(inspect.code, ExitCodeSource::Engine),
-        (_, Some(_) | None) => Verdict::Undecided,
+        (event, inspect) => match (evidence.kernel, inspect) {
+            // The engine does not know, and the kernel saw it end. Where both say the same, the engine is named.
+            (Some(code), Some(inspect)) if inspect.code == code => exited(code, ExitCodeSource::Engine),
+            (Some(code), _) if event == Some(code) => exited(code, ExitCodeSource::Event),
+            (Some(code), _) => exited(code, ExitCodeSource::Kernel),
+            (None, Some(inspect)) if event.is_none() && !inspect.had_process => Verdict::StartFailed,
+            (None, Some(inspect)) if event.is_none() && evidence.stream == StreamEnd::Clean => {
+                exited(inspect.code, ExitCodeSource::Engine)
+            }
+            (None, Some(_) | None) => Verdict::Undecided,
+        },
     }
 }
 
@@ -294,10 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_saw_stands_against_everything_that_the_engine_says() {
+    fn what_the_kernel_saw_counts_where_the_engine_does_not_know() {
         let kernel = |code| Verdict::Exited(Exit { code, source: ExitCodeSource::Kernel });
         for (inspect, event, expected) in [
             (inspected(7, RAN), Some(7), engine(7)),
+            // of whom it is told is the engine's to know
+            (inspected(3, RAN), Some(3), engine(3)),
+            (inspected(3, RAN), None, engine(3)),
+            (None, Some(3), event(3)),
             (inspected(126, RAN), Some(7), event(7)),
             (inspected(126, RAN), Some(127), kernel(7)),
             (inspected(126, RAN), None, kernel(7)),

@@ -204,9 +204,10 @@ impl Engine for DockerEngine {
 /// Starts an exec over a connection of its own, which then carries the output.
 async fn start(socket: &Path, exec: &ExecId, tty: bool) -> Result<ExecStream, EngineError> {
     let failed = |error: &dyn std::error::Error| unreachable(socket, "start exec", error);
-    let connection = UnixStream::connect(socket).await.map_err(|e| failed(&e))?;
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(|e| failed(&e))?;
+    let connection = UnixStream::connect(socket).await.map_err(|error| unasked(failed(&error)))?;
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection))
+        .await
+        .map_err(|error| unasked(failed(&error)))?;
     // Ends with the connection, whose other half is owned by the stream that is returned.
     tokio::spawn(driver.with_upgrades());
     let body = format!(r#"{{"Detach":false,"Tty":{tty}}}"#);
@@ -251,6 +252,14 @@ fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> Engi
         source = cause.source();
     }
     EngineError::Unreachable { socket: socket.display().to_string(), message }
+}
+
+/// The same, and nothing was sent yet.
+fn unasked(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Unreachable { socket, message } => EngineError::Unasked { socket, message },
+        error => error,
+    }
 }
 
 fn error_text(body: &[u8]) -> String {

@@ -148,6 +148,14 @@ pub enum EngineError {
         /// What was tried and what went wrong.
         message: String,
     },
+    /// No connection to it can be had: nothing was asked of it.
+    #[error("the engine at {socket} does not answer: {message}")]
+    Unasked {
+        /// Path of its socket.
+        socket: String,
+        /// What was tried and what went wrong.
+        message: String,
+    },
     /// It is too old.
     #[error(
         "the engine at {socket} is version {engine} with API {api}; wanted is API {wanted} or newer (Docker Engine 20.10): upgrade it"
@@ -190,13 +198,15 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Whether the engine has answered, and said that it has not done what was asked.
+    /// Whether what was asked has certainly not been done: the engine says so, or was never asked.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         match self {
-            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::ContainerNotRunning(_) | Self::Refused { .. } => {
-                true
-            }
+            Self::NoSuchContainer(_)
+            | Self::NoSuchExec(_)
+            | Self::ContainerNotRunning(_)
+            | Self::Refused { .. }
+            | Self::Unasked { .. } => true,
             Self::Unreachable { .. } | Self::TooOld { .. } | Self::Protocol { .. } => false,
         }
     }

@@ -129,11 +129,12 @@ async fn an_engine_that_is_not_there_does_not_answer() {
         nowhere.version().await.err(),
         nowhere.find_containers(&query).await.err(),
         nowhere.create_exec(&"c".into(), &shell("true")).await.err(),
-        nowhere.start_exec(&"e".into(), false).await.err(),
         nowhere.inspect_exec(&"e".into()).await.err(),
         nowhere.exec_deaths(None).next().await.expect("an error").err(),
     ];
     for error in errors {
         assert!(matches!(error, Some(EngineError::Unreachable { .. })), "{error:?}");
     }
+    let error = nowhere.start_exec(&"e".into(), false).await.err().expect("no engine");
+    assert!(matches!(error, EngineError::Unasked { .. }) && error.is_refusal(), "nothing was started: {error:?}");
 }

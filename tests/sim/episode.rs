@@ -590,8 +590,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let deaths = Deaths::default();
     let engine = Arc::new(SimEngine(model.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
-    let since = records.iter().map(|record| record.created).min().unwrap_or_else(|| clock.now());
-    let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone(), since);
+    let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
     // Whoever watched an agent before this one has lost it.
     let hubs = Arc::new(Hubs::default());
     model.lock().hubs = Arc::clone(&hubs);

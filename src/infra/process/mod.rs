@@ -22,6 +22,7 @@ use crate::core::ids::{BootId, ContainerId, ProcessRef};
 
 /// Positions in `/proc/PID/stat`, counted from the field after the command's name.
 const SESSION_FIELD: usize = 3;
+const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
 /// Characters of the engine's ID of a container.
 const CONTAINER_ID: usize = 64;
@@ -62,7 +63,9 @@ fn stat(pid: u32) -> Option<Stat> {
     let state = fields.first()?.chars().next()?;
     let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
     let session = fields.get(SESSION_FIELD)?.parse().ok()?;
-    let ended = matches!(state, 'Z' | 'X' | 'x');
+    let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
+    // Its first thread may end before the others.
+    let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
     (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, session, state, command })
 }
 
@@ -139,7 +142,10 @@ fn proc_path(pid: u32, file: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -184,6 +190,41 @@ mod tests {
             reaped.await.expect("a task").expect("reaped");
             assert_eq!(told, tells().then_some(code), "{script}");
         }
+    }
+
+    /// Its first thread ends at once, the other one with code 3 when its input does.
+    const HEADLESS: &str = "
+        #include <pthread.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        static void *rest(void *none) { char byte; while (read(0, &byte, 1) > 0); exit(3); }
+        int main(void) { pthread_t it; pthread_create(&it, 0, rest, 0); pthread_exit(0); }";
+
+    #[tokio::test]
+    async fn a_process_whose_first_thread_has_ended_lives_until_the_others_have() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("headless");
+        // The linker of Rust programs.
+        let mut cc = Command::new("cc");
+        cc.args(["-pthread", "-x", "c", "-", "-o"]).arg(&program).stdin(Stdio::piped());
+        let mut cc = cc.spawn().expect("a C compiler");
+        cc.stdin.take().expect("its input").write_all(HEADLESS.as_bytes()).expect("written");
+        assert!(cc.wait().expect("ended").success());
+
+        let mut child = Command::new(program).stdin(Stdio::piped()).spawn().expect("the program");
+        let process = find(child.id()).expect("a process");
+        let headless = || fs::read_to_string(proc_path(child.id(), "stat")).is_ok_and(|stat| stat.contains(") Z "));
+        while !headless() {
+            sleep(FIRST_PAUSE).await;
+        }
+        assert!(alive(process), "the other thread goes on");
+        let wait = tokio::spawn(ended(process));
+        sleep(Duration::from_millis(100)).await;
+        assert!(!wait.is_finished(), "nor has it ended for whoever waits");
+        drop(child.stdin.take());
+        let reaped = tokio::task::spawn_blocking(move || child.wait());
+        wait.await.expect("a task").expect("a pidfd");
+        assert_eq!(reaped.await.expect("a task").expect("reaped").code(), Some(3));
     }
 
     #[test]
