@@ -13,14 +13,15 @@ use execlet::core::audit::{
     event::{Event, Verb, key},
     verify::{File, Report, first_of, verify},
 };
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::{
-    agents,
+    agents::{self, Away},
     chart::Installation,
     clients::attach_path,
     disk::SmallDisk,
-    lab::{Done, Lab, NAMESPACE, kubectl, kubectl_with, root, text, wait_for},
+    lab::{Done, Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, root, text, wait_for},
     stand_in::{ATTACH, Caller},
 };
 
@@ -127,6 +128,26 @@ async fn a_command_that_was_ended_has_a_record_of_that_before_its_end() {
     let verbs: Vec<Verb> = records.iter().map(|event| event.verb).collect();
     assert_eq!(verbs, [Verb::Started, Verb::Cancelled, Verb::Finished]);
     assert_eq!(records[1].note(key::REASON), Some("Canceled"));
+}
+
+#[tokio::test]
+async fn what_ended_by_itself_before_its_request_was_deleted_has_its_end_on_record() {
+    let lab = Lab::alone().await;
+    let container = container_id(&lab.pod("web", "n1").await, "main");
+    let name = lab.waiting("web", json!({})).await;
+    let uid = lab.noted(&name).await;
+    let away = Away::on("n1").await;
+    docker("n1", &["exec", &container, "touch", "/tmp/go"]);
+    let ended = || !text(&docker("n1", &["top", &container])).contains("/tmp/go");
+    wait_for("the command to end", async || ended().then_some(())).await;
+    lab.requests().delete(&name, &DeleteParams::default()).await.expect("deleted");
+    away.end().await;
+    let end = wait_for("the record of its end", async || {
+        let of = |event: &Event| event.verb == Verb::Finished && event.uid().is_some_and(|of| of.as_str() == uid);
+        read(&folder("n1")).events.into_iter().find(of)
+    });
+    let end = end.await;
+    assert_eq!((end.note(key::REASON), end.note(key::EXIT_CODE)), (Some("NonZeroExitCode"), Some("9")));
 }
 
 #[tokio::test]

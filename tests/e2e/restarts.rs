@@ -93,14 +93,14 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
 }
 
 /// Settings of a node's engine, put back when dropped.
-struct LiveRestore {
+pub struct LiveRestore {
     node: &'static str,
     path: PathBuf,
     before: String,
 }
 
 impl LiveRestore {
-    fn on(node: &'static str) -> Self {
+    pub fn on(node: &'static str) -> Self {
         let path = var_lib(node).join("docker-daemon.json");
         let before = fs::read_to_string(&path).expect("the engine's settings");
         fs::write(&path, before.replace("\"live-restore\": false", "\"live-restore\": true")).expect("written");
