@@ -65,7 +65,8 @@ impl Deaths {
     #[must_use]
     pub fn of(&self, exec: &ExecId) -> Death {
         let mut book = self.lock();
-        let known = book.unasked.iter().find(|(died, _)| died == exec).map(|(_, code)| *code);
+        let known = book.unasked.iter().position(|(died, _)| died == exec);
+        let known = known.and_then(|place| book.unasked.remove(place)).map(|(_, code)| code);
         let sender = book.waiters.entry(exec.clone()).or_insert_with(|| watch::channel(known).0);
         Death { exec: exec.clone(), code: sender.subscribe(), deaths: self.clone() }
     }
@@ -104,7 +105,7 @@ impl Deaths {
         }
     }
 
-    /// Whether the engine's events are heard, and those of the past have come.
+    /// Whether the engine's events are heard: those of the past have come, or are coming.
     pub(super) fn are_heard(&self) -> bool {
         self.lock().heard
     }

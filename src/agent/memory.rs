@@ -137,6 +137,8 @@ impl<W: World> Memory<W> {
         let entry = match (entry, reported) {
             (Some(entry), None) => entry,
             (Some(entry), Some(outcome)) => Entry { stage: Stage::Ended { outcome }, ..entry },
+            // Reported once more, after an older state came back: the tombstone that tells so stays.
+            (None, Some(_)) if self.has_tombstone() => return,
             // Nothing was prepared. It must not run either, should an older state come back.
             (None, Some(outcome)) => Entry {
                 exec: ExecRef::none(),
@@ -151,6 +153,10 @@ impl<W: World> Memory<W> {
         if let Err(error) = self.node.journal.remove(self.record(entry)).await {
             tracing::error!(request = %self.key, uid = %self.key.uid, %error, "a finished request stays in the journal until the next start");
         }
+    }
+
+    fn has_tombstone(&self) -> bool {
+        self.node.journal.tombstone(&self.key.uid).is_ok_and(|tombstone| tombstone.is_some())
     }
 
     fn record(&self, entry: Entry) -> Record {

@@ -62,14 +62,12 @@ pub(super) async fn settle<W: World>(
 ) -> Outcome {
     let Ending { exec, death, received } = ending;
     let known = seen.borrow().process.is_some();
-    let exit = if known {
+    if known {
         // A stream may end before its process: ours broke, or the engine went away.
-        seen.wait_for(|seen| seen.ended.is_some()).await.map_or(None, |seen| seen.exit)
-    } else {
-        None
-    };
+        drop(seen.wait_for(|seen| seen.ended.is_some()).await);
+    }
     let Received { end, mut output, head, input } = received;
-    let (verdict, knew) = verdict(node, memory, exec, death, end, exit).await;
+    let (verdict, knew) = verdict(node, memory, exec, death, end, &seen).await;
     if knew != Knew::Always && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
@@ -95,7 +93,8 @@ pub(super) async fn unseen<W: World>(
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
     let death = node.deaths.of(&exec.id);
-    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, exit).await;
+    let (_, seen) = watch::channel(Seen { exit, ..Seen::default() });
+    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, &seen).await;
     let output = recall(node, request).await;
     conclude(node, exec, found, output, "", ended_by).await
 }
@@ -192,7 +191,7 @@ async fn verdict<W: World>(
     exec: &ExecRef,
     death: &Death,
     end: StreamEnd,
-    kernel: Option<i32>,
+    seen: &watch::Receiver<Seen>,
 ) -> (Verdict, Knew) {
     let begun = Instant::now();
     let mut until = begun + PATIENCE;
@@ -209,7 +208,11 @@ async fn verdict<W: World>(
         let event = death.code();
         // The engine takes some living processes for ended ones.
         let pid = state.as_ref().ok().and_then(|state| state.pid);
-        let lives = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
+        let found = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
+        let (kernel, lives) = {
+            let seen = seen.borrow();
+            (seen.exit, found || seen.process.is_some() && seen.ended.is_none())
+        };
         // Nothing more will come.
         let spoken = inspect.is_some() && event.is_some() && !lives;
         let counts = spoken || begun.elapsed() >= ENGINE_FIRST;

@@ -419,9 +419,13 @@ impl<W: World> Work<W> {
                     adopt::adopt(&self.node, wanted, &exec, process, &self.memory, &mut self.news, &self.hub).await;
                 Ok(self.end(&exec, watched, None).await)
             }
+            (Action::Settle, Some(exec)) => {
+                let outcome = self.settle_unseen(&exec, None).await;
+                Ok(self.end(&exec, Watched::Ended(outcome), None).await)
+            }
             (Action::Kill, _) => Ok(self.kill().await),
             (Action::AwaitBinding, _) => Ok(self.await_binding().await),
-            (action, exec) => {
+            (action, _) => {
                 let never = matches!(&self.memory.entry(), Some(entry) if !entry.may_have_run());
                 let outcome = match action {
                     Action::Report(outcome) => Some(outcome),
@@ -448,13 +452,6 @@ impl<W: World> Work<W> {
                     | Action::Settle
                     | Action::Kill
                     | Action::Forget => None,
-                };
-                let outcome = match (outcome, exec) {
-                    // It ended by itself, of which the audit trail still tells.
-                    (None, Some(exec)) if !never && self.memory.outcome().is_none() => {
-                        Some(self.settle_unseen(&exec, None).await)
-                    }
-                    (outcome, _) => outcome,
                 };
                 self.record_end_unreported(outcome.as_ref()).await?;
                 Ok(self.forget(outcome).await)

@@ -290,11 +290,20 @@ fn unbound(situation: &Situation<'_>) -> Action {
 
 /// Nobody waits for its outcome any more: what runs is killed, and nothing starts.
 fn abandoned(situation: &Situation<'_>) -> Action {
-    let Situation { entry, exec, boot, .. } = situation;
+    let Situation { wanted, entry, exec, boot, .. } = situation;
     let Some(entry) = entry else { return Action::Forget };
     let here = entry.boot == **boot;
     match &entry.stage {
         Stage::Starting | Stage::Running { .. } if here && *exec == ExecView::Alive => Action::Adopt,
+        // Of one that ended by itself the audit trail still tells how.
+        Stage::Starting | Stage::Running { .. }
+            if here
+                && entry.kill.is_none()
+                && matches!(wanted, Wanted::Gone)
+                && matches!(exec, ExecView::Ended | ExecView::Unknown) =>
+        {
+            Action::Settle
+        }
         // What it left behind when it ended by itself is nobody's to kill.
         Stage::Ended { .. } if here && entry.has_survivors() => Action::Kill,
         // Its killing has begun: its own process has ended, what that has started may live on.

@@ -322,6 +322,14 @@ fn the_recovery_table_holds_row_by_row() {
             Step::Report(Reason::OutcomeLost),
         ),
         row(
+            "another exec was committed after a start, and is forgotten",
+            Committed("other".into()),
+            Some(Stage::Starting),
+            same(),
+            Unknown,
+            Step::Report(Reason::OutcomeLost),
+        ),
+        row(
             "another exec was committed after a start, and runs",
             Committed("other".into()),
             Some(running()),
@@ -585,16 +593,18 @@ fn without_the_engine_only_what_needs_none_is_decided() {
 }
 
 #[test]
-fn a_deleted_request_never_starts_and_is_forgotten_when_nothing_runs() {
+fn a_deleted_request_never_starts_and_is_forgotten_once_its_end_is_known() {
     let cases = [
-        (None, ExecView::None, Step::Forget),
-        (Some(Stage::Prepared), ExecView::Created, Step::Forget),
-        (Some(Stage::Starting), ExecView::Created, Step::Forget),
-        (Some(running()), ExecView::Alive, Step::Adopt),
-        (Some(running()), ExecView::Ended, Step::Forget),
-        (Some(ended()), ExecView::Ended, Step::Forget),
+        (None, ExecView::None, "boot-1", Step::Forget),
+        (Some(Stage::Prepared), ExecView::Created, "boot-1", Step::Forget),
+        (Some(Stage::Starting), ExecView::Created, "boot-1", Step::Forget),
+        (Some(Stage::Starting), ExecView::Unknown, "boot-1", Step::Settle),
+        (Some(running()), ExecView::Alive, "boot-1", Step::Adopt),
+        (Some(running()), ExecView::Ended, "boot-1", Step::Settle),
+        (Some(running()), ExecView::Ended, "boot-2", Step::Forget),
+        (Some(ended()), ExecView::Ended, "boot-1", Step::Forget),
     ];
-    for (stage, exec, expected) in cases {
+    for (stage, exec, boot, expected) in cases {
         let entry = stage.clone().map(entry);
         let action = decide(&Situation {
             wanted: Wanted::Gone,
@@ -602,10 +612,10 @@ fn a_deleted_request_never_starts_and_is_forgotten_when_nothing_runs() {
             container: same(),
             exec,
             input: InputView::There,
-            boot: &"boot-1".into(),
+            boot: &boot.into(),
             now: at(1),
         });
-        assert_eq!(step(action), expected, "{stage:?} {exec:?}");
+        assert_eq!(step(action), expected, "{stage:?} {exec:?} {boot}");
     }
 }
 

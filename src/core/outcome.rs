@@ -70,24 +70,22 @@ pub struct Exit {
 #[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
     let exited = |code, source| Verdict::Exited(Exit { code, source });
-    match (evidence.event, evidence.inspect) {
+    match (evidence.event, evidence.inspect, evidence.kernel) {
         // An event proves that there was a process. Any code but the falsified one is real.
-        (Some(event), Some(inspect)) if event == inspect.code => exited(event, ExitCodeSource::Engine),
-        (Some(event), _) if event != FALSIFIED_EVENT => exited(event, ExitCodeSource::Event),
-        (_, Some(inspect)) if inspect.code != FALSIFIED_INSPECT && inspect.had_process => {
+        (Some(event), Some(inspect), _) if event == inspect.code => exited(event, ExitCodeSource::Engine),
+        (Some(event), _, _) if event != FALSIFIED_EVENT => exited(event, ExitCodeSource::Event),
+        (_, Some(inspect), _) if inspect.code != FALSIFIED_INSPECT && inspect.had_process => {
             exited(inspect.code, ExitCodeSource::Engine)
         }
-        (event, inspect) => match (evidence.kernel, inspect) {
-            // The engine does not know, and the kernel saw it end. Where both say the same, the engine is named.
-            (Some(code), Some(inspect)) if inspect.code == code => exited(code, ExitCodeSource::Engine),
-            (Some(code), _) if event == Some(code) => exited(code, ExitCodeSource::Event),
-            (Some(code), _) => exited(code, ExitCodeSource::Kernel),
-            (None, Some(inspect)) if event.is_none() && !inspect.had_process => Verdict::StartFailed,
-            (None, Some(inspect)) if event.is_none() && evidence.stream == StreamEnd::Clean => {
-                exited(inspect.code, ExitCodeSource::Engine)
-            }
-            (None, Some(_) | None) => Verdict::Undecided,
-        },
+        // The engine does not know, and the kernel saw it end. Where both say the same, the engine is named.
+        (_, Some(inspect), Some(code)) if inspect.code == code => exited(code, ExitCodeSource::Engine),
+        (Some(event), _, Some(code)) if event == code => exited(code, ExitCodeSource::Event),
+        (_, _, Some(code)) => exited(code, ExitCodeSource::Kernel),
+        (None, Some(inspect), None) if !inspect.had_process => Verdict::StartFailed,
+        (None, Some(inspect), None) if evidence.stream == StreamEnd::Clean => {
+            exited(inspect.code, ExitCodeSource::Engine)
+        }
+        (_, Some(_) | None, None) => Verdict::Undecided,
     }
 }
 
@@ -297,7 +295,7 @@ mod tests {
         let kernel = |code| Verdict::Exited(Exit { code, source: ExitCodeSource::Kernel });
         for (inspect, event, expected) in [
             (inspected(7, RAN), Some(7), engine(7)),
-            // of whom it is told is the engine's to know
+            // the kernel's may be of another process that the agent took for it
             (inspected(3, RAN), Some(3), engine(3)),
             (inspected(3, RAN), None, engine(3)),
             (None, Some(3), event(3)),

@@ -204,10 +204,14 @@ impl Engine for DockerEngine {
 /// Starts an exec over a connection of its own, which then carries the output.
 async fn start(socket: &Path, exec: &ExecId, tty: bool) -> Result<ExecStream, EngineError> {
     let failed = |error: &dyn std::error::Error| unreachable(socket, "start exec", error);
-    let connection = UnixStream::connect(socket).await.map_err(|error| unasked(failed(&error)))?;
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection))
-        .await
-        .map_err(|error| unasked(failed(&error)))?;
+    // Nothing was sent yet.
+    let unasked = |error: &dyn std::error::Error| EngineError::Unasked {
+        socket: socket.display().to_string(),
+        message: said("start exec", error),
+    };
+    let connection = UnixStream::connect(socket).await.map_err(|e| unasked(&e))?;
+    let (mut sender, driver) =
+        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(|e| unasked(&e))?;
     // Ends with the connection, whose other half is owned by the stream that is returned.
     tokio::spawn(driver.with_upgrades());
     let body = format!(r#"{{"Detach":false,"Tty":{tty}}}"#);
@@ -244,6 +248,11 @@ fn refused(status: u16, message: String, missing: fn(String) -> EngineError) -> 
 }
 
 fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> EngineError {
+    EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
+}
+
+/// What was tried, what went wrong, and why.
+fn said(call: &str, error: &dyn std::error::Error) -> String {
     let mut message = format!("{call}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -251,15 +260,7 @@ fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> Engi
         message.push_str(&cause.to_string());
         source = cause.source();
     }
-    EngineError::Unreachable { socket: socket.display().to_string(), message }
-}
-
-/// The same, and nothing was sent yet.
-fn unasked(error: EngineError) -> EngineError {
-    match error {
-        EngineError::Unreachable { socket, message } => EngineError::Unasked { socket, message },
-        error => error,
-    }
+    message
 }
 
 fn error_text(body: &[u8]) -> String {

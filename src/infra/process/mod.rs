@@ -223,8 +223,9 @@ mod tests {
         assert!(!wait.is_finished(), "nor has it ended for whoever waits");
         drop(child.stdin.take());
         let reaped = tokio::task::spawn_blocking(move || child.wait());
-        wait.await.expect("a task").expect("a pidfd");
+        let told = wait.await.expect("a task").expect("a pidfd");
         assert_eq!(reaped.await.expect("a task").expect("reaped").code(), Some(3));
+        assert_eq!(told, tells().then_some(3), "not that of the first thread");
     }
 
     #[test]
