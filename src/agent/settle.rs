@@ -215,7 +215,9 @@ async fn verdict<W: World>(
         };
         // Nothing more will come.
         let spoken = inspect.is_some() && event.is_some() && !lives;
-        let counts = spoken || begun.elapsed() >= ENGINE_FIRST;
+        // An engine that is down knows nothing of it any more when it is back, and may take the agent along.
+        let down = matches!(state, Err(EngineError::Unreachable { .. }));
+        let counts = spoken || down || begun.elapsed() >= ENGINE_FIRST;
         match judge(&Evidence { inspect, event, kernel: kernel.filter(|_| counts), stream: end }) {
             Verdict::Undecided if spoken => return (Verdict::Undecided, knew),
             Verdict::Undecided => {}
