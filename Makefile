@@ -129,6 +129,8 @@ test-e2e: install ## Run the end-to-end tests on the cluster
 faults: install ## Kill agents, engines and the API server 300 times while requests run (30 min; ROUNDS, SEED)
 	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),300) $(if $(SEED),FAULT_SEED=$(SEED)) \
 		cargo test --locked --test faults -- --nocapture whatever verdict::
+	@echo "taking the cluster down: engines that were killed leave containers behind, with addresses that others get"
+	@$(MAKE) cluster-down
 
 .PHONY: faults-short
 faults-short: ## The same, 15 times (2 min)
