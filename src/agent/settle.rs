@@ -61,8 +61,7 @@ pub(super) async fn settle<W: World>(
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
     let Ending { exec, death, received } = ending;
-    let known = seen.borrow().process.is_some();
-    if known {
+    if seen.borrow().process.is_some() {
         // A stream may end before its process: ours broke, or the engine went away.
         drop(seen.wait_for(|seen| seen.ended.is_some()).await);
     }
@@ -82,19 +81,17 @@ pub(super) async fn settle<W: World>(
     }
 }
 
-/// Concludes for an exec whose output was not received here, with the exit code that the kernel
-/// told, if it did.
+/// Concludes for an exec whose output was not received here. `seen` tells of its process, as far as it was seen.
 pub(super) async fn unseen<W: World>(
     node: &Node<W>,
     memory: &Memory<W>,
     exec: &ExecRef,
     request: Option<&BoundRequest>,
-    exit: Option<i32>,
+    seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
     let death = node.deaths.of(&exec.id);
-    let (_, seen) = watch::channel(Seen { exit, ..Seen::default() });
-    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, &seen).await;
+    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, seen).await;
     let output = recall(node, request).await;
     conclude(node, exec, found, output, "", ended_by).await
 }

@@ -55,14 +55,19 @@ pub(super) struct Seen {
     pub(super) whole: bool,
 }
 
-/// Finds the process of an exec that was just started, notes it in the journal,
-/// waits for its end, and tells all of it as soon as it is known. Never returns.
+/// Finds the process of an exec and notes it in the journal, unless it is told already, waits for its end,
+/// and tells all of it as soon as it is known. Never returns.
 pub(super) async fn watch<W: World>(
     node: &Node<W>,
     memory: &Memory<W>,
     exec: &ExecRef,
     tell: &watch::Sender<Seen>,
 ) -> Infallible {
+    let known = tell.borrow().process;
+    if let Some(process) = known {
+        end(node, process, tell).await;
+        return std::future::pending().await;
+    }
     match find(node, memory, exec).await {
         Ok((process, alive)) => {
             let pipes = node.kernel.output_pipes(process);

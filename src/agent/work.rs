@@ -24,7 +24,7 @@ use super::{
     report::{self, Reported},
     settle,
     start::{self, Attended},
-    witness,
+    witness::{self, Seen},
 };
 use crate::{
     api::{ExecRequest, ExecRequestStatus, ExecResult, Reason},
@@ -462,7 +462,8 @@ impl<W: World> Work<W> {
     /// Concludes for a command that has ended while nobody was there.
     async fn settle_unseen(&self, exec: &ExecRef, request: Option<&BoundRequest>) -> Outcome {
         let begun = self.memory.entry().and_then(|entry| entry.kill).map(|kill| OnceLock::from(kill.cause));
-        settle::unseen(&self.node, &self.memory, exec, request, None, &begun.unwrap_or_default()).await
+        let (_, nothing) = watch::channel(Seen::default());
+        settle::unseen(&self.node, &self.memory, exec, request, &nothing, &begun.unwrap_or_default()).await
     }
 
     /// There is nobody to report to: the audit trail alone tells how it ended.
