@@ -126,6 +126,19 @@ fn ask(row: &Row, boot: &str, now: i64) -> Action {
     })
 }
 
+/// What is to be done in the container that it was prepared in, with its input there.
+fn step_of(wanted: Wanted<'_>, entry: Option<&Entry>, exec: ExecView, boot: &str, now: i64) -> Step {
+    step(decide(&Situation {
+        wanted,
+        entry,
+        container: same(),
+        exec,
+        input: InputView::There,
+        boot: &boot.into(),
+        now: at(now),
+    }))
+}
+
 /// A request whose input comes from a client, or is in the request itself.
 #[test]
 fn no_command_is_started_without_its_input() {
@@ -400,16 +413,11 @@ fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
         let mut request = request(progress.clone());
         request.spec.cancel = true;
         let entry = stage.clone().map(entry);
-        let action = decide(&Situation {
-            wanted: Wanted::Request(&request),
-            entry: entry.as_ref(),
-            container: same(),
-            exec,
-            input: InputView::There,
-            boot: &"boot-1".into(),
-            now: at(1),
-        });
-        assert_eq!(step(action), expected, "{progress:?} {stage:?} {exec:?}");
+        assert_eq!(
+            step_of(Wanted::Request(&request), entry.as_ref(), exec, "boot-1", 1),
+            expected,
+            "{progress:?} {stage:?} {exec:?}"
+        );
         if progress == Bound && stage.is_none() {
             let action = decide_without_engine(&request, None, at(1), "the engine is down");
             assert_eq!(action.map(step), Some(canceled()));
@@ -432,16 +440,7 @@ fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next
         (Wanted::Request(&committed), "boot-1", Step::Report(Reason::NonZeroExitCode)),
     ];
     for (wanted, boot, expected) in cases {
-        let action = decide(&Situation {
-            wanted,
-            entry: Some(&entry),
-            container: same(),
-            exec: ExecView::None,
-            input: InputView::There,
-            boot: &boot.into(),
-            now: at(1),
-        });
-        assert_eq!(step(action), expected, "{wanted:?} {boot}");
+        assert_eq!(step_of(wanted, Some(&entry), ExecView::None, boot, 1), expected, "{wanted:?} {boot}");
     }
 }
 
@@ -606,16 +605,7 @@ fn a_deleted_request_never_starts_and_is_forgotten_once_its_end_is_known() {
     ];
     for (stage, exec, boot, expected) in cases {
         let entry = stage.clone().map(entry);
-        let action = decide(&Situation {
-            wanted: Wanted::Gone,
-            entry: entry.as_ref(),
-            container: same(),
-            exec,
-            input: InputView::There,
-            boot: &boot.into(),
-            now: at(1),
-        });
-        assert_eq!(step(action), expected, "{stage:?} {exec:?} {boot}");
+        assert_eq!(step_of(Wanted::Gone, entry.as_ref(), exec, boot, 1), expected, "{stage:?} {exec:?} {boot}");
     }
 }
 
@@ -633,16 +623,11 @@ fn what_runs_goes_on_though_a_restored_state_of_the_api_server_shows_its_request
     ];
     for (stage, exec, boot, expected) in cases {
         let entry = stage.clone().map(entry);
-        let action = decide(&Situation {
-            wanted: Wanted::Unbound,
-            entry: entry.as_ref(),
-            container: same(),
-            exec,
-            input: InputView::There,
-            boot: &boot.into(),
-            now: at(DEADLINE),
-        });
-        assert_eq!(step(action), expected, "{stage:?} {exec:?} {boot}");
+        assert_eq!(
+            step_of(Wanted::Unbound, entry.as_ref(), exec, boot, DEADLINE),
+            expected,
+            "{stage:?} {exec:?} {boot}"
+        );
     }
 }
 
