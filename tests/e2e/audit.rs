@@ -22,6 +22,7 @@ use crate::{
     clients::attach_path,
     disk::SmallDisk,
     lab::{Done, Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, root, text, wait_for},
+    restarts::waits,
     stand_in::{ATTACH, Caller},
 };
 
@@ -138,15 +139,12 @@ async fn what_ended_by_itself_before_its_request_was_deleted_has_its_end_on_reco
     let uid = lab.noted(&name).await;
     let away = Away::on("n1").await;
     docker("n1", &["exec", &container, "touch", "/tmp/go"]);
-    let ended = || !text(&docker("n1", &["top", &container])).contains("/tmp/go");
-    wait_for("the command to end", async || ended().then_some(())).await;
+    wait_for("the command to end", async || (!waits("n1", &container)).then_some(())).await;
     lab.requests().delete(&name, &DeleteParams::default()).await.expect("deleted");
     away.end().await;
-    let end = wait_for("the record of its end", async || {
-        let of = |event: &Event| event.verb == Verb::Finished && event.uid().is_some_and(|of| of.as_str() == uid);
-        read(&folder("n1")).events.into_iter().find(of)
-    });
-    let end = end.await;
+    let its_end = |event: &Event| event.verb == Verb::Finished && event.uid().is_some_and(|of| of.as_str() == uid);
+    let find = async || read(&folder("n1")).events.into_iter().find(its_end);
+    let end = wait_for("the record of its end", find).await;
     assert_eq!((end.note(key::REASON), end.note(key::EXIT_CODE)), (Some("NonZeroExitCode"), Some("9")));
 }
 

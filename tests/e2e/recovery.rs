@@ -22,6 +22,7 @@ use tokio::time::sleep;
 use crate::{
     agents::{self, Away},
     lab::{Lab, container_id, docker, text, tool, wait_for},
+    restarts::waits,
     subject::agent_of,
     subresources::Release,
 };
@@ -82,10 +83,10 @@ impl Lab {
 
 /// The command that waits in this pod runs on while its agent is away, and is then ended.
 async fn goes_on_until_its_agent_is_back(pod: &Pod, away: Away) {
-    let runs = || text(&docker(NODE, &["top", &container_id(pod, "main")])).contains("/tmp/go");
-    assert!(runs(), "whoever could end it is away");
+    let container = container_id(pod, "main");
+    assert!(waits(NODE, &container), "whoever could end it is away");
     away.end().await;
-    wait_for("the command to be ended", async || (!runs()).then_some(())).await;
+    wait_for("the command to be ended", async || (!waits(NODE, &container)).then_some(())).await;
 }
 
 #[tokio::test]

@@ -9,11 +9,16 @@ use tokio::time::Instant;
 
 use crate::{
     agents::{self, Away, rolled_out},
-    lab::{Lab, NAMESPACE, SOON, cluster, kubectl, text, tool, unique, var_lib, wait_for},
+    lab::{Lab, NAMESPACE, SOON, cluster, container_id, docker, kubectl, text, tool, unique, var_lib, wait_for},
 };
 
 /// Runs, notes that it did, and ends with this code when told to.
 const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
+
+/// Whether such a command still waits in a container, by its node's engine.
+pub fn waits(node: &str, container: &str) -> bool {
+    text(&docker(node, &["top", container])).contains("/tmp/go")
+}
 
 impl Lab {
     /// A command that waits for `/tmp/go`, under way.
@@ -44,8 +49,7 @@ async fn an_api_server_that_was_away_learns_the_end_within_seconds_of_its_return
         let name = lab.waiting("web", json!({})).await;
         tool(&["kill", "control", component]);
         // Without the API server there is no kubectl exec: the engine opens the gate.
-        let id = crate::lab::container_id(&pod, "main");
-        crate::lab::docker("n1", &["exec", &id, "touch", "/tmp/go"]);
+        docker("n1", &["exec", &container_id(&pod, "main"), "touch", "/tmp/go"]);
         tool(&["start", "control", component]);
         wait_for("the API server", async || lab.requests().get(&name).await.ok()).await;
         let done = lab.soon(&name).await;
