@@ -1,6 +1,7 @@
 //! A viewer: a command's streams over WebSocket, in both directions.
 
 use std::{
+    io,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,8 +19,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    io::AsyncWriteExt as _,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
+    io::{AsyncWriteExt as _, copy, sink},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -47,7 +48,7 @@ use crate::{
     },
 };
 
-/// How long a client whose message is too large may take to hear that, and any the end of TLS.
+/// How long a client may take to hear the end of TLS, and one that is not listened to any more to hear why.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a client answers that has taken everything.
@@ -153,22 +154,32 @@ impl<'a> Viewer<'a> {
         }
         let frame = CloseFrame { code: code.into(), reason: close::reason(why).into() };
         let goodbye = async {
+            let mut answered = false;
             if to.send(Message::Close(Some(frame))).await.is_ok() {
                 // An immediate end would take from a slow reader what it has not read.
-                while let Some(Ok(_)) = from.next().await {}
+                while let Some(Ok(message)) = from.next().await {
+                    answered |= message.is_close();
+                }
             }
+            answered
         };
         let said = timeout(self.pace.close, goodbye).await;
-        if code == close::TOO_BIG {
-            // The client is still sending: to hang up now would take the close from it.
-            sleep(LINGER).await;
-        }
         if said.is_err() {
             tracing::debug!("a viewer did not say goodbye in time");
         }
-        // TLS has a goodbye of its own: without it a client cannot tell an end from a cut.
         if let Ok(mut socket) = to.reunite(from) {
-            drop(timeout(LINGER, socket.get_mut().shutdown()).await);
+            let socket = socket.get_mut();
+            let hanging_up = async {
+                // TLS has a goodbye of its own: without it a client cannot tell an end from a cut.
+                socket.shutdown().await?;
+                if said == Ok(false) {
+                    // After nonsense no message is read any more, and the client still sends: its answer, or the rest of
+                    // what was too large. To hang up on that would take the close from it.
+                    copy(socket, &mut sink()).await?;
+                }
+                Ok::<_, io::Error>(())
+            };
+            drop(timeout(LINGER, hanging_up).await);
         }
         end
     }
