@@ -2,8 +2,8 @@
 #![no_main]
 
 use bytes::BytesMut;
-use execlet::wire::{OutputStream, docker_frames::Decoder};
 use libfuzzer_sys::fuzz_target;
+use execlet::{wire::OutputStream, engine::docker::frames::Decoder};
 
 type Received = (Vec<u8>, Vec<u8>, bool);
 

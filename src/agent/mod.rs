@@ -7,37 +7,17 @@
 //! The agent never reads pods, and writes nothing but the status of requests,
 //! its Lease and Events.
 
-pub mod deaths;
-pub mod disk;
+pub mod command;
 pub mod gate;
 pub mod handover;
 pub mod heartbeat;
-pub mod hub;
-pub mod input;
-pub mod journal;
-pub mod keep;
+pub mod intake;
+pub mod memory;
 pub mod node;
-pub mod oversee;
 pub mod serve;
-pub mod spool;
-pub mod view;
-pub mod watch;
+pub mod streams;
 
-mod adopt;
-mod commit;
-mod cut;
-mod feed;
-mod kill;
-mod memory;
-mod prepare;
-mod pump;
-mod received;
-mod report;
-mod resize;
-mod settle;
-mod start;
-mod witness;
-mod work;
+mod request;
 
 use std::{
     collections::HashSet,
@@ -60,18 +40,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    deaths::Deaths,
-    disk::Folder,
     gate::Gate,
-    handover::{Estate, Heir, Heirs},
+    handover::give::{Estate, Heir, Heirs},
     heartbeat::Heartbeat,
-    hub::Hubs,
-    journal::{Journal, JournalError, Record},
-    keep::Writers,
+    intake::desk::{self, Intake},
+    memory::{
+        disk::Folder,
+        exec_exits::{self, Deaths},
+        journal::{Journal, JournalError, Record},
+    },
     node::{Node, World},
     serve::{Streams, admission::Admission, identity::IdentityError, limits::Pace},
-    spool::Spool,
-    watch::Intake,
+    streams::{hub::Hubs, log_writer::Writers, spool::Spool},
 };
 use crate::{
     api::names,
@@ -216,7 +196,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let Edges { engine, client, clock, listener, streams, shutdown } = edges;
     let (metrics, registry) = Metrics::for_agent();
     let readiness = Readiness::default();
-    for check in [JOURNAL_CHECK, ENGINE_CHECK, deaths::CHECK, watch::CHECK, heartbeat::CHECK] {
+    for check in [JOURNAL_CHECK, ENGINE_CHECK, exec_exits::CHECK, desk::CHECK, heartbeat::CHECK] {
         readiness.expect(check);
     }
     // The endpoints outlast the drain, so that a probe does not cut it short.
@@ -297,8 +277,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         Ok(())
     });
     let intake = Intake { limits: config.limits, drain: config.drain_timeout };
-    let news = watch::news(client, &config.node);
-    let watching = watch::run(node, news, intake, records, readiness, shutdown.clone());
+    let news = desk::news(client, &config.node);
+    let watching = desk::run(node, news, intake, records, readiness, shutdown.clone());
     let result = tokio::select! {
         () = watching => Ok(()),
         part = first_failure(&mut parts) => Err(part),

@@ -6,14 +6,14 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    deaths::Deaths,
-    disk::Disk,
     gate::Gate,
-    handover::{Estate, Heirs, Legacy},
-    hub::Hubs,
-    journal::{Journal, JournalError},
-    keep::Writers,
-    spool::Spool,
+    handover::give::{Estate, Heirs, Legacy},
+    memory::{
+        disk::Disk,
+        exec_exits::Deaths,
+        journal::{Journal, JournalError},
+    },
+    streams::{hub::Hubs, log_writer::Writers, spool::Spool},
 };
 use crate::{
     core::ids::{BootId, NodeName, RequestUid},

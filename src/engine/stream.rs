@@ -15,10 +15,8 @@ use tokio::{
     task::yield_now,
 };
 
-use crate::wire::{
-    OutputStream,
-    docker_frames::{Decoder, FrameError},
-};
+use super::docker::frames::{Decoder, FrameError};
+use crate::wire::OutputStream;
 
 /// Most bytes asked of the engine's connection at once.
 pub const READ_BYTES: usize = 64 * 1024;

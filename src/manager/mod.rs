@@ -5,7 +5,7 @@
 //! two share the API and the cluster's names only.
 
 mod agents;
-mod bind;
+mod controller;
 mod gate;
 mod heads;
 mod lease;
@@ -154,7 +154,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
         Ok(())
     });
 
-    let binder = bind::Binder {
+    let binder = controller::bind::Binder {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
         audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),

@@ -2,7 +2,6 @@
 
 pub mod asciicast;
 pub mod cri;
-pub mod docker_frames;
 pub mod remotecommand;
 pub mod words;
 

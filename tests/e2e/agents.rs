@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use execlet::{
-    agent::{
+    agent::memory::{
         disk::Folder,
         journal::{Journal, Record},
     },

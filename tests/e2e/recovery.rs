@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use execlet::{
-    agent::journal::Record,
+    agent::memory::journal::Record,
     api::{ExecRequest, ExitCodeSource, names::UID_ENV},
     core::{
         decide::{Entry, Stage},

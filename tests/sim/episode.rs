@@ -5,15 +5,16 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use execlet::{
     agent::{
-        deaths::Deaths,
         gate::Gate,
-        hub::{Follows, Hubs, Place},
-        input::Input,
-        journal::Journal,
-        keep::Writers,
+        intake::desk::{self, Event, Intake},
+        memory::{exec_exits::Deaths, journal::Journal},
         node::Node,
-        spool::Spool,
-        watch::{self, Event, Intake},
+        streams::{
+            hub::{Follows, Hubs, Place},
+            input::Input,
+            log_writer::Writers,
+            spool::Spool,
+        },
     },
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
@@ -621,7 +622,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let intake = Intake { limits, drain: Duration::from_secs(2) };
     let (teller, news) = mpsc::unbounded_channel();
     let news = Box::pin(futures::stream::unfold(news, async |mut news| Some((news.recv().await?, news))));
-    let watching = watch::run(node, news, intake, records, Readiness::default(), shutdown.clone());
+    let watching = desk::run(node, news, intake, records, Readiness::default(), shutdown.clone());
     // The first to end is the one that matters: it ends when the agent does.
     parts.spawn(async {
         tokio::select! {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use execlet::{
-    agent::hub::Hubs,
+    agent::streams::hub::Hubs,
     api::{ExecRequest, ExecRequestStatus},
     core::{
         audit::event::Event,

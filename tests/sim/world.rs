@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use execlet::{
     agent::{
-        disk::{Disk, SLOT},
+        memory::disk::{Disk, SLOT},
         node::World,
     },
     api::{ExecRequest, ExecRequestStatus},

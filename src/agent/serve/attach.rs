@@ -27,7 +27,7 @@ use super::{
     viewer::{End, Viewer},
 };
 use crate::{
-    agent::{input::Input, view::View},
+    agent::streams::{input::Input, view::View},
     api::ExecRequestSpec,
     core::audit::event::Client,
     infra::requests::Requests,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{agent::view, core::ids::RequestUid, infra::buffered, wire::remotecommand::CLOSE_WAIT};
+use crate::{agent::streams::view, core::ids::RequestUid, infra::buffered, wire::remotecommand::CLOSE_WAIT};
 
 /// Connections in all.
 pub const CONNECTIONS: usize = 2048;

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    agent::hub::Piece,
+    agent::streams::hub::Piece,
     wire::{OutputStream, words::Missing},
 };
 

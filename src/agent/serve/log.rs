@@ -23,7 +23,7 @@ use super::{
     refuse::Refused,
 };
 use crate::{
-    agent::{
+    agent::streams::{
         hub::{Hub, Written},
         view::{Sight, View},
     },

@@ -37,7 +37,7 @@ use self::{
     refuse::Refused,
     seats::Seat,
 };
-use super::{
+use super::streams::{
     hub::{Hub, Hubs, Written},
     spool::Spool,
     view::Readers,

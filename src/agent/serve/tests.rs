@@ -42,10 +42,10 @@ use tokio_tungstenite::{
 
 use super::{limits::Pace, *};
 use crate::{
-    agent::{
+    agent::streams::{
         hub::{Kept, Piece},
         input::Fed,
-        keep::{Keeper, Writers},
+        log_writer::{Keeper, Writers},
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
@@ -686,7 +686,7 @@ async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
 async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
     let lab = Lab::open(json!({})).await;
     let hub = lab.hubs.of(&UID.into());
-    hub.unheard(0, crate::agent::hub::Written::UNKNOWN);
+    hub.unheard(0, crate::agent::streams::hub::Written::UNKNOWN);
     let path = format!("{PATH}/log?follow=true");
     let reading = lab.get(&path, TOKEN);
     tokio::pin!(reading);

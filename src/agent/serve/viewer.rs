@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Pace;
 use crate::{
-    agent::{
+    agent::streams::{
         hub::{Hub, Piece},
         input::{Fed, Hold},
         view::{Sight, View},

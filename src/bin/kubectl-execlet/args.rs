@@ -4,8 +4,11 @@
 
 use clap::{Parser, Subcommand};
 use execlet::cli::{
-    ConnectionArgs, attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs,
-    get::GetArgs, logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
+    ConnectionArgs,
+    verb::{
+        attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
+        logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
+    },
 };
 
 /// Run commands in containers as requests: at most once, with a record, and also when the connection breaks.
@@ -48,7 +51,7 @@ pub enum Verb {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
-    use execlet::cli::completion::{Wanted, wanted};
+    use execlet::cli::verb::completion::{Wanted, wanted};
 
     use super::*;
 

@@ -6,7 +6,8 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use execlet::cli::{
-    Error, Exit, attach, cancel, completion, describe, get, logs, print_line, replay, run, version, wait,
+    Error, Exit, print_line,
+    verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
 };
 use tokio::runtime::Runtime;
 

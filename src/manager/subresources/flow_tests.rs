@@ -256,7 +256,7 @@ impl Lab {
     }
 
     async fn with(most_streams: usize, wait: Duration) -> Self {
-        Self::of(most_streams, wait, server::MOST_CONNECTIONS).await
+        Self::of(most_streams, wait, listen::server::MOST_CONNECTIONS).await
     }
 
     async fn of(most_streams: usize, wait: Duration, most_connections: usize) -> Self {
@@ -274,7 +274,7 @@ impl Lab {
             ("requestheader-group-headers".to_owned(), r#"["X-Remote-Group"]"#.to_owned()),
         ]);
         let config = ConfigMap { data: Some(data), ..ConfigMap::default() };
-        let known = front_proxy::FrontProxy::parse(&config, &provider).expect("usable");
+        let known = listen::front_proxy::FrontProxy::parse(&config, &provider).expect("usable");
         let (keep, front_proxy) = watch::channel(Some(Arc::new(known)));
 
         let serving = Serving::default();
@@ -297,7 +297,7 @@ impl Lab {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let tls = server::tls(serving, provider).expect("TLS");
+        let tls = listen::server::tls(serving, provider).expect("TLS");
         let (router, counted) = (api.router(), metrics.clone());
         let server = Server { listener, tls, router, front_proxy, clock, metrics: counted, most_connections };
         let (stopped, cutting) = (stop.clone(), cut.clone());
@@ -578,10 +578,10 @@ async fn a_log_is_passed_on_as_it_comes() {
 }
 
 /// A call of the log, at the agent itself.
-async fn call(agents: &Agents, endpoint: &agent::Endpoint) -> Result<(), agent::CallError> {
-    let target = query::Target::new("shop".into(), "bound".into()).expect("a target");
+async fn call(agents: &Agents, endpoint: &agent::connect::Endpoint) -> Result<(), agent::connect::CallError> {
+    let target = call::query::Target::new("shop".into(), "bound".into()).expect("a target");
     let who = crate::api::Requester::default();
-    let call = agent::Call {
+    let call = agent::connect::Call {
         target: &target,
         uid: "u-1".into(),
         subresource: "log",
@@ -601,7 +601,7 @@ async fn each_agent_hears_a_token_for_its_own_node_and_nobody_else_hears_any() {
     }
     let certificate = CertificateDer::from_pem_slice(lab.agent.certificate.as_bytes()).expect("PEM");
     let agents = |account| Agents::new(Arc::new(default_provider()), tokens(&lab.client, account), TaskTracker::new());
-    let endpoint = agent::Endpoint { node: "n2".into(), address: lab.agent.address, certificate };
+    let endpoint = agent::connect::Endpoint { node: "n2".into(), address: lab.agent.address, certificate };
     call(&agents(ACCOUNT), &endpoint).await.expect("an answer");
     let heads = lab.agent.heads();
     for (head, token) in heads.iter().zip(["n1#1", "n1#1", "n2#2"]) {
@@ -611,7 +611,7 @@ async fn each_agent_hears_a_token_for_its_own_node_and_nobody_else_hears_any() {
 
     // Another agent at that address, with a certificate of its own.
     let other = StandIn::start().await;
-    let endpoint = agent::Endpoint { address: other.address, ..endpoint };
+    let endpoint = agent::connect::Endpoint { address: other.address, ..endpoint };
     let error = call(&agents(ACCOUNT), &endpoint).await.expect_err("a stranger");
     assert!(error.to_string().contains("not the one in the agent's Lease"), "{error}");
     let error = call(&agents("another"), &endpoint).await.expect_err("an account that has no tokens");

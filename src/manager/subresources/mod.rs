@@ -7,21 +7,12 @@
 //! means, beyond its node.
 
 mod agent;
-mod authorize;
+mod call;
 mod certificate;
 mod discovery;
-mod front_proxy;
-mod join;
 mod keep_alive;
-mod limits;
-mod locate;
+mod listen;
 mod metrics;
-mod query;
-mod refusal;
-mod serve;
-mod server;
-mod tokens;
-mod websocket;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -37,14 +28,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    agent::Agents,
+    agent::{connect::Agents, locate::Locator, tokens::Tokens},
+    call::{limits::Streams, serve::Api},
     certificate::{Files, Keeper, Lifetimes, Serving},
-    limits::Streams,
-    locate::Locator,
+    listen::server::Server,
     metrics::Metrics,
-    serve::Api,
-    server::Server,
-    tokens::Tokens,
 };
 use crate::{
     api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
@@ -124,12 +112,12 @@ impl Counters {
 pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Error> {
     let Edges { client, clock, listener, readiness, metrics: Counters(metrics), shutdown } = edges;
     let provider = Arc::new(default_provider());
-    readiness.expect(front_proxy::CHECK);
+    readiness.expect(listen::front_proxy::CHECK);
     readiness.expect(certificate::CHECK);
     let mut keeping = JoinSet::new();
 
     let (known, front_proxy) = watch::channel(None);
-    keeping.spawn(front_proxy::watch_config(client.clone(), Arc::clone(&provider), known, readiness.clone()));
+    keeping.spawn(listen::front_proxy::watch_config(client.clone(), Arc::clone(&provider), known, readiness.clone()));
 
     let serving = Serving::default();
     let ends = metrics.certificate_ends.clone();
@@ -173,8 +161,8 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
         cut: cut.clone(),
         client,
     };
-    let tls = server::tls(serving, provider)?;
-    let most_connections = server::MOST_CONNECTIONS;
+    let tls = listen::server::tls(serving, provider)?;
+    let most_connections = listen::server::MOST_CONNECTIONS;
     let server = Server { listener, tls, router: api.router(), front_proxy, clock, metrics, most_connections };
     let mut serving = JoinSet::new();
     serving.spawn(server.run(stop.clone(), cut.clone()));

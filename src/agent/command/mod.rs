@@ -1,0 +1,10 @@
+//! One running command: its output is pumped, its terminal resized, its process witnessed, and it is killed when it
+//! has to end.
+
+pub mod oversee;
+
+pub(crate) mod cut;
+pub(crate) mod kill;
+pub(crate) mod pump;
+pub(crate) mod resize;
+pub(crate) mod witness;

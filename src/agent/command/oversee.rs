@@ -1,0 +1,195 @@
+//! Oversee: while a command runs, see to it that it ends when it is to end.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{kill, witness::Seen};
+use crate::{
+    agent::{
+        memory::request::Memory,
+        node::{Node, World},
+        streams::hub::Hub,
+    },
+    api::ExecRequest,
+    core::{
+        decide::{Wanted, cause_to_kill},
+        family::Member,
+        ids::ExecRef,
+        kill::{Cause, DEFAULT_GRACE, Kill},
+        request::BoundRequest,
+    },
+    infra::{kernel::Kernel, requests::Requests},
+};
+
+/// How long the kernel's witness may take to find a process that has just started.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause before a request that seems to be gone is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the watch has told last of a request.
+#[derive(Clone, Debug, Default)]
+pub enum News {
+    /// Nothing since it was taken up.
+    #[default]
+    None,
+    /// It has changed.
+    Changed(Box<ExecRequest>),
+    /// It left the selection: finished by somebody, or deleted.
+    Left,
+}
+
+/// What could not be killed.
+pub(crate) struct Survivors {
+    pub(crate) cause: Cause,
+    pub(crate) living: Vec<Member>,
+}
+
+/// A command that runs, and what may end it.
+pub(crate) struct Overseen<'a, W: World> {
+    pub(crate) node: &'a Node<W>,
+    /// What was read last of the request.
+    pub(crate) wanted: Wanted<'a>,
+    pub(crate) exec: &'a ExecRef,
+    pub(crate) memory: &'a Memory<W>,
+    pub(crate) news: &'a mut watch::Receiver<News>,
+    pub(crate) hub: &'a Arc<Hub>,
+    pub(crate) seen: watch::Receiver<Seen>,
+    /// Set with the first signal that reached a process.
+    pub(crate) ended_by: &'a OnceLock<Cause>,
+}
+
+/// What was read last of a request.
+enum Latest {
+    Bound(Box<BoundRequest>),
+    Unbound,
+    Gone,
+}
+
+impl Latest {
+    fn of(wanted: Wanted<'_>) -> Self {
+        match wanted {
+            Wanted::Request(request) => Self::Bound(Box::new(request.clone())),
+            Wanted::Unbound => Self::Unbound,
+            Wanted::Gone => Self::Gone,
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        match self {
+            Self::Bound(request) => Wanted::Request(request),
+            Self::Unbound => Wanted::Unbound,
+            Self::Gone => Wanted::Gone,
+        }
+    }
+
+    fn see(&mut self, found: Option<&ExecRequest>) {
+        match found.filter(|found| found.metadata.deletion_timestamp.is_none()).map(BoundRequest::try_from) {
+            None => *self = Self::Gone,
+            Some(Ok(request)) => *self = Self::Bound(Box::new(request)),
+            // What it was bound to is known better here.
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+impl<W: World> Overseen<'_, W> {
+    /// Waits until the command is to end, and ends it. Returns only if processes of it do not die.
+    pub(crate) async fn oversee(mut self) -> Survivors {
+        let begun = self.memory.entry().and_then(|entry| entry.kill);
+        let mut kill = if let Some(kill) = begun {
+            // Begun by the agent before this one.
+            self.ended_by.get_or_init(|| kill.cause);
+            kill
+        } else {
+            let grace = self.wanted.request().map_or(DEFAULT_GRACE, BoundRequest::grace);
+            let hub = Arc::clone(self.hub);
+            let cause = tokio::select! {
+                biased;
+                cause = self.cause() => cause,
+                () = hub.input.given_up() => Cause::Disconnected,
+            };
+            self.await_witness().await;
+            self.node.audit.cancelled(&self.memory.subject(), cause).await;
+            Kill::new(cause, self.node.kernel.uptime(), grace)
+        };
+        tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");
+        self.memory.note_kill(self.exec, kill.clone()).await;
+        let living = kill::kill(&self, &kill).await;
+        {
+            let seen = self.seen.borrow();
+            kill = Kill { process: seen.process, pipes: seen.pipes.clone(), survivors: true, ..kill };
+        }
+        self.memory.note_kill(self.exec, kill.clone()).await;
+        Survivors { cause: kill.cause, living }
+    }
+
+    /// Waits until the command's own process is known, and with it the pipes that it writes to. Once
+    /// it is gone, nothing else tells which processes without its environment are of the command.
+    async fn await_witness(&self) {
+        let mut seen = self.seen.clone();
+        let known = seen.wait_for(|seen| seen.process.is_some() || seen.ended.is_some());
+        // One that is not found in this time is gone, or cannot be told from others.
+        drop(timeout(WITNESS_PATIENCE, known).await);
+    }
+
+    /// Waits for a cause.
+    async fn cause(&mut self) -> Cause {
+        let mut current = Latest::of(self.wanted);
+        loop {
+            let wanted = current.wanted();
+            let running = self.running(wanted.request());
+            if let Some(cause) = cause_to_kill(&wanted, running) {
+                return cause;
+            }
+            let deadline = wanted.request().and_then(BoundRequest::active_deadline);
+            let left = deadline.zip(running).map(|(deadline, running)| deadline.saturating_sub(running));
+            let waiting = self.next(&mut current);
+            match left {
+                // Whether it came in time or not, everything is looked at again.
+                Some(left) => drop(timeout(left, waiting).await),
+                None => waiting.await,
+            }
+        }
+    }
+
+    /// Waits until the request has changed.
+    async fn next(&mut self, current: &mut Latest) {
+        if self.news.changed().await.is_err() {
+            // Nobody watches any more: the agent stops.
+            return std::future::pending().await;
+        }
+        let news = self.news.borrow_and_update().clone();
+        match news {
+            News::None => {}
+            News::Changed(request) => {
+                current.see(Some(&request));
+            }
+            News::Left => loop {
+                match self.node.requests.get(self.memory.key()).await {
+                    Ok(found) => return current.see(found.as_ref()),
+                    Err(error) => {
+                        tracing::debug!(request = %self.memory.key(), %error, "whether it was deleted is not known yet");
+                        sleep(ASK_AGAIN).await;
+                    }
+                }
+            },
+        }
+    }
+
+    /// How long the command has been running.
+    fn running(&self, current: Option<&BoundRequest>) -> Option<Duration> {
+        if let Some(started) = self.memory.entry().and_then(|entry| entry.started) {
+            return Some(self.node.kernel.uptime().saturating_sub(started));
+        }
+        // The journal is lost: the status has the time of day.
+        let committed = current?.committed_at?;
+        self.node.clock.now().duration_since(committed).try_into().ok()
+    }
+}

@@ -1,0 +1,162 @@
+//! The kernel's witness of a running exec: which process it is, when it ended, and how.
+
+use std::{
+    convert::Infallible,
+    future::{Future as _, poll_fn},
+    pin::pin,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::kill;
+use crate::{
+    agent::{
+        memory::request::Memory,
+        node::{Node, World},
+    },
+    core::{
+        family::Family,
+        ids::{ExecRef, ProcessRef},
+    },
+    engine::{Engine, EngineError},
+    infra::kernel::Kernel,
+};
+
+/// First pause between two looks for the process; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A stream that is still open so long after its process ended is held by another process.
+const STILL_OPEN: Duration = Duration::from_millis(200);
+/// How often it is looked at whether a process lives, at most, when there is something else to do anyway.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What has been seen of an exec's process so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Which process it is. One that ends at once may never be seen.
+    pub(crate) process: Option<ProcessRef>,
+    /// Inodes of the pipes that it writes to.
+    pub(crate) pipes: Vec<u64>,
+    /// When it was last seen to live.
+    pub(crate) alive: Option<Instant>,
+    /// The moment by which it had ended, for one that was seen to live; else one before its end.
+    pub(crate) ended: Option<Instant>,
+    /// When that was learned.
+    pub(crate) noticed: Option<Instant>,
+    /// Its exit code, if the kernel kept it.
+    pub(crate) exit: Option<i32>,
+    /// Whether a process held its output after its end; `None` if that could not be seen.
+    pub(crate) held: Option<bool>,
+    /// All is seen that will be.
+    pub(crate) whole: bool,
+}
+
+/// Finds the process of an exec and notes it in the journal, unless it is told already, waits for its end,
+/// and tells all of it as soon as it is known. Never returns.
+pub(crate) async fn watch<W: World>(
+    node: &Node<W>,
+    memory: &Memory<W>,
+    exec: &ExecRef,
+    tell: &watch::Sender<Seen>,
+) -> Infallible {
+    let known = tell.borrow().process;
+    if let Some(process) = known {
+        end(node, process, tell).await;
+        return std::future::pending().await;
+    }
+    match find(node, memory, exec).await {
+        Ok((process, alive)) => {
+            let pipes = node.kernel.output_pipes(process);
+            tell.send_modify(|seen| {
+                (seen.process, seen.pipes, seen.alive) = (Some(process), pipes.clone(), Some(alive));
+            });
+            let ending = async {
+                end(node, process, tell).await;
+                sleep(STILL_OPEN).await;
+                let held = holders(node, exec, process, pipes.clone()).await;
+                tell.send_modify(|seen| (seen.held, seen.whole) = (held, true));
+            };
+            // A slow disk must not make the end look later than it was.
+            tokio::join!(biased; ending, memory.note_process(exec, process, pipes.clone()));
+        }
+        Err(before) => tell.send_modify(|seen| {
+            (seen.ended, seen.noticed, seen.whole) = (Some(before), Some(Instant::now()), true);
+        }),
+    }
+    std::future::pending().await
+}
+
+/// Waits for the end of the process, and tells it.
+async fn end<W: World>(node: &Node<W>, process: ProcessRef, tell: &watch::Sender<Seen>) {
+    let mut ended = pin!(node.kernel.ended(process));
+    let mut looked = Instant::now();
+    let exit = poll_fn(|context| {
+        let exit = ended.as_mut().poll(context);
+        let now = Instant::now();
+        // That the kernel has not yet told of an end does not mean that there is none.
+        if exit.is_pending() && now >= looked + LOOK_EVERY {
+            looked = now;
+            if node.kernel.alive(process) {
+                // Nobody is woken for that.
+                tell.send_if_modified(|seen| {
+                    seen.alive = Some(now);
+                    false
+                });
+            }
+        }
+        exit
+    })
+    .await;
+    let now = Some(Instant::now());
+    tell.send_modify(|seen| (seen.ended, seen.noticed, seen.exit) = (now, now, exit));
+}
+
+/// Whether a process of the container holds one of the pipes of this one, which has ended.
+async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>) -> Option<bool> {
+    if pipes.is_empty() {
+        return None;
+    }
+    let family = Family { uid: "".into(), leader: None, pipes, since_ticks: process.start_ticks };
+    match node.kernel.family(family, exec.container.id.clone()).await {
+        Ok(living) => Some(!living.is_empty()),
+        Err(error) => {
+            tracing::debug!(exec = %exec.id, %error, "who holds the output cannot be seen");
+            None
+        }
+    }
+}
+
+/// The process, and a moment before it was seen to live; or, if it had ended before it could be found, one before its
+/// end. As late as they are known.
+async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
+    let mut pause = FIRST_PAUSE;
+    let mut not_ended = Instant::now();
+    loop {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        let looked = Instant::now();
+        match node.engine.inspect_exec(&exec.id).await {
+            Ok(state) => match (state.pid.and_then(|pid| process_of(node, memory, exec, pid)), state.code) {
+                // The engine takes some living processes for ended ones.
+                (Some(process), _) => return Ok((process, looked)),
+                (_, Some(_)) => return Err(not_ended),
+                (None, None) => not_ended = looked,
+            },
+            Err(EngineError::NoSuchExec(_)) => return Err(not_ended),
+            Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be inspected"),
+        }
+    }
+}
+
+/// The process that the exec began with, if this PID is still that one's: the engine goes on to name it for minutes after
+/// its end, and the kernel gives it to others.
+pub(crate) fn process_of<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
+    let noted = memory.entry().filter(|entry| entry.exec.id == exec.id && entry.boot == node.boot);
+    let started = noted.and_then(|entry| entry.started).map_or(0, kill::ticks);
+    let process = node.kernel.leader(pid, &exec.container.id, &memory.key().uid);
+    process.filter(|process| process.start_ticks >= started)
+}

@@ -1,0 +1,3 @@
+//! Handover: an agent that stops gives the engine's open connections to its successor.
+
+pub mod give;

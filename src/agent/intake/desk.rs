@@ -1,0 +1,489 @@
+//! Watch: the requests that are bound to this node and not finished, and who of
+//! them runs when.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    core::{DeserializeGuard, ObjectMeta, error_boundary::InvalidObject},
+    runtime::{WatchStreamExt, watcher},
+};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{
+        command::oversee::News,
+        memory::{exec_exits::Death, journal::Record},
+        node::{Node, World},
+        request::work::Work,
+    },
+    api::{ExecRequest, ExecRequestStatus, Reason},
+    core::{
+        ids::{NodeName, RequestKey, RequestUid},
+        outcome::Outcome,
+        queue::{FairQueue, Limits, Ticket},
+        request::{key_of, starting_deadline},
+        transition::Write,
+    },
+    infra::{health::Readiness, requests::Requests, retry},
+};
+
+/// Name in `/readyz`.
+pub const CHECK: &str = "watch";
+/// How many requests are remembered after their end: late news of one is checked before it is believed.
+const REMEMBERED: usize = 4096;
+/// Objects in one page of the first list. One may be as large as 1.5 MB.
+const PAGE: u32 = 50;
+/// How many that passed their deadline in the queue are dealt with at a time, beyond the limits.
+const EXPIRED_AT_ONCE: usize = 16;
+
+/// How long it waits for news at most, before it looks at the deadlines again.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often an agent that stops looks whether its successor is there.
+const LOOK_FOR_HEIR: Duration = Duration::from_millis(50);
+/// How long those whose output is received may take to report it, before the others are handed over.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
+/// How long the rest may take once all streams were handed over: nobody reads them until this agent has ended.
+const HANDED_OVER: Duration = Duration::from_millis(300);
+
+/// An event of the watch.
+pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
+
+/// How the agent takes work.
+#[derive(Clone, Copy, Debug)]
+pub struct Intake {
+    /// How many run at the same time.
+    pub limits: Limits,
+    /// How long, once told to stop, it goes on with what runs.
+    pub drain: Duration,
+}
+
+/// What the API server tells of the requests that are bound to this node.
+pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
+    let fields = format!("status.nodeName={node},status.completionTime=");
+    let config = retry::watching().fields(&fields).page_size(PAGE);
+    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
+    watcher(api, config)
+        .backoff(retry::Pauses::default())
+        .map_err(|error| error.to_string())
+        .map_ok(|event| {
+            event.modify(|guard| {
+                if let Ok(request) = &mut guard.0 {
+                    // Often more than the rest of the object, and of no use here.
+                    request.metadata.managed_fields = None;
+                }
+            })
+        })
+        .boxed()
+}
+
+/// Everything that is in hand.
+struct Desk<W: World> {
+    node: Arc<Node<W>>,
+    queue: FairQueue<Waiting>,
+    /// Those that wait for a client with their input: in no place, and for no turn.
+    parked: FairQueue<Waiting>,
+    /// Each gives the resource versions that are no news any more.
+    tasks: JoinSet<Vec<String>>,
+    /// What each task works on.
+    running: HashMap<Id, Running>,
+    /// Waiting or running.
+    known: BTreeMap<RequestUid, Known>,
+    ended: Ended,
+    expired: usize,
+    /// What the journal held at the start and nobody has taken up yet.
+    remembered: BTreeMap<String, Record>,
+    /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
+    deaths: Vec<Death>,
+    /// Those in the list that is being read anew.
+    listed: Option<HashSet<RequestUid>>,
+}
+
+/// One that waits. Its object is read when its turn comes: ten thousand that wait take little room.
+struct Waiting {
+    key: RequestKey,
+    ticket: Ticket,
+    /// The object, if its turn may come at once. It is large, and most who wait have none.
+    seen: Option<Box<ExecRequest>>,
+}
+
+struct Running {
+    key: RequestKey,
+    container: String,
+    expired: bool,
+}
+
+/// Where one is that is in hand.
+enum Known {
+    Waiting(Ticket),
+    Running(watch::Sender<News>),
+}
+
+/// The last that have ended.
+#[derive(Default)]
+struct Ended {
+    order: VecDeque<RequestUid>,
+    all: HashSet<RequestUid>,
+}
+
+/// Works on what the news tell of until told to stop, then goes on with what runs for at most
+/// `intake.drain`.
+pub async fn run<W: World>(
+    node: Arc<Node<W>>,
+    mut news: impl Stream<Item = Result<Event, String>> + Send + Unpin,
+    intake: Intake,
+    records: Vec<Record>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) {
+    let hubs = Arc::clone(&node.hubs);
+    let deaths = records.iter().map(|record| node.deaths.of(&record.entry.exec.id)).collect();
+    let mut desk = Desk {
+        node,
+        deaths,
+        queue: FairQueue::new(intake.limits),
+        parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
+        tasks: JoinSet::new(),
+        running: HashMap::new(),
+        known: BTreeMap::new(),
+        ended: Ended::default(),
+        expired: 0,
+        remembered: records.into_iter().map(|record| (record.request.uid.to_string(), record)).collect(),
+        listed: None,
+    };
+    loop {
+        let until_deadline = desk.until_deadline();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(done) = desk.tasks.join_next_with_id() => desk.done(done),
+            event = news.next() => match event {
+                Some(Ok(event)) => {
+                    readiness.ready(CHECK);
+                    desk.hear(event);
+                }
+                Some(Err(error)) => {
+                    // Whether the API server answers is the Lease's to say: a watch that works is silent.
+                    tracing::warn!(error, "the watch of requests broke off, it is opened again");
+                }
+                None => break,
+            },
+            arrived = hubs.arrivals() => desk.unpark(&arrived),
+            () = sleep(until_deadline) => {}
+        }
+        desk.start_next();
+    }
+    tracing::info!(running = desk.running.len(), waiting = desk.queue.waiting(), "no new work is taken");
+    if timeout(intake.drain, desk.drain()).await.is_err() || !desk.running.is_empty() {
+        tracing::warn!(
+            running = desk.running.len(),
+            "stopping; the next agent adopts what still runs, its output from now on is lost"
+        );
+    }
+}
+
+impl<W: World> Desk<W> {
+    /// Goes on with what runs to its end, or until a successor has taken it over.
+    async fn drain(&mut self) {
+        let heirs = Arc::clone(&self.node.heirs);
+        let mut there_since = None;
+        let mut begun_at: Option<Instant> = None;
+        loop {
+            if begun_at.is_none() && heirs.are_there() {
+                let since = *there_since.get_or_insert_with(Instant::now);
+                // Those whose output is received come to their end here first: meanwhile the others are read.
+                if heirs.streams() == self.tasks.len() || since.elapsed() >= LAST_REPORTS {
+                    tracing::info!(streams = heirs.streams(), "handing over to the successor");
+                    begun_at = Some(Instant::now());
+                    heirs.begin();
+                }
+            }
+            if begun_at.is_some_and(|at| at.elapsed() >= HANDED_OVER) && heirs.streams() == 0 {
+                return;
+            }
+            tokio::select! {
+                biased;
+                done = self.tasks.join_next_with_id() => match done {
+                    Some(done) => self.done(done),
+                    None => return,
+                },
+                () = sleep(LOOK_FOR_HEIR) => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        if let (watcher::Event::InitApply(guard), Some(listed)) = (&event, &mut self.listed) {
+            listed.extend(meta(guard).uid.as_deref().map(RequestUid::from));
+        }
+        match event {
+            watcher::Event::Apply(guard) | watcher::Event::InitApply(guard) => match guard.0 {
+                Ok(request) => self.take(request),
+                Err(invalid) => self.refuse(invalid),
+            },
+            watcher::Event::InitDone => {
+                self.miss();
+                self.take_up_remembered();
+            }
+            // Left the selection or was deleted: whoever works on it reads it again.
+            watcher::Event::Delete(guard) => {
+                if let Some(uid) = &meta(&guard).uid {
+                    self.tell(&uid.as_str().into(), News::Left);
+                }
+            }
+            watcher::Event::Init => self.listed = Some(HashSet::new()),
+        }
+    }
+
+    /// Whoever is in hand and no longer in the list left while the watch was broken.
+    fn miss(&mut self) {
+        let Some(listed) = self.listed.take() else { return };
+        let missed: Vec<RequestUid> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in missed {
+            self.tell(&uid, News::Left);
+        }
+    }
+
+    /// Tells whoever works on it. One that waits and is canceled or deleted need not wait any longer.
+    fn tell(&mut self, uid: &RequestUid, news: News) {
+        match self.known.get(uid) {
+            Some(Known::Running(teller)) => {
+                teller.send_replace(news);
+            }
+            Some(Known::Waiting(ticket)) => {
+                let wanted = match &news {
+                    News::Changed(request) => !request.spec.cancel && request.metadata.deletion_timestamp.is_none(),
+                    News::Left => false,
+                    News::None => true,
+                };
+                let ticket = ticket.clone();
+                if !wanted && let Some(waiting) = self.queue.take(&ticket).or_else(|| self.take_parked(&ticket)) {
+                    self.spawn(Waiting { seen: None, ..waiting }, false);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn take(&mut self, mut request: ExecRequest) {
+        let Ok(key) = key_of(&request.metadata) else { return };
+        if self.known.contains_key(&key.uid) {
+            self.tell(&key.uid, News::Changed(Box::new(request)));
+            return;
+        }
+        let created = request.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let deadline = starting_deadline(&request).unwrap_or(Timestamp::MAX);
+        let ticket = Ticket {
+            namespace: key.namespace.clone(),
+            container: place(&request),
+            created,
+            uid: key.uid.to_string(),
+            deadline,
+        };
+        request.metadata.managed_fields = None;
+        // Late news of one that has ended is stale, unless an older state was restored.
+        let fresh = !self.ended.all.contains(&key.uid);
+        let runs = request.status.as_ref().is_some_and(|status| status.exec_id.is_some());
+        let record = self.remembered.remove(key.uid.as_str());
+        if runs || record.is_some() {
+            // It may run already: waiting for a free place would only leave it unwatched.
+            self.queue.admit(&ticket.namespace, &ticket.container);
+            let (teller, news) = watch::channel(News::None);
+            let seen = Some(request).filter(|_| fresh);
+            let entry = record.map(|record| record.entry);
+            let work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
+            self.work(key, ticket.container, teller, work, false);
+            return;
+        }
+        self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
+        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        if from_client && !request.spec.cancel && !self.node.hubs.of(&key.uid).input.is_held() {
+            self.parked.push(&ticket.clone(), Waiting { key, ticket, seen: None });
+            return;
+        }
+        let seen = Some(Box::new(request)).filter(|_| fresh && self.queue.waiting() == 0);
+        self.queue.push(&ticket.clone(), Waiting { key, ticket, seen });
+    }
+
+    /// Clients have come with the input of these: now they wait for their turn.
+    fn unpark(&mut self, arrived: &HashSet<RequestUid>) {
+        for uid in arrived {
+            let Some(Known::Waiting(ticket)) = self.known.get(uid) else { continue };
+            let ticket = ticket.clone();
+            if let Some(waiting) = self.parked.take(&ticket) {
+                self.parked.done(&ticket.namespace, &ticket.container);
+                self.queue.push(&ticket, waiting);
+            }
+        }
+    }
+
+    /// Takes one out that need not wait for a client any longer. It takes a place, free or not.
+    fn take_parked(&mut self, ticket: &Ticket) -> Option<Waiting> {
+        let waiting = self.parked.take(ticket)?;
+        self.parked.done(&ticket.namespace, &ticket.container);
+        self.queue.admit(&ticket.namespace, &ticket.container);
+        Some(waiting)
+    }
+
+    /// What the journal knows and the watch does not show: finished or deleted meanwhile.
+    fn take_up_remembered(&mut self) {
+        for (_, record) in std::mem::take(&mut self.remembered) {
+            let (key, container) = (record.request.clone(), record.entry.exec.container.id.to_string());
+            self.queue.admit(&key.namespace, &container);
+            let (teller, news) = watch::channel(News::None);
+            let work = Work::remembered(Arc::clone(&self.node), record, news);
+            self.work(key, container, teller, work, false);
+        }
+        self.deaths.clear();
+    }
+
+    /// Until the next one that waits passes its deadline.
+    fn until_deadline(&self) -> Duration {
+        let deadlines = self.queue.next_deadline().into_iter().chain(self.parked.next_deadline());
+        match deadlines.min() {
+            Some(deadline) if self.expired < EXPIRED_AT_ONCE => {
+                let left = Duration::try_from(self.node.clock.now().duration_until(deadline)).unwrap_or_default();
+                // A little more, for clocks that are not so fine.
+                (left + Duration::from_millis(2)).min(IDLE)
+            }
+            Some(_) | None => IDLE,
+        }
+    }
+
+    fn start_next(&mut self) {
+        while let Some(waiting) = self.queue.pop() {
+            self.spawn(waiting, false);
+        }
+        while self.expired < EXPIRED_AT_ONCE
+            && let Some(waiting) = self.pop_expired()
+        {
+            self.spawn(waiting, true);
+        }
+        self.node.metrics.waiting.set(i64::try_from(self.queue.waiting() + self.parked.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn pop_expired(&mut self) -> Option<Waiting> {
+        let now = self.node.clock.now();
+        if let Some(waiting) = self.queue.pop_expired(now) {
+            return Some(waiting);
+        }
+        let waiting = self.parked.pop_expired(now)?;
+        self.parked.done(&waiting.ticket.namespace, &waiting.ticket.container);
+        self.queue.admit(&waiting.ticket.namespace, &waiting.ticket.container);
+        Some(waiting)
+    }
+
+    fn spawn(&mut self, waiting: Waiting, expired: bool) {
+        let Waiting { key, ticket, seen } = waiting;
+        let (teller, news) = watch::channel(News::None);
+        let work = Work::new(Arc::clone(&self.node), key.clone(), ticket.created, seen.map(|seen| *seen), None, news);
+        self.work(key, ticket.container, teller, work, expired);
+    }
+
+    fn work(&mut self, key: RequestKey, container: String, teller: watch::Sender<News>, work: Work<W>, expired: bool) {
+        self.known.insert(key.uid.clone(), Known::Running(teller));
+        let task = self.tasks.spawn(work.run());
+        self.expired += usize::from(expired);
+        self.running.insert(task.id(), Running { key, container, expired });
+    }
+
+    fn done(&mut self, done: Result<(Id, Vec<String>), tokio::task::JoinError>) {
+        let (id, versions) = match done {
+            Ok((id, versions)) => (id, Some(versions)),
+            Err(error) => {
+                let key = self.running.get(&error.id()).map(|running| &running.key);
+                tracing::error!(request = ?key, %error, "a request's task failed; it is taken up again with the next news of it");
+                (error.id(), None)
+            }
+        };
+        let Some(Running { key, container, expired }) = self.running.remove(&id) else { return };
+        self.expired -= usize::from(expired);
+        self.queue.done(&key.namespace, &container);
+        let known = self.known.remove(&key.uid);
+        let Some(versions) = versions else { return };
+        self.ended.remember(key.uid);
+        // What came too late to be looked at: an older state may have been restored.
+        if let Some(Known::Running(teller)) = known
+            && let News::Changed(request) = &*teller.borrow()
+            && !request.metadata.resource_version.as_ref().is_some_and(|version| versions.contains(version))
+            && !self.node.stopping.is_cancelled()
+        {
+            self.take((**request).clone());
+        }
+    }
+
+    /// An object that cannot be read is refused, unless something of it may run.
+    fn refuse(&mut self, invalid: InvalidObject) {
+        let Ok(key) = key_of(&invalid.metadata) else { return };
+        let ended = self.ended.all.contains(&key.uid);
+        if ended || self.known.contains_key(&key.uid) || self.remembered.contains_key(key.uid.as_str()) {
+            return;
+        }
+        self.node.metrics.unreadable.inc();
+        self.queue.admit(&key.namespace, "");
+        self.known.insert(key.uid.clone(), Known::Running(watch::channel(News::None).0));
+        let refusing = refuse_unreadable(Arc::clone(&self.node), key.clone(), invalid);
+        let task = self.tasks.spawn(async {
+            refusing.await;
+            Vec::new()
+        });
+        self.running.insert(task.id(), Running { key, container: String::new(), expired: false });
+    }
+}
+
+impl Ended {
+    fn remember(&mut self, uid: RequestUid) {
+        if self.all.insert(uid.clone()) {
+            self.order.push_back(uid);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+}
+
+fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
+    match &guard.0 {
+        Ok(request) => &request.metadata,
+        Err(invalid) => &invalid.metadata,
+    }
+}
+
+/// The container of a bound request, for the limits.
+fn place(request: &ExecRequest) -> String {
+    let status = request.status.as_ref();
+    let pod = status.and_then(|status| status.pod_uid.as_deref()).unwrap_or_default();
+    let container = status.and_then(|status| status.container.as_deref()).unwrap_or_default();
+    format!("{pod}/{container}")
+}
+
+async fn refuse_unreadable<W: World>(node: Arc<Node<W>>, key: RequestKey, invalid: InvalidObject) {
+    let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
+    tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
+    let now = node.clock.now();
+    let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
+    node.audit.ended(&node.audit.unread(&key), &outcome).await;
+    let from = ExecRequestStatus { node_name: Some(node.name.to_string()), ..ExecRequestStatus::default() };
+    let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
+    match node.requests.write_status_of_unreadable(&invalid.metadata, &status).await {
+        Ok(()) => {
+            node.metrics.finished(outcome.reason);
+            node.events.publish(&key, "Exec", outcome.reason, &outcome.message).await;
+        }
+        Err(error) => tracing::error!(request = %key, %error, "an unreadable object could not be refused"),
+    }
+}

@@ -1,0 +1,7 @@
+//! What the agent remembers: of each request, on disk, and of the ends that the engine has told.
+
+pub mod disk;
+pub mod exec_exits;
+pub mod journal;
+
+pub(crate) mod request;

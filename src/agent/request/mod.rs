@@ -1,0 +1,10 @@
+//! The steps of one request, in the order of its way: the loop that decides and dispatches, then prepare, commit,
+//! start, attend, settle, report.
+
+pub(crate) mod attend;
+pub(crate) mod commit;
+pub(crate) mod prepare;
+pub(crate) mod report;
+pub(crate) mod settle;
+pub(crate) mod start;
+pub(crate) mod work;

@@ -1,0 +1,157 @@
+//! Prepare: find the container, create the exec. Nothing runs yet.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::{
+    agent::node::{Node, StepError, World},
+    api::{Reason, names::UID_ENV},
+    core::{
+        decide::ContainerView,
+        ids::{ContainerRef, ExecRef},
+        outcome::Outcome,
+        request::BoundRequest,
+    },
+    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec},
+};
+
+/// The bound container, as the engine shows it now.
+pub(crate) async fn look<W: World>(node: &Node<W>, request: &BoundRequest) -> Result<ContainerView, EngineError> {
+    let query = ContainerQuery {
+        namespace: request.key.namespace.clone(),
+        pod_name: request.pod_name.clone(),
+        container: request.container.clone(),
+    };
+    let found = node.engine.find_containers(&query).await?;
+    Ok(choose(request, found))
+}
+
+/// Of all containers with the right labels, the one of the bound pod. A restarted
+/// container leaves its predecessors behind, stopped.
+fn choose(request: &BoundRequest, found: Vec<Container>) -> ContainerView {
+    let BoundRequest { container, pod_name, pod_uid, node, .. } = request;
+    let other = found.iter().find(|c| c.pod_uid != pod_uid.as_str()).map(|c| c.pod_uid.clone());
+    let best = found.into_iter().filter(|c| c.pod_uid == pod_uid.as_str()).min_by_key(|c| match c.state {
+        ContainerState::Running => 0,
+        ContainerState::Paused => 1,
+        ContainerState::Stopped(_) => 2,
+    });
+    match (best, other) {
+        (Some(Container { state: ContainerState::Running, reference, .. }), _) => ContainerView::Running(reference),
+        (Some(Container { state: ContainerState::Paused, .. }), _) => ContainerView::Unfit(
+            Reason::ContainerNotRunning,
+            format!("container {container} of pod {pod_name} is paused: unpause it, then create another request"),
+        ),
+        (Some(Container { state: ContainerState::Stopped(state), .. }), None) => ContainerView::Unfit(
+            Reason::ContainerNotRunning,
+            format!("container {container} of pod {pod_name} is not running: the engine says it is {state}"),
+        ),
+        (Some(_) | None, Some(other)) => ContainerView::Unfit(
+            Reason::PodReplaced,
+            format!(
+                "pod {pod_name} was replaced before the command could start: it was bound with UID {pod_uid}, and now has UID {other}"
+            ),
+        ),
+        (None, None) => ContainerView::Unfit(
+            Reason::PodNotFound,
+            format!(
+                "pod {pod_name} with UID {pod_uid} is no longer on node {node}: it was deleted before the command could start"
+            ),
+        ),
+    }
+}
+
+/// Creates the exec, or says why this can never be.
+pub(crate) async fn create<W: World>(
+    node: &Node<W>,
+    request: &BoundRequest,
+    container: ContainerRef,
+) -> Result<Result<ExecRef, Outcome>, StepError> {
+    let spec = &request.spec;
+    let tag = format!("{UID_ENV}={}", request.key.uid);
+    let env = spec.env.iter().map(|variable| format!("{}={}", variable.name, variable.value)).chain([tag]).collect();
+    let exec = ExecSpec {
+        command: spec.command.clone(),
+        env,
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        tty: spec.tty,
+        stdin: spec.stdin.is_some(),
+    };
+    if let Some(data) = spec.stdin.as_ref().and_then(|stdin| stdin.data.as_ref())
+        && let Err(error) = STANDARD.decode(data)
+    {
+        let message = format!("stdin.data is no base64: {error}");
+        return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
+    }
+    match node.engine.create_exec(&container.id, &exec).await {
+        Ok(id) => Ok(Ok(ExecRef { id, container })),
+        Err(EngineError::Refused { status, message }) if (400..500).contains(&status) => {
+            // Some engines find out here what others find out at the start: a user that is not there.
+            let message = format!("the engine could not start the command: {message}");
+            Ok(Err(Outcome::refused(Reason::StartFailed, message, node.clock.now())))
+        }
+        // The container's state has changed since it was looked at: look again.
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::core::request::Progress;
+
+    fn request() -> BoundRequest {
+        let spec = serde_json::json!({"target": {"podName": "web"}, "command": ["true"]});
+        BoundRequest {
+            key: crate::core::ids::RequestKey { namespace: "shop".into(), name: "r".into(), uid: "u".into() },
+            node: "n1".into(),
+            pod_name: "web".into(),
+            pod_uid: "new".into(),
+            container: "app".into(),
+            spec: serde_json::from_value(spec).expect("a spec"),
+            starting_deadline: Timestamp::MAX,
+            progress: Progress::Bound,
+            container_id: "".into(),
+            committed_at: None,
+        }
+    }
+
+    fn container(id: &str, pod_uid: &str, state: ContainerState) -> Container {
+        Container { reference: ContainerRef { id: id.into(), started_at: "t".into() }, pod_uid: pod_uid.into(), state }
+    }
+
+    fn stopped() -> ContainerState {
+        ContainerState::Stopped("exited".into())
+    }
+
+    #[track_caller]
+    fn unfit(found: Vec<Container>, reason: Reason) {
+        let view = choose(&request(), found);
+        assert!(matches!(&view, ContainerView::Unfit(r, _) if *r == reason), "{view:?}");
+    }
+
+    #[test]
+    fn the_running_container_is_chosen_among_its_stopped_predecessors() {
+        let found = vec![container("a", "new", stopped()), container("b", "new", ContainerState::Running)];
+        let ContainerView::Running(reference) = choose(&request(), found) else { panic!("not running") };
+        assert_eq!(reference.id.as_str(), "b");
+    }
+
+    #[test]
+    fn a_container_of_another_pod_of_the_same_name_is_never_chosen() {
+        unfit(vec![container("a", "old", ContainerState::Running)], Reason::PodReplaced);
+        unfit(
+            vec![container("a", "old", ContainerState::Running), container("b", "new", stopped())],
+            Reason::PodReplaced,
+        );
+    }
+
+    #[test]
+    fn paused_stopped_and_missing_are_told_apart() {
+        unfit(vec![container("a", "new", ContainerState::Paused)], Reason::ContainerNotRunning);
+        unfit(vec![container("a", "new", stopped())], Reason::ContainerNotRunning);
+        unfit(vec![], Reason::PodNotFound);
+    }
+}

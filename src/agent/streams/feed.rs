@@ -1,0 +1,395 @@
+//! Feed: what goes to a command's standard input, from its request or from a client.
+//!
+//! Without a terminal the end of the input is told by closing our half of the
+//! engine's connection. With one it never is: the engine would take it for the end of
+//! the command's output too. There, the end of the input is the terminal's to say.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    hub::Hub,
+    input::{Fed, WAITING},
+};
+use crate::{
+    agent::serve::limits::MESSAGE_BYTES,
+    api::{ExecRequestSpec, OnDisconnect},
+    engine::ExecInput,
+    wire::words::InputError,
+};
+
+/// How long a client whose connection an agent has cut by ending may take to come back.
+const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
+pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
+
+/// How much of the input has reached the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Bytes.
+    pub(crate) delivered: u64,
+    /// Taken from a client, and not delivered.
+    pub(crate) pending: Bytes,
+    /// The end of the input follows what is pending.
+    pub(crate) ending: bool,
+    /// The whole input was delivered, and its end.
+    pub(crate) ended: bool,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The whole input was delivered.
+    Ended,
+    /// The client that held it has gone without having ended it.
+    Gone,
+}
+
+enum Source {
+    /// All of it is pending.
+    Whole,
+    Client {
+        on_disconnect: OnDisconnect,
+        /// It was there before this agent: until when it may come back.
+        missed: Option<Instant>,
+    },
+    /// There is none, or no more.
+    Over,
+}
+
+/// The input of one command.
+pub(crate) struct Feeder {
+    hub: Arc<Hub>,
+    to: Option<ExecInput>,
+    source: Source,
+    tty: bool,
+    progress: Progress,
+}
+
+impl Feeder {
+    /// Feeds the command from its beginning, or from where another agent has stopped.
+    pub(crate) fn new(hub: &Arc<Hub>, spec: &ExecRequestSpec, to: Option<ExecInput>, before: Option<Progress>) -> Self {
+        let resumed = before.is_some();
+        let mut progress = before.unwrap_or_default();
+        let whole = whole(spec);
+        let source = match (spec.stdin.as_ref().and_then(|stdin| stdin.attach.as_ref()), whole) {
+            _ if progress.ended || to.is_none() => Source::Over,
+            _ if progress.ending => Source::Whole,
+            (Some(attach), _) => Source::Client {
+                on_disconnect: attach.on_disconnect,
+                missed: resumed.then(|| Instant::now() + COME_BACK),
+            },
+            (None, Some(mut whole)) => {
+                let delivered = usize::try_from(progress.delivered).unwrap_or(usize::MAX).min(whole.len());
+                progress.pending = whole.split_off(delivered);
+                Source::Whole
+            }
+            (None, None) => Source::Over,
+        };
+        if matches!(source, Source::Over) {
+            hub.input.close(if progress.ended { InputError::Ended } else { InputError::Lost });
+        }
+        let feeder = Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress };
+        feeder.resume();
+        feeder
+    }
+
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Takes no more, and gives how far it has come, with everything that was taken. What a client sends from now
+    /// on waits, for [`Self::resume`] or for good: it is not said to have arrived.
+    pub(crate) fn stop(&mut self) -> Progress {
+        if let Source::Client { .. } = &self.source {
+            let mut pending = BytesMut::from(&self.progress.pending[..]);
+            for fed in self.hub.input.stop() {
+                match fed {
+                    Fed::Bytes(bytes) => pending.extend_from_slice(&bytes),
+                    Fed::End => self.progress.ending |= !self.tty,
+                    Fed::Gone => {}
+                }
+            }
+            self.progress.pending = pending.freeze();
+            if self.progress.ending {
+                self.source = Source::Whole;
+            }
+        }
+        let mut progress = self.progress.clone();
+        if matches!(self.source, Source::Whole) && !progress.ending {
+            // The next agent has it from the request.
+            progress.pending.clear();
+        }
+        progress
+    }
+
+    /// Takes from clients, also after a [`Self::stop`], but nothing before what is pending has gone: else it would grow
+    /// with each agent that hands over.
+    pub(crate) fn resume(&self) {
+        if let Source::Client { .. } = &self.source
+            && self.progress.pending.is_empty()
+        {
+            self.hub.input.open();
+        }
+    }
+
+    /// Feeds until there is news. May be left at any await.
+    pub(crate) async fn feed(&mut self) -> News {
+        loop {
+            let Some(to) = &mut self.to else { return std::future::pending().await };
+            if !self.progress.pending.is_empty() {
+                match to.write(&self.progress.pending).await {
+                    Ok(written) => {
+                        self.progress.pending.advance(written);
+                        self.progress.delivered += written as u64;
+                    }
+                    // It takes no more: that is the command's choice.
+                    Err(error) => self.over(&error),
+                }
+                continue;
+            }
+            self.resume();
+            match &mut self.source {
+                Source::Whole => return self.end(),
+                Source::Over => return std::future::pending().await,
+                Source::Client { on_disconnect: OnDisconnect::Cancel, missed: missed @ Some(_) } => {
+                    let until = missed.unwrap_or_else(Instant::now);
+                    if timeout_at(until, self.hub.input.came()).await.is_err() {
+                        *missed = None;
+                        return self.gone(true);
+                    }
+                    *missed = None;
+                }
+                Source::Client { on_disconnect, .. } => match self.hub.input.next().await {
+                    Fed::Bytes(bytes) => self.progress.pending = bytes,
+                    Fed::End if !self.tty => return self.end(),
+                    Fed::End => {}
+                    Fed::Gone => {
+                        let cancel = *on_disconnect == OnDisconnect::Cancel;
+                        return self.gone(cancel);
+                    }
+                },
+            }
+        }
+    }
+
+    fn gone(&self, cancel: bool) -> News {
+        if cancel {
+            self.hub.input.give_up();
+        }
+        News::Gone
+    }
+
+    fn end(&mut self) -> News {
+        self.progress.ended = true;
+        self.source = Source::Over;
+        if !self.tty
+            && let Some(to) = &self.to
+        {
+            to.close();
+        }
+        self.hub.input.close(InputError::Ended);
+        News::Ended
+    }
+
+    fn over(&mut self, error: &std::io::Error) {
+        tracing::debug!(%error, "the command takes no more input");
+        self.to = None;
+        self.source = Source::Over;
+        self.progress.pending.clear();
+        self.hub.input.close(InputError::Ended);
+    }
+}
+
+/// The input that the request itself has.
+fn whole(spec: &ExecRequestSpec) -> Option<Bytes> {
+    let stdin = spec.stdin.as_ref()?;
+    match (&stdin.text, &stdin.data) {
+        (Some(text), _) => Some(Bytes::copy_from_slice(text.as_bytes())),
+        // The definition lets nothing else through than base64.
+        (None, Some(data)) => Some(STANDARD.decode(data).unwrap_or_default().into()),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{
+        agent::streams::{hub::Hubs, input::Input},
+        engine::ExecStream,
+    };
+
+    fn spec(stdin: &serde_json::Value, tty: bool) -> ExecRequestSpec {
+        serde_json::from_value(json!({"target": {"podName": "db"}, "command": ["cat"], "stdin": stdin, "tty": tty}))
+            .expect("a spec")
+    }
+
+    /// The engine's side of a connection, and ours.
+    fn connection() -> (UnixStream, ExecStream) {
+        let (engine, ours) = UnixStream::pair().expect("a pair");
+        (engine, ExecStream::over(ours, bytes::BytesMut::new(), true))
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(30), future).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn the_input_of_a_request_goes_whole_and_its_end_with_it() {
+        for stdin in [json!({"text": "hello"}), json!({"data": "aGVsbG8="})] {
+            let (mut engine, stream) = connection();
+            let hub = Hubs::default().of(&"u".into());
+            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            assert_eq!(within(feeder.feed()).await, News::Ended);
+            let mut all = String::new();
+            within(engine.read_to_string(&mut all)).await.expect("read");
+            assert_eq!(all, "hello");
+            engine.write_all(b"output").await.expect("the other direction stays open");
+            assert!(feeder.progress().ended);
+            assert_eq!(Input::hold(&hub, "me").err(), Some(InputError::Ended));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_agent_goes_on_in_the_middle_of_the_input() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let before = Progress { delivered: 2, ..Progress::default() };
+        let mut feeder = Feeder::new(&hub, &spec(&json!({"text": "hello"}), false), stream.input(), Some(before));
+        assert_eq!(within(feeder.feed()).await, News::Ended);
+        let mut all = String::new();
+        within(engine.read_to_string(&mut all)).await.expect("read");
+        assert_eq!(all, "llo");
+    }
+
+    #[tokio::test]
+    async fn what_is_pending_does_not_grow_with_each_agent() {
+        let (_engine, stream) = connection();
+        let spec = spec(&json!({"attach": {}}), false);
+        let mut left = Progress { pending: vec![b'x'; PENDING_BYTES].into(), ..Progress::default() };
+        for _ in 0..3 {
+            let hub = Hubs::default().of(&"u".into());
+            let hold = Input::hold(&hub, "me").expect("the input");
+            let mut feeder = Feeder::new(&hub, &spec, stream.input(), Some(left));
+            let more = timeout(Duration::ZERO, hold.send(Fed::Bytes("more".into()))).await;
+            assert!(more.is_err(), "it waits for what came before");
+            left = feeder.stop();
+            assert!(left.pending.len() <= PENDING_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_has_sent_goes_to_the_next_agent_with_its_end() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let spec = spec(&json!({"attach": {}}), false);
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        assert!(hold.send(Fed::Bytes("one ".into())).await);
+        let mut first = [0; 4];
+        tokio::select! {
+            news = feeder.feed() => panic!("{news:?}"),
+            read = engine.read_exact(&mut first) => drop(read.expect("read")),
+        }
+        assert!(hold.send(Fed::Bytes("two".into())).await);
+        assert!(hold.send(Fed::End).await);
+        let left = feeder.stop();
+        assert_eq!(left, Progress { delivered: 4, pending: "two".into(), ending: true, ended: false });
+        let late = timeout(Duration::ZERO, hold.send(Fed::Bytes("late".into()))).await;
+        assert!(late.is_err(), "what nobody takes is not said to have arrived");
+        let mut next = Feeder::new(&Hubs::default().of(&"u".into()), &spec, stream.input(), Some(left));
+        assert_eq!(within(next.feed()).await, News::Ended);
+        let mut rest = String::new();
+        within(engine.read_to_string(&mut rest)).await.expect("read");
+        assert_eq!(rest, "two");
+    }
+
+    #[tokio::test]
+    async fn a_handover_that_fails_takes_no_input_from_anybody() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let spec = spec(&json!({"attach": {"onDisconnect": "Cancel"}}), false);
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        assert!(hold.send(Fed::Bytes("before, ".into())).await);
+        feeder.stop();
+        feeder.resume();
+        let client = async {
+            assert!(hold.send(Fed::Bytes("after".into())).await);
+            assert!(hold.send(Fed::End).await);
+        };
+        let (news, ()) = within(async { tokio::join!(feeder.feed(), client) }).await;
+        assert_eq!(news, News::Ended, "the client is not said to have gone");
+        assert!(timeout(Duration::ZERO, hub.input.given_up()).await.is_err());
+        let mut all = String::new();
+        within(engine.read_to_string(&mut all)).await.expect("read");
+        assert_eq!(all, "before, after");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_leaves_the_command_waiting_or_ends_it() {
+        for (policy, ends) in [("KeepRunning", false), ("Cancel", true)] {
+            let (mut engine, stream) = connection();
+            let hub = Hubs::default().of(&"u".into());
+            let hold = Input::hold(&hub, "me").expect("the input");
+            assert!(matches!(Input::hold(&hub, "you").err(), Some(InputError::Held(by)) if by == "me"));
+            let stdin = json!({"attach": {"onDisconnect": policy}});
+            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            assert!(hold.send(Fed::Bytes("a".into())).await);
+            drop(hold);
+            assert_eq!(within(feeder.feed()).await, News::Gone);
+            let given_up = timeout(Duration::ZERO, hub.input.given_up()).await.is_ok();
+            assert_eq!(given_up, ends, "{policy}");
+            // The next one goes on: the input has not ended.
+            let hold = Input::hold(&hub, "you").expect("the input is free");
+            assert!(hold.send(Fed::Bytes("b".into())).await);
+            assert!(hold.send(Fed::End).await);
+            assert_eq!(within(feeder.feed()).await, News::Ended);
+            let mut all = String::new();
+            within(engine.read_to_string(&mut all)).await.expect("read");
+            assert_eq!(all, "ab");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_input_of_a_terminal_is_never_closed() {
+        let (mut engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let hold = Input::hold(&hub, "me").expect("the input");
+        let mut feeder = Feeder::new(&hub, &spec(&json!({"attach": {}}), true), stream.input(), None);
+        assert!(hold.send(Fed::End).await);
+        assert!(hold.send(Fed::Bytes("on".into())).await);
+        drop(hold);
+        assert_eq!(within(feeder.feed()).await, News::Gone);
+        let mut read = [0; 2];
+        within(engine.read_exact(&mut read)).await.expect("read");
+        assert_eq!(&read, b"on");
+        let closed = timeout(Duration::from_millis(50), engine.read(&mut read)).await;
+        assert!(closed.is_err(), "{closed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_connection_an_update_has_cut_has_time_to_come_back() {
+        let (_engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let stdin = json!({"attach": {"onDisconnect": "Cancel"}});
+        let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), Some(Progress::default()));
+        let begun = Instant::now();
+        assert_eq!(feeder.feed().await, News::Gone);
+        assert!(begun.elapsed() >= COME_BACK);
+        hub.input.given_up().await;
+    }
+}

@@ -1,0 +1,10 @@
+//! What lies between a command and those who watch it: its output in memory and on disk, and its input.
+
+pub mod hub;
+pub mod input;
+pub mod log_writer;
+pub mod spool;
+pub mod view;
+
+pub(crate) mod digest;
+pub(crate) mod feed;

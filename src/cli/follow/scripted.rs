@@ -1,0 +1,97 @@
+//! An API server that answers as it is told, for tests.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::{api::ExecRequest, cli::Cluster};
+
+/// What a call is answered with: a code and an object; `None`: the connection breaks.
+pub type Answer = Option<(u16, Value)>;
+
+/// The code of an answer that is cut before its end.
+pub const CUT: u16 = 299;
+
+/// The calls that were made: `METHOD path?query`.
+pub type Calls = Arc<Mutex<Vec<String>>>;
+
+/// A cluster of which each call is answered by `answer`, and the calls.
+pub fn cluster(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Cluster, Calls) {
+    let calls = Calls::default();
+    let (answer, noted) = (Arc::new(answer), Arc::clone(&calls));
+    let service = tower::service_fn(move |call: hyper::Request<Body>| {
+        let call = format!("{} {}", call.method(), call.uri());
+        let answer = answer(&call);
+        noted.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        async move {
+            let (code, body) = answer.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            let cut = (code == CUT).then(|| Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+            let pieces = stream::iter([Ok(Frame::data(Bytes::from(body.to_string())))]).chain(stream::iter(cut));
+            let mut response = hyper::Response::new(StreamBody::new(pieces));
+            *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+            Ok::<_, io::Error>(response)
+        }
+    });
+    (Cluster::scripted(kube::Client::new(service, "shop")), calls)
+}
+
+/// A refusal.
+pub fn status(code: u16, message: &str) -> Answer {
+    Some((code, json!({"kind": "Status", "status": "Failure", "message": message, "reason": "", "code": code})))
+}
+
+/// The request `r` with a status.
+pub fn request(status: Value) -> ExecRequest {
+    serde_json::from_value(object(status)).expect("a request")
+}
+
+/// The same as JSON.
+pub fn object(status: Value) -> Value {
+    json!({
+        "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+        "metadata": {"name": "r", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
+        "spec": {"target": {"podName": "web"}, "command": ["true"]}, "status": status,
+    })
+}
+
+/// Of a request that has finished without having run.
+pub fn never_ran() -> Value {
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "PodNotFound", "message": "no pod web", "lastTransitionTime": "1970-01-01T00:00:00Z"});
+    json!({"phase": "Failed", "completionTime": "2026-01-02T03:04:05.000000Z",
+        "conditions": [condition("Finished", "True"), condition("Started", "False")]})
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    /// Takes it.
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes it as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.take()).into_owned()
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! What the plugin says, and to whom: words, columns, durations, the terminal.
+
+pub(crate) mod duration;
+pub(crate) mod print;
+pub(crate) mod speech;
+pub(crate) mod summary;
+pub(crate) mod terminal;
+pub(crate) mod words;

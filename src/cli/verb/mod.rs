@@ -1,0 +1,12 @@
+//! The verbs, one file each.
+
+pub mod attach;
+pub mod cancel;
+pub mod completion;
+pub mod describe;
+pub mod get;
+pub mod logs;
+pub mod replay;
+pub mod run;
+pub mod version;
+pub mod wait;

@@ -1,0 +1,3 @@
+//! What the leader does: it binds requests to nodes.
+
+pub(crate) mod bind;

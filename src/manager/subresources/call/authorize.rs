@@ -1,0 +1,20 @@
+//! May they: asked of the API server, with everything that it told of the user itself.
+
+use kube::Client;
+
+use crate::{
+    api::Requester,
+    core::access::Right,
+    infra::{access::Access, refusal::Refusal},
+};
+
+/// Asks.
+pub(crate) async fn check(client: &Client, who: &Requester, right: &Right) -> Result<(), Refusal> {
+    let verdict = Access::new(client.clone()).ask(who, right).await;
+    let verdict = verdict.map_err(|error| Refusal::Internal(error.to_string()))?;
+    if verdict.allowed {
+        return Ok(());
+    }
+    let why = verdict.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Err(Refusal::Forbidden(format!(r#"User "{}" cannot {right}{why}"#, who.username)))
+}
