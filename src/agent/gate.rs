@@ -19,13 +19,11 @@ pub struct Gate {
 
 impl Gate {
     /// One that looks at these policies.
-    #[must_use]
     pub fn new(rules: Rules, policies: Policies) -> Self {
         Self { rules: Some((rules, policies)).filter(|(rules, _)| rules.mode != Mode::Off), last: Mutex::default() }
     }
 
     /// The one of an installation that has none.
-    #[must_use]
     pub fn off() -> Self {
         Self { rules: None, last: Mutex::default() }
     }

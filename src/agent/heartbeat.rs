@@ -50,7 +50,6 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// For the agent on `node`, in the namespace of the installation, which serves streams there.
-    #[must_use]
     pub fn new(
         client: Client,
         namespace: &str,

@@ -24,12 +24,13 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::FutureExt as _;
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{

@@ -1,7 +1,8 @@
 //! What the steps share: this node, what it stands on, and the agent's memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +89,7 @@ pub struct Node<W: World> {
 impl<W: World> Node<W> {
     /// What a predecessor has handed over for a request, once.
     pub(super) fn inherited(&self, uid: &RequestUid) -> Option<Legacy> {
-        self.estate.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+        self.estate.lock().remove(uid)
     }
 }
 

@@ -26,7 +26,6 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// The word used in `type`.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bound => "Bound",
@@ -52,7 +51,6 @@ pub enum Truth {
 
 impl Truth {
     /// The word used in `status`.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -101,7 +99,6 @@ pub fn remove(conditions: &mut Vec<Condition>, kind: ConditionType) {
 }
 
 /// One condition, if it is set.
-#[must_use]
 pub fn get(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|c| c.type_ == kind.as_str())
 }

@@ -60,7 +60,6 @@ pub mod policies {
     pub const VERSION: &str = "v1";
 
     /// The plural of one of their kinds, as in a URL.
-    #[must_use]
     pub fn plural(kind: &str) -> String {
         let kind = kind.to_ascii_lowercase();
         match kind.strip_suffix('y') {
@@ -91,13 +90,11 @@ pub mod kubelet {
 }
 
 /// The name of the Lease of the agent on `node`.
-#[must_use]
 pub fn agent_lease(node: &str) -> String {
     format!("{AGENT_LEASE_PREFIX}{node}")
 }
 
 /// The audience of tokens for the agent on `node`, and for no other.
-#[must_use]
 pub fn stream_audience(node: &str) -> String {
     format!("{STREAM_AUDIENCE_PREFIX}{node}")
 }

@@ -20,13 +20,11 @@ macro_rules! reasons {
             pub const ALL: &'static [Reason] = &[$( Reason::$name, )*];
 
             /// The word itself, in `CamelCase`.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $( Reason::$name => stringify!($name), )* }
             }
 
             /// The phase of a request that *ended* for this reason.
-            #[must_use]
             pub const fn final_phase(self) -> Phase {
                 match self { $( Reason::$name => Phase::$phase, )* }
             }

@@ -58,7 +58,6 @@ pub struct ResultCause {
 impl ExecResult {
     /// What `kubectl exec` gets for a command that ended with this code. Between it and the kubelet the
     /// API server translates (Kubernetes 1.30), and has put its own words for the runtime's.
-    #[must_use]
     pub fn of_exit_code(code: i32) -> Self {
         if code == 0 {
             return Self { status: "Success".into(), ..Self::default() };
@@ -77,7 +76,6 @@ impl ExecResult {
     }
 
     /// For a viewer that is cut: it says nothing of the command, which goes on.
-    #[must_use]
     pub fn of_viewer(message: &str) -> Self {
         Self {
             status: "Failure".into(),
@@ -89,7 +87,6 @@ impl ExecResult {
     }
 
     /// What the kubelet sends when there is no exit code to tell.
-    #[must_use]
     pub fn of_error(message: &str) -> Self {
         Self {
             status: "Failure".into(),

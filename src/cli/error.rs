@@ -109,7 +109,6 @@ impl Error {
     }
 
     /// How the plugin ends by it.
-    #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Unwatched { .. } | Self::Left { .. } => Exit::LEFT,
@@ -134,7 +133,6 @@ impl Error {
     }
 
     /// The HTTP status that the API server answered with.
-    #[must_use]
     pub fn answer(&self) -> Option<u16> {
         match self {
             Self::Call { source, .. } => answer(source),

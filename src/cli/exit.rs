@@ -29,7 +29,6 @@ impl Exit {
     pub const CANCELED: Self = Self(130);
 
     /// The exit code that tells the outcome of a request; `None` while it has none.
-    #[must_use]
     pub fn of(status: &ExecRequestStatus) -> Option<Self> {
         status.completion_time.as_ref()?;
         Some(match status.phase {
@@ -41,7 +40,6 @@ impl Exit {
     }
 
     /// The exit code in the last frame of a stream.
-    #[must_use]
     pub fn told(status: &Status) -> Self {
         if status.status.as_deref() == Some("Success") {
             return Self::SUCCESS;

@@ -26,7 +26,6 @@ pub struct Right {
 
 impl Right {
     /// What `kubectl exec` takes, and what input to a command takes, which is a command as well.
-    #[must_use]
     pub fn exec(namespace: &str, pod: &str) -> Self {
         Self {
             verb: "create",
@@ -39,13 +38,11 @@ impl Right {
     }
 
     /// To attach. The API server itself asks only `get` for a WebSocket: who may read shall not command.
-    #[must_use]
     pub fn attach(namespace: &str, request: &str) -> Self {
         Self::on_stream("create", "attach", namespace, request)
     }
 
     /// To read the log.
-    #[must_use]
     pub fn log(namespace: &str, request: &str) -> Self {
         Self::on_stream("get", "log", namespace, request)
     }
@@ -62,7 +59,6 @@ impl Right {
     }
 
     /// What it takes to run as `user` and not as the container's own user.
-    #[must_use]
     pub fn run_as(namespace: &str, user: &str) -> Self {
         Self {
             verb: "use",
@@ -88,7 +84,6 @@ impl fmt::Display for Right {
 }
 
 /// The rights that a request takes.
-#[must_use]
 pub fn rights(request: &ExecRequest) -> Vec<Right> {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
     let exec = Right::exec(namespace, &request.spec.target.pod_name);

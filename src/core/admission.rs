@@ -54,7 +54,6 @@ pub struct NotAServiceAccount;
 
 impl ServiceAccount {
     /// The name by which the API server knows it as a user.
-    #[must_use]
     pub fn username(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
@@ -195,7 +194,6 @@ fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
 }
 
 /// Which versions of the policies stand: the same text for as long as nobody touches one of them.
-#[must_use]
 pub fn versions<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> String {
     let version = |meta: &ObjectMeta| {
         format!("{}@{}", meta.uid.as_deref().unwrap_or_default(), meta.generation.unwrap_or_default())
@@ -215,7 +213,6 @@ pub struct Record {
 impl Record {
     /// These versions stand now. If they stood before, then since then: nobody has touched them
     /// in between, or they would be others.
-    #[must_use]
     pub fn seen(before: Option<&Self>, versions: String, changed: Option<Timestamp>, now: Timestamp) -> Self {
         let since = match before {
             Some(before) if before.versions == versions => before.since,
@@ -227,7 +224,6 @@ impl Record {
 }
 
 /// When the API server last wrote one of these objects, as far as it says so.
-#[must_use]
 pub fn last_change<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> Option<Timestamp> {
     let times = |meta: &'a ObjectMeta| {
         let managed = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
@@ -250,7 +246,6 @@ pub enum Admission {
 impl Admission {
     /// From a record: `margin` later, because a policy takes a moment to reach every API server,
     /// and clocks differ.
-    #[must_use]
     pub fn since(record: &Record, margin: SignedDuration) -> Self {
         match record.since.checked_add(margin) {
             Ok(from) => Self::Since(from),

@@ -52,7 +52,6 @@ pub trait Agents {
 const UNVERIFIED: &str = "admission is off, so it was not checked who asked for this and whether they may";
 
 /// Whether the policies vouch for what a request says of its requester.
-#[must_use]
 pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
     match (admission, &request.metadata.creation_timestamp) {
         (Admission::Since(from), Some(created)) => created.0 >= *from,
@@ -61,7 +60,6 @@ pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
 }
 
 /// Whether they vouched for it when the request was bound, as its status tells.
-#[must_use]
 pub fn was_vouched_for(request: &ExecRequest) -> bool {
     let conditions = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let bound = conditions::get(conditions, ConditionType::Bound);
@@ -70,13 +68,11 @@ pub fn was_vouched_for(request: &ExecRequest) -> bool {
 
 /// Whose rights are to be asked for before the request is bound: nobody's, if it will not be bound
 /// anyhow, or if nobody knows who it was.
-#[must_use]
 pub fn suspect<'a>(request: &'a ExecRequest, admission: &Admission) -> Option<&'a Requester> {
     admit(request, admission).ok().flatten()
 }
 
 /// Decides about an unbound request.
-#[must_use]
 pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDecision {
     let request = facts.request;
     if request.spec.cancel {
@@ -100,7 +96,6 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
 }
 
 /// What people must know of a request that is bound.
-#[must_use]
 pub fn caveat(admission: &Admission) -> Option<&'static str> {
     match admission {
         Admission::Off => Some(UNVERIFIED),
@@ -158,7 +153,6 @@ fn permit(by: Option<&Requester>, lacks: Option<&Right>) -> Result<(), BindDecis
 }
 
 /// A request is not bound while that could not be recorded, and must be.
-#[must_use]
 pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(), E>) -> BindDecision {
     match (decision, available) {
         (BindDecision::Bind(_), Err(why)) => BindDecision::Wait(Reason::AuditUnavailable, why.to_string()),
@@ -167,7 +161,6 @@ pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(
 }
 
 /// The image of a container, by its digest if that is known.
-#[must_use]
 pub fn image(pod: &Pod, container: &str) -> Option<String> {
     let chosen = containers(pod).into_iter().find(|chosen| chosen.name == container)?;
     let status = container_status(pod, &chosen)?;
@@ -175,7 +168,6 @@ pub fn image(pod: &Pod, container: &str) -> Option<String> {
 }
 
 /// Whether a request that is bound but not committed must be given up: its node may be gone for good.
-#[must_use]
 pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestamp) -> Option<(Reason, String)> {
     let status = request.status.as_ref()?;
     let node = status.node_name.as_deref()?;
@@ -187,7 +179,6 @@ pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestam
 }
 
 /// Whether a request that was committed must be given up, because its agent has been silent for so long.
-#[must_use]
 pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Option<(Reason, String)> {
     let status = request.status.as_ref()?;
     let node = status.node_name.as_deref()?;

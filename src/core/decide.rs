@@ -64,7 +64,6 @@ pub struct Entry {
 
 impl Entry {
     /// Whether its command was started, or may have been.
-    #[must_use]
     pub fn may_have_run(&self) -> bool {
         match &self.stage {
             Stage::Prepared => false,
@@ -74,7 +73,6 @@ impl Entry {
     }
 
     /// Whether processes of it were left alive though they were to be killed.
-    #[must_use]
     pub fn has_survivors(&self) -> bool {
         matches!(self.kill, Some(Kill { survivors: true, .. }))
     }
@@ -93,7 +91,6 @@ pub enum Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// The request, if it is there and bound.
-    #[must_use]
     pub const fn request(self) -> Option<&'a BoundRequest> {
         match self {
             Self::Request(request) => Some(request),
@@ -197,7 +194,6 @@ const WITHOUT_INPUT: &str =
 const WITHOUT_EXEC: &str = "the command was started, and nobody knows in which exec";
 
 /// The recovery table.
-#[must_use]
 pub fn decide(situation: &Situation<'_>) -> Action {
     let Situation { wanted, entry, .. } = situation;
     let request = match wanted {
@@ -219,7 +215,6 @@ pub fn decide(situation: &Situation<'_>) -> Action {
 }
 
 /// Why a running command is to be ended now, if it is.
-#[must_use]
 pub fn cause_to_kill(wanted: &Wanted<'_>, running: Option<Duration>) -> Option<Cause> {
     let request = match wanted {
         Wanted::Gone => return Some(Cause::Deleted),
@@ -239,7 +234,6 @@ pub fn cause_to_kill(wanted: &Wanted<'_>, running: Option<Duration>) -> Option<C
 
 /// What can be decided while the engine does not answer: an outcome that is known is reported, and
 /// what has not been committed by its deadline is given up. `None`: wait for the engine.
-#[must_use]
 pub fn decide_without_engine(
     request: &BoundRequest,
     entry: Option<&Entry>,

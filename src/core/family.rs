@@ -46,7 +46,6 @@ pub struct Member {
 impl Family {
     /// Without the pipes that older processes of the container hold: those were not made for this
     /// exec, which may have been told to write into another's, such as `/proc/1/fd/1`.
-    #[must_use]
     pub fn without_pipes_of(mut self, older: impl IntoIterator<Item = u64>) -> Self {
         for pipe in older {
             self.pipes.retain(|own| *own != pipe);
@@ -55,7 +54,6 @@ impl Family {
     }
 
     /// Whether a process belongs to it.
-    #[must_use]
     pub fn claims(&self, facts: &Facts) -> bool {
         // The leader may have ended, and another exec's begin with its PID.
         let others = facts.tag.as_ref().is_some_and(|tag| *tag != self.uid);

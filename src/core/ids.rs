@@ -15,7 +15,6 @@ macro_rules! id {
 
             impl $name {
                 /// The text itself.
-                #[must_use]
                 pub fn as_str(&self) -> &str {
                     &self.0
                 }
@@ -73,7 +72,6 @@ pub struct ExecRef {
 
 impl ExecRef {
     /// Of what ended before an exec was created for it.
-    #[must_use]
     pub fn none() -> Self {
         Self { id: "".into(), container: ContainerRef { id: "".into(), started_at: String::new() } }
     }

@@ -34,7 +34,6 @@ pub enum Cause {
 
 impl Cause {
     /// The reason of a request whose command was ended so.
-    #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
             Self::Canceled | Self::Disconnected => Reason::Canceled,
@@ -45,7 +44,6 @@ impl Cause {
     }
 
     /// Why, for people.
-    #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
             Self::Canceled => "the request was canceled",
@@ -109,7 +107,6 @@ pub enum Step {
 
 impl Kill {
     /// Begins now.
-    #[must_use]
     pub fn new(cause: Cause, since: Duration, grace: Duration) -> Self {
         Self { cause, since, grace, process: None, pipes: Vec::new(), survivors: false }
     }
@@ -117,7 +114,6 @@ impl Kill {
 
 impl Course {
     /// Begun at `since`, with so much time between SIGTERM and SIGKILL.
-    #[must_use]
     pub fn new(since: Duration, grace: Duration) -> Self {
         Self { since, grace, asked: Vec::new(), empty_looks: 0 }
     }
@@ -140,14 +136,12 @@ impl Course {
     }
 
     /// Whether everything that can be done was done in vain, for long enough to say so.
-    #[must_use]
     pub fn is_vain(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) >= self.grace + KILL_PATIENCE
     }
 }
 
 /// Names the processes that cannot be killed.
-#[must_use]
 pub fn name_survivors(living: &[Member]) -> String {
     let named: Vec<String> = living
         .iter()

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod kill;
 pub mod outcome;
 pub mod output;
+pub mod pauses;
 pub mod queue;
 pub mod request;
 pub mod transition;

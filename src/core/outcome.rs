@@ -67,7 +67,6 @@ pub struct Exit {
 }
 
 /// The trust rule.
-#[must_use]
 pub fn judge(evidence: &Evidence) -> Verdict {
     let exited = |code, source| Verdict::Exited(Exit { code, source });
     match (evidence.event, evidence.inspect, evidence.kernel) {
@@ -112,19 +111,16 @@ pub struct Outcome {
 
 impl Outcome {
     /// The command never ran, and never will.
-    #[must_use]
     pub fn refused(reason: Reason, message: impl Into<String>, at: Timestamp) -> Self {
         Self { reason, message: message.into(), exit: None, may_have_run: false, output: None, at }
     }
 
     /// What became of the command cannot be known.
-    #[must_use]
     pub fn lost(message: impl Into<String>, output: Option<OutputStatus>, at: Timestamp) -> Self {
         Self { reason: Reason::OutcomeLost, message: message.into(), exit: None, may_have_run: true, output, at }
     }
 
     /// The command ended with a code.
-    #[must_use]
     pub fn exited(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let (reason, message) = match exit.code {
             0 => (Reason::Completed, "the command ended with exit code 0".to_owned()),
@@ -134,7 +130,6 @@ impl Outcome {
     }
 
     /// The command was ended. Its code is shown if it is known.
-    #[must_use]
     pub fn killed(cause: Cause, exit: Option<Exit>, output: OutputStatus, at: Timestamp) -> Self {
         let ended = match exit {
             Some(exit) => format!("the command was ended with exit code {}{}", exit.code, signal_hint(exit.code)),
@@ -145,7 +140,6 @@ impl Outcome {
     }
 
     /// The command was to be ended, but lives on.
-    #[must_use]
     pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",
@@ -155,7 +149,6 @@ impl Outcome {
     }
 
     /// The command ended together with its container.
-    #[must_use]
     pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "the container ended while the command ran: the command ended with exit code {}{}",
@@ -167,7 +160,6 @@ impl Outcome {
 
     /// The same, for a command whose input was cut short by us. What ended by itself may have done so
     /// because of that: its code is shown, and proves nothing.
-    #[must_use]
     pub fn with_input_lost(self) -> Self {
         match (self.reason, self.exit) {
             (Reason::Completed | Reason::NonZeroExitCode, Some(exit)) => {
@@ -183,7 +175,6 @@ impl Outcome {
     }
 
     /// The `metav1.Status` that `kubectl exec` would have received.
-    #[must_use]
     pub fn result(&self) -> ExecResult {
         match self.exit {
             // One that had to be ended has not succeeded, whatever it made of the signal.

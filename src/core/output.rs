@@ -14,13 +14,11 @@ pub struct Tail {
 
 impl Tail {
     /// Keeps at most `limit` bytes.
-    #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit, bytes: Vec::new(), total: 0 }
     }
 
     /// Goes on where another has stopped, after `total` bytes of which these are the end.
-    #[must_use]
     pub fn resume(limit: usize, total: u64, bytes: Vec<u8>) -> Self {
         Self { limit, bytes, total }
     }
@@ -46,7 +44,6 @@ impl Tail {
     }
 
     /// Bytes seen in all.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }

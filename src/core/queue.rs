@@ -87,7 +87,6 @@ impl<T> Lane<T> {
 
 impl<T> FairQueue<T> {
     /// Within these limits.
-    #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, namespaces: BTreeMap::new(), deadlines: BTreeSet::new(), running: 0, waiting: 0, turn: 0 }
     }
@@ -151,7 +150,6 @@ impl<T> FairQueue<T> {
     }
 
     /// When the next one that waits passes its deadline.
-    #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
@@ -181,13 +179,11 @@ impl<T> FairQueue<T> {
     }
 
     /// How many wait.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// How many run.
-    #[must_use]
     pub fn running(&self) -> usize {
         self.running
     }

@@ -36,14 +36,12 @@ pub struct BoundRequest {
 
 impl BoundRequest {
     /// How long the command may run.
-    #[must_use]
     pub fn active_deadline(&self) -> Option<Duration> {
         let seconds = u64::try_from(self.spec.active_deadline_seconds?).ok()?;
         Some(Duration::from_secs(seconds))
     }
 
     /// Time between SIGTERM and SIGKILL.
-    #[must_use]
     pub fn grace(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.spec.termination_grace_period_seconds).unwrap_or(0))
     }
@@ -81,7 +79,6 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
 }
 
 /// When the command must have started.
-#[must_use]
 pub fn starting_deadline(request: &ExecRequest) -> Option<Timestamp> {
     let created = request.metadata.creation_timestamp.as_ref()?.0;
     created.checked_add(SignedDuration::from_secs(i64::from(request.spec.starting_deadline_seconds))).ok()

@@ -41,7 +41,6 @@ pub struct Write<'a> {
 
 impl Write<'_> {
     /// Still waiting to be bound, and why.
-    #[must_use]
     pub fn pending(&self, reason: Reason, message: &str) -> ExecRequestStatus {
         let mut status = self.start();
         self.set(&mut status, Bound, Truth::False, reason, message);
@@ -50,7 +49,6 @@ impl Write<'_> {
     }
 
     /// Bound to a node: its agent takes over.
-    #[must_use]
     pub fn bound(&self, binding: &Binding) -> ExecRequestStatus {
         let mut status = self.start();
         status.phase = Phase::Bound;
@@ -66,7 +64,6 @@ impl Write<'_> {
     }
 
     /// Committed to run this exec, and no other.
-    #[must_use]
     pub fn committed(&self, exec: &ExecRef) -> ExecRequestStatus {
         let mut status = self.start();
         status.phase = Phase::Running;
@@ -80,7 +77,6 @@ impl Write<'_> {
     }
 
     /// Ended, for ever.
-    #[must_use]
     pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
         let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
         let mut status = self.start();
@@ -129,7 +125,6 @@ impl Write<'_> {
 }
 
 /// A status without the tails, for an API server that refused it as too large.
-#[must_use]
 pub fn without_tails(mut outcome: Outcome) -> Outcome {
     if let Some(output) = &mut outcome.output {
         for stream in [&mut output.stdout, &mut output.stderr] {

@@ -199,7 +199,6 @@ pub enum EngineError {
 
 impl EngineError {
     /// Whether what was asked has certainly not been done: the engine says so, or was never asked.
-    #[must_use]
     pub const fn is_refusal(&self) -> bool {
         match self {
             Self::NoSuchContainer(_)

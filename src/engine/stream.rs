@@ -96,13 +96,11 @@ impl ExecStream {
     }
 
     /// Takes over the engine's socket, of which so much was read already.
-    #[must_use]
     pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
         Self::of(Reader::Unix(Arc::new(connection)), buffer, tty)
     }
 
     /// A stream whose connection is lost: it ends with an error.
-    #[must_use]
     pub fn broken() -> Self {
         Self::of(Reader::Lost, BytesMut::new(), true)
     }
@@ -133,7 +131,6 @@ impl ExecStream {
     }
 
     /// The way to the command's input; `None` if this connection has none.
-    #[must_use]
     pub fn input(&self) -> Option<ExecInput> {
         match &self.reader {
             Reader::Unix(connection) => Some(ExecInput { connection: Arc::clone(connection) }),

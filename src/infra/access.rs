@@ -52,7 +52,6 @@ pub struct Access {
 
 impl Access {
     /// Through this client, whose user must be allowed to create `subjectaccessreviews`.
-    #[must_use]
     pub fn new(client: Client) -> Self {
         Self { reviews: Api::all(client) }
     }

@@ -11,7 +11,6 @@ pub const LARGE: usize = 64 * 1024;
 pub type Buffered = BufReader<TcpStream>;
 
 /// Of a connection.
-#[must_use]
 pub fn buffered(connection: TcpStream, bytes: usize) -> Buffered {
     BufReader::with_capacity(bytes, connection)
 }

@@ -5,15 +5,13 @@ use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     api::{ExecRequest, Phase, Reason},
     core::ids::RequestKey,
 };
+use parking_lot::Mutex;
 
 /// Most bytes of a note; the API server takes 1024.
 const NOTE_LIMIT: usize = 1000;
@@ -54,7 +52,7 @@ impl Recorders {
 
     /// Whoever writes the next Event.
     fn next(&self) -> Recorder {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let (recorder, events) = &mut *current;
         if *events == ONE_RECORDER {
             *recorder = Recorder::new(self.client.clone(), self.reporter.clone());
@@ -67,14 +65,12 @@ impl Recorders {
 
 impl Events {
     /// As `controller`, from `instance` (the node's or the pod's name).
-    #[must_use]
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
         Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
     }
 
     /// Writes none, where there is nobody to read them.
-    #[must_use]
     pub fn silent() -> Self {
         Self { recorders: None }
     }
@@ -172,7 +168,7 @@ mod tests {
         let service = tower::service_fn({
             let methods = Arc::clone(&methods);
             move |call: http::Request<Body>| {
-                methods.lock().expect("no panic").push(call.method().clone());
+                methods.lock().push(call.method().clone());
                 let body = Body::from(b"{\"metadata\": {}}".to_vec());
                 async { Ok::<_, BoxError>(http::Response::new(body)) }
             }
@@ -185,7 +181,7 @@ mod tests {
         let mut wanted = vec![Method::PATCH; ONE_RECORDER + 1];
         // The first, and the first of which a new recorder hears.
         (wanted[0], wanted[ONE_RECORDER]) = (Method::POST, Method::POST);
-        assert_eq!(*methods.lock().expect("no panic"), wanted);
+        assert_eq!(*methods.lock(), wanted);
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use parking_lot::Mutex;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,16 +37,16 @@ impl Readiness {
     /// Everything is ready for the moment when its predecessor goes, which it is waiting for: that is as
     /// good as ready, or the one would wait for the other.
     pub fn stand_by(&self, standby: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).standby = standby;
+        self.0.lock().standby = standby;
     }
 
     fn set(&self, name: &'static str, state: Result<(), String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).checks.insert(name, state);
+        self.0.lock().checks.insert(name, state);
     }
 
     fn report(&self) -> (StatusCode, String) {
         use std::fmt::Write as _;
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.0.lock();
         let mut text = String::new();
         let mut code = StatusCode::OK;
         if states.standby {

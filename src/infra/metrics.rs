@@ -126,7 +126,6 @@ fn step_histogram() -> Histogram {
 
 impl Metrics {
     /// The metrics of an agent, in a registry of their own.
-    #[must_use]
     pub fn for_agent() -> (Self, Registry) {
         let (metrics, mut registry) = Self::common();
         registry.register("execs_running", "Execs that run now", metrics.running.clone());
@@ -148,7 +147,6 @@ impl Metrics {
     }
 
     /// The metrics of a manager, in a registry of their own.
-    #[must_use]
     pub fn for_manager() -> (Self, Registry) {
         let (metrics, mut registry) = Self::common();
         registry.register("leader", "Whether this manager leads", metrics.leader.clone());

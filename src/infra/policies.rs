@@ -50,7 +50,6 @@ pub struct Policies {
 
 impl Policies {
     /// `namespace`: of the manager's Lease.
-    #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { client, namespace: namespace.to_owned() }
     }
@@ -82,7 +81,6 @@ impl Policies {
     }
 
     /// Where the record is.
-    #[must_use]
     pub fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

@@ -2,11 +2,9 @@
 //!
 //! Whoever sees that something has happened learns from it by how much earlier it may have been.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
 /// How often it is taken.
@@ -37,7 +35,7 @@ impl Default for Pulse {
 
 impl Pulse {
     fn beats(&self) -> MutexGuard<'_, Beats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Takes it, for ever.
@@ -57,7 +55,6 @@ impl Pulse {
     }
 
     /// The longest delay of late, be it one that lasts. It is long while nobody takes the pulse.
-    #[must_use]
     pub fn delay(&self) -> Duration {
         let now = Instant::now();
         let beats = self.beats();

@@ -1,10 +1,8 @@
 //! What many may cause is said now and then, with how often it was: a log that strangers can fill is none.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Between two times that the same is said.
@@ -23,7 +21,7 @@ struct State {
 impl Rarely {
     /// It has happened. If it is to be said now: how often it has, since it was said last.
     pub fn happened(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.passed_over += 1;
         if state.said.is_some_and(|said| said.elapsed() < EVERY) {
             return None;

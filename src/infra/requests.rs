@@ -92,7 +92,6 @@ pub enum ApiError {
 
 impl KubeRequests {
     /// Through this client.
-    #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
     }

@@ -7,6 +7,8 @@ use std::{
 
 use kube::runtime::{utils::Backoff, watcher};
 
+use crate::core::pauses::Pauses;
+
 /// How long one watch lasts, in seconds; the next goes on where it has ended. One of which nothing more comes, as when
 /// the network has forgotten it, is given up 5 s later: soon enough for a request that waits for it to start in time,
 /// which is 60 s after its creation unless it says more.
@@ -19,35 +21,31 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_millis(1500);
 
 /// What every watch has in common.
-#[must_use]
 pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 /// The pauses of a watch.
 #[derive(Clone, Debug)]
-pub struct Pauses {
-    next: Duration,
-}
+pub struct WatchPauses(Pauses);
 
-impl Default for Pauses {
+impl Default for WatchPauses {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self(Pauses::new(FIRST, LONGEST))
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchPauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.next;
-        self.next = (pause * 2).min(LONGEST);
+        let pause = self.0.next();
         let chance = RandomState::new().hash_one(pause) % 1000;
         Some(pause + pause * u32::try_from(chance).unwrap_or(0) / 1000)
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchPauses {
     fn reset(&mut self) {
         *self = Self::default();
     }
@@ -59,7 +57,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_begin_anew() {
-        let mut pauses = Pauses::default();
+        let mut pauses = WatchPauses::default();
         let all: Vec<Duration> = pauses.by_ref().take(6).collect();
         assert!(all[0] >= FIRST && all[0] < FIRST * 2, "{all:?}");
         assert!(all[5] >= LONGEST && all[5] < LONGEST * 2, "{all:?}");

@@ -4,11 +4,7 @@
 //! to change. What the clocks of the nodes say does not matter, but for the
 //! first look, when nothing has been seen to change yet.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
@@ -16,6 +12,7 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, interval};
 
@@ -24,7 +21,7 @@ use crate::{
     core::bind::Agents,
     infra::{
         clock::Clock,
-        retry::{self, Pauses},
+        retry::{self, WatchPauses},
     },
 };
 
@@ -57,7 +54,7 @@ impl LiveAgents {
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut news = watcher(leases, retry::watching().labels(&selector)).backoff(Pauses::default()).boxed();
+        let mut news = watcher(leases, retry::watching().labels(&selector)).backoff(WatchPauses::default()).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {
@@ -122,8 +119,8 @@ impl LiveAgents {
         seen.fresh_since.is_some_and(|since| since.elapsed() < self.timeout)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
+        self.seen.lock()
     }
 }
 

@@ -53,13 +53,11 @@ pub enum Malformed {
 }
 
 /// The header's line, with its newline.
-#[must_use]
 pub fn encode_header(header: &Header) -> String {
     line(header)
 }
 
 /// An event's line, with its newline; `micros` since the beginning.
-#[must_use]
 pub fn encode_event(micros: u64, event: &Event) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "exact for a hundred years")]
     let seconds = micros as f64 / 1e6;

@@ -54,7 +54,6 @@ pub struct Record<'a> {
 }
 
 /// Reads one line of a log, without its newline. `None` if it is no record.
-#[must_use]
 pub fn decode(line: &[u8]) -> Option<Record<'_>> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let timestamp = std::str::from_utf8(fields.next()?).ok()?;

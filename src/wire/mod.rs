@@ -16,7 +16,6 @@ pub enum OutputStream {
 
 impl OutputStream {
     /// The name of the stream in a CRI log.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",

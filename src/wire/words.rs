@@ -19,7 +19,6 @@ pub enum Missing {
 
 impl Missing {
     /// What stands in place of them, without a line end.
-    #[must_use]
     pub fn notice(self) -> String {
         let (before, after) = NOTICE;
         format!("{before}{self}{after}")
@@ -27,7 +26,6 @@ impl Missing {
 
     /// From such a notice. One that a command writes itself looks the same, and deceives nobody about
     /// more than that command's own output.
-    #[must_use]
     pub fn read(notice: &str) -> Option<Self> {
         let (before, after) = NOTICE;
         match notice.strip_prefix(before)?.strip_suffix(after)? {
@@ -72,7 +70,6 @@ pub enum InputError {
 
 impl InputError {
     /// From its words; `None` if they are about something else.
-    #[must_use]
     pub fn read(words: &str) -> Option<Self> {
         if let Some(holder) = words.strip_prefix(HELD) {
             return Some(Self::Held(holder.split(": ").next().unwrap_or(holder).to_owned()));

@@ -615,7 +615,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         clock,
         pulse: Arc::default(),
         heirs: Arc::default(),
-        estate: std::sync::Mutex::default(),
+        estate: Default::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };

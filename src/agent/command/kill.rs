@@ -16,6 +16,7 @@ use crate::{
         family::{Family, Member},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::{Course, Kill, Signal, Step},
+        pauses::Pauses,
     },
     infra::kernel::Kernel,
 };
@@ -33,7 +34,7 @@ const TICKS: u64 = 100;
 pub(crate) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> Vec<Member> {
     let Overseen { node, exec, memory, ended_by, .. } = overseen;
     let mut course = Course::new(kill.since, kill.grace);
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let (process, pipes) = {
             let seen = overseen.seen.borrow();
@@ -58,8 +59,7 @@ pub(crate) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> V
             // It may be about to start: as long as it is watched, it is looked for.
             Step::LookAgain | Step::Gone => {}
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(pauses.next()).await;
     }
 }
 
@@ -67,13 +67,12 @@ pub(crate) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> V
 /// Gives those that do not die.
 pub(crate) async fn finish<W: World>(node: &Node<W>, key: &RequestKey, entry: &Entry, kill: &Kill) -> Vec<Member> {
     let mut course = Course::new(kill.since, kill.grace);
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     while let Some(living) = round(node, key, entry, kill, &mut course).await {
         if course.is_vain(node.kernel.uptime()) && !living.is_empty() {
             return living;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(pauses.next()).await;
     }
     Vec::new()
 }

@@ -21,6 +21,7 @@ use crate::{
     core::{
         family::Family,
         ids::{ExecRef, ProcessRef},
+        pauses::Pauses,
     },
     engine::{Engine, EngineError},
     infra::kernel::Kernel,
@@ -133,11 +134,10 @@ async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, 
 /// The process, and a moment before it was seen to live; or, if it had ended before it could be found, one before its
 /// end. As late as they are known.
 async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut not_ended = Instant::now();
     loop {
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(pauses.next()).await;
         let looked = Instant::now();
         match node.engine.inspect_exec(&exec.id).await {
             Ok(state) => match (state.pid.and_then(|pid| process_of(node, memory, exec, pid)), state.code) {

@@ -16,14 +16,12 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -219,7 +217,6 @@ impl Heirs {
     }
 
     /// Whether a successor is there, and lives.
-    #[must_use]
     pub fn are_there(&self) -> bool {
         let mut heir = self.heir();
         // It never writes: only one that has gone can be read, to its end.
@@ -244,7 +241,6 @@ impl Heirs {
     }
 
     /// How many streams are being read.
-    #[must_use]
     pub fn streams(&self) -> usize {
         self.pumping.load(Ordering::Relaxed)
     }
@@ -308,7 +304,7 @@ impl Heirs {
     }
 
     fn heir(&self) -> MutexGuard<'_, Option<UnixStream>> {
-        self.heir.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heir.lock()
     }
 }
 
@@ -321,7 +317,6 @@ pub struct Heir {
 
 impl Heir {
     /// Of the agent that has this state folder.
-    #[must_use]
     pub fn new(state: &Path) -> Self {
         Self { path: socket(state), receiving: None, estate: Estate::new() }
     }

@@ -76,7 +76,7 @@ pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event,
     let config = retry::watching().fields(&fields).page_size(PAGE);
     let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
     watcher(api, config)
-        .backoff(retry::Pauses::default())
+        .backoff(retry::WatchPauses::default())
         .map_err(|error| error.to_string())
         .map_ok(|event| {
             event.modify(|guard| {

@@ -9,11 +9,12 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// An outcome holds the end of the output: it is for root alone.
@@ -271,19 +272,19 @@ struct Turn {
 impl Turns {
     fn next(&self, name: &str) -> Turn {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let last = Arc::clone(all.entry(name.to_owned()).or_default());
         Turn { number: NUMBER.fetch_add(1, Ordering::Relaxed), last }
     }
 
     fn forget(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.0.lock().remove(name);
     }
 }
 
 impl Turn {
     fn take(self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if self.number < *last {
             return Ok(());
         }

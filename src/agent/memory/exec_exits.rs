@@ -6,12 +6,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::StreamExt;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -62,7 +63,6 @@ pub struct Death {
 
 impl Deaths {
     /// Begins to wait for the end of an exec. To be sure of the event, begin before the start.
-    #[must_use]
     pub fn of(&self, exec: &ExecId) -> Death {
         let mut book = self.lock();
         let known = book.unasked.iter().position(|(died, _)| died == exec);
@@ -124,13 +124,12 @@ impl Deaths {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Death {
     /// The code in the event, if it has come.
-    #[must_use]
     pub fn code(&self) -> Option<i32> {
         *self.code.borrow()
     }

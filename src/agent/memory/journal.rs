@@ -9,10 +9,11 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -52,7 +53,6 @@ pub struct Record {
 
 impl Record {
     /// What is remembered of a request.
-    #[must_use]
     pub fn new(request: RequestKey, created: Timestamp, entry: Entry) -> Self {
         Self { format: FORMAT, request, created, entry }
     }
@@ -129,7 +129,6 @@ impl From<Taken> for JournalError {
 
 impl JournalError {
     /// Whether the disk is full.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
@@ -238,7 +237,7 @@ impl<D: Disk> Journal<D> {
     }
 
     fn tombs(&self) -> MutexGuard<'_, Tombs> {
-        self.tombs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tombs.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the agent remembers of one request, in hand and on disk.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -17,6 +17,7 @@ use crate::{
     },
     infra::kernel::Kernel,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 /// The memory of one request.
 pub(crate) struct Memory<W: World> {
@@ -162,6 +163,6 @@ impl<W: World> Memory<W> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Entry>> {
-        self.entry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entry.lock()
     }
 }

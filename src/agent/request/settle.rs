@@ -22,6 +22,7 @@ use crate::{
         ids::ExecRef,
         kill::{Cause, name_survivors},
         outcome::{Evidence, Exit, Inspected, Outcome, StreamEnd, Verdict, judge},
+        pauses::Pauses,
         request::BoundRequest,
     },
     engine::{Container, ContainerState, Engine, EngineError, ExecState},
@@ -193,7 +194,7 @@ async fn verdict<W: World>(
 ) -> (Verdict, Knew) {
     let begun = Instant::now();
     let mut until = begun + PATIENCE;
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut knew = Knew::Always;
     loop {
         let state = node.engine.inspect_exec(&exec.id).await;
@@ -244,8 +245,7 @@ async fn verdict<W: World>(
         if Instant::now() >= until {
             return (Verdict::Undecided, knew);
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(pauses.next()).await;
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,
+        pauses::Pauses,
         request::{BoundRequest, Progress},
     },
     engine::{Engine, EngineError, ExecStream},
@@ -148,12 +149,12 @@ impl<W: World> Work<W> {
 
     /// Works until nothing is left to do. Gives the resource versions that are no news any more.
     pub(crate) async fn run(mut self) -> Vec<String> {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match self.step().await {
                 Ok(Next::Done) => return self.versions,
                 Ok(Next::Again) => {
-                    pause = FIRST_PAUSE;
+                    pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
                     self.held_up = None;
                 }
                 Err(error) => {
@@ -163,8 +164,7 @@ impl<W: World> Work<W> {
                     }
                     self.complain(&error).await;
                     self.seen = None;
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    sleep(pauses.next()).await;
                 }
             }
         }

@@ -1,14 +1,11 @@
 //! Admission to the stream server: the manager's service account, by a token that is meant for the agent
 //! of this node and nobody else. Who of the manager's users may do what is the manager's to say.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::{
@@ -63,7 +60,6 @@ pub struct Admission {
 
 impl Admission {
     /// Admits this service account to the agent on `node`.
-    #[must_use]
     pub fn new(client: Client, manager: &ServiceAccount, node: &NodeName) -> Self {
         Self {
             reviews: Api::all(client),
@@ -130,7 +126,7 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock()
     }
 }
 

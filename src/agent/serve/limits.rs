@@ -1,11 +1,8 @@
 //! What viewers may take of this agent. Each is told when it exceeds one.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use crate::{agent::streams::view, core::ids::RequestUid, infra::buffered, wire::remotecommand::CLOSE_WAIT};
 
@@ -50,7 +47,6 @@ pub struct Share {
 
 impl Share {
     /// Of one among so many connections.
-    #[must_use]
     pub const fn among(connections: usize) -> Self {
         if connections <= FEW {
             Self { below_tls: buffered::SMALL, tls: 64 * 1024, message: 63 * 1024 }
@@ -118,15 +114,13 @@ pub type Viewers = Counted<RequestUid>;
 
 impl<K: Hash + Eq + Clone> Counted<K> {
     /// At most so many of each.
-    #[must_use]
     pub fn new(most: usize) -> Self {
         Self(Arc::default(), most)
     }
 
     /// One more, if there may be.
-    #[must_use]
     pub fn enter(&self, key: &K) -> Option<Place<K>> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = counts.entry(key.clone()).or_insert(0);
         if *count >= self.1 {
             return None;
@@ -139,7 +133,7 @@ impl<K: Hash + Eq + Clone> Counted<K> {
 impl<K: Hash + Eq> Drop for Place<K> {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
-        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.of.0.lock();
         if let Some(count) = counts.get_mut(&key) {
             *count -= 1;
             if *count == 0 {

@@ -80,7 +80,7 @@ struct One(Arc<Mutex<ExecRequest>>);
 
 impl Requests for One {
     async fn get(&self, key: &RequestKey) -> Result<Option<ExecRequest>, ApiError> {
-        let request = self.0.lock().expect("a lock").clone();
+        let request = self.0.lock().clone();
         let same = request.metadata.name.as_deref() == Some(&key.name)
             && request.metadata.uid.as_deref() == Some(key.uid.as_str());
         Ok(Some(request).filter(|_| same))
@@ -95,7 +95,7 @@ impl Requests for One {
     }
 }
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 /// An API server that knows the manager's tokens for this node and for another, and one of a pod.
 fn reviews(asked: Arc<AtomicUsize>) -> Client {
@@ -401,7 +401,7 @@ async fn a_token_for_the_agent_of_another_node_opens_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_another_node_is_not_served() {
     let lab = Lab::open(json!({})).await;
-    lab.request.lock().expect("a lock").status.as_mut().expect("a status").node_name = Some("n2".into());
+    lab.request.lock().status.as_mut().expect("a status").node_name = Some("n2".into());
     assert_eq!(lab.get(&format!("{PATH}/log"), TOKEN).await.0, 404);
 }
 
@@ -583,7 +583,7 @@ async fn after_the_end_the_log_is_replayed_and_the_status_is_that_of_the_object(
         kept(&lab, 100).await;
     }
     {
-        let mut request = lab.request.lock().expect("a lock");
+        let mut request = lab.request.lock();
         let status = request.status.as_mut().expect("a status");
         status.completion_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now()));
         status.result = Some(ExecResult::of_exit_code(3));
@@ -615,7 +615,7 @@ async fn after_the_end_the_log_is_replayed_and_the_status_is_that_of_the_object(
 
 /// The request has finished, with this output.
 fn finish(lab: &Lab, output: &Value) {
-    let mut request = lab.request.lock().expect("a lock");
+    let mut request = lab.request.lock();
     let status = request.status.as_mut().expect("a status");
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now());
     (status.start_time, status.completion_time) = (Some(now.clone()), Some(now));
@@ -698,7 +698,7 @@ async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_agent_before_has_logged_is_there_before_the_next_one_has_taken_the_command_up() {
     let lab = Lab::open(json!({})).await;
-    lab.request.lock().expect("a lock").status.as_mut().expect("a status").exec_id = Some("e".to_owned());
+    lab.request.lock().status.as_mut().expect("a status").exec_id = Some("e".to_owned());
     std::fs::create_dir_all(lab.log().parent().expect("a folder")).expect("a folder");
     std::fs::write(lab.log(), "2026-01-02T03:04:05.000000006Z stdout F before\n").expect("a log");
     assert_eq!(whole_log(&lab, "").await, ("before\n".to_owned(), true));

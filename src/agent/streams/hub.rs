@@ -8,7 +8,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -86,7 +87,6 @@ impl Written {
     pub const UNKNOWN: Self = Self { bytes: 0, whole: false };
 
     /// What a status says; `ran`: whether the command may have run.
-    #[must_use]
     pub fn said(output: Option<&OutputStatus>, ran: bool) -> Self {
         let bytes = |stream: &StreamStatus| u64::try_from(stream.bytes).unwrap_or(0);
         match output {
@@ -200,20 +200,19 @@ pub struct Arrivals {
 
 impl Arrivals {
     fn add(&self, uid: &RequestUid) {
-        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
+        self.of.lock().insert(uid.clone());
         self.some.notify_one();
     }
 
     fn take(&self) -> HashSet<RequestUid> {
-        std::mem::take(&mut *self.of.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.of.lock())
     }
 }
 
 impl Hubs {
     /// That of a request. It lasts for as long as somebody has it.
-    #[must_use]
     pub fn of(&self, uid: &RequestUid) -> Arc<Hub> {
-        let mut hubs = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hubs = self.all.lock();
         if let Some(hub) = hubs.get(uid).and_then(Weak::upgrade) {
             return hub;
         }
@@ -271,7 +270,6 @@ impl Drop for Hub {
 
 impl Hub {
     /// That of a command that ended long ago: what is in its log, what it wrote, and how it ended.
-    #[must_use]
     pub fn ended(file: u64, written: Written, result: ExecResult) -> Arc<Self> {
         let hub = Self::logged(file, written);
         hub.conclude(result);
@@ -280,7 +278,6 @@ impl Hub {
     }
 
     /// That of a command of which nobody knows more yet than what is in its log.
-    #[must_use]
     pub fn logged(file: u64, written: Written) -> Arc<Self> {
         let hub = Self::new(Arc::default(), None);
         hub.unheard(file, written);
@@ -319,7 +316,7 @@ impl Hub {
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock()
     }
 
     fn change(&self, change: impl FnOnce(&mut Ring)) {
@@ -362,7 +359,6 @@ impl Hub {
     }
 
     /// How it has ended, if that is known.
-    #[must_use]
     pub fn result(&self) -> Option<Arc<ExecResult>> {
         self.ring().result.clone()
     }
@@ -378,19 +374,16 @@ impl Hub {
     }
 
     /// What is known of the output, if nobody hears the command.
-    #[must_use]
     pub fn written(&self) -> Written {
         self.ring().written
     }
 
     /// Whether it has not begun to write.
-    #[must_use]
     pub fn is_waiting(&self) -> bool {
         matches!(self.ring().phase, Phase::Waiting)
     }
 
     /// Whether the next agent has it.
-    #[must_use]
     pub fn has_moved(&self) -> bool {
         matches!(self.ring().phase, Phase::Moved)
     }
@@ -462,20 +455,17 @@ impl Hub {
     }
 
     /// What the log has not taken yet, at most about so many bytes.
-    #[must_use]
     pub fn unkept(&self, most: usize) -> Vec<Piece> {
         let ring = self.ring();
         if ring.kept.state == LogState::Whole { ring.from(ring.kept.output, most) } else { Vec::new() }
     }
 
     /// Whether all commands together have much in memory.
-    #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.pool.is_crowded()
     }
 
     /// Whether the log should take it at once. Many small writes cost more than a few large ones.
-    #[must_use]
     pub fn is_urgent(&self) -> bool {
         let enough = if self.is_crowded() { LEAST_BYTES / 2 } else { BATCH_BYTES };
         let ring = self.ring();
@@ -496,13 +486,11 @@ impl Hub {
     }
 
     /// What the log has.
-    #[must_use]
     pub fn kept(&self) -> Kept {
         self.ring().kept
     }
 
     /// The end of what there is now.
-    #[must_use]
     pub fn now(&self) -> u64 {
         let ring = self.ring();
         match ring.phase {
@@ -512,20 +500,17 @@ impl Hub {
     }
 
     /// Waits for any change since the receiver has looked last.
-    #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// Somebody views the output: what it may need is kept.
-    #[must_use]
     pub fn view(self: &Arc<Self>) -> Viewing {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         Viewing(Arc::clone(self))
     }
 
     /// What follows a place: at most about so many bytes.
-    #[must_use]
     pub fn after(&self, place: Place, most: usize) -> Follows {
         let ring = self.ring();
         let Place { output, known } = place;
@@ -558,7 +543,6 @@ impl Hub {
     }
 
     /// The sizes, as they come; those in between are of no interest.
-    #[must_use]
     pub fn sizes(&self) -> watch::Receiver<Option<TerminalSize>> {
         self.size.subscribe()
     }

@@ -3,13 +3,10 @@
 //! One client at a time. What it sends waits for the command, and the client for it. Nothing is taken from it before
 //! somebody takes it for the command: whoever leaves before that has given nothing that could be lost.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +102,7 @@ impl Drop for Hold {
 
 impl Input {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Whether it can be had now.
@@ -161,7 +158,6 @@ impl Input {
     }
 
     /// Whether a client holds it now.
-    #[must_use]
     pub fn is_held(&self) -> bool {
         self.state().holder.is_some()
     }

@@ -10,11 +10,12 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +77,6 @@ impl Spool {
     }
 
     /// Where the output of a request is.
-    #[must_use]
     pub fn log_path(&self, request: &RequestKey) -> PathBuf {
         self.folder(request).join(LOG_FILE)
     }
@@ -88,7 +88,6 @@ impl Spool {
 
     /// A log of at most `limits.spool_bytes` bytes. There may be one already, if another agent had
     /// begun it: `state` is what it said of it.
-    #[must_use]
     pub fn create(&self, request: &RequestKey, limits: &OutputLimits, state: LogState) -> Log {
         let folder = self.folder(request);
         let used = *self.books().open.entry(folder.clone()).or_insert(0);
@@ -98,7 +97,6 @@ impl Spool {
     }
 
     /// How large the log of a request is, in bytes; 0 if there is none.
-    #[must_use]
     pub fn size(&self, request: &RequestKey) -> u64 {
         fs::metadata(self.log_path(request)).map_or(0, |log| log.len())
     }
@@ -127,8 +125,8 @@ impl Spool {
         taken
     }
 
-    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock()
     }
 }
 
@@ -171,7 +169,6 @@ pub enum LogState {
 
 impl LogState {
     /// The word of `status.output.incompleteReason`.
-    #[must_use]
     pub const fn incomplete(self) -> Option<&'static str> {
         match self {
             Self::Whole => None,
@@ -218,19 +215,16 @@ impl Log {
     }
 
     /// Whether it holds everything so far.
-    #[must_use]
     pub fn state(&self) -> LogState {
         self.state
     }
 
     /// So many bytes of the output are in so many bytes of the file, once it is flushed.
-    #[must_use]
     pub fn extent(&self) -> (u64, u64) {
         (self.output, self.size)
     }
 
     /// Bytes that wait for the next [`Log::flush`].
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.buffer.len()
     }

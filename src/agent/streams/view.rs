@@ -97,7 +97,6 @@ pub struct View {
 
 impl View {
     /// From the beginning.
-    #[must_use]
     pub fn new(hub: &Arc<Hub>, log: &Path, readers: &Readers) -> Self {
         Self {
             _viewing: hub.view(),
@@ -115,13 +114,11 @@ impl View {
     }
 
     /// About so many bytes at a time, [`LEAST_READ_BYTES`] at least.
-    #[must_use]
     pub fn by(self, bytes: usize) -> Self {
         Self { most: bytes.max(LEAST_READ_BYTES), ..self }
     }
 
     /// Ends with what is there now.
-    #[must_use]
     pub fn until_now(mut self) -> Self {
         self.stop = Some(self.hub.now());
         self
@@ -165,7 +162,6 @@ impl View {
     }
 
     /// Whether it has seen output as it came: what it misses from now on it misses by being slow.
-    #[must_use]
     pub fn is_live(&self) -> bool {
         self.live
     }

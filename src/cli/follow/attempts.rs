@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::watched::{PATIENCE, Watched, is_finished};
-use crate::cli::{Error, error, say::speech::Speech};
+use crate::{
+    cli::{Error, error, say::speech::Speech},
+    core::pauses::Pauses,
+};
 
 /// Pauses between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -16,7 +19,7 @@ const AFTER_THE_END: Duration = Duration::from_secs(10);
 /// The attempts to open one stream.
 #[derive(Debug)]
 pub struct Attempts {
-    pause: Duration,
+    pauses: Pauses,
     /// Since when nobody answers at all.
     unanswered: Option<Instant>,
     /// Since when they fail though the request has finished.
@@ -25,7 +28,7 @@ pub struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { pause: FIRST_PAUSE, unanswered: None, after_the_end: None }
+        Self { pauses: Pauses::new(FIRST_PAUSE, LONGEST_PAUSE), unanswered: None, after_the_end: None }
     }
 }
 
@@ -59,8 +62,7 @@ impl Attempts {
             }
         }
         speech.hitch(&format!("{name}: its output cannot be had yet: {why}; trying on"));
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        sleep(self.pauses.next()).await;
         Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use futures::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{api::ExecRequest, cli::Cluster};
@@ -30,7 +31,7 @@ pub fn cluster(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Clus
     let service = tower::service_fn(move |call: hyper::Request<Body>| {
         let call = format!("{} {}", call.method(), call.uri());
         let answer = answer(&call);
-        noted.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        noted.lock().push(call);
         async move {
             let (code, body) = answer.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))?;
             let cut = (code == CUT).then(|| Err(io::Error::from(io::ErrorKind::ConnectionReset)));
@@ -76,7 +77,7 @@ pub struct Kept(Arc<Mutex<Vec<u8>>>);
 impl Kept {
     /// Takes it.
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 
     /// Takes it as text.
@@ -87,7 +88,7 @@ impl Kept {
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

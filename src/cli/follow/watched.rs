@@ -18,7 +18,7 @@ use crate::{
         error,
         say::{speech::Speech, words},
     },
-    infra::retry::Pauses,
+    infra::retry::WatchPauses,
 };
 
 /// How long the API server may be silent before the plugin gives up.
@@ -55,7 +55,7 @@ impl Watched {
     pub fn new(requests: &Requests, request: ExecRequest) -> Self {
         let name = request.metadata.name.clone().unwrap_or_default();
         let (sender, view) = watch::channel(View { request: Arc::new(request), gone: false, trouble: None });
-        let watch = watcher::watch_object(requests.api.clone(), &name).backoff(Pauses::default());
+        let watch = watcher::watch_object(requests.api.clone(), &name).backoff(WatchPauses::default());
         let task = Owned::spawn(async move {
             let mut watch = Box::pin(watch);
             while let Some(seen) = watch.next().await {

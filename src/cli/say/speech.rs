@@ -3,12 +3,9 @@
 //!
 //! Progress and colour are for a terminal only, colour only without `NO_COLOR`.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{duration, terminal};
@@ -73,7 +70,7 @@ impl Speech {
         }
         let columns = terminal::size().map_or(80, |size| usize::from(size.columns));
         self.write(&format!("{ERASE}{}", line(text, waited, columns)));
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.shown.lock() = true;
     }
 
     /// What is waited for because something does not go as it should: where nobody sees the progress, a
@@ -82,7 +79,7 @@ impl Speech {
         if self.is_terminal && !self.quiet {
             return self.progress(text);
         }
-        let mut hitch = self.hitch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hitch = self.hitch.lock();
         let hitch = hitch.get_or_insert_with(|| Hitch { since: Instant::now(), said: false });
         if !hitch.said && hitch.since.elapsed() >= LASTS {
             hitch.said = true;
@@ -92,12 +89,12 @@ impl Speech {
 
     /// It goes on: takes the line of progress away, and ends a hitch.
     pub fn clear(&self) {
-        *self.hitch.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.hitch.lock() = None;
         self.erase();
     }
 
     fn erase(&self) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         if std::mem::take(&mut *shown) {
             self.write(ERASE);
         }
@@ -105,7 +102,7 @@ impl Speech {
 
     fn write(&self, text: &str) {
         // A standard error that is closed is no reason to end a command's stream.
-        drop(self.to.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes()));
+        drop(self.to.lock().write_all(text.as_bytes()));
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::{
     io::{self, IsTerminal},
-    sync::{Mutex, Once, PoisonError},
+    sync::Once,
 };
 
+use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
 
 /// Columns and rows.
@@ -53,7 +54,7 @@ pub fn make_raw() -> io::Result<()> {
     let mut raw = before.clone();
     raw.make_raw();
     // Noted first: whatever happens from here on is undone.
-    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    *BEFORE.lock() = Some(before);
     Ok(termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
 }
 
@@ -65,7 +66,7 @@ impl Drop for Raw {
 
 /// Gives the terminal back as it was; does nothing if it is not raw.
 pub fn restore() {
-    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(before) = BEFORE.lock().take() {
         // There is nobody left to tell if this fails: the terminal is gone.
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &before).unwrap_or_default();
     }
@@ -73,7 +74,7 @@ pub fn restore() {
 
 /// Whether lines need a carriage return of their own.
 pub fn is_raw() -> bool {
-    BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    BEFORE.lock().is_some()
 }
 
 /// The size of the terminal, of whichever of the standard streams is one.

@@ -23,7 +23,6 @@ const FILES: u8 = 0;
 pub struct CompletionArgs {}
 
 /// The executable, where it is no link to the plugin.
-#[must_use]
 pub fn script() -> &'static str {
     "#!/bin/sh\n# Completes `kubectl execlet`: kubectl runs it, by its name on the PATH.\nexec kubectl-execlet __complete \"$@\"\n"
 }
@@ -54,7 +53,6 @@ pub enum Wanted {
 }
 
 /// What may stand at the last of the words.
-#[must_use]
 pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),

@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn created(calls: &Calls) -> bool {
-        calls.lock().expect("a lock").iter().any(|call| call.starts_with("POST") && call.contains("/execrequests"))
+        calls.lock().iter().any(|call| call.starts_with("POST") && call.contains("/execrequests"))
     }
 
     fn running() -> Value {

@@ -11,7 +11,6 @@ pub struct VersionArgs {
 }
 
 /// This plugin's version.
-#[must_use]
 pub fn own() -> String {
     format!("kubectl-execlet {}", env!("CARGO_PKG_VERSION"))
 }

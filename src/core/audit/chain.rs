@@ -26,7 +26,6 @@ pub struct Head {
 
 impl Head {
     /// Of a chain without a line.
-    #[must_use]
     pub fn start() -> Self {
         Self { sequence: 0, sha256: NO_LINE.to_owned() }
     }
@@ -69,13 +68,11 @@ pub struct Published {
 const PUBLISHED: usize = 16;
 
 /// The heads in an annotation, the latest last. What cannot be read is no head.
-#[must_use]
 pub fn published(annotation: &str) -> Vec<Published> {
     serde_json::from_str(annotation).unwrap_or_default()
 }
 
 /// An annotation with the head of one writer set; `None` if it says so already.
-#[must_use]
 pub fn publish(annotation: &str, writer: &str, head: &Head) -> Option<String> {
     let mut all = published(annotation);
     let own = Published { writer: writer.to_owned(), head: head.to_string() };
@@ -97,19 +94,16 @@ pub struct Chain {
 
 impl Chain {
     /// The chain of `writer`, which has got as far as `head`.
-    #[must_use]
     pub fn new(writer: impl Into<String>, head: Head) -> Self {
         Self { writer: writer.into(), head }
     }
 
     /// Its last line.
-    #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
     }
 
     /// Whose it is.
-    #[must_use]
     pub fn writer(&self) -> &str {
         &self.writer
     }
@@ -146,7 +140,6 @@ pub struct Link {
 
 impl Link {
     /// The link of a record, if it has one.
-    #[must_use]
     pub fn of(event: &Event) -> Option<Self> {
         Some(Self {
             writer: event.note(key::WRITER)?.to_owned(),
@@ -157,7 +150,6 @@ impl Link {
 }
 
 /// A line, without its line end, as a record with its link.
-#[must_use]
 pub fn parse(text: &[u8]) -> Option<(Event, Link)> {
     let event: Event = serde_json::from_slice(text).ok()?;
     let link = Link::of(&event)?;
@@ -175,7 +167,6 @@ pub struct End<'a> {
 
 impl<'a> End<'a> {
     /// Finds it.
-    #[must_use]
     pub fn of(text: &'a [u8]) -> Self {
         let mut whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         while let Some(line) = text[..whole].strip_suffix(b"\n") {
@@ -190,13 +181,11 @@ impl<'a> End<'a> {
     }
 
     /// Whether a line end has to be added before the next line.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.cut.last().is_some_and(|byte| *byte != b'\n')
     }
 
     /// Annotations by which the writer owns up to what was cut off.
-    #[must_use]
     pub fn confession(&self) -> BTreeMap<String, String> {
         let cut = self.cut.strip_suffix(b"\n").unwrap_or(self.cut);
         if self.cut.is_empty() { BTreeMap::new() } else { confession(cut) }
@@ -204,7 +193,6 @@ impl<'a> End<'a> {
 }
 
 /// What a writer says about lines, joined by line ends, whose writing was cut off.
-#[must_use]
 pub fn confession(cut: &[u8]) -> BTreeMap<String, String> {
     let notes = [(key::CUT_BYTES, cut.len().to_string()), (key::CUT_SHA256, sha256(cut))];
     notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

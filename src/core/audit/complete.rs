@@ -47,7 +47,6 @@ pub struct Completeness {
 
 /// Holds the records of all writers against each other, and against the requests as the API server
 /// has, or had, them. A request that has not finished need not have all of its records yet.
-#[must_use]
 pub fn complete<'a>(
     events: impl IntoIterator<Item = &'a Event>,
     requests: impl IntoIterator<Item = &'a ExecRequest>,

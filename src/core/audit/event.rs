@@ -114,7 +114,6 @@ impl Verb {
     ];
 
     /// The word in the record.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
@@ -131,7 +130,6 @@ impl Verb {
     }
 
     /// Whether nothing follows it in a request's records.
-    #[must_use]
     pub const fn is_end(self) -> bool {
         match self {
             Self::Denied | Self::Finished | Self::OutcomeUnknown => true,
@@ -146,7 +144,6 @@ impl Verb {
     }
 
     /// The verb for the end of a request.
-    #[must_use]
     pub const fn of_end(reason: Reason) -> Self {
         match (reason, reason.final_phase()) {
             (Reason::Forbidden, _) => Self::Denied,
@@ -245,19 +242,16 @@ pub struct Event {
 
 impl Event {
     /// An annotation.
-    #[must_use]
     pub fn note(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
 
     /// UID of the request.
-    #[must_use]
     pub fn uid(&self) -> Option<&RequestUid> {
         self.object_ref.as_ref().map(|object| &object.uid)
     }
 
     /// An act of the writer itself.
-    #[must_use]
     pub fn of_writer(verb: Verb, writer: &str, at: Timestamp, annotations: BTreeMap<String, String>) -> Self {
         let id = audit_id(&[verb.as_str(), writer, &at.to_string()]);
         Self {
@@ -323,13 +317,11 @@ impl Subject {
     }
 
     /// The admission policies vouch for its requester.
-    #[must_use]
     pub fn vouched_for(self) -> Self {
         Self { vouched_for: true, ..self }
     }
 
     /// A request of which no more is known than which one it is.
-    #[must_use]
     pub fn known_by_key(key: &RequestKey, detail: CommandDetail) -> Self {
         Self {
             key: key.clone(),
@@ -342,7 +334,6 @@ impl Subject {
     }
 
     /// Which request.
-    #[must_use]
     pub fn key(&self) -> &RequestKey {
         &self.key
     }
@@ -354,7 +345,6 @@ impl Subject {
     }
 
     /// It is bound. `image` is that of the container, if it is known.
-    #[must_use]
     pub fn bound(&self, binding: &Binding, image: Option<&str>, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Bound, &[&binding.node, &binding.pod_uid, &binding.container], at);
         for (key, value) in
@@ -367,7 +357,6 @@ impl Subject {
     }
 
     /// Its command is being started.
-    #[must_use]
     pub fn started(&self, exec: &ExecRef, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Started, &[exec.id.as_str()], at);
         event.annotations.insert(key::EXEC_ID.to_owned(), exec.id.to_string());
@@ -376,7 +365,6 @@ impl Subject {
     }
 
     /// Its command is being ended.
-    #[must_use]
     pub fn cancelled(&self, cause: Cause, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Cancelled, &[cause.reason().as_str()], at);
         event.annotations.insert(key::REASON.to_owned(), cause.reason().to_string());
@@ -385,7 +373,6 @@ impl Subject {
     }
 
     /// It has ended.
-    #[must_use]
     pub fn ended(&self, outcome: &Outcome, at: Timestamp) -> Event {
         let mut event = self.event(Verb::of_end(outcome.reason), &[outcome.reason.as_str()], at);
         let mut note = |key: &str, value: String| drop(event.annotations.insert(key.to_owned(), value));
@@ -414,7 +401,6 @@ impl Subject {
     }
 
     /// Somebody is being connected to its command.
-    #[must_use]
     pub fn attached(&self, by: &Requester, client: &Client, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Attached, &[&by.username, &client.address, &at.to_string()], at);
         event.connected(by, client);
@@ -423,7 +409,6 @@ impl Subject {
     }
 
     /// Somebody was connected until now. `session` is what the record `attached` has.
-    #[must_use]
     pub fn detached(&self, by: &Requester, client: &Client, session: &str, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Detached, &[session], at);
         event.connected(by, client);

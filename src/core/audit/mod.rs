@@ -15,7 +15,6 @@ pub mod verify;
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of these bytes, in lower-case hexadecimal digits.
-#[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digest = Sha256::digest(bytes);

@@ -20,13 +20,11 @@ pub const FILE_PREFIX: &str = "audit-";
 pub const FILE_SUFFIX: &str = ".jsonl";
 
 /// The name of a file whose first line has this number. By name they are in order.
-#[must_use]
 pub fn file_name(first: u64) -> String {
     format!("{FILE_PREFIX}{first:012}{FILE_SUFFIX}")
 }
 
 /// The number in the name of a file.
-#[must_use]
 pub fn first_of(name: &str) -> Option<u64> {
     name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?.parse().ok()
 }
@@ -155,7 +153,6 @@ struct Line {
 
 /// Verifies the files of one chain, in their order. `head` is what its writer has published. `None` if
 /// there is no record in them.
-#[must_use]
 pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
     let (lines, rest) = read(files);
     let mut walk = Walk::new(&lines, head)?;

@@ -55,7 +55,6 @@ impl Decoder {
 
     /// A header for what is missing of the current frame: with it in front of the rest, another decoder
     /// goes on where this one stopped.
-    #[must_use]
     pub fn header(&self) -> Option<[u8; HEADER]> {
         let (stream, missing) = self.current.filter(|(_, missing)| *missing > 0)?;
         let stream = match stream {

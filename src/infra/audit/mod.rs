@@ -92,7 +92,6 @@ pub struct Session {
 
 impl<T: Trail> Audit<T> {
     /// Into this trail.
-    #[must_use]
     pub fn new(trail: T, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
         Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
@@ -106,7 +105,6 @@ impl<T: Trail> Audit<T> {
     }
 
     /// A request of which no more is known than which one it is.
-    #[must_use]
     pub fn unread(&self, key: &RequestKey) -> Subject {
         Subject::known_by_key(key, self.policy.command)
     }

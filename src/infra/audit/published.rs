@@ -43,7 +43,6 @@ pub async fn ask(leases: &Api<Lease>, name: &str, writer: &str) -> (Before, Opti
 }
 
 /// The head of a writer that a Lease tells.
-#[must_use]
 pub fn head_of(lease: &Lease, writer: &str) -> Option<Head> {
     let heads = lease.metadata.annotations.as_ref()?.get(names::AUDIT_HEADS_ANNOTATION)?;
     published(heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()

@@ -1,10 +1,9 @@
 //! What was recorded a moment ago. A step that fails is tried again, with what it
 //! records; that tells nothing new.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::audit::event::{Event, key};
 
@@ -30,7 +29,7 @@ impl Recent {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -7,13 +7,14 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     runtime::{self, Runtime},
     sync::{mpsc, oneshot, watch},
@@ -83,7 +84,7 @@ struct Shared {
 
 impl Shared {
     fn failing(&self) -> MutexGuard<'_, Option<Unavailable>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failing.lock()
     }
 }
 
@@ -146,13 +147,11 @@ impl Log {
     }
 
     /// The last line that is on the disk.
-    #[must_use]
     pub fn head(&self) -> Head {
         self.head.borrow().clone()
     }
 
     /// Whose chain it is.
-    #[must_use]
     pub fn writer(&self) -> &str {
         &self.writer
     }

@@ -15,7 +15,6 @@ use crate::{
 };
 
 /// Inodes of the pipes at descriptors 1 and 2; none for a terminal, or where it may not be read.
-#[must_use]
 pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
     let pipes = [1, 2].iter().filter_map(|fd| pipe(&fs::read_link(proc_path(process.pid, &format!("fd/{fd}"))).ok()?));
     let mut pipes: Vec<u64> = pipes.collect();
@@ -84,7 +83,6 @@ pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> i
 }
 
 /// The process that has this PID now, if an exec of this request in this container may have begun with it.
-#[must_use]
 pub fn leader(pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
     find(pid).filter(|process| is_in(pid, container) && leads(*process, uid))
 }

@@ -40,7 +40,6 @@ pub fn boot_id() -> io::Result<BootId> {
 }
 
 /// Time since boot, suspend included.
-#[must_use]
 pub fn uptime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
@@ -70,19 +69,16 @@ fn stat(pid: u32) -> Option<Stat> {
 }
 
 /// The process that has this PID now, unless it has ended.
-#[must_use]
 pub fn find(pid: u32) -> Option<ProcessRef> {
     stat(pid).map(|stat| stat.process)
 }
 
 /// Whether this very process still lives.
-#[must_use]
 pub fn alive(process: ProcessRef) -> bool {
     find(process.pid) == Some(process)
 }
 
 /// Whether the process lives, and in this container: its control group has the container's ID in its path.
-#[must_use]
 pub fn is_in(pid: u32, container: &ContainerId) -> bool {
     let id = container.as_str();
     let groups = || fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default();
@@ -90,7 +86,6 @@ pub fn is_in(pid: u32, container: &ContainerId) -> bool {
 }
 
 /// The container that a process is in, by the engine's ID in the path of its control group.
-#[must_use]
 pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
     let groups = fs::read_to_string(proc_path(process.pid, "cgroup")).ok().filter(|_| alive(process))?;
     let id = groups.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == CONTAINER_ID)?;

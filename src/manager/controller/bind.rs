@@ -41,7 +41,7 @@ use crate::{
         events::{Events, PodRef},
         metrics::{Metrics, Step},
         requests::{ApiError, KubeRequests, Requests, Written},
-        retry::{self, Pauses},
+        retry::{self, WatchPauses},
     },
     manager::{agents::LiveAgents, gate::Gate},
 };
@@ -117,7 +117,7 @@ impl Binder {
             }
             Controller::new(api, retry::watching().fields(SELECTOR))
                 .with_config(controller::Config::default().concurrency(CONCURRENCY))
-                .trigger_backoff(Pauses::default())
+                .trigger_backoff(WatchPauses::default())
                 .graceful_shutdown_on(term.cancelled_owned())
                 .run(reconcile, on_error, Arc::new(self.clone()))
                 .for_each(|result| async {

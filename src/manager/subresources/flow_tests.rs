@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use axum::{
@@ -18,6 +15,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::Config as KubeConfig;
+use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -102,15 +100,15 @@ impl StandIn {
             loop {
                 let (socket, _) = listener.accept().await.expect("a connection");
                 let (acceptor, heads, answer) = (acceptor.clone(), Arc::clone(&heads), Arc::clone(&answer));
-                let revoked = revoked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let revoked = revoked.lock().clone();
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(socket).await else { return };
                     let head = head_of(&mut stream).await;
                     let answer = match revoked {
                         Some(token) if head.contains(&token) => UNAUTHORIZED.to_owned(),
-                        Some(_) | None => answer.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                        Some(_) | None => answer.lock().clone(),
                     };
-                    heads.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+                    heads.lock().push(head);
                     stream.write_all(answer.as_bytes()).await.expect("written");
                     if answer.ends_with(GOES_ON) {
                         stream.read_u8().await.ok();
@@ -136,11 +134,11 @@ impl StandIn {
     }
 
     fn answers(&self, answer: &str) {
-        answer.clone_into(&mut self.answer.lock().expect("no panic"));
+        answer.clone_into(&mut self.answer.lock());
     }
 
     fn heads(&self) -> Vec<String> {
-        self.heads.lock().expect("no panic").clone()
+        self.heads.lock().clone()
     }
 }
 
@@ -560,7 +558,7 @@ async fn an_agent_that_has_not_heard_of_the_request_yet_is_asked_again() {
     lab.agent.answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     let heads = Arc::clone(&lab.agent.heads);
     let (answer, ()) = tokio::join!(lab.attach("bound", "stdout=true", ""), async {
-        until("the first try", || !heads.lock().expect("no panic").is_empty()).await;
+        until("the first try", || !heads.lock().is_empty()).await;
         lab.agent.answers(SWITCHED);
     });
     assert_eq!(answer.0, 101);
@@ -623,7 +621,7 @@ async fn each_agent_hears_a_token_for_its_own_node_and_nobody_else_hears_any() {
 async fn a_token_that_an_agent_does_not_take_any_more_is_replaced_once() {
     let lab = Lab::new().await;
     drop(lab.attached("jane").await);
-    *lab.agent.revoked.lock().expect("no panic") = Some("n1#1\r\n".to_owned());
+    *lab.agent.revoked.lock() = Some("n1#1\r\n".to_owned());
     drop(lab.attached("jane").await);
     drop(lab.attached("jane").await);
     lab.agent.answers(UNAUTHORIZED);

@@ -40,13 +40,11 @@ pub struct Client {
 
 impl Client {
     /// After a handshake in which the server took this protocol.
-    #[must_use]
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, input_ended: false, status: BytesMut::new() }
     }
 
     /// A message with input; `None` if there is nothing to say, or after the end of the input.
-    #[must_use]
     pub fn input(&self, bytes: &[u8]) -> Option<Bytes> {
         (!bytes.is_empty() && !self.input_ended).then(|| message(Channel::Stdin, bytes))
     }
@@ -64,7 +62,6 @@ impl Client {
     }
 
     /// A message with the size of the terminal.
-    #[must_use]
     pub fn resize(&self, size: TerminalSize) -> Bytes {
         let TerminalSize { width, height } = size;
         message(Channel::Resize, format!(r#"{{"Width":{width},"Height":{height}}}"#).as_bytes())

@@ -51,7 +51,6 @@ pub mod close {
     pub const MAX_REASON: usize = 123;
 
     /// The beginning of a reason that fits into a close frame.
-    #[must_use]
     pub fn reason(text: &str) -> &str {
         let end = (0..=MAX_REASON.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         &text[..end]
@@ -72,7 +71,6 @@ impl Protocol {
     pub const OFFERED: [Self; 2] = [Self::V5, Self::V4];
 
     /// Its name in the handshake.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::V5 => "v5.channel.k8s.io",
@@ -81,14 +79,12 @@ impl Protocol {
     }
 
     /// The protocol of this name.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::OFFERED.into_iter().find(|protocol| protocol.name() == name)
     }
 
     /// The first in the client's list that is spoken here. The list may be spread over several headers,
     /// each with several names. `None`: the handshake must fail.
-    #[must_use]
     pub fn negotiate<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         headers.into_iter().flat_map(|header| header.split(',')).find_map(|name| Self::named(name.trim()))
     }

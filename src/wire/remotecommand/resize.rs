@@ -21,7 +21,6 @@ pub struct TerminalSize {
 
 impl TerminalSize {
     /// Whether it is one that a terminal can have. A client without a terminal tells 0.
-    #[must_use]
     pub const fn is_real(self) -> bool {
         self.width > 0 && self.height > 0
     }

@@ -34,14 +34,12 @@ pub struct Server {
 
 impl Server {
     /// After a handshake in which this protocol was taken.
-    #[must_use]
     pub fn new(protocol: Protocol, streams: Streams) -> Self {
         Self { protocol, streams, resize: Decoder::default(), input_ended: !streams.stdin, finished: false }
     }
 
     /// The first message: empty, on the lowest channel that is written to. It tells the client that the
     /// connection stands, before there is any output.
-    #[must_use]
     pub fn greeting(&self) -> Bytes {
         let channel = match self.streams {
             Streams { stdout: true, .. } => Channel::Stdout,
@@ -53,7 +51,6 @@ impl Server {
 
     /// A message with output, given in parts; `None` if the client did not ask for this stream, if there is
     /// nothing to say, or after the status.
-    #[must_use]
     pub fn output(&self, stream: OutputStream, parts: &[impl AsRef<[u8]>]) -> Option<Bytes> {
         let some = parts.iter().any(|part| !part.as_ref().is_empty());
         let wanted = self.streams.wants(stream) && some && !self.finished;

@@ -1,10 +1,8 @@
 //! How many streams this replica carries at a time: in all, and for one user.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::infra::refusal::Refusal;
@@ -61,7 +59,7 @@ impl Streams {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
     infra::{
         clock::Clock,
         refusal::Refusal,
-        retry::Pauses,
+        retry::WatchPauses,
         websocket::{self, Handshake},
     },
     manager::subresources::{
@@ -120,7 +120,7 @@ impl Api {
         let (request, node) = self.locator.bound(target, request, until).await?;
         let uid = request.metadata.uid.as_deref().unwrap_or_default();
         let ended = request.status.is_some_and(|status| status.completion_time.is_some());
-        let mut pauses = Pauses::default();
+        let mut pauses = WatchPauses::default();
         loop {
             let refusal = match self.ask_once(&node, &call(uid)).await {
                 // The agent may hear later than we that the request is its own.

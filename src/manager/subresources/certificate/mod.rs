@@ -9,11 +9,9 @@ mod pair;
 mod plan;
 mod store;
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
+use parking_lot::RwLock;
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -35,12 +33,12 @@ pub(super) struct Serving(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
 impl Serving {
     /// From now on this one. Connections that are open keep theirs.
     fn set(&self, key: Arc<CertifiedKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        *self.0.write() = Some(key);
     }
 
     /// Whether there has been one yet.
     fn is_set(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.0.read().is_some()
     }
 }
 
@@ -53,7 +51,7 @@ impl fmt::Debug for Serving {
 impl ResolvesServerCert for Serving {
     /// Whatever name is asked for: the API server says the Service's, a probe an address.
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 }
 

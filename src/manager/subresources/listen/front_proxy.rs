@@ -29,7 +29,7 @@ use crate::{
     infra::{
         health::Readiness,
         refusal::Refusal,
-        retry::{self, Pauses},
+        retry::{self, WatchPauses},
     },
 };
 
@@ -200,7 +200,7 @@ pub(crate) async fn watch_config(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, CONFIG_NAMESPACE);
     let selector = format!("metadata.name={CONFIG_NAME}");
-    let mut news = watcher(api, retry::watching().fields(&selector)).backoff(Pauses::default()).boxed();
+    let mut news = watcher(api, retry::watching().fields(&selector)).backoff(WatchPauses::default()).boxed();
     let mut listed = false;
     while let Some(event) = news.next().await {
         let config = match event {

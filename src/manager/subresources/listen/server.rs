@@ -4,13 +4,7 @@
 //! for each call anew, because whom to trust can change while a connection is open. As in Kubernetes'
 //! own servers, whoever has none is answered 401, and not cut off.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -22,6 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use parking_lot::{Mutex, MutexGuard};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -98,7 +93,7 @@ impl Seat {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -287,7 +282,7 @@ impl Handshakes {
     /// One more; the oldest is ended if they are too many. The token says that it is this one's end.
     fn enter(&self) -> (Turn, CancellationToken) {
         let crowded = CancellationToken::new();
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.0.lock();
         let number = turns.next;
         turns.next += 1;
         turns.going_on.insert(number, crowded.clone());
@@ -302,7 +297,7 @@ impl Handshakes {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).going_on.remove(&self.number);
+        self.all.0.lock().going_on.remove(&self.number);
     }
 }
 
@@ -368,6 +363,6 @@ mod tests {
         assert!(first.1.is_cancelled());
         assert!(rest.iter().all(|(_, crowded)| !crowded.is_cancelled()) && !newest.1.is_cancelled());
         drop((first, rest, newest));
-        assert!(handshakes.0.lock().expect("no panic").going_on.is_empty());
+        assert!(handshakes.0.lock().going_on.is_empty());
     }
 }
