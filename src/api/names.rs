@@ -73,22 +73,6 @@ pub const STREAM_SERVER: &str = "execlet-agent";
 /// Prefix of the audience of the token with which the manager comes to an agent, completed by its node's name.
 pub const STREAM_AUDIENCE_PREFIX: &str = "streams.execlet.dev/";
 
-/// Labels with which the kubelet's container runtime marks a container in the engine.
-pub mod kubelet {
-    /// Namespace of the pod.
-    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    /// Name of the pod.
-    pub const POD_NAME: &str = "io.kubernetes.pod.name";
-    /// UID of the pod.
-    pub const POD_UID: &str = "io.kubernetes.pod.uid";
-    /// Name of the container in the pod.
-    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-    /// `container` or `podsandbox`.
-    pub const TYPE: &str = "io.kubernetes.docker.type";
-    /// Value of [`TYPE`] for a container of a pod.
-    pub const TYPE_CONTAINER: &str = "container";
-}
-
 /// The name of the Lease of the agent on `node`.
 pub fn agent_lease(node: &str) -> String {
     format!("{AGENT_LEASE_PREFIX}{node}")

@@ -24,6 +24,8 @@ use crate::api::Reason;
 pub enum Stage {
     /// The exec was created; nothing has run.
     Prepared,
+    /// The exec is taken away because it was never started: as soon as it is gone, another one takes its place.
+    Fencing,
     /// The engine was asked, or is about to be, to start it.
     Starting,
     /// It runs, as this process.
@@ -45,8 +47,9 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// The exec that was created for it.
-    pub exec: ExecRef,
+    /// The exec that was created for it; `None` of what ended before there was one.
+    #[serde(with = "no_exec_is_empty")]
+    pub exec: Option<ExecRef>,
     /// The boot of the node in which it was created.
     pub boot: BootId,
     /// How far it has come.
@@ -62,14 +65,46 @@ pub struct Entry {
     pub kill: Option<Kill>,
 }
 
+/// That there is none is written as an exec without an ID, as every version of the journal has it.
+mod no_exec_is_empty {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::core::ids::{ContainerRef, ExecRef};
+
+    #[allow(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(exec: &Option<ExecRef>, to: S) -> Result<S::Ok, S::Error> {
+        let none = || ExecRef { id: "".into(), container: ContainerRef { id: "".into(), started_at: None } };
+        exec.clone().unwrap_or_else(none).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ExecRef>, D::Error> {
+        Ok(Some(ExecRef::deserialize(from)?).filter(|exec| !exec.id.as_str().is_empty()))
+    }
+}
+
 impl Entry {
+    /// Nothing but its stage is known.
+    pub const fn new(exec: Option<ExecRef>, boot: BootId, stage: Stage) -> Self {
+        Self { exec, boot, stage, started: None, fed: false, kill: None }
+    }
+
+    /// Whether it is about the exec that was committed.
+    fn is_of(&self, committed: &ExecRef) -> bool {
+        self.exec.as_ref().is_some_and(|exec| exec.stands_for(committed))
+    }
+
     /// Whether its command was started, or may have been.
     pub fn may_have_run(&self) -> bool {
         match &self.stage {
             Stage::Prepared => false,
-            Stage::Starting | Stage::Running { .. } => true,
+            Stage::Fencing | Stage::Starting | Stage::Running { .. } => true,
             Stage::Ended { outcome } => outcome.may_have_run,
         }
+    }
+
+    /// Whether its command may run now.
+    const fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Fencing | Stage::Starting | Stage::Running { .. })
     }
 
     /// Whether processes of it were left alive though they were to be killed.
@@ -114,13 +149,24 @@ pub enum ExecView {
     /// There is no exec to ask about.
     None,
     /// The engine does not know it, and its process is not there.
-    Unknown,
-    /// Created, never started.
-    Created,
+    Absent,
+    /// The engine knows it, and that it was never started.
+    Untouched,
+    /// A start may have run something, and its process is not there.
+    Spent,
     /// Its process lives, whatever the engine says.
     Alive,
-    /// The engine has a code for it and its process is gone.
+    /// The engine takes it for ended and its process is gone.
     Ended,
+}
+
+/// What an engine can do that another cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineView {
+    /// It can take an exec away that was never started, from under a start that is on its way.
+    pub fences: bool,
+    /// It keeps output and code until both were read.
+    pub keeps_output: bool,
 }
 
 /// The input of the command, which may have to come from a client.
@@ -141,8 +187,11 @@ pub struct Situation<'a> {
     pub entry: Option<&'a Entry>,
     /// What the engine says of the container.
     pub container: ContainerView,
-    /// What engine and kernel say of the exec: the one in the status, else the one in the journal.
-    pub exec: ExecView,
+    /// Which exec it is about: the committed one, as the journal or, where that is lost, the status knows it; before the
+    /// commit the one in the journal.
+    pub exec: Option<(ExecRef, ExecView)>,
+    /// What this engine can do about an exec that may have been started.
+    pub engine: EngineView,
     /// Whether its input is there.
     pub input: InputView,
     /// This boot of the node.
@@ -162,18 +211,21 @@ pub enum Action {
     /// Wait for a client that sends the input. Until then nothing is committed: a request that waits is not
     /// running, and a restart of agent, engine or container finds nothing that could be lost.
     AwaitClient,
-    /// Write the journal's exec ID into the status, if nobody else has written there.
-    Commit,
+    /// Write this exec into the status, if nobody else has written there.
+    Commit(ExecRef),
     /// Journal `starting`, then start the committed exec.
     Start {
+        exec: ExecRef,
         /// Whether nobody can have started it before: only then is its stream whole and to be believed.
         sole: bool,
     },
+    /// Journal `fencing`, take the exec away, and prepare another one in its place.
+    Fence(ExecRef),
     /// It runs without us: wait for its end.
-    Adopt,
-    /// It has ended without us, or the engine has forgotten it, whose events may still tell how it ended: collect the
+    Adopt(ExecRef),
+    /// It has ended without us, or the engine has forgotten it, whose exits may still tell how it ended: collect the
     /// evidence and conclude.
-    Settle,
+    Settle(ExecRef),
     /// Its outcome is reported, or there is nobody to report it to; what is left of it is killed.
     Kill,
     /// Write this outcome to journal and status.
@@ -190,8 +242,7 @@ const MAY_STILL_START: &str =
 const WITHOUT_INPUT: &str =
     "the command may have been started, and its input cannot be delivered any more: it was not started again";
 
-/// Where it is said to have been started, an exec is named, always.
-const WITHOUT_EXEC: &str = "the command was started, and nobody knows in which exec";
+const NO_EXEC: &str = "the command was started, and its exec is not known";
 
 /// The recovery table.
 pub fn decide(situation: &Situation<'_>) -> Action {
@@ -206,7 +257,7 @@ pub fn decide(situation: &Situation<'_>) -> Action {
         (Progress::Finished, _) => abandoned(situation),
         (Progress::Bound, None) => prepare(situation, request),
         (Progress::Bound, Some(entry)) => bound(situation, request, entry),
-        (Progress::Committed(id), Some(entry)) if entry.exec.id == *id => committed(situation, request, entry),
+        (Progress::Committed(exec), Some(entry)) if entry.is_of(exec) => committed(situation, request, entry),
         // The status names another exec than the journal. The journal's was never started, or
         // else both the API server and this node have lost a part of their memory.
         (Progress::Committed(_), Some(entry)) if entry.may_have_run() => started_twice(situation),
@@ -242,7 +293,7 @@ pub fn decide_without_engine(
 ) -> Option<Action> {
     // As in `decide`: the journal of another exec than the committed one says nothing.
     let entry = entry.filter(|entry| match &request.progress {
-        Progress::Committed(id) => entry.exec.id == *id,
+        Progress::Committed(exec) => entry.is_of(exec),
         Progress::Bound | Progress::Finished => true,
     });
     match (&request.progress, entry.map(|entry| &entry.stage)) {
@@ -262,47 +313,49 @@ pub fn decide_without_engine(
             Some(Action::Report(Outcome::refused(Reason::StartingDeadlineExceeded, message, now)))
         }
         // Of what is finished something may run and is to be killed: only the engine knows its process.
-        (Progress::Finished, Some(Stage::Starting | Stage::Running { .. }))
-        | (Progress::Bound, None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. }))
-        | (Progress::Committed(_), None | Some(Stage::Prepared | Stage::Starting | Stage::Running { .. })) => None,
+        (Progress::Finished, Some(Stage::Fencing | Stage::Starting | Stage::Running { .. }))
+        | (
+            Progress::Bound | Progress::Committed(_),
+            None | Some(Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. }),
+        ) => None,
     }
 }
 
 /// Bound once, and no longer: what runs goes on, and nothing starts.
 fn unbound(situation: &Situation<'_>) -> Action {
-    let Situation { entry, exec, boot, .. } = situation;
-    match entry {
-        Some(Entry { stage: Stage::Starting | Stage::Running { .. }, boot: noted, .. })
-            if noted == *boot && *exec == ExecView::Alive =>
+    let Situation { entry, exec, engine, boot, .. } = situation;
+    match (entry, exec) {
+        // Its end would be missed otherwise.
+        (Some(entry), Some((exec, ExecView::Alive)))
+            if entry.boot == **boot && entry.is_under_way() && !engine.keeps_output =>
         {
-            Action::Adopt
+            Action::Adopt(exec.clone())
         }
-        Some(_) => Action::AwaitBinding,
-        None => Action::Forget,
+        (Some(_), _) => Action::AwaitBinding,
+        (None, _) => Action::Forget,
     }
 }
 
 /// Nobody waits for its outcome any more: what runs is killed, and nothing starts.
 fn abandoned(situation: &Situation<'_>) -> Action {
     let Situation { wanted, entry, exec, boot, .. } = situation;
-    let Some(entry) = entry else { return Action::Forget };
-    let here = entry.boot == **boot;
-    match &entry.stage {
-        Stage::Starting | Stage::Running { .. } if here && *exec == ExecView::Alive => Action::Adopt,
-        // Of one that ended by itself the audit trail still tells how.
-        Stage::Starting | Stage::Running { .. }
-            if here
-                && entry.kill.is_none()
-                && matches!(wanted, Wanted::Gone)
-                && matches!(exec, ExecView::Ended | ExecView::Unknown) =>
-        {
-            Action::Settle
+    let Some(entry) = entry.filter(|entry| entry.boot == **boot) else { return Action::Forget };
+    match (&entry.stage, exec) {
+        (Stage::Fencing | Stage::Starting | Stage::Running { .. }, Some((exec, ExecView::Alive))) => {
+            Action::Adopt(exec.clone())
         }
+        // Of one that ended by itself the audit trail still tells how.
+        (
+            Stage::Fencing | Stage::Starting | Stage::Running { .. },
+            Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)),
+        ) if entry.kill.is_none() && matches!(wanted, Wanted::Gone) => Action::Settle(exec.clone()),
         // What it left behind when it ended by itself is nobody's to kill.
-        Stage::Ended { .. } if here && entry.has_survivors() => Action::Kill,
+        (Stage::Ended { .. }, _) if entry.has_survivors() => Action::Kill,
         // Its killing has begun: its own process has ended, what that has started may live on.
-        Stage::Starting | Stage::Running { .. } if here && entry.kill.is_some() => Action::Kill,
-        Stage::Prepared | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. } => Action::Forget,
+        (Stage::Fencing | Stage::Starting | Stage::Running { .. }, _) if entry.kill.is_some() => Action::Kill,
+        (Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. }, _) => {
+            Action::Forget
+        }
     }
 }
 
@@ -322,61 +375,85 @@ fn prepare(situation: &Situation<'_>, request: &BoundRequest) -> Action {
 fn bound(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Action {
     match &entry.stage {
         Stage::Prepared if entry.boot != *situation.boot => prepare(situation, request),
-        Stage::Prepared => {
-            if let Some(outcome) = no_longer_wanted(situation, request) {
-                return Action::Report(outcome);
-            }
-            match (&situation.container, situation.exec) {
-                (ContainerView::Running(now), _) if *now != entry.exec.container => container_died(situation, entry),
-                (ContainerView::Running(_), ExecView::Unknown | ExecView::None) => prepare(situation, request),
-                (ContainerView::Running(_), _) if situation.input == InputView::Awaited => Action::AwaitClient,
-                (ContainerView::Running(_), _) => Action::Commit,
-                (ContainerView::Unfit(Reason::ContainerNotRunning, _), ExecView::Unknown) => {
-                    container_died(situation, entry)
-                }
-                (ContainerView::Unfit(reason, message), _) => {
-                    Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
-                }
-            }
-        }
+        Stage::Prepared => prepared(situation, request),
         // The status has forgotten a commit that the journal remembers: an older state of
         // the API server was restored. It must never run a second time.
-        Stage::Starting | Stage::Running { .. } => started(situation, entry),
+        Stage::Fencing | Stage::Starting | Stage::Running { .. } => {
+            fenced(situation, request, entry).unwrap_or_else(|| started(situation, entry))
+        }
         Stage::Ended { outcome } => Action::Report(outcome.clone()),
     }
 }
 
+/// A start that is on its way would count: only what is taken away from under it has surely not run.
+fn fenced(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Option<Action> {
+    if entry.boot != *situation.boot || !situation.engine.fences {
+        return None;
+    }
+    match (&entry.stage, situation.exec.as_ref()?) {
+        (Stage::Starting | Stage::Fencing, (exec, ExecView::Untouched)) => Some(Action::Fence(exec.clone())),
+        // Nobody but the fence takes an exec away before its end is put down: it has not run.
+        (Stage::Fencing, (exec, ExecView::Absent)) => {
+            Some(match (&situation.container, no_longer_wanted(situation, request)) {
+                (_, Some(outcome)) => Action::Report(outcome),
+                (ContainerView::Running(now), None) if now.is_same_run(&exec.container) => Action::Fence(exec.clone()),
+                (ContainerView::Running(_), None) => container_died(situation, exec),
+                (ContainerView::Unfit(reason, message), None) => {
+                    Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
+                }
+            })
+        }
+        (Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. }, _) => None,
+    }
+}
+
+/// An exec was created, and nothing is committed.
+fn prepared(situation: &Situation<'_>, request: &BoundRequest) -> Action {
+    if let Some(outcome) = no_longer_wanted(situation, request) {
+        return Action::Report(outcome);
+    }
+    let Some((exec, view)) = &situation.exec else { return prepare(situation, request) };
+    match (&situation.container, view) {
+        (ContainerView::Running(now), _) if *now != exec.container => container_died(situation, exec),
+        (ContainerView::Running(_), ExecView::Absent) => prepare(situation, request),
+        (ContainerView::Running(_), _) if situation.input == InputView::Awaited => Action::AwaitClient,
+        (ContainerView::Running(_), _) => Action::Commit(exec.clone()),
+        (ContainerView::Unfit(Reason::ContainerNotRunning, _), ExecView::Absent) => container_died(situation, exec),
+        (ContainerView::Unfit(reason, message), _) => {
+            Action::Report(Outcome::refused(*reason, message.clone(), situation.now))
+        }
+    }
+}
+
 fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -> Action {
-    match &entry.stage {
-        Stage::Ended { outcome } => Action::Report(outcome.clone()),
-        Stage::Prepared if entry.boot != *situation.boot => {
+    if let Some(action) = fenced(situation, request, entry) {
+        return action;
+    }
+    let here = entry.boot == *situation.boot;
+    match (&entry.stage, &situation.exec) {
+        (Stage::Ended { outcome }, _) => Action::Report(outcome.clone()),
+        (Stage::Prepared, _) if !here => {
             never_started(situation, "the node was restarted before the command could start")
         }
-        Stage::Prepared => match situation.exec {
-            ExecView::Created => match no_longer_wanted(situation, request) {
-                Some(outcome) => Action::Report(outcome),
-                // The agent ended between commit and start, and the client's connection with it.
-                None if situation.input == InputView::Awaited => Action::AwaitClient,
-                None => Action::Start { sole: true },
-            },
-            ExecView::Unknown | ExecView::None => {
-                never_started(situation, "the container or the engine was restarted before the command could start")
-            }
-            ExecView::Alive => Action::Adopt,
-            ExecView::Ended => Action::Settle,
+        (Stage::Prepared, Some((exec, ExecView::Untouched))) => match no_longer_wanted(situation, request) {
+            Some(outcome) => Action::Report(outcome),
+            // The agent ended between commit and start, and the client's connection with it.
+            None if situation.input == InputView::Awaited => Action::AwaitClient,
+            None => Action::Start { exec: exec.clone(), sole: true },
         },
-        Stage::Starting
-            if situation.exec == ExecView::Created && entry.boot == *situation.boot && request.spec.stdin.is_some() =>
-        {
-            lost(situation, WITHOUT_INPUT)
+        (Stage::Prepared, None | Some((_, ExecView::Absent))) => {
+            never_started(situation, "the container or the engine was restarted before the command could start")
         }
-        Stage::Starting if situation.exec == ExecView::Created && entry.boot == *situation.boot => {
-            match no_longer_wanted(situation, request) {
-                Some(unwanted) => lost(situation, &format!("{MAY_STILL_START} ({})", unwanted.reason)),
-                None => Action::Start { sole: false },
+        (Stage::Prepared, Some((exec, ExecView::Alive))) => Action::Adopt(exec.clone()),
+        (Stage::Prepared, Some((exec, ExecView::Ended | ExecView::Spent))) => Action::Settle(exec.clone()),
+        (Stage::Starting, Some((exec, ExecView::Untouched))) if here => {
+            match (&request.spec.stdin, no_longer_wanted(situation, request)) {
+                (Some(_), _) => lost(situation, WITHOUT_INPUT),
+                (None, Some(unwanted)) => lost(situation, &format!("{MAY_STILL_START} ({})", unwanted.reason)),
+                (None, None) => Action::Start { exec: exec.clone(), sole: false },
             }
         }
-        Stage::Starting | Stage::Running { .. } => started(situation, entry),
+        (Stage::Fencing | Stage::Starting | Stage::Running { .. }, _) => started(situation, entry),
     }
 }
 
@@ -385,37 +462,38 @@ fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
     if entry.boot != *situation.boot {
         return lost(situation, "the node was restarted while the command ran");
     }
-    match situation.exec {
-        ExecView::Alive => Action::Adopt,
-        ExecView::Ended | ExecView::Unknown => Action::Settle,
-        ExecView::Created => {
+    match &situation.exec {
+        Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
+        Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)) => Action::Settle(exec.clone()),
+        Some((_, ExecView::Untouched)) => {
             lost(situation, "the status no longer shows that the command was committed, so it was not started")
         }
-        ExecView::None => lost(situation, WITHOUT_EXEC),
+        None => lost(situation, NO_EXEC),
     }
 }
 
 /// The journal is lost. Whether it was started can only be asked of the engine.
 fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) -> Action {
-    match situation.exec {
-        ExecView::Alive => Action::Adopt,
-        ExecView::Ended | ExecView::Unknown => Action::Settle,
-        ExecView::Created => match no_longer_wanted(situation, request) {
+    match &situation.exec {
+        Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
+        Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)) => Action::Settle(exec.clone()),
+        Some((exec, ExecView::Untouched)) => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
+            None if situation.engine.fences => Action::Fence(exec.clone()),
             None if request.spec.stdin.is_some() => lost(situation, WITHOUT_INPUT),
-            None => Action::Start { sole: false },
+            None => Action::Start { exec: exec.clone(), sole: false },
         },
-        ExecView::None => lost(situation, WITHOUT_EXEC),
+        None => lost(situation, NO_EXEC),
     }
 }
 
 /// The status names one exec, and the journal remembers the start of another. One has run, or may
 /// have: the other is never started.
 fn started_twice(situation: &Situation<'_>) -> Action {
-    match situation.exec {
-        ExecView::Alive => Action::Adopt,
-        ExecView::Ended => Action::Settle,
-        ExecView::Created | ExecView::Unknown | ExecView::None => lost(
+    match &situation.exec {
+        Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
+        Some((exec, ExecView::Ended)) => Action::Settle(exec.clone()),
+        Some((_, ExecView::Untouched | ExecView::Spent | ExecView::Absent)) | None => lost(
             situation,
             "the status and the agent's journal name different execs, and one of them may have run: neither is started",
         ),
@@ -443,9 +521,8 @@ fn too_late(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome
     })
 }
 
-fn container_died(situation: &Situation<'_>, entry: &Entry) -> Action {
-    let message =
-        format!("container {} was restarted or ended before the command could start", entry.exec.container.id);
+fn container_died(situation: &Situation<'_>, exec: &ExecRef) -> Action {
+    let message = format!("container {} was restarted or ended before the command could start", exec.container.id);
     Action::Report(Outcome::refused(Reason::ContainerDied, message, situation.now))
 }
 

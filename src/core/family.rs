@@ -9,8 +9,8 @@ use super::ids::{ProcessRef, RequestUid};
 /// What makes a process one of an exec's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
-    /// Its request, which tags the environment.
-    pub uid: RequestUid,
+    /// Its request, which tags the environment; `None`: whose tag a process has does not matter.
+    pub uid: Option<RequestUid>,
     /// The process that the engine started, which leads a session of its own.
     pub leader: Option<ProcessRef>,
     /// Inodes of the pipes that it writes its output to.

@@ -44,20 +44,56 @@ id! {
     NodeName,
     /// The engine's ID of a container.
     ContainerId,
-    /// The engine's ID of an exec: a token that starts at most one process.
+    /// The engine's ID of an exec: it starts at most one process.
     ExecId,
     /// The kernel's ID of this boot of the node.
     BootId,
 }
 
-/// One run of one container: a restarted container keeps its ID and gets another start time.
+/// The name of an exec, where the engine lets its callers name them: no two execs ever have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecName {
+    pub request: RequestUid,
+    /// Counts the execs that were made for the request, from 1 on.
+    pub number: u32,
+}
+
+impl ExecName {
+    /// The name by which an exec goes, if it is one.
+    pub fn of(id: &ExecId) -> Option<Self> {
+        let (request, number) = id.0.rsplit_once('.')?;
+        Some(Self { request: request.into(), number: number.parse().ok()? })
+    }
+
+    /// That of the next exec of the same request.
+    pub fn next(&self) -> Self {
+        Self { request: self.request.clone(), number: self.number + 1 }
+    }
+}
+
+impl fmt::Display for ExecName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.request, self.number)
+    }
+}
+
+/// One run of one container: a restarted container may keep its ID, and gets another start time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerRef {
     /// The engine's ID.
     pub id: ContainerId,
-    /// The engine's `State.StartedAt`, as it says it.
-    pub started_at: String,
+    /// When this run began, in the engine's own words. `None`: a status does not tell.
+    #[serde(with = "empty_is_none")]
+    pub started_at: Option<String>,
+}
+
+impl ContainerRef {
+    /// Whether it may be the same run, as far as both tell.
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        let same_start = self.started_at.as_ref().zip(other.started_at.as_ref()).is_none_or(|(one, two)| one == two);
+        self.id == other.id && same_start
+    }
 }
 
 /// One exec in one run of one container.
@@ -71,9 +107,28 @@ pub struct ExecRef {
 }
 
 impl ExecRef {
-    /// Of what ended before an exec was created for it.
-    pub fn none() -> Self {
-        Self { id: "".into(), container: ContainerRef { id: "".into(), started_at: String::new() } }
+    /// Whether the commit of `committed` lets this one start: it is the same, or has taken the place of one that was
+    /// taken away before it could start.
+    pub fn stands_for(&self, committed: &Self) -> bool {
+        let same = self.id == committed.id
+            || ExecName::of(&self.id)
+                .zip(ExecName::of(&committed.id))
+                .is_some_and(|(mine, theirs)| mine.request == theirs.request);
+        same && self.container.id == committed.container.id
+    }
+}
+
+/// Nothing is written as an empty text, as every version of the journal has it.
+mod empty_is_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod kill;
 pub mod outcome;
 pub mod output;
 pub mod pauses;
+pub mod position;
 pub mod queue;
 pub mod request;
 pub mod transition;

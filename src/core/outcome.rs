@@ -1,19 +1,13 @@
 //! From evidence to outcome: whom to believe about an exit code.
 //!
-//! The engine's `inspect` and its `exec_die` event can each be wrong when the
-//! stream to the client broke: `inspect` then says 126, the event 127, whatever
-//! the command really returned. `docs/engine.md` has what was measured.
+//! An engine tells a code in two ways: when it is asked about an exec, and by an exit that it announces. Either can be
+//! wrong, and the engine's own folder knows when: what comes from there says of itself whether it is certain.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::kill::Cause;
 use crate::api::{ExecResult, ExitCodeSource, OutputStatus, Reason};
-
-/// The code that a broken stream leaves in `inspect`.
-const FALSIFIED_INSPECT: i32 = 126;
-/// The code that a broken stream leaves in the `exec_die` event.
-const FALSIFIED_EVENT: i32 = 127;
 
 /// How our own stream from the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +18,29 @@ pub enum StreamEnd {
     Broken,
 }
 
-/// What `inspect` says of an exec that has a code.
+/// A code that the engine tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inspected {
-    /// Exit code.
+pub struct Testimony {
     pub code: i32,
-    /// Whether there ever was a process: `Pid` is not 0.
-    pub had_process: bool,
+    /// Whether the engine never tells this code where it is not the true one.
+    pub certain: bool,
+}
+
+/// What the engine says of an exec that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineWord {
+    pub testimony: Testimony,
+    /// Whether there ever was a process.
+    pub ran: bool,
 }
 
 /// Everything that is known about the end of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The engine's inspect, if it has a code.
-    pub inspect: Option<Inspected>,
-    /// The code in the engine's `exec_die` event, if there was one.
-    pub event: Option<i32>,
+    /// The engine's word, if it has one.
+    pub word: Option<EngineWord>,
+    /// The exit that the engine has announced, if it has.
+    pub exit: Option<Testimony>,
     /// The code that the kernel kept for us, if it did.
     pub kernel: Option<i32>,
     /// How our stream ended.
@@ -51,7 +52,7 @@ pub struct Evidence {
 pub enum Verdict {
     /// The command ended with this code.
     Exited(Exit),
-    /// The engine could not start the command; nothing ran. The code is the runtime's, not the command's.
+    /// The engine could not start the command; nothing ran, and a code that it tells is not the command's.
     StartFailed,
     /// Nothing that can be relied on.
     Undecided,
@@ -69,20 +70,18 @@ pub struct Exit {
 /// The trust rule.
 pub fn judge(evidence: &Evidence) -> Verdict {
     let exited = |code, source| Verdict::Exited(Exit { code, source });
-    match (evidence.event, evidence.inspect, evidence.kernel) {
-        // An event proves that there was a process. Any code but the falsified one is real.
-        (Some(event), Some(inspect), _) if event == inspect.code => exited(event, ExitCodeSource::Engine),
-        (Some(event), _, _) if event != FALSIFIED_EVENT => exited(event, ExitCodeSource::Event),
-        (_, Some(inspect), _) if inspect.code != FALSIFIED_INSPECT && inspect.had_process => {
-            exited(inspect.code, ExitCodeSource::Engine)
-        }
+    match (evidence.exit, evidence.word, evidence.kernel) {
+        // An exit proves that there was a process.
+        (Some(exit), Some(word), _) if exit.code == word.testimony.code => exited(exit.code, ExitCodeSource::Engine),
+        (Some(exit), _, _) if exit.certain => exited(exit.code, ExitCodeSource::Event),
+        (_, Some(word), _) if word.testimony.certain && word.ran => exited(word.testimony.code, ExitCodeSource::Engine),
         // The engine does not know, and the kernel saw it end. Where both say the same, the engine is named.
-        (_, Some(inspect), Some(code)) if inspect.code == code => exited(code, ExitCodeSource::Engine),
-        (Some(event), _, Some(code)) if event == code => exited(code, ExitCodeSource::Event),
+        (_, Some(word), Some(code)) if word.testimony.code == code => exited(code, ExitCodeSource::Engine),
+        (Some(exit), _, Some(code)) if exit.code == code => exited(code, ExitCodeSource::Event),
         (_, _, Some(code)) => exited(code, ExitCodeSource::Kernel),
-        (None, Some(inspect), None) if !inspect.had_process => Verdict::StartFailed,
-        (None, Some(inspect), None) if evidence.stream == StreamEnd::Clean => {
-            exited(inspect.code, ExitCodeSource::Engine)
+        (None, Some(word), None) if !word.ran => Verdict::StartFailed,
+        (None, Some(word), None) if evidence.stream == StreamEnd::Clean => {
+            exited(word.testimony.code, ExitCodeSource::Engine)
         }
         (_, Some(_) | None, None) => Verdict::Undecided,
     }
@@ -229,8 +228,16 @@ mod tests {
     const RAN: bool = true;
     const NEVER: bool = false;
 
-    fn inspected(code: i32, had_process: bool) -> Option<Inspected> {
-        Some(Inspected { code, had_process })
+    fn sure(code: i32) -> Testimony {
+        Testimony { code, certain: true }
+    }
+
+    fn doubtful(code: i32) -> Testimony {
+        Testimony { code, certain: false }
+    }
+
+    fn word(testimony: Testimony, ran: bool) -> Option<EngineWord> {
+        Some(EngineWord { testimony, ran })
     }
 
     fn engine(code: i32) -> Verdict {
@@ -245,38 +252,36 @@ mod tests {
     fn the_trust_rule_holds_row_by_row() {
         use StreamEnd::{Broken, Clean};
         let rows = [
-            // inspect, event, stream, verdict
-            (inspected(0, RAN), None, Clean, engine(0)),
-            (inspected(7, RAN), None, Broken, engine(7)),
-            (inspected(7, RAN), Some(7), Clean, engine(7)),
-            // a command that really returns the two codes that the engine also invents
-            (inspected(126, RAN), None, Clean, engine(126)),
-            (inspected(127, RAN), None, Clean, engine(127)),
-            (inspected(126, RAN), Some(126), Broken, engine(126)),
-            (inspected(127, RAN), Some(127), Broken, engine(127)),
-            // a broken stream falsifies one of the two
-            (inspected(126, RAN), Some(7), Broken, event(7)),
-            (inspected(126, RAN), Some(0), Broken, event(0)),
-            (inspected(7, RAN), Some(127), Broken, engine(7)),
+            // word, exit, stream, verdict
+            (word(sure(0), RAN), None, Clean, engine(0)),
+            (word(sure(7), RAN), None, Broken, engine(7)),
+            (word(sure(7), RAN), Some(sure(7)), Clean, engine(7)),
+            // both say the same, however doubtful each is alone
+            (word(doubtful(9), RAN), Some(sure(9)), Broken, engine(9)),
+            (word(sure(9), RAN), Some(doubtful(9)), Broken, engine(9)),
+            (word(doubtful(9), RAN), None, Clean, engine(9)),
+            // one of the two is wrong
+            (word(doubtful(9), RAN), Some(sure(7)), Broken, event(7)),
+            (word(sure(7), RAN), Some(doubtful(8)), Broken, engine(7)),
             // or both
-            (inspected(126, RAN), Some(127), Broken, Verdict::Undecided),
-            (inspected(126, RAN), Some(127), Clean, Verdict::Undecided),
-            (inspected(126, RAN), None, Broken, Verdict::Undecided),
+            (word(doubtful(9), RAN), Some(doubtful(8)), Broken, Verdict::Undecided),
+            (word(doubtful(9), RAN), Some(doubtful(8)), Clean, Verdict::Undecided),
+            (word(doubtful(9), RAN), None, Broken, Verdict::Undecided),
             // the engine has forgotten the exec
-            (None, Some(3), Broken, event(3)),
-            (None, Some(127), Broken, Verdict::Undecided),
+            (None, Some(sure(3)), Broken, event(3)),
+            (None, Some(doubtful(3)), Broken, Verdict::Undecided),
             (None, None, Clean, Verdict::Undecided),
             (None, None, Broken, Verdict::Undecided),
-            // a start that failed has no process and no event
-            (inspected(126, NEVER), None, Clean, Verdict::StartFailed),
-            (inspected(127, NEVER), None, Clean, Verdict::StartFailed),
-            (inspected(126, NEVER), None, Broken, Verdict::StartFailed),
-            // an event proves a process, whatever inspect has not yet noticed
-            (inspected(3, NEVER), Some(3), Clean, engine(3)),
-            (inspected(126, NEVER), Some(127), Broken, Verdict::Undecided),
+            // a start that failed has no process and no exit
+            (word(doubtful(9), NEVER), None, Clean, Verdict::StartFailed),
+            (word(sure(8), NEVER), None, Clean, Verdict::StartFailed),
+            (word(doubtful(9), NEVER), None, Broken, Verdict::StartFailed),
+            // an exit proves a process, whatever the engine's word has not yet noticed
+            (word(sure(3), NEVER), Some(sure(3)), Clean, engine(3)),
+            (word(doubtful(9), NEVER), Some(doubtful(8)), Broken, Verdict::Undecided),
         ];
-        for (inspect, event, stream, expected) in rows {
-            let evidence = Evidence { inspect, event, kernel: None, stream };
+        for (word, exit, stream, expected) in rows {
+            let evidence = Evidence { word, exit, kernel: None, stream };
             assert_eq!(judge(&evidence), expected, "{evidence:?}");
         }
     }
@@ -284,19 +289,19 @@ mod tests {
     #[test]
     fn what_the_kernel_saw_counts_where_the_engine_does_not_know() {
         let kernel = |code| Verdict::Exited(Exit { code, source: ExitCodeSource::Kernel });
-        for (inspect, event, expected) in [
-            (inspected(7, RAN), Some(7), engine(7)),
+        for (word, exit, expected) in [
+            (word(sure(7), RAN), Some(sure(7)), engine(7)),
             // the kernel's may be of another process that the agent took for it
-            (inspected(3, RAN), Some(3), engine(3)),
-            (inspected(3, RAN), None, engine(3)),
-            (None, Some(3), event(3)),
-            (inspected(126, RAN), Some(7), event(7)),
-            (inspected(126, RAN), Some(127), kernel(7)),
-            (inspected(126, RAN), None, kernel(7)),
-            (None, Some(127), kernel(7)),
+            (word(sure(3), RAN), Some(sure(3)), engine(3)),
+            (word(sure(3), RAN), None, engine(3)),
+            (None, Some(sure(3)), event(3)),
+            (word(doubtful(9), RAN), Some(sure(7)), event(7)),
+            (word(doubtful(9), RAN), Some(doubtful(8)), kernel(7)),
+            (word(doubtful(9), RAN), None, kernel(7)),
+            (None, Some(doubtful(8)), kernel(7)),
             (None, None, kernel(7)),
         ] {
-            let evidence = Evidence { inspect, event, kernel: Some(7), stream: StreamEnd::Broken };
+            let evidence = Evidence { word, exit, kernel: Some(7), stream: StreamEnd::Broken };
             assert_eq!(judge(&evidence), expected, "{evidence:?}");
         }
     }

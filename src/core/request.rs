@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use super::ids::{ContainerId, ExecId, NodeName, PodUid, RequestKey};
+use super::ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey};
 use crate::api::{ExecRequest, ExecRequestSpec};
 
 /// A request that the manager has bound to a node, a pod and a container.
@@ -28,8 +28,6 @@ pub struct BoundRequest {
     pub starting_deadline: Timestamp,
     /// How far its status has come.
     pub progress: Progress,
-    /// The engine's ID of the container, once committed; empty before.
-    pub container_id: ContainerId,
     /// When it was committed, by the clock of the agent that did it.
     pub committed_at: Option<Timestamp>,
 }
@@ -52,8 +50,8 @@ impl BoundRequest {
 pub enum Progress {
     /// No exec has been committed.
     Bound,
-    /// This exec may start, and no other ever will.
-    Committed(ExecId),
+    /// This exec may start, or one that takes its place because it never can; no other ever will.
+    Committed(ExecRef),
     /// The status is final.
     Finished,
 }
@@ -91,7 +89,11 @@ impl TryFrom<&ExecRequest> for BoundRequest {
         let status = request.status.as_ref().ok_or(NotBound::Missing("status"))?;
         let progress = match (&status.completion_time, &status.exec_id) {
             (Some(_), _) => Progress::Finished,
-            (None, Some(id)) => Progress::Committed(id.as_str().into()),
+            (None, Some(id)) => {
+                let container = status.container_id.as_deref().unwrap_or_default().into();
+                let container = ContainerRef { id: container, started_at: None };
+                Progress::Committed(ExecRef { id: id.as_str().into(), container })
+            }
             (None, None) => Progress::Bound,
         };
         Ok(Self {
@@ -103,7 +105,6 @@ impl TryFrom<&ExecRequest> for BoundRequest {
             spec: request.spec.clone(),
             starting_deadline: starting_deadline(request).ok_or(NotBound::Missing("metadata.creationTimestamp"))?,
             progress,
-            container_id: status.container_id.clone().unwrap_or_default().into(),
             committed_at: status.start_time.as_ref().map(|time| time.0),
         })
     }

@@ -1,22 +1,36 @@
 //! The container engine, as far as execlet needs it.
 //!
-//! `docker.rs` is the only file that knows which engine it is and how it is
-//! spoken to. What the engine really does with an exec is in `docs/engine.md`.
+//! Each engine has a folder of its own here, the only place that knows what it is, how it is spoken to and what it
+//! really does. All that differs between engines and matters to others is a value: a state, a testimony, a habit.
 
 pub mod docker;
+
+pub mod error;
+pub mod framing;
+pub mod labels;
 pub mod stream;
 
-use std::future::Future;
+use std::{future::Future, io, time::Duration};
 
 use futures::stream::BoxStream;
 use k8s_openapi::jiff::Timestamp;
-use thiserror::Error;
 
-pub use self::stream::{Chunk, ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError};
-use crate::core::ids::{ContainerId, ContainerRef, ExecId};
+pub use self::{
+    error::{EngineError, StartError},
+    framing::Chunk,
+    stream::{ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError},
+};
+use crate::core::{
+    ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
+    outcome::{EngineWord, Testimony},
+    position::Position,
+};
 
-/// What the agent asks of the engine. Every call has a deadline of its own.
+/// What the agent asks of the engine. Every call has a deadline of its own, but [`Engine::wait`].
 pub trait Engine: Send + Sync + 'static {
+    /// What it does by its nature.
+    fn habits(&self) -> &Habits;
+
     /// Which engine it is. Also how to find out whether it answers.
     fn version(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
 
@@ -29,31 +43,104 @@ pub trait Engine: Send + Sync + 'static {
     /// One container; `None` if there is none.
     fn container(&self, id: &ContainerId) -> impl Future<Output = Result<Option<Container>, EngineError>> + Send;
 
-    /// Creates an exec. Nothing runs yet.
-    fn create_exec(
+    /// Creates an exec. Nothing runs yet. It has this name, if the engine lets its callers name them.
+    fn prepare(
         &self,
-        container: &ContainerId,
+        container: &ContainerRef,
+        name: &ExecName,
         exec: &ExecSpec,
-    ) -> impl Future<Output = Result<ExecId, EngineError>> + Send;
+    ) -> impl Future<Output = Result<Prepared, EngineError>> + Send;
 
-    /// Starts an exec and gives its output. An exec starts at most once, ever. A second start runs
-    /// nothing, but is not refused: its stream has the engine's complaint in place of output.
-    fn start_exec(&self, exec: &ExecId, tty: bool) -> impl Future<Output = Result<ExecStream, EngineError>> + Send;
+    /// Starts a prepared exec and gives its output. An exec starts at most one process, ever.
+    ///
+    /// An engine whose output can be opened apart from the start opens it first. After an error that leaves it unclear
+    /// whether anything was started, only [`Engine::state`] tells more.
+    fn start(&self, exec: &ExecRef, tty: bool) -> impl Future<Output = Result<Started, StartError>> + Send;
+
+    /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot.
+    fn reopen(
+        &self,
+        exec: &ExecRef,
+        tty: bool,
+        from: Position,
+    ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
+        let _ = (exec, tty, from);
+        std::future::ready(Ok(None))
+    }
+
+    /// What comes before this place is kept by the agent: the engine need not keep it any more.
+    fn release(
+        &self,
+        exec: &ExecRef,
+        before: Position,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let _ = (exec, before);
+        std::future::ready(Ok(()))
+    }
+
+    /// Goes on with a stream of this engine that another process has begun to read.
+    ///
+    /// # Errors
+    /// When the connection is of no use.
+    fn take_over(&self, parts: Parts) -> io::Result<ExecStream>;
 
     /// Tells the terminal of an exec its size, in characters. Refused before its process runs, which is
     /// a little after the start.
-    fn resize_exec(
+    fn resize(
         &self,
-        exec: &ExecId,
+        exec: &ExecRef,
         width: u16,
         height: u16,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// What the engine says of an exec. Not to be believed in everything: see `core::outcome`.
-    fn inspect_exec(&self, exec: &ExecId) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
+    /// What the engine says of an exec. An error of it, [`EngineError::Unreachable`] above all, says nothing.
+    fn state(&self, exec: &ExecRef) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
+
+    /// Waits until an exec that runs runs no more. An engine without such a call never answers: its exits tell.
+    fn wait(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let _ = exec;
+        std::future::pending()
+    }
+
+    /// Takes an exec away that was never started, so that a start of it that is still on its way starts nothing. Asked
+    /// again, the answer is the same. Asked of engines alone that say so in [`Habits::fences`].
+    fn fence(&self, exec: &ExecRef) -> impl Future<Output = Result<Fenced, EngineError>> + Send {
+        let _ = exec;
+        std::future::ready(Ok(Fenced::Started))
+    }
 
     /// The ends of all execs from now on, and those since `since` that the engine still remembers.
-    fn exec_deaths(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecDied, EngineError>>;
+    fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>>;
+
+    /// Nothing of this exec is needed any more: what the engine keeps of it may go. Asked again, it does no harm.
+    fn forget(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
+        let _ = exec;
+        std::future::ready(Ok(()))
+    }
+}
+
+/// What an engine does by its nature, where the steps of a request depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Habits {
+    /// An exec that was never started can be taken away from under a start that is on its way. Otherwise an exec is a
+    /// token: it can be started again, and starts at most one process.
+    pub fences: bool,
+    /// It keeps output until it is released, and holds the command up rather than lose any.
+    pub keeps_output: bool,
+    /// So long after the end of a process it ends the process's output, whoever still holds that; `None`: it does not.
+    pub cuts_after: Option<Duration>,
+    /// Bytes of output that it keeps for a reader that is away.
+    pub keeps_unread: u64,
+    /// A stream that is still open so long after the end of its process will not end.
+    pub closes_within: Duration,
+    /// How long it may go on calling an exec running whose process has ended.
+    pub notices_within: Duration,
+    /// How long an exit may take to be told, after it was noticed.
+    pub tells_within: Duration,
+    /// How long it may take for its own word about a code, where the kernel has told one already.
+    pub first_word: Duration,
+    /// How long the exit of an exec may take to be told that it no longer knows.
+    pub recalls_within: Duration,
 }
 
 /// Which engine, and which API it speaks.
@@ -70,7 +157,6 @@ pub struct Version {
 pub struct ContainerQuery {
     /// Namespace of the pod.
     pub namespace: String,
-    /// Name of the pod.
     pub pod_name: String,
     /// Name of the container in the pod.
     pub container: String,
@@ -79,18 +165,14 @@ pub struct ContainerQuery {
 /// One container of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// ID and start time.
     pub reference: ContainerRef,
-    /// UID of the pod, from the kubelet's label.
+    /// UID of the pod, as the kubelet has told the engine.
     pub pod_uid: String,
-    /// Whether it runs.
     pub state: ContainerState,
 }
 
-/// Whether a container runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerState {
-    /// It runs.
     Running,
     /// It runs, but its processes are frozen.
     Paused,
@@ -115,98 +197,83 @@ pub struct ExecSpec {
     pub stdin: bool,
 }
 
+/// What came of preparing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    Created(ExecRef),
+    /// There is one of this name already, of which nothing else is known: it may have been started.
+    Existed,
+}
+
+/// A command that was started.
+pub struct Started {
+    /// Its PID on the node, if the engine tells it at once.
+    pub pid: Option<u32>,
+    pub stream: ExecStream,
+}
+
+/// Output that was opened again.
+pub struct Reopened {
+    pub stream: ExecStream,
+    /// Whether nothing is missing between the place asked for and what comes.
+    pub unbroken: bool,
+}
+
 /// What the engine says of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExecState {
-    /// Whether the engine takes it for running. It may be wrong both ways.
-    pub running: bool,
-    /// Exit code. `None` is not 0: the engine has none yet.
-    pub code: Option<i32>,
-    /// PID on the node; `None` before the start, and for ever if the start failed.
-    pub pid: Option<u32>,
+pub enum ExecState {
+    /// It knows none such.
+    Absent,
+    /// It was surely never started.
+    Untouched,
+    /// A start may have run something, and nothing runs of it.
+    Spent,
+    /// It takes it for running.
+    Running {
+        /// PID on the node, as soon as it tells.
+        pid: Option<u32>,
+    },
+    /// It takes it for ended. Some engines are wrong in that now and then: the kernel knows.
+    Ended {
+        /// What it says of its code.
+        word: EngineWord,
+        /// PID on the node that its process had, if it had any.
+        pid: Option<u32>,
+    },
+}
+
+impl ExecState {
+    /// The PID, if it is told.
+    pub const fn pid(self) -> Option<u32> {
+        match self {
+            Self::Running { pid } | Self::Ended { pid, .. } => pid,
+            Self::Absent | Self::Untouched | Self::Spent => None,
+        }
+    }
+
+    /// What is said of a code, if there is one.
+    pub const fn word(self) -> Option<EngineWord> {
+        match self {
+            Self::Ended { word, .. } => Some(word),
+            Self::Absent | Self::Untouched | Self::Spent | Self::Running { .. } => None,
+        }
+    }
+}
+
+/// What came of a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// It never ran, and never will.
+    NeverRan,
+    /// It was started before: nothing was changed.
+    Started,
 }
 
 /// An exec ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecDied {
-    /// Which exec.
+pub struct ExecExit {
     pub exec: ExecId,
-    /// Exit code as the event has it; 127 may stand for anything.
-    pub code: i32,
+    pub testimony: Testimony,
     /// When the engine noticed.
     pub at: Timestamp,
-}
-
-/// What the engine refused, or failed to do.
-#[derive(Debug, Error)]
-pub enum EngineError {
-    /// It does not answer. Whether it did what was asked is not known.
-    #[error("the engine at {socket} does not answer: {message}")]
-    Unreachable {
-        /// Path of its socket.
-        socket: String,
-        /// What was tried and what went wrong.
-        message: String,
-    },
-    /// No connection to it can be had: nothing was asked of it.
-    #[error("the engine at {socket} does not answer: {message}")]
-    Unasked {
-        /// Path of its socket.
-        socket: String,
-        /// What was tried and what went wrong.
-        message: String,
-    },
-    /// It is too old.
-    #[error(
-        "the engine at {socket} is version {engine} with API {api}; wanted is API {wanted} or newer (Docker Engine 20.10): upgrade it"
-    )]
-    TooOld {
-        /// Path of its socket.
-        socket: String,
-        /// Version found.
-        engine: String,
-        /// API version found.
-        api: String,
-        /// Least API version.
-        wanted: String,
-    },
-    /// 404 on a container.
-    #[error("no such container: {0}")]
-    NoSuchContainer(String),
-    /// 404 on an exec: never created, expired, or of an earlier life of the container or the engine.
-    #[error("no such exec: {0}")]
-    NoSuchExec(String),
-    /// 409: the container is paused or does not run.
-    #[error("the container is not running: {0}")]
-    ContainerNotRunning(String),
-    /// It answers with another error status, and has not done it.
-    #[error("the engine refused with HTTP status {status}: {message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// The engine's own words.
-        message: String,
-    },
-    /// The answer makes no sense.
-    #[error("the engine's answer to {call} was not understood: {message}")]
-    Protocol {
-        /// Which call.
-        call: &'static str,
-        /// What was wrong with it.
-        message: String,
-    },
-}
-
-impl EngineError {
-    /// Whether what was asked has certainly not been done: the engine says so, or was never asked.
-    pub const fn is_refusal(&self) -> bool {
-        match self {
-            Self::NoSuchContainer(_)
-            | Self::NoSuchExec(_)
-            | Self::ContainerNotRunning(_)
-            | Self::Refused { .. }
-            | Self::Unasked { .. } => true,
-            Self::Unreachable { .. } | Self::TooOld { .. } | Self::Protocol { .. } => false,
-        }
-    }
 }

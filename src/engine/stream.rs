@@ -6,8 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use bytes::{BufMut as _, BytesMut};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, Shutdown, recv, shutdown},
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, Interest},
@@ -15,8 +18,7 @@ use tokio::{
     task::yield_now,
 };
 
-use super::docker::frames::{Decoder, FrameError};
-use crate::wire::OutputStream;
+use super::framing::{Chunk, FrameError, Framing, Raw};
 
 /// Most bytes asked of the engine's connection at once.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -25,15 +27,6 @@ pub const REST_BYTES: usize = 4 * READ_BYTES;
 
 /// Pieces after which others have their turn.
 const PIECES: u8 = 64;
-
-/// A piece of output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// From which stream.
-    pub stream: OutputStream,
-    /// The bytes.
-    pub bytes: Bytes,
-}
 
 /// The stream broke: what the command wrote from here on is lost.
 #[derive(Debug, Error)]
@@ -50,8 +43,9 @@ pub enum StreamError {
 /// reader makes the engine lose output.
 pub struct ExecStream {
     reader: Reader,
-    framing: Framing,
+    framing: Box<dyn Framing>,
     buffer: BytesMut,
+    tty: bool,
     /// So many pieces since others had their turn.
     pieces: u8,
 }
@@ -76,37 +70,24 @@ pub struct Parts {
     pub tty: bool,
 }
 
-enum Framing {
-    /// With a terminal: bytes as they are.
-    Raw,
-    /// Without: frames of two streams.
-    Frames(Decoder),
-}
-
-impl Framing {
-    fn new(tty: bool) -> Self {
-        if tty { Self::Raw } else { Self::Frames(Decoder::default()) }
-    }
-}
-
 impl ExecStream {
-    /// Takes over a connection on which the engine sends output.
-    pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, tty: bool) -> Self {
-        Self::of(Reader::Other(Box::new(reader)), BytesMut::new(), tty)
+    /// Takes over a connection on which the engine sends output; `tty`: whether it is a terminal's.
+    pub fn new(reader: impl AsyncRead + Send + Unpin + 'static, framing: Box<dyn Framing>, tty: bool) -> Self {
+        Self::of(Reader::Other(Box::new(reader)), framing, BytesMut::new(), tty)
     }
 
     /// Takes over the engine's socket, of which so much was read already.
-    pub fn over(connection: UnixStream, buffer: BytesMut, tty: bool) -> Self {
-        Self::of(Reader::Unix(Arc::new(connection)), buffer, tty)
+    pub fn over(connection: UnixStream, framing: Box<dyn Framing>, buffer: BytesMut, tty: bool) -> Self {
+        Self::of(Reader::Unix(Arc::new(connection)), framing, buffer, tty)
     }
 
     /// A stream whose connection is lost: it ends with an error.
     pub fn broken() -> Self {
-        Self::of(Reader::Lost, BytesMut::new(), true)
+        Self::of(Reader::Lost, Box::new(Raw), BytesMut::new(), true)
     }
 
-    fn of(reader: Reader, buffer: BytesMut, tty: bool) -> Self {
-        Self { reader, framing: Framing::new(tty), buffer, pieces: 0 }
+    fn of(reader: Reader, framing: Box<dyn Framing>, buffer: BytesMut, tty: bool) -> Self {
+        Self { reader, framing, buffer, tty, pieces: 0 }
     }
 
     /// Takes the stream apart, for another process.
@@ -115,16 +96,12 @@ impl ExecStream {
     /// With the stream itself, if it is not over a socket, or no more descriptors can be had.
     pub fn into_parts(self) -> Result<Parts, Self> {
         let Reader::Unix(connection) = &self.reader else { return Err(self) };
-        let (header, tty) = match &self.framing {
-            Framing::Raw => (None, true),
-            Framing::Frames(decoder) => (decoder.header(), false),
-        };
-        let rest = [header.iter().flatten().copied().collect(), self.buffer.to_vec()].concat();
+        let rest = [self.framing.resumption(), self.buffer.to_vec()].concat();
         // Another descriptor of the same connection: whoever writes to it may still have this one.
         match connection.as_fd().try_clone_to_owned() {
-            Ok(connection) => Ok(Parts { connection, rest, tty }),
+            Ok(connection) => Ok(Parts { connection, rest, tty: self.tty }),
             Err(error) => {
-                tracing::error!(%error, "a connection to the engine cannot be given to another process");
+                tracing::warn!(%error, "no descriptor is left for a connection to the engine");
                 Err(self)
             }
         }
@@ -142,11 +119,11 @@ impl ExecStream {
     ///
     /// # Errors
     /// When the connection is of no use.
-    pub fn from_parts(parts: Parts) -> io::Result<Self> {
+    pub fn from_parts(parts: Parts, framing: Box<dyn Framing>) -> io::Result<Self> {
         let connection = std::os::unix::net::UnixStream::from(parts.connection);
         connection.set_nonblocking(true)?;
         let connection = UnixStream::from_std(connection)?;
-        Ok(Self::over(connection, BytesMut::from(parts.rest.as_slice()), parts.tty))
+        Ok(Self::over(connection, framing, BytesMut::from(parts.rest.as_slice()), parts.tty))
     }
 
     /// Waits until there is something to read, or the end: `false`. Safe to cancel.
@@ -208,10 +185,7 @@ impl ExecStream {
                 Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
             };
             if read == 0 {
-                return match &self.framing {
-                    Framing::Raw => Ok(None),
-                    Framing::Frames(decoder) => Ok(decoder.finish(&self.buffer).map(|()| None)?),
-                };
+                return Ok(self.framing.finish(&self.buffer).map(|()| None)?);
             }
         }
     }
@@ -220,12 +194,7 @@ impl ExecStream {
         if self.buffer.is_empty() {
             return Ok(None);
         }
-        match &mut self.framing {
-            Framing::Raw => Ok(Some(Chunk { stream: OutputStream::Stdout, bytes: self.buffer.split().freeze() })),
-            Framing::Frames(decoder) => {
-                Ok(decoder.decode(&mut self.buffer)?.map(|(stream, bytes)| Chunk { stream, bytes }))
-            }
-        }
+        self.framing.decode(&mut self.buffer)
     }
 }
 
@@ -272,19 +241,28 @@ impl ExecInput {
         }
     }
 
-    /// Ends the input. Never of a terminal: the engine takes that for the end of the output too.
-    pub fn close(&self) {
-        // One that is closed already is as good.
-        shutdown(&self.connection, Shutdown::Write).unwrap_or_default();
+    /// Ends the input. Never of a terminal, whose end of input is a character. To end it again does no harm.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub async fn close(&self) -> io::Result<()> {
+        match shutdown(&self.connection, Shutdown::Write) {
+            // It is closed already.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::{engine::docker::frames::framing, wire::OutputStream};
 
     async fn read_all(bytes: &'static [u8], tty: bool) -> Result<Vec<Chunk>, StreamError> {
-        let mut stream = ExecStream::new(bytes, tty);
+        let mut stream = ExecStream::new(bytes, framing(tty), tty);
         let mut chunks = Vec::new();
         while let Some(chunk) = stream.next().await? {
             chunks.push(chunk);
@@ -304,7 +282,7 @@ mod tests {
     async fn whoever_reads_what_does_not_end_leaves_others_their_turn() {
         let (_engine, ours) = UnixStream::pair().expect("a pair");
         let frames = b"\x01\0\0\0\0\0\0\x01o".repeat(10_000);
-        let mut stream = ExecStream::over(ours, BytesMut::from(&frames[..]), false);
+        let mut stream = ExecStream::over(ours, framing(false), BytesMut::from(&frames[..]), false);
         let reading =
             async { while stream.next().await.is_ok_and(|chunk| chunk.is_some() && stream.buffer.len() > 9) {} };
         tokio::select! {

@@ -13,17 +13,17 @@ use crate::lab::{Lab, unique, until};
 /// The labels of a container as the kubelet's runtime writes them.
 fn labels(query: &ContainerQuery, pod_uid: &str, kind: &str) -> HashMap<String, String> {
     let labels = [
-        (kubelet::TYPE, kind),
-        (kubelet::POD_NAMESPACE, &query.namespace),
-        (kubelet::POD_NAME, &query.pod_name),
-        (kubelet::POD_UID, pod_uid),
-        (kubelet::CONTAINER_NAME, &query.container),
+        (TYPE_LABEL, kind),
+        (labels::POD_NAMESPACE, &query.namespace),
+        (labels::POD_NAME, &query.pod_name),
+        (labels::POD_UID, pod_uid),
+        (labels::CONTAINER_NAME, &query.container),
     ];
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 fn container_labels(query: &ContainerQuery, pod_uid: &str) -> HashMap<String, String> {
-    labels(query, pod_uid, kubelet::TYPE_CONTAINER)
+    labels(query, pod_uid, TYPE_CONTAINER)
 }
 
 fn new_query() -> ContainerQuery {

@@ -1,14 +1,16 @@
-//! The engine's framing of output without a terminal:
+//! Docker's framing of output without a terminal:
 //! `[stream, 0, 0, 0, length: u32 big endian]`, then so many bytes.
 //!
 //! Payload is handed on as it arrives, without waiting for the rest of its
 //! frame: a frame may be as large as the command's write, and nothing here
 //! needs it whole.
 
-use bytes::{Buf, Bytes, BytesMut};
-use thiserror::Error;
+use bytes::{Buf, BytesMut};
 
-use crate::wire::OutputStream;
+use crate::{
+    engine::framing::{Chunk, FrameError, Framing, Raw},
+    wire::OutputStream,
+};
 
 const HEADER: usize = 8;
 
@@ -18,23 +20,13 @@ pub struct Decoder {
     current: Option<(OutputStream, usize)>,
 }
 
-/// The stream is not what the engine sends.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FrameError {
-    /// The header names a stream that there is not.
-    #[error("frame header {0:02x?} names no output stream")]
-    Header([u8; HEADER]),
-    /// The stream ended inside a frame.
-    #[error("the stream ended inside a frame")]
-    Truncated,
+/// The framing of a connection; `tty`: of a terminal's.
+pub fn framing(tty: bool) -> Box<dyn Framing> {
+    if tty { Box::new(Raw) } else { Box::<Decoder>::default() }
 }
 
-impl Decoder {
-    /// The next payload in `input`, or `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// When a header is not one; the stream is then of no more use.
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<(OutputStream, Bytes)>, FrameError> {
+impl Framing for Decoder {
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Chunk>, FrameError> {
         loop {
             match &mut self.current {
                 None => {
@@ -45,54 +37,54 @@ impl Decoder {
                 Some((_, 0)) => self.current = None,
                 Some(_) if input.is_empty() => return Ok(None),
                 Some((stream, missing)) => {
-                    let payload = input.split_to(input.len().min(*missing)).freeze();
-                    *missing -= payload.len();
-                    return Ok(Some((*stream, payload)));
+                    let bytes = input.split_to(input.len().min(*missing)).freeze();
+                    *missing -= bytes.len();
+                    return Ok(Some(Chunk { stream: *stream, bytes }));
                 }
             }
         }
     }
 
-    /// A header for what is missing of the current frame: with it in front of the rest, another decoder
-    /// goes on where this one stopped.
-    pub fn header(&self) -> Option<[u8; HEADER]> {
-        let (stream, missing) = self.current.filter(|(_, missing)| *missing > 0)?;
-        let stream = match stream {
-            OutputStream::Stdout => 1,
-            OutputStream::Stderr => 2,
-        };
-        let [a, b, c, d] = u32::try_from(missing).ok()?.to_be_bytes();
-        Some([stream, 0, 0, 0, a, b, c, d])
-    }
-
-    /// Says whether the stream may end here.
-    ///
-    /// # Errors
-    /// When it ends inside a frame.
-    pub fn finish(&self, rest: &[u8]) -> Result<(), FrameError> {
+    fn finish(&self, rest: &[u8]) -> Result<(), FrameError> {
         match self.current {
             None | Some((_, 0)) if rest.is_empty() => Ok(()),
             None | Some(_) => Err(FrameError::Truncated),
         }
     }
+
+    /// A header for what is missing of the current frame.
+    fn resumption(&self) -> Vec<u8> {
+        let Some((stream, missing)) = self.current.filter(|(_, missing)| *missing > 0) else { return Vec::new() };
+        let stream = match stream {
+            OutputStream::Stdout => 1,
+            OutputStream::Stderr => 2,
+        };
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        [&[stream, 0, 0, 0][..], &missing.to_be_bytes()].concat()
+    }
 }
 
 fn parse(header: [u8; HEADER]) -> Result<(OutputStream, usize), FrameError> {
-    let [stream, 0, 0, 0, length @ ..] = header else { return Err(FrameError::Header(header)) };
+    let [stream, 0, 0, 0, length @ ..] = header else { return Err(FrameError::Header(header.to_vec())) };
     let stream = match stream {
         // 0 is standard input, which the engine uses for output that it cannot attribute.
         0 | 1 => OutputStream::Stdout,
         2 => OutputStream::Stderr,
-        _ => return Err(FrameError::Header(header)),
+        _ => return Err(FrameError::Header(header.to_vec())),
     };
     Ok((stream, u32::from_be_bytes(length) as usize))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn stdout(bytes: &'static [u8]) -> Option<Chunk> {
+        Some(Chunk { stream: OutputStream::Stdout, bytes: Bytes::from_static(bytes) })
+    }
 
     fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -103,11 +95,11 @@ mod tests {
     fn a_payload_is_handed_on_before_its_frame_is_whole() -> Result<(), FrameError> {
         let mut decoder = Decoder::default();
         let mut input = BytesMut::from(&frame(1, b"hello")[..10]);
-        assert_eq!(decoder.decode(&mut input)?, Some((OutputStream::Stdout, Bytes::from_static(b"he"))));
+        assert_eq!(decoder.decode(&mut input)?, stdout(b"he"));
         assert_eq!(decoder.decode(&mut input)?, None);
         assert_eq!(decoder.finish(&input), Err(FrameError::Truncated));
         input.extend_from_slice(b"llo");
-        assert_eq!(decoder.decode(&mut input)?, Some((OutputStream::Stdout, Bytes::from_static(b"llo"))));
+        assert_eq!(decoder.decode(&mut input)?, stdout(b"llo"));
         decoder.finish(&input)
     }
 
@@ -121,7 +113,7 @@ mod tests {
     fn what_is_no_header_is_an_error() {
         for header in [[3, 0, 0, 0, 0, 0, 0, 1], [1, 1, 0, 0, 0, 0, 0, 1]] {
             let mut input = BytesMut::from(&header[..]);
-            assert_eq!(Decoder::default().decode(&mut input), Err(FrameError::Header(header)));
+            assert_eq!(Decoder::default().decode(&mut input), Err(FrameError::Header(header.to_vec())));
         }
     }
 
@@ -134,7 +126,7 @@ mod tests {
             let mut received = [Vec::new(), Vec::new()];
             for piece in bytes.chunks(cut) {
                 input.extend_from_slice(piece);
-                while let Some((stream, payload)) = decoder.decode(&mut input).map_err(|e| TestCaseError::fail(e.to_string()))? {
+                while let Some(Chunk { stream, bytes: payload }) = decoder.decode(&mut input).map_err(|e| TestCaseError::fail(e.to_string()))? {
                     received[usize::from(stream == OutputStream::Stderr)].extend_from_slice(&payload);
                 }
             }

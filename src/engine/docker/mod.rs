@@ -1,365 +1,95 @@
-//! The Docker Engine, through bollard.
+//! The Docker Engine: what its calls mean.
 //!
-//! One call does not go through bollard: the attached start. Its decoder takes
-//! a terminal's output for frames, so the stream is read raw from a connection
-//! of our own and framed by `frames`.
+//! The calls themselves are beside this file: through bollard in `calls`, but for the attached start in `start`. What
+//! the engine really does with an exec is in `docs/engine.md`.
 
+pub mod calls;
 pub mod frames;
+mod start;
+mod testimony;
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use bollard::{
-    API_DEFAULT_VERSION, Docker,
-    errors::Error as BollardError,
-    models::{ContainerInspectResponse, EventMessage},
-    query_parameters::{
-        EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ResizeExecOptionsBuilder,
+use futures::{StreamExt as _, stream::BoxStream};
+use k8s_openapi::jiff::Timestamp;
+
+pub use self::calls::{DockerEngine, Inspected};
+use crate::{
+    core::ids::{ContainerId, ContainerRef, ExecName, ExecRef},
+    engine::{
+        Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Habits, Parts,
+        Prepared, StartError, Started, Version,
     },
 };
-use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
-use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
-use tokio::{net::UnixStream, time::timeout};
 
-use super::{
-    Container, ContainerQuery, ContainerState, Engine, EngineError, ExecDied, ExecSpec, ExecState, ExecStream, Version,
+/// Each is measured: `docs/engine.md`.
+const HABITS: Habits = Habits {
+    fences: false,
+    keeps_output: false,
+    cuts_after: Some(Duration::from_secs(2)),
+    // It keeps 1 MB.
+    keeps_unread: 512 * 1024,
+    // It handles the ends of one container one after another, and spends up to 4 s on each whose output a child holds.
+    closes_within: Duration::from_secs(600),
+    notices_within: Duration::from_secs(600),
+    // The event of one exec waits for those of its container's other execs.
+    tells_within: Duration::from_secs(60),
+    first_word: Duration::from_secs(1),
+    recalls_within: Duration::from_secs(2),
 };
-use crate::{
-    api::names::kubelet,
-    core::ids::{ContainerId, ContainerRef, ExecId},
-};
-
-/// Least API version: Docker Engine 20.10.
-const MIN_API: (u32, u32) = (1, 41);
-/// How long the engine may take for one call. The start itself is not in it: it answers before.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most bytes of an error text that are read, in bytes.
-const ERROR_TEXT_LIMIT: usize = 64 * 1024;
-
-/// A connection to one Docker Engine.
-pub struct DockerEngine {
-    socket: PathBuf,
-    client: OnceLock<Docker>,
-}
-
-impl DockerEngine {
-    /// The engine behind a Unix socket. It need not be there yet.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), client: OnceLock::new() }
-    }
-
-    fn client(&self) -> Result<&Docker, EngineError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let path = self.socket.to_string_lossy();
-        let docker = Docker::connect_with_unix(&path, CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|error| unreachable(&self.socket, "connect", &error))?;
-        Ok(self.client.get_or_init(|| docker))
-    }
-
-    /// What an error of bollard means; `missing` says what a 404 stands for.
-    fn error(&self, call: &'static str, error: BollardError, missing: fn(String) -> EngineError) -> EngineError {
-        match error {
-            BollardError::DockerResponseServerError { status_code, message } => refused(status_code, message, missing),
-            BollardError::JsonDataError { message, .. } => EngineError::Protocol { call, message },
-            other => unreachable(&self.socket, call, &other),
-        }
-    }
-
-    async fn inspect_container(&self, id: &str) -> Result<Option<Container>, EngineError> {
-        match self.client()?.inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(found) => container_of(id, found).map(Some),
-            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(self.error("inspect container", error, EngineError::NoSuchContainer)),
-        }
-    }
-}
 
 impl Engine for DockerEngine {
+    fn habits(&self) -> &Habits {
+        &HABITS
+    }
+
     async fn version(&self) -> Result<Version, EngineError> {
-        let found = self
-            .client()?
-            .version()
-            .await
-            .map_err(|error| self.error("version", error, EngineError::NoSuchContainer))?;
-        let version = Version { engine: found.version.unwrap_or_default(), api: found.api_version.unwrap_or_default() };
-        if api_number(&version.api).is_none_or(|api| api < MIN_API) {
-            return Err(EngineError::TooOld {
-                socket: self.socket.display().to_string(),
-                engine: version.engine,
-                api: version.api,
-                wanted: format!("{}.{}", MIN_API.0, MIN_API.1),
-            });
-        }
-        Ok(version)
+        self.checked_version().await
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
-        let labels = [
-            (kubelet::TYPE, kubelet::TYPE_CONTAINER),
-            (kubelet::POD_NAMESPACE, &query.namespace),
-            (kubelet::POD_NAME, &query.pod_name),
-            (kubelet::CONTAINER_NAME, &query.container),
-        ];
-        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let filters = HashMap::from([("label", labels)]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let listed = self
-            .client()?
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| self.error("list containers", error, EngineError::NoSuchContainer))?;
-        let mut containers = Vec::with_capacity(listed.len());
-        for id in listed.into_iter().filter_map(|summary| summary.id) {
-            // One that vanishes between the two calls is as good as never listed.
-            containers.extend(self.inspect_container(&id).await?);
-        }
-        Ok(containers)
+        self.list_containers(query).await
     }
 
     async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
         self.inspect_container(id.as_str()).await
     }
 
-    async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
-        let options = bollard::models::ExecConfig {
-            attach_stdin: Some(exec.stdin),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            tty: Some(exec.tty),
-            cmd: Some(exec.command.clone()),
-            env: Some(exec.env.clone()),
-            user: exec.user.clone(),
-            working_dir: exec.working_dir.clone(),
-            privileged: Some(false),
-            ..Default::default()
-        };
-        let created = self
-            .client()?
-            .create_exec(container.as_str(), options)
-            .await
-            .map_err(|error| self.error("create exec", error, EngineError::NoSuchContainer))?;
-        Ok(created.id.into())
+    /// The engine names its execs itself.
+    async fn prepare(
+        &self,
+        container: &ContainerRef,
+        _: &ExecName,
+        exec: &ExecSpec,
+    ) -> Result<Prepared, EngineError> {
+        let id = self.create_exec(&container.id, exec).await?;
+        Ok(Prepared::Created(ExecRef { id, container: container.clone() }))
     }
 
-    async fn start_exec(&self, exec: &ExecId, tty: bool) -> Result<ExecStream, EngineError> {
-        timeout(CALL_TIMEOUT, start(&self.socket, exec, tty))
-            .await
-            .unwrap_or_else(|elapsed| Err(unreachable(&self.socket, "start exec", &elapsed)))
+    /// An exec starts at most once, ever. A second start runs nothing, but is not refused: its stream has the engine's
+    /// complaint in place of output. Why a command cannot be started comes as output, too.
+    async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
+        Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await? })
     }
 
-    async fn resize_exec(&self, exec: &ExecId, width: u16, height: u16) -> Result<(), EngineError> {
-        let options = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
-        self.client()?
-            .resize_exec(exec.as_str(), options)
-            .await
-            .map_err(|error| self.error("resize exec", error, EngineError::NoSuchExec))
+    fn take_over(&self, parts: Parts) -> io::Result<ExecStream> {
+        let framing = frames::framing(parts.tty);
+        ExecStream::from_parts(parts, framing)
     }
 
-    async fn inspect_exec(&self, exec: &ExecId) -> Result<ExecState, EngineError> {
-        let found = self
-            .client()?
-            .inspect_exec(exec.as_str())
-            .await
-            .map_err(|error| self.error("inspect exec", error, EngineError::NoSuchExec))?;
-        Ok(ExecState {
-            running: found.running.unwrap_or(false),
-            code: found.exit_code.and_then(|code| i32::try_from(code).ok()),
-            pid: found.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
-        })
+    async fn resize(&self, exec: &ExecRef, width: u16, height: u16) -> Result<(), EngineError> {
+        self.resize_exec(&exec.id, width, height).await
     }
 
-    fn exec_deaths(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecDied, EngineError>> {
-        let client = match self.client() {
-            Ok(client) => client,
-            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
-        };
-        let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["exec_die"])]);
-        let mut options = EventsOptionsBuilder::new().filters(&filters);
-        if let Some(since) = since {
-            options = options.since(&format!("{}.{:09}", since.as_second(), since.subsec_nanosecond()));
-        }
-        let socket = self.socket.clone();
-        client
-            .events(Some(options.build()))
-            .filter_map(move |event| {
-                let event = match event {
-                    Ok(event) => exec_died(event).map(Ok),
-                    Err(error) => Some(Err(unreachable(&socket, "events", &error))),
-                };
-                futures::future::ready(event)
-            })
-            .boxed()
-    }
-}
-
-/// Starts an exec over a connection of its own, which then carries the output.
-async fn start(socket: &Path, exec: &ExecId, tty: bool) -> Result<ExecStream, EngineError> {
-    let failed = |error: &dyn std::error::Error| unreachable(socket, "start exec", error);
-    // Nothing was sent yet.
-    let unasked = |error: &dyn std::error::Error| EngineError::Unasked {
-        socket: socket.display().to_string(),
-        message: said("start exec", error),
-    };
-    let connection = UnixStream::connect(socket).await.map_err(|e| unasked(&e))?;
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(|e| unasked(&e))?;
-    // Ends with the connection, whose other half is owned by the stream that is returned.
-    tokio::spawn(driver.with_upgrades());
-    let body = format!(r#"{{"Detach":false,"Tty":{tty}}}"#);
-    let request = Request::post(format!("/exec/{exec}/start"))
-        .header(header::HOST, "docker")
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "tcp")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|e| failed(&e))?;
-    let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
-    match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => {
-            let upgraded = hyper::upgrade::on(response).await.map_err(|e| failed(&e))?;
-            Ok(match upgraded.downcast::<TokioIo<UnixStream>>() {
-                Ok(parts) => ExecStream::over(parts.io.into_inner(), parts.read_buf.into(), tty),
-                Err(upgraded) => ExecStream::new(TokioIo::new(upgraded), tty),
-            })
-        }
-        status => {
-            let text = Limited::new(response.into_body(), ERROR_TEXT_LIMIT).collect().await;
-            let text = text.map(|body| error_text(&body.to_bytes())).unwrap_or_default();
-            Err(refused(status.as_u16(), text, EngineError::NoSuchExec))
+    async fn state(&self, exec: &ExecRef) -> Result<ExecState, EngineError> {
+        match self.inspect_exec(&exec.id).await {
+            Ok(found) => Ok(testimony::state(found)),
+            Err(EngineError::NoSuchExec(_)) => Ok(ExecState::Absent),
+            Err(error) => Err(error),
         }
     }
-}
 
-fn refused(status: u16, message: String, missing: fn(String) -> EngineError) -> EngineError {
-    match status {
-        404 => missing(message),
-        409 => EngineError::ContainerNotRunning(message),
-        status => EngineError::Refused { status, message },
-    }
-}
-
-fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> EngineError {
-    EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
-}
-
-/// What was tried, what went wrong, and why.
-fn said(call: &str, error: &dyn std::error::Error) -> String {
-    let mut message = format!("{call}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    message
-}
-
-fn error_text(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct ErrorBody {
-        message: String,
-    }
-    serde_json::from_slice::<ErrorBody>(body)
-        .map_or_else(|_| String::from_utf8_lossy(body).trim().to_owned(), |error| error.message)
-}
-
-fn api_number(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-fn container_of(id: &str, found: ContainerInspectResponse) -> Result<Container, EngineError> {
-    let incomplete =
-        |what: &str| EngineError::Protocol { call: "inspect container", message: format!("{id} has no {what}") };
-    let state = found.state.ok_or_else(|| incomplete("State"))?;
-    let started_at = state.started_at.ok_or_else(|| incomplete("State.StartedAt"))?;
-    let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-    let state = match (state.running.unwrap_or(false), state.paused.unwrap_or(false)) {
-        (true, true) => ContainerState::Paused,
-        (true, false) => ContainerState::Running,
-        (false, _) => ContainerState::Stopped(state.status.map_or_else(|| "stopped".to_owned(), |s| s.to_string())),
-    };
-    Ok(Container {
-        reference: ContainerRef { id: id.into(), started_at },
-        pod_uid: labels.get(kubelet::POD_UID).cloned().unwrap_or_default(),
-        state,
-    })
-}
-
-fn exec_died(event: EventMessage) -> Option<ExecDied> {
-    let attributes = event.actor?.attributes?;
-    Some(ExecDied {
-        exec: attributes.get("execID")?.as_str().into(),
-        code: attributes.get("exitCode")?.parse().ok()?,
-        at: Timestamp::from_nanosecond(event.time_nano?.into()).ok()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    #[test]
-    fn api_versions_compare_as_numbers() {
-        assert!(api_number("1.9") < Some(MIN_API));
-        assert!(api_number("1.41") >= Some(MIN_API));
-        assert!(api_number("1.100") > Some(MIN_API));
-        assert_eq!(api_number("newest"), None);
-    }
-
-    /// An engine that answers each call with this body. No real one of that age can be had.
-    fn engine_that_says(body: &'static str) -> (tempfile::TempDir, DockerEngine) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let socket = folder.path().join("docker.sock");
-        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
-        tokio::spawn(async move {
-            while let Ok((mut connection, _)) = listener.accept().await {
-                let mut request = [0; 4096];
-                let read = connection.read(&mut request).await;
-                assert!(read.is_ok_and(|bytes| bytes > 0), "a request");
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
-                let answer = format!("{head}\r\nConnection: close\r\n\r\n{body}");
-                connection.write_all(answer.as_bytes()).await.expect("answered");
-            }
-        });
-        (folder, DockerEngine::new(socket))
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_is_too_old_is_refused_and_told_what_is_wanted() {
-        let (_folder, engine) = engine_that_says(r#"{"Version":"19.03.15","ApiVersion":"1.40"}"#);
-        let refused = engine.version().await.expect_err("too old").to_string();
-        assert!(refused.contains("is version 19.03.15 with API 1.40; wanted is API 1.41 or newer"), "{refused}");
-        let (_folder, engine) = engine_that_says(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#);
-        assert_eq!(engine.version().await.expect("new enough").api, "1.41");
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_is_not_there_is_unreachable_and_its_socket_is_named() {
-        let refused = DockerEngine::new("/no/such/docker.sock").version().await.expect_err("no engine");
-        assert!(
-            matches!(&refused, EngineError::Unreachable { socket, .. } if socket == "/no/such/docker.sock"),
-            "{refused}"
-        );
-    }
-
-    #[test]
-    fn an_error_text_is_taken_from_json_or_as_it_is() {
-        assert_eq!(error_text(br#"{"message":"no"}"#), "no");
-        assert_eq!(error_text(b"plain\n"), "plain");
+    fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
+        self.exec_deaths(since).map(|died| died.map(testimony::exit)).boxed()
     }
 }

@@ -1,0 +1,17 @@
+//! A place in the output of a command.
+
+use serde::{Deserialize, Serialize};
+
+/// So many bytes of each stream come before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub stdout: u64,
+    pub stderr: u64,
+}
+
+impl Position {
+    /// Bytes of both streams before it.
+    pub const fn total(self) -> u64 {
+        self.stdout + self.stderr
+    }
+}
