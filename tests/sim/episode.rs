@@ -614,8 +614,8 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         metrics,
         clock,
         pulse: Arc::default(),
-        heirs: Arc::default(),
-        estate: Default::default(),
+        handover: Arc::default(),
+        handed_over: Default::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };

@@ -21,7 +21,7 @@ use tokio::{
 use super::{cut::Ended, witness::Seen};
 use crate::{
     agent::{
-        handover::give::{Heard, Inheritance},
+        handover::give::{OutputState, StreamState},
         node::{Node, World},
         request::start::Attended,
         streams::{
@@ -59,7 +59,7 @@ pub(crate) enum Origin {
     /// Of a start that nobody can have made before.
     Sole,
     /// From the agent before this one.
-    Inherited(Box<Inheritance>),
+    HandedOver(Box<StreamState>),
     /// Of a start that somebody may have made before.
     Shared,
 }
@@ -67,12 +67,16 @@ pub(crate) enum Origin {
 impl Origin {
     /// Whether nobody else has read of it, what was received before and put in, and for how long nobody had read until
     /// `now`.
-    fn begin(self, now: Duration, fresh: impl Fn() -> Heard) -> (bool, Heard, Option<feed::Progress>, Duration) {
+    fn begin(
+        self,
+        now: Duration,
+        fresh: impl Fn() -> OutputState,
+    ) -> (bool, OutputState, Option<feed::Progress>, Duration) {
         match self {
             Self::Sole => (true, fresh(), None, Duration::ZERO),
             Self::Shared => (false, fresh(), None, Duration::ZERO),
-            Self::Inherited(inheritance) => {
-                let Inheritance { received, fed, given } = *inheritance;
+            Self::HandedOver(stream_state) => {
+                let StreamState { received, fed, given } = *stream_state;
                 (received.is_some(), received.unwrap_or_else(fresh), Some(fed), now.saturating_sub(given))
             }
         }
@@ -175,7 +179,7 @@ pub(crate) async fn pump<W: World>(
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
     let opened = Instant::now();
-    let fresh = || Heard { streams: Streams::new(limits), log: LogState::Whole, kept: 0 };
+    let fresh = || OutputState { streams: Streams::new(limits), log: LogState::Whole, kept: 0 };
     let (sole, before, fed, unread) = origin.begin(node.kernel.uptime(), fresh);
     let log = node.spool.create(&request.key, limits, before.log);
     let received = before.streams.total();
@@ -191,7 +195,7 @@ pub(crate) async fn pump<W: World>(
     };
     let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
     let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
-    let pumping = node.heirs.pumping();
+    let pumping = node.handover.pumping();
     let ending = seen.clone();
     let mut given = false;
     // That the input has gone is put down while the output is read: the disk may be slow.
@@ -201,24 +205,24 @@ pub(crate) async fn pump<W: World>(
         tokio::select! {
             biased;
             // First, or a command that writes all the time would hold up the handover of all.
-            () = node.heirs.begun(), if !given => {
+            () = node.handover.begun(), if !given => {
                 given = true;
                 // From here on nobody reads. For a command that has ended it counts from there.
                 let ended = ending.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
                 let since = node.kernel.uptime().saturating_sub(ended);
                 let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
-                let received = sole.then(|| Heard { streams: sink.streams, log, kept: hub.kept().output });
+                let received = sole.then(|| OutputState { streams: sink.streams, log, kept: hub.kept().output });
                 let fed = feeder.stop();
-                let inheritance = Inheritance { received, fed, given: since };
-                match node.heirs.give(&request.key.uid, &exec.id, stream, inheritance) {
+                let stream_state = StreamState { received, fed, given: since };
+                match node.handover.give(&request.key.uid, &exec.id, stream, stream_state) {
                     None => {
                         hub.moved();
                         return None;
                     }
-                    Some((back, inheritance)) => {
+                    Some((back, stream_state)) => {
                         stream = back;
                         feeder.resume();
-                        sink.streams = inheritance.received.unwrap_or_else(fresh).streams;
+                        sink.streams = stream_state.received.unwrap_or_else(fresh).streams;
                     }
                 }
             }

@@ -19,7 +19,7 @@ use crate::{
             resize,
             witness::{self, Seen},
         },
-        handover::give::Inheritance,
+        handover::give::StreamState,
         memory::{exec_exits::Death, request::Memory},
         node::{Node, StepError, World},
         streams::{hub::Hub, log_writer::Keeper},
@@ -68,12 +68,12 @@ pub(crate) async fn start<W: World>(
 pub(crate) async fn resume<W: World>(
     attended: &Attended<'_, W>,
     news: &mut watch::Receiver<News>,
-    (stream, inheritance): (ExecStream, Inheritance),
+    (stream, stream_state): (ExecStream, StreamState),
 ) -> Watched {
     let Attended { node, request, exec, .. } = *attended;
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
     let death = node.deaths.of(&exec.id);
-    let origin = Origin::Inherited(Box::new(inheritance));
+    let origin = Origin::HandedOver(Box::new(stream_state));
     stay(attended, news, Task { stream, origin, death }).await
 }
 
@@ -131,7 +131,7 @@ async fn attend<W: World>(
     let Task { stream, origin, death } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
-    let fresh = !matches!(origin, Origin::Inherited(_));
+    let fresh = !matches!(origin, Origin::HandedOver(_));
     let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, keeper), async {
         if fresh {
             tell_pod(node, request).await;
