@@ -47,7 +47,7 @@ use self::{
     intake::desk::{self, Intake},
     memory::{
         disk::Folder,
-        exec_exits::{self, Deaths},
+        exec_exits::{self, ExecExits},
         journal::{Journal, JournalError, Record},
     },
     node::{Node, World},
@@ -216,8 +216,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
     let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
-    let deaths = Deaths::default();
-    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone());
+    let exec_exits = ExecExits::default();
+    let listening = exec_exits.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone());
     parts.spawn(async {
         listening.await;
         Ok(())
@@ -261,7 +261,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         spool,
         writers: Writers::default(),
         hubs,
-        deaths,
+        exec_exits,
         metrics,
         pulse: Arc::default(),
         clock,

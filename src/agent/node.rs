@@ -11,7 +11,7 @@ use super::{
     handover::give::{HandedOver, HandedOverStream, Sender},
     memory::{
         disk::Disk,
-        exec_exits::Deaths,
+        exec_exits::ExecExits,
         journal::{Journal, JournalError},
     },
     streams::{hub::Hubs, log_writer::Writers, spool::Spool},
@@ -71,7 +71,7 @@ pub struct Node<W: World> {
     /// Who watches.
     pub hubs: Arc<Hubs>,
     /// The ends of execs, as the engine tells them.
-    pub deaths: Deaths,
+    pub exec_exits: ExecExits,
     /// What is counted.
     pub metrics: Metrics,
     /// How late its tasks have their turn.

@@ -7,7 +7,7 @@ use execlet::{
     agent::{
         gate::Gate,
         intake::desk::{self, Event, Intake},
-        memory::{exec_exits::Deaths, journal::Journal},
+        memory::{exec_exits::ExecExits, journal::Journal},
         node::Node,
         streams::{
             hub::{Follows, Hubs, Place},
@@ -588,10 +588,10 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let (journal, records) = Journal::open(SimDisk(model.clone())).expect("a journal");
     let (metrics, _) = Metrics::for_agent();
     let spool = Spool::open(spool, 1 << 30, &HashSet::new(), Gauge::default()).expect("a spool");
-    let deaths = Deaths::default();
+    let exec_exits = ExecExits::default();
     let engine = Arc::new(SimEngine(model.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
-    let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
+    let listening = exec_exits.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
     // Whoever watched an agent before this one has lost it.
     let hubs = Arc::new(Hubs::default());
     model.lock().hubs = Arc::clone(&hubs);
@@ -610,7 +610,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         writers: Writers::default(),
         gate: Gate::off(),
         hubs,
-        deaths,
+        exec_exits,
         metrics,
         clock,
         pulse: Arc::default(),

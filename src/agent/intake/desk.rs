@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{
         command::oversee::News,
-        memory::{exec_exits::Death, journal::Record},
+        memory::{exec_exits::ExecExit, journal::Record},
         node::{Node, World},
         request::work::Work,
     },
@@ -106,7 +106,7 @@ struct Desk<W: World> {
     /// What the journal held at the start and nobody has taken up yet.
     remembered: BTreeMap<String, Record>,
     /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
-    deaths: Vec<Death>,
+    exec_exits: Vec<ExecExit>,
     /// Those in the list that is being read anew.
     listed: Option<HashSet<RequestUid>>,
 }
@@ -149,10 +149,10 @@ pub async fn run<W: World>(
     shutdown: CancellationToken,
 ) {
     let hubs = Arc::clone(&node.hubs);
-    let deaths = records.iter().map(|record| node.deaths.of(&record.entry.exec.id)).collect();
+    let exec_exits = records.iter().map(|record| node.exec_exits.of(&record.entry.exec.id)).collect();
     let mut desk = Desk {
         node,
-        deaths,
+        exec_exits,
         queue: FairQueue::new(intake.limits),
         parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
         tasks: JoinSet::new(),
@@ -346,7 +346,7 @@ impl<W: World> Desk<W> {
             let work = Work::remembered(Arc::clone(&self.node), record, news);
             self.work(key, container, teller, work, false);
         }
-        self.deaths.clear();
+        self.exec_exits.clear();
     }
 
     /// Until the next one that waits passes its deadline.

@@ -20,7 +20,7 @@ use crate::{
             witness::{self, Seen},
         },
         handover::give::StreamState,
-        memory::{exec_exits::Death, request::Memory},
+        memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, StepError, World},
         streams::{hub::Hub, log_writer::Keeper},
     },
@@ -48,7 +48,7 @@ pub(crate) async fn start<W: World>(
 ) -> Result<Watched, StepError> {
     let Attended { node, request, exec, .. } = *attended;
     // Subscribed before the start, or a quick end would be missed.
-    let death = node.deaths.of(&exec.id);
+    let exec_exit = node.exec_exits.of(&exec.id);
     let begun = StdInstant::now();
     let origin = if sole { Origin::Sole } else { Origin::Shared };
     let stream = match node.engine.start_exec(&exec.id, request.spec.tty).await {
@@ -61,7 +61,7 @@ pub(crate) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
-    Ok(stay(attended, news, Task { stream, origin, death }).await)
+    Ok(stay(attended, news, Task { stream, origin, exec_exit }).await)
 }
 
 /// Goes on with a stream that the agent before this one has handed over.
@@ -72,16 +72,16 @@ pub(crate) async fn resume<W: World>(
 ) -> Watched {
     let Attended { node, request, exec, .. } = *attended;
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
-    let death = node.deaths.of(&exec.id);
+    let exec_exit = node.exec_exits.of(&exec.id);
     let origin = Origin::HandedOver(Box::new(stream_state));
-    stay(attended, news, Task { stream, origin, death }).await
+    stay(attended, news, Task { stream, origin, exec_exit }).await
 }
 
 /// What there is to attend to.
 struct Task {
     stream: ExecStream,
     origin: Origin,
-    death: Death,
+    exec_exit: ExecExit,
 }
 
 /// Stays with a command to its end.
@@ -128,7 +128,7 @@ async fn attend<W: World>(
     keeper: &mut Option<Keeper>,
 ) -> Option<Outcome> {
     let Attended { node, request, exec, memory, .. } = *attended;
-    let Task { stream, origin, death } = task;
+    let Task { stream, origin, exec_exit } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
     let fresh = !matches!(origin, Origin::HandedOver(_));
@@ -140,7 +140,7 @@ async fn attend<W: World>(
     let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    let ending = Ending { exec, death: &death, received };
+    let ending = Ending { exec, exec_exit: &exec_exit, received };
     let outcome = settle::settle(node, memory, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(outcome)
