@@ -189,7 +189,7 @@ pub(crate) async fn pump<W: World>(
         Feeder::new(hub, &request.spec, stream.input(), fed)
     } else {
         // Whether this connection is the one that the command reads from is not known.
-        hub.unheard(kept.file, Written::UNKNOWN);
+        hub.log_only(kept.file, Written::UNKNOWN);
         stream.input().inspect(ExecInput::close);
         Feeder::new(hub, &request.spec, None, None)
     };

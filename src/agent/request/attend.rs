@@ -36,7 +36,7 @@ pub(crate) async fn adopt<W: World>(
     hub: &Arc<Hub>,
 ) -> Watched {
     let (key, request) = (memory.key(), wanted.request());
-    hub.unheard(node.spool.size(key), Written::UNKNOWN);
+    hub.log_only(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();

@@ -686,7 +686,7 @@ async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
 async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
     let lab = Lab::open(json!({})).await;
     let hub = lab.hubs.of(&UID.into());
-    hub.unheard(0, crate::agent::streams::hub::Written::UNKNOWN);
+    hub.log_only(0, crate::agent::streams::hub::Written::UNKNOWN);
     let path = format!("{PATH}/log?follow=true");
     let reading = lab.get(&path, TOKEN);
     tokio::pin!(reading);

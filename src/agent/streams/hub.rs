@@ -280,7 +280,7 @@ impl Hub {
     /// That of a command of which nobody knows more yet than what is in its log.
     pub fn logged(file: u64, written: Written) -> Arc<Self> {
         let hub = Self::new(Arc::default(), None);
-        hub.unheard(file, written);
+        hub.log_only(file, written);
         Arc::new(hub)
     }
 
@@ -333,7 +333,7 @@ impl Hub {
     }
 
     /// Nobody hears the command any more, or ever did: what the log has is all there is.
-    pub fn unheard(&self, file: u64, written: Written) {
+    pub fn log_only(&self, file: u64, written: Written) {
         self.change(|ring| {
             ring.kept = Kept { output: u64::MAX, file, state: LogState::Whole };
             ring.written = written;
@@ -367,7 +367,7 @@ impl Hub {
     pub fn end(&self, file: impl FnOnce() -> u64, written: Written) {
         let phase = self.ring().phase.clone();
         match phase {
-            Phase::Waiting => self.unheard(file(), written),
+            Phase::Waiting => self.log_only(file(), written),
             Phase::Open => self.close(),
             Phase::Closed | Phase::Moved => {}
         }
