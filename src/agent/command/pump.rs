@@ -28,7 +28,7 @@ use crate::{
             digest::Streams,
             feed::{self, Feeder},
             hub::{Hub, Kept, Piece, Written},
-            log_writer::Keeper,
+            log_writer::LogWriter,
             spool::LogState,
         },
     },
@@ -168,13 +168,13 @@ async fn next(
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
-/// Whoever leaves this before its end finds in `keeper` what still has to go into the log.
+/// Whoever leaves this before its end finds in `log_writer` what still has to go into the log.
 pub(crate) async fn pump<W: World>(
     attended: &Attended<'_, W>,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
     origin: Origin,
-    keeper: &mut Option<Keeper>,
+    log_writer: &mut Option<LogWriter>,
 ) -> Option<Received> {
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
@@ -194,7 +194,7 @@ pub(crate) async fn pump<W: World>(
         Feeder::new(hub, &request.spec, None, None)
     };
     let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
-    let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
+    let log_writer = log_writer.insert(LogWriter::new(hub, &node.writers, log, received));
     let pumping = node.handover.pumping();
     let ending = seen.clone();
     let mut given = false;
@@ -210,7 +210,7 @@ pub(crate) async fn pump<W: World>(
                 // From here on nobody reads. For a command that has ended it counts from there.
                 let ended = ending.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
                 let since = node.kernel.uptime().saturating_sub(ended);
-                let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
+                let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
                 let received = sole.then(|| OutputState { streams: sink.streams, log, kept: hub.kept().output });
                 let fed = feeder.stop();
                 let stream_state = StreamState { received, fed, given: since };
@@ -231,7 +231,7 @@ pub(crate) async fn pump<W: World>(
                 feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
             () = &mut noting, if !noting.is_terminated() => {}
-            () = keep(keeper) => {}
+            () = keep(log_writer) => {}
             chunk = next(&mut stream, hub, ending.clone()) => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
@@ -261,7 +261,7 @@ pub(crate) async fn pump<W: World>(
         behind: node.pulse.delay(),
         at: Instant::now(),
     };
-    let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
+    let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
     let log = match log {
         // Of nothing it has all.
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
@@ -291,8 +291,8 @@ async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
 }
 
 /// Keeps what there is to keep, for ever: when the log takes no more there is nothing to do.
-async fn keep(keeper: &mut Keeper) {
-    keeper.work().await;
+async fn keep(log_writer: &mut LogWriter) {
+    log_writer.work().await;
     std::future::pending::<()>().await;
 }
 

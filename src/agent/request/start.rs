@@ -22,7 +22,7 @@ use crate::{
         handover::give::StreamState,
         memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, StepError, World},
-        streams::{hub::Hub, log_writer::Keeper},
+        streams::{hub::Hub, log_writer::LogWriter},
     },
     api::Reason,
     core::{decide::Wanted, ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
@@ -90,7 +90,7 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
-    let mut keeper = None;
+    let mut log_writer = None;
     let overseen = Overseen {
         node,
         wanted: Wanted::Request(request),
@@ -104,13 +104,13 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     let outcome = tokio::select! {
         biased;
         never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
-        outcome = attend(attended, task, seen, &ended_by, &mut keeper) => outcome,
+        outcome = attend(attended, task, seen, &ended_by, &mut log_writer) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
         survivors = overseen.oversee() => {
             // Nobody reads on: what was read goes to those who watch, and into the log.
             hub.close();
-            if let Some(keeper) = &mut keeper {
-                keeper.finish().await;
+            if let Some(log_writer) = &mut log_writer {
+                log_writer.finish().await;
             }
             Some(settle::survived(node, Some(request), &survivors).await)
         }
@@ -125,14 +125,14 @@ async fn attend<W: World>(
     task: Task,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
-    keeper: &mut Option<Keeper>,
+    log_writer: &mut Option<LogWriter>,
 ) -> Option<Outcome> {
     let Attended { node, request, exec, memory, .. } = *attended;
     let Task { stream, origin, exec_exit } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
     let fresh = !matches!(origin, Origin::HandedOver(_));
-    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, keeper), async {
+    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, log_writer), async {
         if fresh {
             tell_pod(node, request).await;
         }

@@ -45,7 +45,7 @@ use crate::{
     agent::streams::{
         hub::{Kept, Piece},
         input::Fed,
-        log_writer::{Keeper, Writers},
+        log_writer::{LogWriter, Writers},
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
@@ -271,9 +271,9 @@ impl Lab {
         let limits = OutputLimits { spool_bytes, ..OutputLimits::default() };
         let log = self.spool.create(&Self::key(), &limits, LogState::Whole);
         hub.open(0, Kept { output: 0, file: 0, state: log.state() });
-        let mut keeper = Keeper::new(&hub, &Writers::default(), log, 0);
+        let mut log_writer = LogWriter::new(&hub, &Writers::default(), log, 0);
         let keeping = tokio::spawn(async move {
-            keeper.work().await;
+            log_writer.work().await;
         });
         Writing { hub, keeping }
     }
