@@ -25,7 +25,7 @@ use crate::{
         node::{Node, World},
         request::start::Attended,
         streams::{
-            digest::Streams,
+            digest::OutputDigest,
             feed::{self, Feeder},
             hub::{Hub, Kept, Piece, Written},
             log_writer::LogWriter,
@@ -116,7 +116,7 @@ impl InputEnd {
 /// Where the output goes.
 struct Sink {
     hub: Arc<Hub>,
-    streams: Streams,
+    streams: OutputDigest,
     /// When output came last.
     last: Option<Instant>,
     /// How much has come since the process was last seen to live, and when that was.
@@ -179,7 +179,7 @@ pub(crate) async fn pump<W: World>(
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
     let opened = Instant::now();
-    let fresh = || OutputState { streams: Streams::new(limits), log: LogState::Whole, kept: 0 };
+    let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
     let (sole, before, fed, unread) = origin.begin(node.kernel.uptime(), fresh);
     let log = node.spool.create(&request.key, limits, before.log);
     let received = before.streams.total();
@@ -310,7 +310,7 @@ async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
 
 /// What an earlier agent received and spooled, before its stream was lost.
 pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &OutputLimits) -> OutputStatus {
-    let mut streams = Streams::new(limits);
+    let mut streams = OutputDigest::new(limits);
     if limits.spool_bytes > 0 {
         let path = node.spool.log_path(key);
         if let Err(error) = read_log(&path, &mut streams).await {
@@ -320,7 +320,7 @@ pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &
     streams.status(Some(STREAM_LOST))
 }
 
-async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {
+async fn read_log(path: &Path, streams: &mut OutputDigest) -> std::io::Result<()> {
     let mut log = BufReader::new(tokio::fs::File::open(path).await?);
     let mut line = Vec::new();
     loop {

@@ -35,7 +35,7 @@ use crate::{
     agent::{
         serve::limits::MESSAGE_BYTES,
         streams::{
-            digest::{HEAD_BYTES, InWords, Streams, TAIL_BYTES},
+            digest::{HEAD_BYTES, OutputDigest, SavedDigest, TAIL_BYTES},
             feed::{PENDING_BYTES, Progress},
             spool::LogState,
         },
@@ -79,16 +79,16 @@ struct Message {
     rest: String,
     /// When nobody read any more, as time since boot.
     given: Duration,
-    /// [`Words`]; nothing, if somebody else may have read a part of the output.
+    /// [`SavedOutput`]; nothing, if somebody else may have read a part of the output.
     received: Option<Value>,
     /// How much of the input was delivered.
     #[serde(default)]
-    fed: Option<FedInWords>,
+    fed: Option<SavedInput>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FedInWords {
+struct SavedInput {
     delivered: u64,
     /// Taken and not delivered, in base64.
     pending: String,
@@ -96,14 +96,14 @@ struct FedInWords {
     ended: bool,
 }
 
-impl From<&Progress> for FedInWords {
+impl From<&Progress> for SavedInput {
     fn from(progress: &Progress) -> Self {
         let Progress { delivered, pending, ending, ended } = progress;
         Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
     }
 }
 
-impl FedInWords {
+impl SavedInput {
     fn progress(&self) -> Option<Progress> {
         let pending = STANDARD.decode(&self.pending).ok()?.into();
         Some(Progress { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
@@ -112,8 +112,8 @@ impl FedInWords {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Words {
-    streams: InWords,
+struct SavedOutput {
+    streams: SavedDigest,
     log: LogState,
     /// How much of the output is in the log's file; an older agent does not say.
     #[serde(default)]
@@ -123,20 +123,20 @@ struct Words {
 /// What was received of a command's output.
 #[derive(Debug)]
 pub(crate) struct OutputState {
-    pub(crate) streams: Streams,
+    pub(crate) streams: OutputDigest,
     pub(crate) log: LogState,
     /// How much of it is in the log's file.
     pub(crate) kept: u64,
 }
 
 impl OutputState {
-    fn in_words(&mut self) -> Words {
-        Words { streams: self.streams.in_words(), log: self.log, kept: Some(self.kept) }
+    fn save(&mut self) -> SavedOutput {
+        SavedOutput { streams: self.streams.save(), log: self.log, kept: Some(self.kept) }
     }
 
     /// `None`: in another language.
-    fn from_words(words: &Words, limits: &OutputLimits) -> Option<Self> {
-        let streams = Streams::from_words(&words.streams, limits)?;
+    fn restore(words: &SavedOutput, limits: &OutputLimits) -> Option<Self> {
+        let streams = OutputDigest::restore(&words.streams, limits)?;
         let kept = words.kept.unwrap_or_else(|| streams.total());
         Some(Self { streams, log: words.log, kept })
     }
@@ -159,7 +159,7 @@ pub struct HandedOverStream {
     exec: ExecId,
     parts: Parts,
     given: Duration,
-    received: Option<Words>,
+    received: Option<SavedOutput>,
     fed: Progress,
 }
 
@@ -172,7 +172,7 @@ impl HandedOverStream {
         if self.exec != *exec {
             return None;
         }
-        let received = self.received.and_then(|words| OutputState::from_words(&words, limits));
+        let received = self.received.and_then(|words| OutputState::restore(&words, limits));
         let stream = ExecStream::from_parts(self.parts).ok()?;
         Some((stream, StreamState { received, fed: self.fed, given: self.given }))
     }
@@ -265,7 +265,7 @@ impl Sender {
             rest: STANDARD.encode(&parts.rest),
             given: stream_state.given,
             fed: Some((&stream_state.fed).into()),
-            received: stream_state.received.as_mut().and_then(|heard| serde_json::to_value(output.in_words()).ok()),
+            received: stream_state.received.as_mut().and_then(|heard| serde_json::to_value(output.save()).ok()),
         };
         match self.send(&message, &parts) {
             Ok(()) => None,
@@ -488,7 +488,7 @@ mod tests {
         let mut stream = ExecStream::over(ours, bytes::BytesMut::new(), false);
         let chunk = stream.next().await.expect("a stream").expect("a chunk");
         assert_eq!(&chunk.bytes[..], b"abcd");
-        let (mut whole, mut first) = (Streams::new(&limits()), Streams::new(&limits()));
+        let (mut whole, mut first) = (OutputDigest::new(&limits()), OutputDigest::new(&limits()));
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
         let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
@@ -517,7 +517,7 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let (handover, successor) = two(state.path()).await;
         let full = || {
-            let mut streams = Streams::new(&OutputLimits { tail_bytes: i32::MAX, ..OutputLimits::default() });
+            let mut streams = OutputDigest::new(&OutputLimits { tail_bytes: i32::MAX, ..OutputLimits::default() });
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 streams.push(stream, &vec![b'x'; 2 * TAIL_BYTES]);
             }
