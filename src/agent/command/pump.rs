@@ -71,7 +71,7 @@ impl Origin {
         self,
         now: Duration,
         fresh: impl Fn() -> OutputState,
-    ) -> (bool, OutputState, Option<feed::Progress>, Duration) {
+    ) -> (bool, OutputState, Option<feed::InputState>, Duration) {
         match self {
             Self::Sole => (true, fresh(), None, Duration::ZERO),
             Self::Shared => (false, fresh(), None, Duration::ZERO),
@@ -227,8 +227,8 @@ pub(crate) async fn pump<W: World>(
                 }
             }
             news = feeder.feed() => match news {
-                feed::News::Ended => noting = memory.note_fed(exec).boxed().fuse(),
-                feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
+                feed::FeedEvent::Ended => noting = memory.note_fed(exec).boxed().fuse(),
+                feed::FeedEvent::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
             () = &mut noting, if !noting.is_terminated() => {}
             () = keep(log_writer) => {}

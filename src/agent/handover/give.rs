@@ -36,7 +36,7 @@ use crate::{
         serve::limits::MESSAGE_BYTES,
         streams::{
             digest::{HEAD_BYTES, OutputDigest, SavedDigest, TAIL_BYTES},
-            feed::{PENDING_BYTES, Progress},
+            feed::{InputState, PENDING_BYTES},
             spool::LogState,
         },
     },
@@ -96,17 +96,17 @@ struct SavedInput {
     ended: bool,
 }
 
-impl From<&Progress> for SavedInput {
-    fn from(progress: &Progress) -> Self {
-        let Progress { delivered, pending, ending, ended } = progress;
+impl From<&InputState> for SavedInput {
+    fn from(progress: &InputState) -> Self {
+        let InputState { delivered, pending, ending, ended } = progress;
         Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
     }
 }
 
 impl SavedInput {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<InputState> {
         let pending = STANDARD.decode(&self.pending).ok()?.into();
-        Some(Progress { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
+        Some(InputState { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct StreamState {
     /// What came before; nothing, if somebody else may have read a part of it.
     pub(crate) received: Option<OutputState>,
     /// How much of the input was delivered.
-    pub(crate) fed: Progress,
+    pub(crate) fed: InputState,
     /// When nobody read any more, as time since boot.
     pub(crate) given: Duration,
 }
@@ -160,7 +160,7 @@ pub struct HandedOverStream {
     parts: Parts,
     given: Duration,
     received: Option<SavedOutput>,
-    fed: Progress,
+    fed: InputState,
 }
 
 /// What a predecessor has left, by request.
@@ -428,7 +428,7 @@ fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, HandedOve
     let parts = Parts { connection, rest: STANDARD.decode(rest).ok()?, tty };
     let received = received.filter(|_| format == FORMAT).and_then(|words| serde_json::from_value(words).ok());
     // One that did not know of input has delivered none: it had no way to.
-    let fed = fed.map_or(Some(Progress::default()), |words| words.progress())?;
+    let fed = fed.map_or(Some(InputState::default()), |words| words.progress())?;
     Some((uid, HandedOverStream { exec, parts, given, received, fed }))
 }
 
@@ -491,7 +491,8 @@ mod tests {
         let (mut whole, mut first) = (OutputDigest::new(&limits()), OutputDigest::new(&limits()));
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
-        let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
+        let fed =
+            InputState { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
         let heard = OutputState { streams: first, log: LogState::Limited, kept: 3 };
         let stream_state = StreamState { received: Some(heard), fed: fed.clone(), given: Duration::from_secs(7) };
         assert!(handover.give(&"u".into(), &"e".into(), stream, stream_state).is_none());
@@ -528,7 +529,7 @@ mod tests {
             let (engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
             engines.push(engine);
             let rest = BytesMut::from(&vec![b'r'; REST_BYTES][..]);
-            let fed = Progress { pending: vec![b'p'; pending].into(), ..Progress::default() };
+            let fed = InputState { pending: vec![b'p'; pending].into(), ..InputState::default() };
             let stream_state = StreamState { received: full(), fed, given: Duration::ZERO };
             let (handover, uid) = (Arc::clone(&handover), uid.into());
             let stream = ExecStream::over(ours, rest, true);
@@ -548,7 +549,7 @@ mod tests {
         let (handover, successor) = two(state.path()).await;
         let (_engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let stream_state = StreamState { received: None, fed: Progress::default(), given: Duration::ZERO };
+        let stream_state = StreamState { received: None, fed: InputState::default(), given: Duration::ZERO };
         assert!(handover.give(&"u".into(), &"e".into(), stream, stream_state).is_none());
         *handover.successor() = None;
         let mut handed_over = successor.handed_over().await;
@@ -566,7 +567,7 @@ mod tests {
         assert!(!handover.has_successor());
         let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let stream_state = StreamState { received: None, fed: Progress::default(), given: Duration::ZERO };
+        let stream_state = StreamState { received: None, fed: InputState::default(), given: Duration::ZERO };
         let given = handover.give(&"u".into(), &"e".into(), stream, stream_state);
         let (mut back, _) = given.expect("the stream comes back");
         engine.write_all(b"whole").await.expect("written");
