@@ -10,7 +10,7 @@ use execlet::{
         memory::{exec_exits::ExecExits, journal::Journal},
         node::Node,
         streams::{
-            hub::{Follows, Hubs, Place},
+            hub::{Follows, Hubs, Position},
             input::Input,
             log_writer::Writers,
             spool::Spool,
@@ -276,7 +276,7 @@ async fn viewer(model: Model, name: String, uid: String) {
             sleep(Duration::from_millis(100)).await;
             let Some(told) = hub.result() else { continue };
             // They hear it only at the end of the output.
-            let end = Place { output: hub.now(), ..Place::START };
+            let end = Position { output: hub.now(), ..Position::START };
             let patience = Instant::now() + VIEWERS_PATIENCE;
             let deaf = model.lock().planted == Some(Planted::DeafViewers);
             let heard = if deaf { Hubs::default().of(&uid.as_str().into()) } else { Arc::clone(&hub) };
