@@ -51,7 +51,7 @@ use self::{
         journal::{Journal, JournalError, Record},
     },
     node::{Node, World},
-    serve::{Streams, admission::Admission, identity::IdentityError, limits::Pace},
+    serve::{StreamServer, admission::Admission, identity::IdentityError, limits::Pace},
     streams::{hub::Hubs, log_writer::Writers, spool::Spool},
 };
 use crate::{
@@ -227,7 +227,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     if let (Some(told), Some(listener)) = (&config.streams, streams) {
         let (tls, where_and_who) = serve::identity::make(told.endpoint)?;
         published = Some(where_and_who);
-        let streams = Streams {
+        let streams = StreamServer {
             node: config.node.clone(),
             requests: KubeRequests::new(client.clone()),
             admission: Admission::new(client.clone(), &told.manager, &config.node),

@@ -175,7 +175,7 @@ impl Lab {
             .expect("TLS")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let streams = Streams {
+        let streams = StreamServer {
             node: "n1".into(),
             requests: One(Arc::clone(&request)),
             admission: Admission::new(
