@@ -265,7 +265,7 @@ impl Sender {
             rest: STANDARD.encode(&parts.rest),
             given: stream_state.given,
             fed: Some((&stream_state.fed).into()),
-            received: stream_state.received.as_mut().and_then(|heard| serde_json::to_value(output.save()).ok()),
+            received: stream_state.received.as_mut().and_then(|output| serde_json::to_value(output.save()).ok()),
         };
         match self.send(&message, &parts) {
             Ok(()) => None,
@@ -493,8 +493,8 @@ mod tests {
         first.push(chunk.stream, &chunk.bytes);
         let fed =
             InputState { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
-        let heard = OutputState { streams: first, log: LogState::Limited, kept: 3 };
-        let stream_state = StreamState { received: Some(heard), fed: fed.clone(), given: Duration::from_secs(7) };
+        let output = OutputState { streams: first, log: LogState::Limited, kept: 3 };
+        let stream_state = StreamState { received: Some(output), fed: fed.clone(), given: Duration::from_secs(7) };
         assert!(handover.give(&"u".into(), &"e".into(), stream, stream_state).is_none());
         *handover.successor() = None;
         let mut handed_over = successor.handed_over().await;

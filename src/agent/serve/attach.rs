@@ -48,7 +48,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    fn streams(&self) -> StreamServer {
+    fn streams(&self) -> Streams {
         let is = |option: &Option<String>| option.as_deref().is_some_and(|text| matches!(text, "true" | "1" | "True"));
         Streams { stdin: is(&self.stdin), stdout: is(&self.stdout), stderr: is(&self.stderr), tty: is(&self.tty) }
     }
