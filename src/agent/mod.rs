@@ -42,16 +42,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     gate::Gate,
-    handover::give::{Estate, Heir, Heirs},
+    handover::give::{HandedOver, Receiver, Sender},
     heartbeat::Heartbeat,
     intake::desk::{self, Intake},
     memory::{
         disk::Folder,
-        exec_exits::{self, Deaths},
+        exec_exits::{self, ExecExits},
         journal::{Journal, JournalError, Record},
     },
     node::{Node, World},
-    serve::{Streams, admission::Admission, identity::IdentityError, limits::Pace},
+    serve::{StreamServer, admission::Admission, identity::IdentityError, limits::Pace},
     streams::{hub::Hubs, log_writer::Writers, spool::Spool},
 };
 use crate::{
@@ -207,8 +207,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     health_endpoints(&mut parts, listener, &readiness, registry, &ended);
 
     let opened = open_journal(&*engine, &config.state_dir, &readiness, &shutdown).await?;
-    let Some((journal, records, estate)) = opened else { return Ok(()) };
-    let heirs = Arc::new(Heirs::default());
+    let Some((journal, records, handed_over)) = opened else { return Ok(()) };
+    let handover = Arc::new(Sender::default());
     let unfinished: HashSet<RequestUid> = records.iter().map(|record| record.request.uid.clone()).collect();
     let spool = Spool::open(&config.log_dir, config.spool_total_bytes, &unfinished, metrics.spool_bytes.clone())
         .map_err(|source| AgentError::Io { what: format!("spool folder {}", config.log_dir.display()), source })?;
@@ -216,8 +216,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let Some(()) = wait_for_engine(&*engine, &readiness, &shutdown).await? else { return Ok(()) };
 
     let (log, before) = begin_audit(&config, client.clone(), Arc::clone(&clock)).await?;
-    let deaths = Deaths::default();
-    let listening = deaths.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone());
+    let exec_exits = ExecExits::default();
+    let listening = exec_exits.clone().listen(Arc::clone(&engine), readiness.clone(), ended.clone());
     parts.spawn(async {
         listening.await;
         Ok(())
@@ -227,7 +227,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     if let (Some(told), Some(listener)) = (&config.streams, streams) {
         let (tls, where_and_who) = serve::identity::make(told.endpoint)?;
         published = Some(where_and_who);
-        let streams = Streams {
+        let streams = StreamServer {
             node: config.node.clone(),
             requests: KubeRequests::new(client.clone()),
             admission: Admission::new(client.clone(), &told.manager, &config.node),
@@ -261,18 +261,18 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         spool,
         writers: Writers::default(),
         hubs,
-        deaths,
+        exec_exits,
         metrics,
         pulse: Arc::default(),
         clock,
-        heirs: Arc::clone(&heirs),
-        estate: Mutex::new(estate),
+        handover: Arc::clone(&handover),
+        handed_over: Mutex::new(handed_over),
         stopping: shutdown.clone(),
     });
     parts.spawn(Arc::clone(&node.pulse).take().map(Ok));
     let state = config.state_dir.clone();
     parts.spawn(async move {
-        if let Err(error) = heirs.expect(&state).await {
+        if let Err(error) = handover.expect(&state).await {
             tracing::warn!(%error, "no successor can take over the engine's connections");
         }
         Ok(())
@@ -338,8 +338,8 @@ async fn open_journal<E: Engine>(
     state: &Path,
     readiness: &Readiness,
     shutdown: &CancellationToken,
-) -> Result<Option<(Journal<Folder>, Vec<Record>, Estate)>, AgentError> {
-    let mut heir = Heir::new(state);
+) -> Result<Option<(Journal<Folder>, Vec<Record>, HandedOver)>, AgentError> {
+    let mut receiver = Receiver::new(state);
     let (begun, mut told) = (Instant::now(), false);
     let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
     loop {
@@ -348,7 +348,7 @@ async fn open_journal<E: Engine>(
             Ok((journal, records)) => {
                 readiness.ready(JOURNAL_CHECK);
                 readiness.stand_by(false);
-                return Ok(Some((journal, records, heir.estate().await)));
+                return Ok(Some((journal, records, receiver.handed_over().await)));
             }
             Err(JournalError::Locked { path }) => {
                 let error = JournalError::Locked { path: path.clone() };
@@ -356,7 +356,7 @@ async fn open_journal<E: Engine>(
                     tracing::info!(%error, "standing by for the journal");
                 }
                 readiness.not_ready(JOURNAL_CHECK, error.to_string());
-                heir.connect();
+                receiver.connect();
                 // An agent that is replaced ends only when the one beside it is ready.
                 readiness.stand_by(begun.elapsed() < STAND_BY);
                 end_orphan(engine, &path).await;
@@ -366,7 +366,7 @@ async fn open_journal<E: Engine>(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             // It is about to end.
-            () = heir.predecessor_gone() => sleep(LOCK_RETRY).await,
+            () = receiver.predecessor_gone() => sleep(LOCK_RETRY).await,
             () = sleep(JOURNAL_RETRY) => {}
         }
     }

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     gate::Gate,
-    handover::give::{Estate, Heirs, Legacy},
+    handover::give::{HandedOver, HandedOverStream, Sender},
     memory::{
         disk::Disk,
-        exec_exits::Deaths,
+        exec_exits::ExecExits,
         journal::{Journal, JournalError},
     },
     streams::{hub::Hubs, log_writer::Writers, spool::Spool},
@@ -71,7 +71,7 @@ pub struct Node<W: World> {
     /// Who watches.
     pub hubs: Arc<Hubs>,
     /// The ends of execs, as the engine tells them.
-    pub deaths: Deaths,
+    pub exec_exits: ExecExits,
     /// What is counted.
     pub metrics: Metrics,
     /// How late its tasks have their turn.
@@ -79,17 +79,17 @@ pub struct Node<W: World> {
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Who goes on with the engine's connections.
-    pub heirs: Arc<Heirs>,
+    pub handover: Arc<Sender>,
     /// Connections that a predecessor has left.
-    pub estate: Mutex<Estate>,
+    pub handed_over: Mutex<HandedOver>,
     /// The agent was told to stop: what its successor can do as well is left to it.
     pub stopping: CancellationToken,
 }
 
 impl<W: World> Node<W> {
     /// What a predecessor has handed over for a request, once.
-    pub(super) fn inherited(&self, uid: &RequestUid) -> Option<Legacy> {
-        self.estate.lock().remove(uid)
+    pub(super) fn take_handed_over(&self, uid: &RequestUid) -> Option<HandedOverStream> {
+        self.handed_over.lock().remove(uid)
     }
 }
 

@@ -7,10 +7,10 @@ use execlet::{
     agent::{
         gate::Gate,
         intake::desk::{self, Event, Intake},
-        memory::{exec_exits::Deaths, journal::Journal},
+        memory::{exec_exits::ExecExits, journal::Journal},
         node::Node,
         streams::{
-            hub::{Follows, Hubs, Place},
+            hub::{Follows, Hubs, Position},
             input::Input,
             log_writer::Writers,
             spool::Spool,
@@ -276,7 +276,7 @@ async fn viewer(model: Model, name: String, uid: String) {
             sleep(Duration::from_millis(100)).await;
             let Some(told) = hub.result() else { continue };
             // They hear it only at the end of the output.
-            let end = Place { output: hub.now(), ..Place::START };
+            let end = Position { output: hub.now(), ..Position::START };
             let patience = Instant::now() + VIEWERS_PATIENCE;
             let deaf = model.lock().planted == Some(Planted::DeafViewers);
             let heard = if deaf { Hubs::default().of(&uid.as_str().into()) } else { Arc::clone(&hub) };
@@ -588,10 +588,10 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     let (journal, records) = Journal::open(SimDisk(model.clone())).expect("a journal");
     let (metrics, _) = Metrics::for_agent();
     let spool = Spool::open(spool, 1 << 30, &HashSet::new(), Gauge::default()).expect("a spool");
-    let deaths = Deaths::default();
+    let exec_exits = ExecExits::default();
     let engine = Arc::new(SimEngine(model.clone()));
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
-    let listening = deaths.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
+    let listening = exec_exits.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
     // Whoever watched an agent before this one has lost it.
     let hubs = Arc::new(Hubs::default());
     model.lock().hubs = Arc::clone(&hubs);
@@ -610,12 +610,12 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         writers: Writers::default(),
         gate: Gate::off(),
         hubs,
-        deaths,
+        exec_exits,
         metrics,
         clock,
         pulse: Arc::default(),
-        heirs: Arc::default(),
-        estate: Default::default(),
+        handover: Arc::default(),
+        handed_over: Default::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };

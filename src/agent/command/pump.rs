@@ -21,14 +21,14 @@ use tokio::{
 use super::{cut::Ended, witness::Seen};
 use crate::{
     agent::{
-        handover::give::{Heard, Inheritance},
+        handover::give::{OutputState, StreamState},
         node::{Node, World},
         request::start::Attended,
         streams::{
-            digest::Streams,
+            digest::OutputDigest,
             feed::{self, Feeder},
             hub::{Hub, Kept, Piece, Written},
-            log_writer::Keeper,
+            log_writer::LogWriter,
             spool::LogState,
         },
     },
@@ -59,7 +59,7 @@ pub(crate) enum Origin {
     /// Of a start that nobody can have made before.
     Sole,
     /// From the agent before this one.
-    Inherited(Box<Inheritance>),
+    HandedOver(Box<StreamState>),
     /// Of a start that somebody may have made before.
     Shared,
 }
@@ -67,12 +67,16 @@ pub(crate) enum Origin {
 impl Origin {
     /// Whether nobody else has read of it, what was received before and put in, and for how long nobody had read until
     /// `now`.
-    fn begin(self, now: Duration, fresh: impl Fn() -> Heard) -> (bool, Heard, Option<feed::Progress>, Duration) {
+    fn begin(
+        self,
+        now: Duration,
+        fresh: impl Fn() -> OutputState,
+    ) -> (bool, OutputState, Option<feed::InputState>, Duration) {
         match self {
             Self::Sole => (true, fresh(), None, Duration::ZERO),
             Self::Shared => (false, fresh(), None, Duration::ZERO),
-            Self::Inherited(inheritance) => {
-                let Inheritance { received, fed, given } = *inheritance;
+            Self::HandedOver(stream_state) => {
+                let StreamState { received, fed, given } = *stream_state;
                 (received.is_some(), received.unwrap_or_else(fresh), Some(fed), now.saturating_sub(given))
             }
         }
@@ -112,7 +116,7 @@ impl InputEnd {
 /// Where the output goes.
 struct Sink {
     hub: Arc<Hub>,
-    streams: Streams,
+    streams: OutputDigest,
     /// When output came last.
     last: Option<Instant>,
     /// How much has come since the process was last seen to live, and when that was.
@@ -164,18 +168,18 @@ async fn next(
 
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
-/// Whoever leaves this before its end finds in `keeper` what still has to go into the log.
+/// Whoever leaves this before its end finds in `log_writer` what still has to go into the log.
 pub(crate) async fn pump<W: World>(
     attended: &Attended<'_, W>,
     mut stream: ExecStream,
     mut seen: watch::Receiver<Seen>,
     origin: Origin,
-    keeper: &mut Option<Keeper>,
+    log_writer: &mut Option<LogWriter>,
 ) -> Option<Received> {
     let Attended { node, request, exec, memory, hub } = *attended;
     let limits = &request.spec.output;
     let opened = Instant::now();
-    let fresh = || Heard { streams: Streams::new(limits), log: LogState::Whole, kept: 0 };
+    let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
     let (sole, before, fed, unread) = origin.begin(node.kernel.uptime(), fresh);
     let log = node.spool.create(&request.key, limits, before.log);
     let received = before.streams.total();
@@ -185,13 +189,13 @@ pub(crate) async fn pump<W: World>(
         Feeder::new(hub, &request.spec, stream.input(), fed)
     } else {
         // Whether this connection is the one that the command reads from is not known.
-        hub.unheard(kept.file, Written::UNKNOWN);
+        hub.log_only(kept.file, Written::UNKNOWN);
         stream.input().inspect(ExecInput::close);
         Feeder::new(hub, &request.spec, None, None)
     };
     let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
-    let keeper = keeper.insert(Keeper::new(hub, &node.writers, log, received));
-    let pumping = node.heirs.pumping();
+    let log_writer = log_writer.insert(LogWriter::new(hub, &node.writers, log, received));
+    let pumping = node.handover.pumping();
     let ending = seen.clone();
     let mut given = false;
     // That the input has gone is put down while the output is read: the disk may be slow.
@@ -201,33 +205,33 @@ pub(crate) async fn pump<W: World>(
         tokio::select! {
             biased;
             // First, or a command that writes all the time would hold up the handover of all.
-            () = node.heirs.begun(), if !given => {
+            () = node.handover.begun(), if !given => {
                 given = true;
                 // From here on nobody reads. For a command that has ended it counts from there.
                 let ended = ending.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
                 let since = node.kernel.uptime().saturating_sub(ended);
-                let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
-                let received = sole.then(|| Heard { streams: sink.streams, log, kept: hub.kept().output });
+                let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
+                let received = sole.then(|| OutputState { streams: sink.streams, log, kept: hub.kept().output });
                 let fed = feeder.stop();
-                let inheritance = Inheritance { received, fed, given: since };
-                match node.heirs.give(&request.key.uid, &exec.id, stream, inheritance) {
+                let stream_state = StreamState { received, fed, given: since };
+                match node.handover.give(&request.key.uid, &exec.id, stream, stream_state) {
                     None => {
                         hub.moved();
                         return None;
                     }
-                    Some((back, inheritance)) => {
+                    Some((back, stream_state)) => {
                         stream = back;
                         feeder.resume();
-                        sink.streams = inheritance.received.unwrap_or_else(fresh).streams;
+                        sink.streams = stream_state.received.unwrap_or_else(fresh).streams;
                     }
                 }
             }
             news = feeder.feed() => match news {
-                feed::News::Ended => noting = memory.note_fed(exec).boxed().fuse(),
-                feed::News::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
+                feed::FeedEvent::Ended => noting = memory.note_fed(exec).boxed().fuse(),
+                feed::FeedEvent::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
             },
             () = &mut noting, if !noting.is_terminated() => {}
-            () = keep(keeper) => {}
+            () = keep(log_writer) => {}
             chunk = next(&mut stream, hub, ending.clone()) => match chunk {
                 Ok(Some(chunk)) if sole => {
                     node.metrics.output(chunk.stream, chunk.bytes.len());
@@ -257,7 +261,7 @@ pub(crate) async fn pump<W: World>(
         behind: node.pulse.delay(),
         at: Instant::now(),
     };
-    let ((), log) = tokio::join!(noted(&mut noting), keeper.finish());
+    let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
     let log = match log {
         // Of nothing it has all.
         LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
@@ -287,8 +291,8 @@ async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
 }
 
 /// Keeps what there is to keep, for ever: when the log takes no more there is nothing to do.
-async fn keep(keeper: &mut Keeper) {
-    keeper.work().await;
+async fn keep(log_writer: &mut LogWriter) {
+    log_writer.work().await;
     std::future::pending::<()>().await;
 }
 
@@ -306,7 +310,7 @@ async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
 
 /// What an earlier agent received and spooled, before its stream was lost.
 pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &OutputLimits) -> OutputStatus {
-    let mut streams = Streams::new(limits);
+    let mut streams = OutputDigest::new(limits);
     if limits.spool_bytes > 0 {
         let path = node.spool.log_path(key);
         if let Err(error) = read_log(&path, &mut streams).await {
@@ -316,7 +320,7 @@ pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &
     streams.status(Some(STREAM_LOST))
 }
 
-async fn read_log(path: &Path, streams: &mut Streams) -> std::io::Result<()> {
+async fn read_log(path: &Path, streams: &mut OutputDigest) -> std::io::Result<()> {
     let mut log = BufReader::new(tokio::fs::File::open(path).await?);
     let mut line = Vec::new();
     loop {

@@ -35,8 +35,8 @@ use crate::{
     agent::{
         serve::limits::MESSAGE_BYTES,
         streams::{
-            digest::{HEAD_BYTES, InWords, Streams, TAIL_BYTES},
-            feed::{PENDING_BYTES, Progress},
+            digest::{HEAD_BYTES, OutputDigest, SavedDigest, TAIL_BYTES},
+            feed::{InputState, PENDING_BYTES},
             spool::LogState,
         },
     },
@@ -79,16 +79,16 @@ struct Message {
     rest: String,
     /// When nobody read any more, as time since boot.
     given: Duration,
-    /// [`Words`]; nothing, if somebody else may have read a part of the output.
+    /// [`SavedOutput`]; nothing, if somebody else may have read a part of the output.
     received: Option<Value>,
     /// How much of the input was delivered.
     #[serde(default)]
-    fed: Option<FedInWords>,
+    fed: Option<SavedInput>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FedInWords {
+struct SavedInput {
     delivered: u64,
     /// Taken and not delivered, in base64.
     pending: String,
@@ -96,24 +96,24 @@ struct FedInWords {
     ended: bool,
 }
 
-impl From<&Progress> for FedInWords {
-    fn from(progress: &Progress) -> Self {
-        let Progress { delivered, pending, ending, ended } = progress;
+impl From<&InputState> for SavedInput {
+    fn from(progress: &InputState) -> Self {
+        let InputState { delivered, pending, ending, ended } = progress;
         Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
     }
 }
 
-impl FedInWords {
-    fn progress(&self) -> Option<Progress> {
+impl SavedInput {
+    fn progress(&self) -> Option<InputState> {
         let pending = STANDARD.decode(&self.pending).ok()?.into();
-        Some(Progress { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
+        Some(InputState { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
     }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Words {
-    streams: InWords,
+struct SavedOutput {
+    streams: SavedDigest,
     log: LogState,
     /// How much of the output is in the log's file; an older agent does not say.
     #[serde(default)]
@@ -122,21 +122,21 @@ struct Words {
 
 /// What was received of a command's output.
 #[derive(Debug)]
-pub(crate) struct Heard {
-    pub(crate) streams: Streams,
+pub(crate) struct OutputState {
+    pub(crate) streams: OutputDigest,
     pub(crate) log: LogState,
     /// How much of it is in the log's file.
     pub(crate) kept: u64,
 }
 
-impl Heard {
-    fn in_words(&mut self) -> Words {
-        Words { streams: self.streams.in_words(), log: self.log, kept: Some(self.kept) }
+impl OutputState {
+    fn save(&mut self) -> SavedOutput {
+        SavedOutput { streams: self.streams.save(), log: self.log, kept: Some(self.kept) }
     }
 
     /// `None`: in another language.
-    fn from_words(words: &Words, limits: &OutputLimits) -> Option<Self> {
-        let streams = Streams::from_words(&words.streams, limits)?;
+    fn restore(words: &SavedOutput, limits: &OutputLimits) -> Option<Self> {
+        let streams = OutputDigest::restore(&words.streams, limits)?;
         let kept = words.kept.unwrap_or_else(|| streams.total());
         Some(Self { streams, log: words.log, kept })
     }
@@ -144,45 +144,45 @@ impl Heard {
 
 /// What is known of a stream that goes from one agent to the next.
 #[derive(Debug)]
-pub(crate) struct Inheritance {
+pub(crate) struct StreamState {
     /// What came before; nothing, if somebody else may have read a part of it.
-    pub(crate) received: Option<Heard>,
+    pub(crate) received: Option<OutputState>,
     /// How much of the input was delivered.
-    pub(crate) fed: Progress,
+    pub(crate) fed: InputState,
     /// When nobody read any more, as time since boot.
     pub(crate) given: Duration,
 }
 
 /// One connection that a predecessor has left.
 #[derive(Debug)]
-pub struct Legacy {
+pub struct HandedOverStream {
     exec: ExecId,
     parts: Parts,
     given: Duration,
-    received: Option<Words>,
-    fed: Progress,
+    received: Option<SavedOutput>,
+    fed: InputState,
 }
 
 /// What a predecessor has left, by request.
-pub type Estate = HashMap<RequestUid, Legacy>;
+pub type HandedOver = HashMap<RequestUid, HandedOverStream>;
 
-impl Legacy {
+impl HandedOverStream {
     /// The stream, if it is of this exec, and what came before.
-    pub(crate) fn open(self, exec: &ExecId, limits: &OutputLimits) -> Option<(ExecStream, Inheritance)> {
+    pub(crate) fn open(self, exec: &ExecId, limits: &OutputLimits) -> Option<(ExecStream, StreamState)> {
         if self.exec != *exec {
             return None;
         }
-        let received = self.received.and_then(|words| Heard::from_words(&words, limits));
+        let received = self.received.and_then(|words| OutputState::restore(&words, limits));
         let stream = ExecStream::from_parts(self.parts).ok()?;
-        Some((stream, Inheritance { received, fed: self.fed, given: self.given }))
+        Some((stream, StreamState { received, fed: self.fed, given: self.given }))
     }
 }
 
 /// The side of the agent that has the journal.
 #[derive(Debug, Default)]
-pub struct Heirs {
+pub struct Sender {
     /// The successor, once there is one.
-    heir: Mutex<Option<UnixStream>>,
+    successor: Mutex<Option<UnixStream>>,
     begun: CancellationToken,
     pumping: AtomicUsize,
 }
@@ -197,7 +197,7 @@ impl Drop for Pumping<'_> {
     }
 }
 
-impl Heirs {
+impl Sender {
     /// Lets successors connect, for ever. The last one counts.
     ///
     /// # Errors
@@ -210,18 +210,18 @@ impl Heirs {
         }
         let listener = UnixListener::bind(&path)?;
         loop {
-            let heir = listener.accept().await?.0.into_std()?;
+            let successor = listener.accept().await?.0.into_std()?;
             tracing::info!("a successor waits for the journal");
-            *self.heir() = Some(heir);
+            *self.successor() = Some(successor);
         }
     }
 
     /// Whether a successor is there, and lives.
-    pub fn are_there(&self) -> bool {
-        let mut heir = self.heir();
+    pub fn has_successor(&self) -> bool {
+        let mut successor = self.successor();
         // It never writes: only one that has gone can be read, to its end.
-        let lives = |heir: &mut UnixStream| matches!(heir.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        heir.as_mut().is_some_and(lives)
+        let lives = |successor: &mut UnixStream| matches!(successor.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        successor.as_mut().is_some_and(lives)
     }
 
     /// From now on whoever reads a stream gives it away.
@@ -241,7 +241,7 @@ impl Heirs {
     }
 
     /// How many streams are being read.
-    pub fn streams(&self) -> usize {
+    pub fn open_streams(&self) -> usize {
         self.pumping.load(Ordering::Relaxed)
     }
 
@@ -251,11 +251,11 @@ impl Heirs {
         uid: &RequestUid,
         exec: &ExecId,
         stream: ExecStream,
-        mut inheritance: Inheritance,
-    ) -> Option<(ExecStream, Inheritance)> {
+        mut stream_state: StreamState,
+    ) -> Option<(ExecStream, StreamState)> {
         let parts = match stream.into_parts() {
             Ok(parts) => parts,
-            Err(stream) => return Some((stream, inheritance)),
+            Err(stream) => return Some((stream, stream_state)),
         };
         let message = Message {
             format: FORMAT,
@@ -263,9 +263,9 @@ impl Heirs {
             exec: exec.clone(),
             tty: parts.tty,
             rest: STANDARD.encode(&parts.rest),
-            given: inheritance.given,
-            fed: Some((&inheritance.fed).into()),
-            received: inheritance.received.as_mut().and_then(|heard| serde_json::to_value(heard.in_words()).ok()),
+            given: stream_state.given,
+            fed: Some((&stream_state.fed).into()),
+            received: stream_state.received.as_mut().and_then(|output| serde_json::to_value(output.save()).ok()),
         };
         match self.send(&message, &parts) {
             Ok(()) => None,
@@ -275,14 +275,14 @@ impl Heirs {
                     tracing::error!(%uid, %error, "a connection to the engine was lost");
                     ExecStream::broken()
                 });
-                Some((back, inheritance))
+                Some((back, stream_state))
             }
         }
     }
 
     fn send(&self, message: &Message, parts: &Parts) -> io::Result<()> {
-        let mut heir = self.heir();
-        let socket = heir.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        let mut successor = self.successor();
+        let socket = successor.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         // One successor at a time, one message after another: it reads at once, all it does until it has the lock.
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
@@ -298,27 +298,27 @@ impl Heirs {
         let again = socket.set_nonblocking(true);
         if written.is_err() {
             // Half a message would spoil the next one.
-            *heir = None;
+            *successor = None;
         }
         written.and(again)
     }
 
-    fn heir(&self) -> MutexGuard<'_, Option<UnixStream>> {
-        self.heir.lock()
+    fn successor(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.successor.lock()
     }
 }
 
 /// The side of the agent that waits for the journal.
-pub struct Heir {
+pub struct Receiver {
     path: PathBuf,
-    receiving: Option<JoinHandle<Estate>>,
-    estate: Estate,
+    receiving: Option<JoinHandle<HandedOver>>,
+    handed_over: HandedOver,
 }
 
-impl Heir {
+impl Receiver {
     /// Of the agent that has this state folder.
     pub fn new(state: &Path) -> Self {
-        Self { path: socket(state), receiving: None, estate: Estate::new() }
+        Self { path: socket(state), receiving: None, handed_over: HandedOver::new() }
     }
 
     /// Connects to the one that has the journal, if it is not yet. Whether it is.
@@ -336,7 +336,7 @@ impl Heir {
         match &mut self.receiving {
             Some(receiving) => {
                 if let Ok(left) = receiving.await {
-                    self.estate.extend(left);
+                    self.handed_over.extend(left);
                 }
                 self.receiving = None;
             }
@@ -345,11 +345,11 @@ impl Heir {
     }
 
     /// Waits for the last words of the one that had the journal: it has ended. Gives what it has left.
-    pub async fn estate(mut self) -> Estate {
+    pub async fn handed_over(mut self) -> HandedOver {
         if self.receiving.is_some() && timeout(LAST_WORDS, self.predecessor_gone()).await.is_err() {
             tracing::warn!("the handover did not come to its end: what was not handed over is adopted");
         }
-        self.estate
+        self.handed_over
     }
 }
 
@@ -358,16 +358,16 @@ fn socket(state: &Path) -> PathBuf {
 }
 
 /// Receives until the other side closes.
-fn receive(socket: &UnixStream) -> Estate {
-    let mut estate = Estate::new();
+fn receive(socket: &UnixStream) -> HandedOver {
+    let mut handed_over = HandedOver::new();
     let (mut lines, mut descriptors) = (Lines::default(), Vec::new());
     loop {
         match receive_some(socket, &mut lines, &mut descriptors) {
-            Ok(0) => return estate,
+            Ok(0) => return handed_over,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the handover broke off");
-                return estate;
+                return handed_over;
             }
         }
         while let Some(line) = lines.next() {
@@ -381,7 +381,7 @@ fn receive(socket: &UnixStream) -> Estate {
             };
             if let Some((uid, legacy)) = understood {
                 tracing::info!(%uid, exec = %legacy.exec, "a connection was handed over");
-                estate.insert(uid, legacy);
+                handed_over.insert(uid, legacy);
             } else {
                 tracing::warn!("a connection was handed over in words that are not understood: it is closed");
             }
@@ -423,13 +423,13 @@ impl Lines {
 
 /// A predecessor that speaks another language leaves its connections all the same: they must be
 /// read, though what came before is not known.
-fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, Legacy)> {
+fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, HandedOverStream)> {
     let Message { format, uid, exec, tty, rest, given, received, fed } = serde_json::from_slice(line).ok()?;
     let parts = Parts { connection, rest: STANDARD.decode(rest).ok()?, tty };
     let received = received.filter(|_| format == FORMAT).and_then(|words| serde_json::from_value(words).ok());
     // One that did not know of input has delivered none: it had no way to.
-    let fed = fed.map_or(Some(Progress::default()), |words| words.progress())?;
-    Some((uid, Legacy { exec, parts, given, received, fed }))
+    let fed = fed.map_or(Some(InputState::default()), |words| words.progress())?;
+    Some((uid, HandedOverStream { exec, parts, given, received, fed }))
 }
 
 fn receive_some(socket: &UnixStream, lines: &mut Lines, descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
@@ -461,46 +461,47 @@ mod tests {
     }
 
     /// An agent, and one that waits beside it.
-    async fn two(state: &Path) -> (Arc<Heirs>, Heir) {
-        let heirs = Arc::new(Heirs::default());
+    async fn two(state: &Path) -> (Arc<Sender>, Receiver) {
+        let handover = Arc::new(Sender::default());
         tokio::spawn({
-            let (heirs, path) = (Arc::clone(&heirs), state.to_owned());
-            async move { heirs.expect(&path).await }
+            let (handover, path) = (Arc::clone(&handover), state.to_owned());
+            async move { handover.expect(&path).await }
         });
-        let mut heir = Heir::new(state);
+        let mut successor = Receiver::new(state);
         timeout(Duration::from_secs(10), async {
-            while !heir.connect() || !heirs.are_there() {
+            while !successor.connect() || !handover.has_successor() {
                 tokio::task::yield_now().await;
             }
         })
         .await
         .expect("connected");
-        (heirs, heir)
+        (handover, successor)
     }
 
     #[tokio::test]
     async fn a_stream_goes_on_in_the_successor_where_it_stopped() {
         let state = tempfile::tempdir().expect("a folder");
-        let (heirs, heir) = two(state.path()).await;
+        let (handover, successor) = two(state.path()).await;
         let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         // A frame of ten bytes, of which the first agent sees four.
         engine.write_all(b"\x01\0\0\0\0\0\0\x0aabcd").await.expect("written");
         let mut stream = ExecStream::over(ours, bytes::BytesMut::new(), false);
         let chunk = stream.next().await.expect("a stream").expect("a chunk");
         assert_eq!(&chunk.bytes[..], b"abcd");
-        let (mut whole, mut first) = (Streams::new(&limits()), Streams::new(&limits()));
+        let (mut whole, mut first) = (OutputDigest::new(&limits()), OutputDigest::new(&limits()));
         whole.push(chunk.stream, &chunk.bytes);
         first.push(chunk.stream, &chunk.bytes);
-        let fed = Progress { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
-        let heard = Heard { streams: first, log: LogState::Limited, kept: 3 };
-        let inheritance = Inheritance { received: Some(heard), fed: fed.clone(), given: Duration::from_secs(7) };
-        assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
-        *heirs.heir() = None;
-        let mut estate = heir.estate().await;
-        let legacy = estate.remove(&"u".into()).expect("it was handed over");
-        let (mut stream, inheritance) = legacy.open(&"e".into(), &limits()).expect("a stream");
-        assert_eq!((inheritance.given, inheritance.fed), (Duration::from_secs(7), fed));
-        let Heard { streams: mut second, log, kept } = inheritance.received.expect("what came before");
+        let fed =
+            InputState { delivered: 7, pending: bytes::Bytes::from_static(b"\x00in"), ending: true, ended: false };
+        let output = OutputState { streams: first, log: LogState::Limited, kept: 3 };
+        let stream_state = StreamState { received: Some(output), fed: fed.clone(), given: Duration::from_secs(7) };
+        assert!(handover.give(&"u".into(), &"e".into(), stream, stream_state).is_none());
+        *handover.successor() = None;
+        let mut handed_over = successor.handed_over().await;
+        let legacy = handed_over.remove(&"u".into()).expect("it was handed over");
+        let (mut stream, stream_state) = legacy.open(&"e".into(), &limits()).expect("a stream");
+        assert_eq!((stream_state.given, stream_state.fed), (Duration::from_secs(7), fed));
+        let OutputState { streams: mut second, log, kept } = stream_state.received.expect("what came before");
         assert_eq!((log, kept), (LogState::Limited, 3));
         engine.write_all(b"efghij\x02\0\0\0\0\0\0\x01!").await.expect("written");
         drop(engine);
@@ -515,59 +516,59 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_too_long_costs_no_other_and_the_longest_that_may_be_is_not() {
         let state = tempfile::tempdir().expect("a folder");
-        let (heirs, heir) = two(state.path()).await;
+        let (handover, successor) = two(state.path()).await;
         let full = || {
-            let mut streams = Streams::new(&OutputLimits { tail_bytes: i32::MAX, ..OutputLimits::default() });
+            let mut streams = OutputDigest::new(&OutputLimits { tail_bytes: i32::MAX, ..OutputLimits::default() });
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 streams.push(stream, &vec![b'x'; 2 * TAIL_BYTES]);
             }
-            Some(Heard { streams, log: LogState::Whole, kept: u64::MAX })
+            Some(OutputState { streams, log: LogState::Whole, kept: u64::MAX })
         };
         let mut engines = Vec::new();
         for (uid, pending) in [("long", PENDING_BYTES), ("too-long", 2 * LONGEST), ("after", 1)] {
             let (engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
             engines.push(engine);
             let rest = BytesMut::from(&vec![b'r'; REST_BYTES][..]);
-            let fed = Progress { pending: vec![b'p'; pending].into(), ..Progress::default() };
-            let inheritance = Inheritance { received: full(), fed, given: Duration::ZERO };
-            let (heirs, uid) = (Arc::clone(&heirs), uid.into());
+            let fed = InputState { pending: vec![b'p'; pending].into(), ..InputState::default() };
+            let stream_state = StreamState { received: full(), fed, given: Duration::ZERO };
+            let (handover, uid) = (Arc::clone(&handover), uid.into());
             let stream = ExecStream::over(ours, rest, true);
-            assert!(heirs.give(&uid, &"e".into(), stream, inheritance).is_none());
+            assert!(handover.give(&uid, &"e".into(), stream, stream_state).is_none());
         }
-        *heirs.heir() = None;
-        let estate = heir.estate().await;
-        let mut got: Vec<&str> = estate.keys().map(RequestUid::as_str).collect();
+        *handover.successor() = None;
+        let handed_over = successor.handed_over().await;
+        let mut got: Vec<&str> = handed_over.keys().map(RequestUid::as_str).collect();
         got.sort_unstable();
         assert_eq!(got, ["after", "long"]);
-        assert_eq!(estate[&"long".into()].fed.pending.len(), PENDING_BYTES);
+        assert_eq!(handed_over[&"long".into()].fed.pending.len(), PENDING_BYTES);
     }
 
     #[tokio::test]
     async fn a_stream_of_another_exec_is_not_taken_for_this_ones() {
         let state = tempfile::tempdir().expect("a folder");
-        let (heirs, heir) = two(state.path()).await;
+        let (handover, successor) = two(state.path()).await;
         let (_engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let inheritance = Inheritance { received: None, fed: Progress::default(), given: Duration::ZERO };
-        assert!(heirs.give(&"u".into(), &"e".into(), stream, inheritance).is_none());
-        *heirs.heir() = None;
-        let mut estate = heir.estate().await;
-        let legacy = estate.remove(&"u".into()).expect("it was handed over");
+        let stream_state = StreamState { received: None, fed: InputState::default(), given: Duration::ZERO };
+        assert!(handover.give(&"u".into(), &"e".into(), stream, stream_state).is_none());
+        *handover.successor() = None;
+        let mut handed_over = successor.handed_over().await;
+        let legacy = handed_over.remove(&"u".into()).expect("it was handed over");
         assert!(legacy.open(&"another".into(), &limits()).is_none());
     }
 
     #[tokio::test]
     async fn without_a_successor_nothing_is_handed_over_and_nothing_is_lost() {
         let state = tempfile::tempdir().expect("a folder");
-        assert!(!Heir::new(state.path()).connect());
-        let heirs = Heirs::default();
+        assert!(!Receiver::new(state.path()).connect());
+        let handover = Sender::default();
         // A successor that has come and gone.
-        *heirs.heir() = Some(UnixStream::pair().expect("a pair").0);
-        assert!(!heirs.are_there());
+        *handover.successor() = Some(UnixStream::pair().expect("a pair").0);
+        assert!(!handover.has_successor());
         let (mut engine, ours) = tokio::net::UnixStream::pair().expect("a pair");
         let stream = ExecStream::over(ours, bytes::BytesMut::new(), true);
-        let inheritance = Inheritance { received: None, fed: Progress::default(), given: Duration::ZERO };
-        let given = heirs.give(&"u".into(), &"e".into(), stream, inheritance);
+        let stream_state = StreamState { received: None, fed: InputState::default(), given: Duration::ZERO };
+        let given = handover.give(&"u".into(), &"e".into(), stream, stream_state);
         let (mut back, _) = given.expect("the stream comes back");
         engine.write_all(b"whole").await.expect("written");
         assert_eq!(&back.next().await.expect("a stream").expect("a chunk").bytes[..], b"whole");

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{
         command::oversee::News,
-        memory::{exec_exits::Death, journal::Record},
+        memory::{exec_exits::ExecExit, journal::Record},
         node::{Node, World},
         request::work::Work,
     },
@@ -52,7 +52,7 @@ const EXPIRED_AT_ONCE: usize = 16;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How often an agent that stops looks whether its successor is there.
-const LOOK_FOR_HEIR: Duration = Duration::from_millis(50);
+const LOOK_FOR_SUCCESSOR: Duration = Duration::from_millis(50);
 /// How long those whose output is received may take to report it, before the others are handed over.
 const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How long the rest may take once all streams were handed over: nobody reads them until this agent has ended.
@@ -106,7 +106,7 @@ struct Desk<W: World> {
     /// What the journal held at the start and nobody has taken up yet.
     remembered: BTreeMap<String, Record>,
     /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
-    deaths: Vec<Death>,
+    exec_exits: Vec<ExecExit>,
     /// Those in the list that is being read anew.
     listed: Option<HashSet<RequestUid>>,
 }
@@ -149,10 +149,10 @@ pub async fn run<W: World>(
     shutdown: CancellationToken,
 ) {
     let hubs = Arc::clone(&node.hubs);
-    let deaths = records.iter().map(|record| node.deaths.of(&record.entry.exec.id)).collect();
+    let exec_exits = records.iter().map(|record| node.exec_exits.of(&record.entry.exec.id)).collect();
     let mut desk = Desk {
         node,
-        deaths,
+        exec_exits,
         queue: FairQueue::new(intake.limits),
         parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
         tasks: JoinSet::new(),
@@ -197,20 +197,20 @@ pub async fn run<W: World>(
 impl<W: World> Desk<W> {
     /// Goes on with what runs to its end, or until a successor has taken it over.
     async fn drain(&mut self) {
-        let heirs = Arc::clone(&self.node.heirs);
+        let handover = Arc::clone(&self.node.handover);
         let mut there_since = None;
         let mut begun_at: Option<Instant> = None;
         loop {
-            if begun_at.is_none() && heirs.are_there() {
+            if begun_at.is_none() && handover.has_successor() {
                 let since = *there_since.get_or_insert_with(Instant::now);
                 // Those whose output is received come to their end here first: meanwhile the others are read.
-                if heirs.streams() == self.tasks.len() || since.elapsed() >= LAST_REPORTS {
-                    tracing::info!(streams = heirs.streams(), "handing over to the successor");
+                if handover.open_streams() == self.tasks.len() || since.elapsed() >= LAST_REPORTS {
+                    tracing::info!(streams = handover.open_streams(), "handing over to the successor");
                     begun_at = Some(Instant::now());
-                    heirs.begin();
+                    handover.begin();
                 }
             }
-            if begun_at.is_some_and(|at| at.elapsed() >= HANDED_OVER) && heirs.streams() == 0 {
+            if begun_at.is_some_and(|at| at.elapsed() >= HANDED_OVER) && handover.open_streams() == 0 {
                 return;
             }
             tokio::select! {
@@ -219,7 +219,7 @@ impl<W: World> Desk<W> {
                     Some(done) => self.done(done),
                     None => return,
                 },
-                () = sleep(LOOK_FOR_HEIR) => {}
+                () = sleep(LOOK_FOR_SUCCESSOR) => {}
             }
         }
     }
@@ -346,7 +346,7 @@ impl<W: World> Desk<W> {
             let work = Work::remembered(Arc::clone(&self.node), record, news);
             self.work(key, container, teller, work, false);
         }
-        self.deaths.clear();
+        self.exec_exits.clear();
     }
 
     /// Until the next one that waits passes its deadline.

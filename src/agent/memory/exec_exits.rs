@@ -36,7 +36,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// Who waits for which exec.
 #[derive(Clone, Default)]
-pub struct Deaths(Arc<Mutex<Book>>);
+pub struct ExecExits(Arc<Mutex<Book>>);
 
 #[derive(Default)]
 struct Book {
@@ -55,20 +55,20 @@ impl Book {
 }
 
 /// The event of one exec, when it has come. Dropping it ends the wait.
-pub struct Death {
+pub struct ExecExit {
     exec: ExecId,
     code: watch::Receiver<Option<i32>>,
-    deaths: Deaths,
+    exec_exits: ExecExits,
 }
 
-impl Deaths {
+impl ExecExits {
     /// Begins to wait for the end of an exec. To be sure of the event, begin before the start.
-    pub fn of(&self, exec: &ExecId) -> Death {
+    pub fn of(&self, exec: &ExecId) -> ExecExit {
         let mut book = self.lock();
         let known = book.unasked.iter().position(|(died, _)| died == exec);
         let known = known.and_then(|place| book.unasked.remove(place)).map(|(_, code)| code);
         let sender = book.waiters.entry(exec.clone()).or_insert_with(|| watch::channel(known).0);
-        Death { exec: exec.clone(), code: sender.subscribe(), deaths: self.clone() }
+        ExecExit { exec: exec.clone(), code: sender.subscribe(), exec_exits: self.clone() }
     }
 
     /// Listens to the engine until `shutdown`. What ended while no agent listened is told too, as far back as the engine
@@ -128,7 +128,7 @@ impl Deaths {
     }
 }
 
-impl Death {
+impl ExecExit {
     /// The code in the event, if it has come.
     pub fn code(&self) -> Option<i32> {
         *self.code.borrow()
@@ -144,9 +144,9 @@ impl Death {
     }
 }
 
-impl Drop for Death {
+impl Drop for ExecExit {
     fn drop(&mut self) {
-        let mut book = self.deaths.lock();
+        let mut book = self.exec_exits.lock();
         // This one is still counted.
         if book.waiters.get(&self.exec).is_some_and(|sender| sender.receiver_count() <= 1) {
             book.waiters.remove(&self.exec);
@@ -164,28 +164,28 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_told_and_nobody_else_is_remembered() {
-        let deaths = Deaths::default();
-        let mut death = deaths.of(&"e".into());
-        deaths.tell("other".into(), 1);
-        assert_eq!(death.code(), None);
-        deaths.tell("e".into(), 3);
-        assert_eq!((death.wait().await, death.code()), (3, Some(3)));
-        let second = deaths.of(&"e".into());
-        drop(death);
+        let exec_exits = ExecExits::default();
+        let mut exec_exit = exec_exits.of(&"e".into());
+        exec_exits.tell("other".into(), 1);
+        assert_eq!(exec_exit.code(), None);
+        exec_exits.tell("e".into(), 3);
+        assert_eq!((exec_exit.wait().await, exec_exit.code()), (3, Some(3)));
+        let second = exec_exits.of(&"e".into());
+        drop(exec_exit);
         assert_eq!(second.code(), Some(3));
         drop(second);
-        assert!(deaths.lock().waiters.is_empty());
-        assert_eq!(deaths.of(&"e".into()).code(), Some(3), "it has not ended less because nobody waits any more");
+        assert!(exec_exits.lock().waiters.is_empty());
+        assert_eq!(exec_exits.of(&"e".into()).code(), Some(3), "it has not ended less because nobody waits any more");
     }
 
     #[test]
     fn an_end_that_was_told_before_anybody_asked_is_known() {
-        let deaths = Deaths::default();
-        deaths.tell("e".into(), 7);
-        assert_eq!(deaths.of(&"e".into()).code(), Some(7));
+        let exec_exits = ExecExits::default();
+        exec_exits.tell("e".into(), 7);
+        assert_eq!(exec_exits.of(&"e".into()).code(), Some(7));
         for n in 0..REMEMBERED {
-            deaths.tell(format!("other-{n}").as_str().into(), 0);
+            exec_exits.tell(format!("other-{n}").as_str().into(), 0);
         }
-        assert_eq!(deaths.of(&"e".into()).code(), None, "what is remembered is bounded");
+        assert_eq!(exec_exits.of(&"e".into()).code(), None, "what is remembered is bounded");
     }
 }

@@ -77,15 +77,15 @@ pub struct Journal<D> {
 /// Where each tombstone is.
 #[derive(Debug, Default)]
 struct Tombs {
-    new: HashMap<TombKey, Place>,
-    old: HashMap<TombKey, Place>,
+    new: HashMap<TombKey, Span>,
+    old: HashMap<TombKey, Span>,
     /// Those that could not be put up yet. Their records are still on the disk.
     unburied: BTreeMap<RequestUid, Record>,
 }
 
 /// The beginning of the digest of a request's UID.
 type TombKey = [u8; 16];
-type Place = (u64, u32);
+type Span = (u64, u32);
 
 /// The journal cannot be used.
 #[derive(Debug, Error)]
@@ -242,7 +242,7 @@ impl<D: Disk> Journal<D> {
 }
 
 impl Tombs {
-    fn place(&self, key: &TombKey) -> Option<(&'static str, Place)> {
+    fn place(&self, key: &TombKey) -> Option<(&'static str, Span)> {
         let new = self.new.get(key).map(|place| (TOMBSTONES, *place));
         new.or_else(|| self.old.get(key).map(|place| (OLD_TOMBSTONES, *place)))
     }
@@ -334,7 +334,7 @@ fn read_all<D: Disk>(disk: &D) -> Result<Vec<Record>, JournalError> {
 }
 
 /// Where each tombstone of a file is.
-fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<HashMap<TombKey, Place>, JournalError> {
+fn read_tombs<D: Disk>(disk: &D, name: &str) -> Result<HashMap<TombKey, Span>, JournalError> {
     let failed = |source| JournalError::Io { act: "read", what: name.to_owned(), source };
     let mut tombs = HashMap::new();
     let mut offset = 0;

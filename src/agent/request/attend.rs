@@ -36,11 +36,11 @@ pub(crate) async fn adopt<W: World>(
     hub: &Arc<Hub>,
 ) -> Watched {
     let (key, request) = (memory.key(), wanted.request());
-    hub.unheard(node.spool.size(key), Written::UNKNOWN);
+    hub.log_only(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();
-    let death = node.deaths.of(&exec.id);
+    let exec_exit = node.exec_exits.of(&exec.id);
     let pipes = match memory.entry() {
         Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
         Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
@@ -62,7 +62,7 @@ pub(crate) async fn adopt<W: World>(
         never = witness::watch(node, memory, exec, &tell) => match never {},
         survivors = overseen.oversee() => Watched::Ended(settle::survived(node, request, &survivors).await),
     };
-    drop(death);
+    drop(exec_exit);
     node.metrics.running.dec();
     watched
 }

@@ -14,7 +14,7 @@ use crate::{
             pump::{self, InputEnd, Received},
             witness::{self, Seen},
         },
-        memory::{exec_exits::Death, request::Memory},
+        memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, World},
     },
     api::{OutputStatus, Reason},
@@ -49,7 +49,7 @@ const CONTAINER_END: Duration = Duration::from_millis(500);
 /// An exec whose output was received here.
 pub(crate) struct Ending<'a> {
     pub(crate) exec: &'a ExecRef,
-    pub(crate) death: &'a Death,
+    pub(crate) exec_exit: &'a ExecExit,
     pub(crate) received: Received,
 }
 
@@ -62,13 +62,13 @@ pub(crate) async fn settle<W: World>(
     mut seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    let Ending { exec, death, received } = ending;
+    let Ending { exec, exec_exit, received } = ending;
     if seen.borrow().process.is_some() {
         // A stream may end before its process: ours broke, or the engine went away.
         drop(seen.wait_for(|seen| seen.ended.is_some()).await);
     }
     let Received { end, mut output, head, input } = received;
-    let (verdict, knew) = verdict(node, memory, exec, death, end, &seen).await;
+    let (verdict, knew) = verdict(node, memory, exec, exec_exit, end, &seen).await;
     if knew != Knew::Always && end == StreamEnd::Clean {
         // An engine that is killed ends the stream as cleanly as a command does.
         output.complete = false;
@@ -92,8 +92,8 @@ pub(crate) async fn unseen<W: World>(
     seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    let death = node.deaths.of(&exec.id);
-    let found = verdict(node, memory, exec, &death, StreamEnd::Broken, seen).await;
+    let exec_exit = node.exec_exits.of(&exec.id);
+    let found = verdict(node, memory, exec, &exec_exit, StreamEnd::Broken, seen).await;
     let output = recall(node, request).await;
     conclude(node, exec, found, output, "", ended_by).await
 }
@@ -188,7 +188,7 @@ async fn verdict<W: World>(
     node: &Node<W>,
     memory: &Memory<W>,
     exec: &ExecRef,
-    death: &Death,
+    exec_exit: &ExecExit,
     end: StreamEnd,
     seen: &watch::Receiver<Seen>,
 ) -> (Verdict, Knew) {
@@ -204,7 +204,7 @@ async fn verdict<W: World>(
             Err(_) => knew = Knew::Sometimes,
         }
         let inspect = state.as_ref().ok().copied().and_then(inspected);
-        let event = death.code();
+        let event = exec_exit.code();
         // The engine takes some living processes for ended ones.
         let pid = state.as_ref().ok().and_then(|state| state.pid);
         let found = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
@@ -229,7 +229,7 @@ async fn verdict<W: World>(
             Ok(_) if lives => true,
             Ok(ExecState { running: true, code: None, .. }) => begun.elapsed() < ENGINE_PATIENCE,
             // Of the past its events tell as soon as they are heard.
-            Err(EngineError::NoSuchExec(_)) if node.deaths.are_heard() => {
+            Err(EngineError::NoSuchExec(_)) if node.exec_exits.are_heard() => {
                 until = until.min(Instant::now() + FORGOTTEN_PATIENCE);
                 false
             }

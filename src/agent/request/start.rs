@@ -19,10 +19,10 @@ use crate::{
             resize,
             witness::{self, Seen},
         },
-        handover::give::Inheritance,
-        memory::{exec_exits::Death, request::Memory},
+        handover::give::StreamState,
+        memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, StepError, World},
-        streams::{hub::Hub, log_writer::Keeper},
+        streams::{hub::Hub, log_writer::LogWriter},
     },
     api::Reason,
     core::{decide::Wanted, ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
@@ -48,7 +48,7 @@ pub(crate) async fn start<W: World>(
 ) -> Result<Watched, StepError> {
     let Attended { node, request, exec, .. } = *attended;
     // Subscribed before the start, or a quick end would be missed.
-    let death = node.deaths.of(&exec.id);
+    let exec_exit = node.exec_exits.of(&exec.id);
     let begun = StdInstant::now();
     let origin = if sole { Origin::Sole } else { Origin::Shared };
     let stream = match node.engine.start_exec(&exec.id, request.spec.tty).await {
@@ -61,27 +61,27 @@ pub(crate) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
-    Ok(stay(attended, news, Task { stream, origin, death }).await)
+    Ok(stay(attended, news, Task { stream, origin, exec_exit }).await)
 }
 
 /// Goes on with a stream that the agent before this one has handed over.
 pub(crate) async fn resume<W: World>(
     attended: &Attended<'_, W>,
     news: &mut watch::Receiver<News>,
-    (stream, inheritance): (ExecStream, Inheritance),
+    (stream, stream_state): (ExecStream, StreamState),
 ) -> Watched {
     let Attended { node, request, exec, .. } = *attended;
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
-    let death = node.deaths.of(&exec.id);
-    let origin = Origin::Inherited(Box::new(inheritance));
-    stay(attended, news, Task { stream, origin, death }).await
+    let exec_exit = node.exec_exits.of(&exec.id);
+    let origin = Origin::HandedOver(Box::new(stream_state));
+    stay(attended, news, Task { stream, origin, exec_exit }).await
 }
 
 /// What there is to attend to.
 struct Task {
     stream: ExecStream,
     origin: Origin,
-    death: Death,
+    exec_exit: ExecExit,
 }
 
 /// Stays with a command to its end.
@@ -90,7 +90,7 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
-    let mut keeper = None;
+    let mut log_writer = None;
     let overseen = Overseen {
         node,
         wanted: Wanted::Request(request),
@@ -104,13 +104,13 @@ async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<N
     let outcome = tokio::select! {
         biased;
         never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
-        outcome = attend(attended, task, seen, &ended_by, &mut keeper) => outcome,
+        outcome = attend(attended, task, seen, &ended_by, &mut log_writer) => outcome,
         never = witness::watch(node, memory, exec, &tell) => match never {},
         survivors = overseen.oversee() => {
             // Nobody reads on: what was read goes to those who watch, and into the log.
             hub.close();
-            if let Some(keeper) = &mut keeper {
-                keeper.finish().await;
+            if let Some(log_writer) = &mut log_writer {
+                log_writer.finish().await;
             }
             Some(settle::survived(node, Some(request), &survivors).await)
         }
@@ -125,14 +125,14 @@ async fn attend<W: World>(
     task: Task,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
-    keeper: &mut Option<Keeper>,
+    log_writer: &mut Option<LogWriter>,
 ) -> Option<Outcome> {
     let Attended { node, request, exec, memory, .. } = *attended;
-    let Task { stream, origin, death } = task;
+    let Task { stream, origin, exec_exit } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
-    let fresh = !matches!(origin, Origin::Inherited(_));
-    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, keeper), async {
+    let fresh = !matches!(origin, Origin::HandedOver(_));
+    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, log_writer), async {
         if fresh {
             tell_pod(node, request).await;
         }
@@ -140,7 +140,7 @@ async fn attend<W: World>(
     let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    let ending = Ending { exec, death: &death, received };
+    let ending = Ending { exec, exec_exit: &exec_exit, received };
     let outcome = settle::settle(node, memory, ending, seen, ended_by).await;
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(outcome)

@@ -25,7 +25,7 @@ use crate::{
             pump,
             witness::{self, Seen},
         },
-        handover::give::Inheritance,
+        handover::give::StreamState,
         memory::{journal::Record, request::Memory},
         node::{Node, StepError, World},
         streams::hub::{Hub, Written},
@@ -491,8 +491,8 @@ impl<W: World> Work<W> {
     }
 
     /// The stream of an exec that the agent before this one has handed over.
-    fn inherited(&self, exec: &ExecRef, request: &BoundRequest) -> Option<(ExecStream, Inheritance)> {
-        self.node.inherited(&self.key().uid)?.open(&exec.id, &request.spec.output)
+    fn inherited(&self, exec: &ExecRef, request: &BoundRequest) -> Option<(ExecStream, StreamState)> {
+        self.node.take_handed_over(&self.key().uid)?.open(&exec.id, &request.spec.output)
     }
 
     /// A command that nobody stayed with to its end: its input ended with the connection.
@@ -618,7 +618,7 @@ impl<W: World> Work<W> {
             self.hub.conclude(ExecResult::of_error("the request was deleted"));
         }
         // What was handed over and needed no reading any more.
-        drop(self.node.inherited(&self.key().uid));
+        drop(self.node.take_handed_over(&self.key().uid));
         self.node.spool.finish(self.key(), self.node.clock.now().into());
         self.memory.forget(reported).await;
         Next::Done

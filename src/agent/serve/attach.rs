@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Shared, Subject, find,
+    ServerState, Subject, find,
     limits::{self, Share},
     refuse::Refused,
     seats::Seat,
@@ -56,7 +56,7 @@ impl Options {
 
 /// Lets a viewer in, or says why not.
 pub(super) async fn attach<R: Requests>(
-    State(shared): State<Arc<Shared<R>>>,
+    State(shared): State<Arc<ServerState<R>>>,
     path: Path<(String, String, String)>,
     Query(options): Query<Options>,
     mut request: Request,
@@ -116,7 +116,7 @@ fn in_use(error: &InputError) -> Refused {
 
 /// Lets a viewer in that is on record, and serves it to the end.
 async fn connected<R: Requests>(
-    shared: &Shared<R>,
+    shared: &ServerState<R>,
     subject: &Subject,
     (protocol, streams): (Protocol, Streams),
     (upgraded, share): (OnUpgrade, Share),

@@ -104,7 +104,7 @@ pub struct Counted<K>(Arc<Mutex<HashMap<K, usize>>>, usize);
 
 /// One that is counted, for as long as it is there.
 #[derive(Debug)]
-pub struct Place<K: Hash + Eq> {
+pub struct Slot<K: Hash + Eq> {
     of: Counted<K>,
     key: Option<K>,
 }
@@ -119,18 +119,18 @@ impl<K: Hash + Eq + Clone> Counted<K> {
     }
 
     /// One more, if there may be.
-    pub fn enter(&self, key: &K) -> Option<Place<K>> {
+    pub fn enter(&self, key: &K) -> Option<Slot<K>> {
         let mut counts = self.0.lock();
         let count = counts.entry(key.clone()).or_insert(0);
         if *count >= self.1 {
             return None;
         }
         *count += 1;
-        Some(Place { of: self.clone(), key: Some(key.clone()) })
+        Some(Slot { of: self.clone(), key: Some(key.clone()) })
     }
 }
 
-impl<K: Hash + Eq> Drop for Place<K> {
+impl<K: Hash + Eq> Drop for Slot<K> {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let mut counts = self.of.0.lock();

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Shared, find, limits,
+    ServerState, find, limits,
     lines::{Choice, Lines},
     refuse::Refused,
 };
@@ -111,7 +111,7 @@ fn number(name: &str, text: Option<&str>) -> Result<Option<u64>, Refused> {
 
 /// Sends the log, or says why not.
 pub(super) async fn log<R: Requests>(
-    State(shared): State<Arc<Shared<R>>>,
+    State(shared): State<Arc<ServerState<R>>>,
     path: Path<(String, String, String)>,
     Query(options): Query<Options>,
     request: Request,

@@ -33,7 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     admission::{Admission, Refusal},
-    limits::{Place, Viewers},
+    limits::{Slot, Viewers},
     refuse::Refused,
     seats::Seat,
 };
@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// What the server stands on.
-pub struct Streams<R> {
+pub struct StreamServer<R> {
     /// This node.
     pub node: NodeName,
     /// The requests, as the API server has them.
@@ -78,8 +78,8 @@ pub struct Streams<R> {
 }
 
 /// What every handler has.
-struct Shared<R> {
-    streams: Streams<R>,
+struct ServerState<R> {
+    streams: StreamServer<R>,
     viewers: Viewers,
     readers: Readers,
     tasks: TaskTracker,
@@ -90,7 +90,7 @@ struct Subject {
     request: ExecRequest,
     key: RequestKey,
     hub: Arc<Hub>,
-    _place: Place<RequestUid>,
+    _place: Slot<RequestUid>,
     /// Who, as the manager says.
     by: Requester,
     /// From where, as far as it is known.
@@ -106,9 +106,9 @@ impl Subject {
 }
 
 /// Serves until told to stop; then tells all who watch, and waits for them for a moment.
-pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: Streams<R>) {
+pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: StreamServer<R>) {
     let (viewers, readers) = (Viewers::new(limits::VIEWERS), Readers::default());
-    let shared = Arc::new(Shared { streams, viewers, readers, tasks: TaskTracker::new() });
+    let shared = Arc::new(ServerState { streams, viewers, readers, tasks: TaskTracker::new() });
     let router = Router::new()
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/attach", get(attach::attach::<R>))
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/log", get(log::log::<R>))
@@ -121,7 +121,7 @@ pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, s
 }
 
 /// Lets the manager through, and nobody else.
-async fn admit<R: Requests>(State(shared): State<Arc<Shared<R>>>, request: HttpRequest, next: Next) -> Response {
+async fn admit<R: Requests>(State(shared): State<Arc<ServerState<R>>>, request: HttpRequest, next: Next) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Err(refusal) = shared.streams.admission.admit(authorization).await {
         shared.streams.metrics.stream_refused();
@@ -142,7 +142,7 @@ async fn admit<R: Requests>(State(shared): State<Arc<Shared<R>>>, request: HttpR
 
 /// Finds the command that a path names.
 async fn find<R: Requests>(
-    shared: &Shared<R>,
+    shared: &ServerState<R>,
     Path((namespace, name, uid)): Path<(String, String, String)>,
     headers: &HeaderMap,
 ) -> Result<Subject, Refused> {

@@ -45,7 +45,7 @@ use crate::{
     agent::streams::{
         hub::{Kept, Piece},
         input::Fed,
-        log_writer::{Keeper, Writers},
+        log_writer::{LogWriter, Writers},
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
@@ -175,7 +175,7 @@ impl Lab {
             .expect("TLS")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let streams = Streams {
+        let streams = StreamServer {
             node: "n1".into(),
             requests: One(Arc::clone(&request)),
             admission: Admission::new(
@@ -271,9 +271,9 @@ impl Lab {
         let limits = OutputLimits { spool_bytes, ..OutputLimits::default() };
         let log = self.spool.create(&Self::key(), &limits, LogState::Whole);
         hub.open(0, Kept { output: 0, file: 0, state: log.state() });
-        let mut keeper = Keeper::new(&hub, &Writers::default(), log, 0);
+        let mut log_writer = LogWriter::new(&hub, &Writers::default(), log, 0);
         let keeping = tokio::spawn(async move {
-            keeper.work().await;
+            log_writer.work().await;
         });
         Writing { hub, keeping }
     }
@@ -686,7 +686,7 @@ async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
 async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
     let lab = Lab::open(json!({})).await;
     let hub = lab.hubs.of(&UID.into());
-    hub.unheard(0, crate::agent::streams::hub::Written::UNKNOWN);
+    hub.log_only(0, crate::agent::streams::hub::Written::UNKNOWN);
     let path = format!("{PATH}/log?follow=true");
     let reading = lab.get(&path, TOKEN);
     tokio::pin!(reading);

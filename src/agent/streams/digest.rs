@@ -22,36 +22,36 @@ pub(crate) const TAIL_BYTES: usize = 65_536;
 
 /// Both streams.
 #[derive(Debug)]
-pub(crate) struct Streams {
-    stdout: OneStream,
-    stderr: OneStream,
+pub(crate) struct OutputDigest {
+    stdout: StreamDigest,
+    stderr: StreamDigest,
     head: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct OneStream {
+struct StreamDigest {
     tail: Tail,
     digest: Sha256,
 }
 
-/// [`Streams`] in words. The digests' states are `sha2`'s own: see the test of their form.
+/// [`OutputDigest`] in words. The digests' states are `sha2`'s own: see the test of their form.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct InWords {
-    stdout: OneInWords,
-    stderr: OneInWords,
+pub(crate) struct SavedDigest {
+    stdout: SavedStream,
+    stderr: SavedStream,
     head: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct OneInWords {
+struct SavedStream {
     bytes: u64,
     tail: String,
     digest: String,
 }
 
-impl OneStream {
+impl StreamDigest {
     fn new(limit: usize) -> Self {
         Self { tail: Tail::new(limit), digest: Sha256::new() }
     }
@@ -65,15 +65,15 @@ impl OneStream {
         self.tail.status(hex(&self.digest.finalize()))
     }
 
-    fn in_words(&mut self) -> OneInWords {
-        OneInWords {
+    fn save(&mut self) -> SavedStream {
+        SavedStream {
             bytes: self.tail.total(),
             tail: STANDARD.encode(self.tail.bytes()),
             digest: STANDARD.encode(self.digest.serialize()),
         }
     }
 
-    fn from_words(words: &OneInWords, limit: usize) -> Option<Self> {
+    fn restore(words: &SavedStream, limit: usize) -> Option<Self> {
         let digest = STANDARD.decode(&words.digest).ok()?;
         let state = SerializedState::<Sha256>::try_from(digest.as_slice()).ok()?;
         let tail = STANDARD.decode(&words.tail).ok()?;
@@ -84,24 +84,24 @@ impl OneStream {
     }
 }
 
-impl Streams {
+impl OutputDigest {
     pub(crate) fn new(limits: &OutputLimits) -> Self {
         let limit = tail_limit(limits);
-        Self { stdout: OneStream::new(limit), stderr: OneStream::new(limit), head: Vec::new() }
+        Self { stdout: StreamDigest::new(limit), stderr: StreamDigest::new(limit), head: Vec::new() }
     }
 
     /// What the agent before this one has received. `None`: it speaks another language.
-    pub(crate) fn from_words(words: &InWords, limits: &OutputLimits) -> Option<Self> {
+    pub(crate) fn restore(words: &SavedDigest, limits: &OutputLimits) -> Option<Self> {
         let limit = tail_limit(limits);
         Some(Self {
-            stdout: OneStream::from_words(&words.stdout, limit)?,
-            stderr: OneStream::from_words(&words.stderr, limit)?,
+            stdout: StreamDigest::restore(&words.stdout, limit)?,
+            stderr: StreamDigest::restore(&words.stderr, limit)?,
             head: STANDARD.decode(&words.head).ok()?,
         })
     }
 
-    pub(crate) fn in_words(&mut self) -> InWords {
-        InWords { stdout: self.stdout.in_words(), stderr: self.stderr.in_words(), head: STANDARD.encode(&self.head) }
+    pub(crate) fn save(&mut self) -> SavedDigest {
+        SavedDigest { stdout: self.stdout.save(), stderr: self.stderr.save(), head: STANDARD.encode(&self.head) }
     }
 
     pub(crate) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
@@ -155,11 +155,11 @@ mod tests {
             cut in 0..20usize,
         ) {
             let stream = |stderr| if stderr { OutputStream::Stderr } else { OutputStream::Stdout };
-            let (mut whole, mut parted) = (Streams::new(&limits()), Streams::new(&limits()));
+            let (mut whole, mut parted) = (OutputDigest::new(&limits()), OutputDigest::new(&limits()));
             for (n, (stderr, bytes)) in chunks.iter().enumerate() {
                 if n == cut {
-                    let words = serde_json::to_string(&parted.in_words()).expect("JSON");
-                    parted = Streams::from_words(&serde_json::from_str(&words).expect("JSON"), &limits()).expect("streams");
+                    let words = serde_json::to_string(&parted.save()).expect("JSON");
+                    parted = OutputDigest::restore(&serde_json::from_str(&words).expect("JSON"), &limits()).expect("streams");
                 }
                 whole.push(stream(*stderr), bytes);
                 parted.push(stream(*stderr), bytes);

@@ -29,7 +29,7 @@ pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
 
 /// How much of the input has reached the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct InputState {
     /// Bytes.
     pub(crate) delivered: u64,
     /// Taken from a client, and not delivered.
@@ -42,7 +42,7 @@ pub(crate) struct Progress {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum FeedEvent {
     /// The whole input was delivered.
     Ended,
     /// The client that held it has gone without having ended it.
@@ -67,12 +67,17 @@ pub(crate) struct Feeder {
     to: Option<ExecInput>,
     source: Source,
     tty: bool,
-    progress: Progress,
+    progress: InputState,
 }
 
 impl Feeder {
     /// Feeds the command from its beginning, or from where another agent has stopped.
-    pub(crate) fn new(hub: &Arc<Hub>, spec: &ExecRequestSpec, to: Option<ExecInput>, before: Option<Progress>) -> Self {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        spec: &ExecRequestSpec,
+        to: Option<ExecInput>,
+        before: Option<InputState>,
+    ) -> Self {
         let resumed = before.is_some();
         let mut progress = before.unwrap_or_default();
         let whole = whole(spec);
@@ -99,13 +104,13 @@ impl Feeder {
     }
 
     /// How far it has come.
-    pub(crate) fn progress(&self) -> &Progress {
+    pub(crate) fn progress(&self) -> &InputState {
         &self.progress
     }
 
     /// Takes no more, and gives how far it has come, with everything that was taken. What a client sends from now
     /// on waits, for [`Self::resume`] or for good: it is not said to have arrived.
-    pub(crate) fn stop(&mut self) -> Progress {
+    pub(crate) fn stop(&mut self) -> InputState {
         if let Source::Client { .. } = &self.source {
             let mut pending = BytesMut::from(&self.progress.pending[..]);
             for fed in self.hub.input.stop() {
@@ -139,7 +144,7 @@ impl Feeder {
     }
 
     /// Feeds until there is news. May be left at any await.
-    pub(crate) async fn feed(&mut self) -> News {
+    pub(crate) async fn feed(&mut self) -> FeedEvent {
         loop {
             let Some(to) = &mut self.to else { return std::future::pending().await };
             if !self.progress.pending.is_empty() {
@@ -178,14 +183,14 @@ impl Feeder {
         }
     }
 
-    fn gone(&self, cancel: bool) -> News {
+    fn gone(&self, cancel: bool) -> FeedEvent {
         if cancel {
             self.hub.input.give_up();
         }
-        News::Gone
+        FeedEvent::Gone
     }
 
-    fn end(&mut self) -> News {
+    fn end(&mut self) -> FeedEvent {
         self.progress.ended = true;
         self.source = Source::Over;
         if !self.tty
@@ -194,7 +199,7 @@ impl Feeder {
             to.close();
         }
         self.hub.input.close(InputError::Ended);
-        News::Ended
+        FeedEvent::Ended
     }
 
     fn over(&mut self, error: &std::io::Error) {
@@ -253,7 +258,7 @@ mod tests {
             let (mut engine, stream) = connection();
             let hub = Hubs::default().of(&"u".into());
             let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
-            assert_eq!(within(feeder.feed()).await, News::Ended);
+            assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
             let mut all = String::new();
             within(engine.read_to_string(&mut all)).await.expect("read");
             assert_eq!(all, "hello");
@@ -267,9 +272,9 @@ mod tests {
     async fn the_next_agent_goes_on_in_the_middle_of_the_input() {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
-        let before = Progress { delivered: 2, ..Progress::default() };
+        let before = InputState { delivered: 2, ..InputState::default() };
         let mut feeder = Feeder::new(&hub, &spec(&json!({"text": "hello"}), false), stream.input(), Some(before));
-        assert_eq!(within(feeder.feed()).await, News::Ended);
+        assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
         let mut all = String::new();
         within(engine.read_to_string(&mut all)).await.expect("read");
         assert_eq!(all, "llo");
@@ -279,7 +284,7 @@ mod tests {
     async fn what_is_pending_does_not_grow_with_each_agent() {
         let (_engine, stream) = connection();
         let spec = spec(&json!({"attach": {}}), false);
-        let mut left = Progress { pending: vec![b'x'; PENDING_BYTES].into(), ..Progress::default() };
+        let mut left = InputState { pending: vec![b'x'; PENDING_BYTES].into(), ..InputState::default() };
         for _ in 0..3 {
             let hub = Hubs::default().of(&"u".into());
             let hold = Input::hold(&hub, "me").expect("the input");
@@ -307,11 +312,11 @@ mod tests {
         assert!(hold.send(Fed::Bytes("two".into())).await);
         assert!(hold.send(Fed::End).await);
         let left = feeder.stop();
-        assert_eq!(left, Progress { delivered: 4, pending: "two".into(), ending: true, ended: false });
+        assert_eq!(left, InputState { delivered: 4, pending: "two".into(), ending: true, ended: false });
         let late = timeout(Duration::ZERO, hold.send(Fed::Bytes("late".into()))).await;
         assert!(late.is_err(), "what nobody takes is not said to have arrived");
         let mut next = Feeder::new(&Hubs::default().of(&"u".into()), &spec, stream.input(), Some(left));
-        assert_eq!(within(next.feed()).await, News::Ended);
+        assert_eq!(within(next.feed()).await, FeedEvent::Ended);
         let mut rest = String::new();
         within(engine.read_to_string(&mut rest)).await.expect("read");
         assert_eq!(rest, "two");
@@ -332,7 +337,7 @@ mod tests {
             assert!(hold.send(Fed::End).await);
         };
         let (news, ()) = within(async { tokio::join!(feeder.feed(), client) }).await;
-        assert_eq!(news, News::Ended, "the client is not said to have gone");
+        assert_eq!(news, FeedEvent::Ended, "the client is not said to have gone");
         assert!(timeout(Duration::ZERO, hub.input.given_up()).await.is_err());
         let mut all = String::new();
         within(engine.read_to_string(&mut all)).await.expect("read");
@@ -350,14 +355,14 @@ mod tests {
             let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
             assert!(hold.send(Fed::Bytes("a".into())).await);
             drop(hold);
-            assert_eq!(within(feeder.feed()).await, News::Gone);
+            assert_eq!(within(feeder.feed()).await, FeedEvent::Gone);
             let given_up = timeout(Duration::ZERO, hub.input.given_up()).await.is_ok();
             assert_eq!(given_up, ends, "{policy}");
             // The next one goes on: the input has not ended.
             let hold = Input::hold(&hub, "you").expect("the input is free");
             assert!(hold.send(Fed::Bytes("b".into())).await);
             assert!(hold.send(Fed::End).await);
-            assert_eq!(within(feeder.feed()).await, News::Ended);
+            assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
             let mut all = String::new();
             within(engine.read_to_string(&mut all)).await.expect("read");
             assert_eq!(all, "ab");
@@ -373,7 +378,7 @@ mod tests {
         assert!(hold.send(Fed::End).await);
         assert!(hold.send(Fed::Bytes("on".into())).await);
         drop(hold);
-        assert_eq!(within(feeder.feed()).await, News::Gone);
+        assert_eq!(within(feeder.feed()).await, FeedEvent::Gone);
         let mut read = [0; 2];
         within(engine.read_exact(&mut read)).await.expect("read");
         assert_eq!(&read, b"on");
@@ -386,9 +391,9 @@ mod tests {
         let (_engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
         let stdin = json!({"attach": {"onDisconnect": "Cancel"}});
-        let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), Some(Progress::default()));
+        let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), Some(InputState::default()));
         let begun = Instant::now();
-        assert_eq!(feeder.feed().await, News::Gone);
+        assert_eq!(feeder.feed().await, FeedEvent::Gone);
         assert!(begun.elapsed() >= COME_BACK);
         hub.input.given_up().await;
     }

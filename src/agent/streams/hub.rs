@@ -99,14 +99,14 @@ impl Written {
 
 /// Where a viewer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// How much of the output it has.
     pub output: u64,
     /// A place before it that is known in the file: so much of the output is before so much of the file.
     pub known: (u64, u64),
 }
 
-impl Place {
+impl Position {
     /// The beginning.
     pub const START: Self = Self { output: 0, known: (0, 0) };
 }
@@ -115,11 +115,11 @@ impl Place {
 #[derive(Debug)]
 pub enum Follows {
     /// These, and the place after them.
-    Pieces(Vec<Piece>, Place),
+    Pieces(Vec<Piece>, Position),
     /// It is in the file, which goes to this place.
     InFile(Kept),
     /// It is nowhere any more: the next that is there is at this place.
-    Gone(Place),
+    Gone(Position),
     /// Nothing yet.
     NotYet,
     /// The end: the command writes no more.
@@ -280,7 +280,7 @@ impl Hub {
     /// That of a command of which nobody knows more yet than what is in its log.
     pub fn logged(file: u64, written: Written) -> Arc<Self> {
         let hub = Self::new(Arc::default(), None);
-        hub.unheard(file, written);
+        hub.log_only(file, written);
         Arc::new(hub)
     }
 
@@ -333,7 +333,7 @@ impl Hub {
     }
 
     /// Nobody hears the command any more, or ever did: what the log has is all there is.
-    pub fn unheard(&self, file: u64, written: Written) {
+    pub fn log_only(&self, file: u64, written: Written) {
         self.change(|ring| {
             ring.kept = Kept { output: u64::MAX, file, state: LogState::Whole };
             ring.written = written;
@@ -367,7 +367,7 @@ impl Hub {
     pub fn end(&self, file: impl FnOnce() -> u64, written: Written) {
         let phase = self.ring().phase.clone();
         match phase {
-            Phase::Waiting => self.unheard(file(), written),
+            Phase::Waiting => self.log_only(file(), written),
             Phase::Open => self.close(),
             Phase::Closed | Phase::Moved => {}
         }
@@ -511,9 +511,9 @@ impl Hub {
     }
 
     /// What follows a place: at most about so many bytes.
-    pub fn after(&self, place: Place, most: usize) -> Follows {
+    pub fn after(&self, place: Position, most: usize) -> Follows {
         let ring = self.ring();
-        let Place { output, known } = place;
+        let Position { output, known } = place;
         let known = if ring.kept.output <= output && ring.kept.output != u64::MAX {
             (ring.kept.output, ring.kept.file)
         } else {
@@ -523,13 +523,13 @@ impl Hub {
         if begun && output >= ring.first && output < ring.next {
             let pieces = ring.from(output, most);
             let read: u64 = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
-            return Follows::Pieces(pieces, Place { output: output + read, known });
+            return Follows::Pieces(pieces, Position { output: output + read, known });
         }
         if begun && output < ring.kept.output {
             return Follows::InFile(ring.kept);
         }
         if begun && output < ring.first {
-            return Follows::Gone(Place { output: ring.first, known });
+            return Follows::Gone(Position { output: ring.first, known });
         }
         match ring.phase {
             Phase::Waiting | Phase::Open => Follows::NotYet,
@@ -778,8 +778,8 @@ mod tests {
         assert_eq!(hub.unkept(usize::MAX).len(), 10);
         hub.keep(Kept { output: 5000, file: 6000, state: LogState::Whole });
         assert_eq!(hub.unkept(usize::MAX).len(), 5);
-        assert!(matches!(hub.after(Place::START, 1), Follows::InFile(_)));
-        let live = hub.after(Place { output: 5000, known: (0, 0) }, usize::MAX);
+        assert!(matches!(hub.after(Position::START, 1), Follows::InFile(_)));
+        let live = hub.after(Position { output: 5000, known: (0, 0) }, usize::MAX);
         assert!(matches!(live, Follows::Pieces(pieces, place) if pieces.len() == 5 && place.known == (5000, 6000)));
     }
 
@@ -788,14 +788,14 @@ mod tests {
         let written = Written { bytes: 7, whole: false };
         let hub = Hubs::default().of(&"u".into());
         hub.end(|| 9, written);
-        assert!(matches!(hub.after(Place::START, 1), Follows::InFile(Kept { file: 9, .. })));
+        assert!(matches!(hub.after(Position::START, 1), Follows::InFile(Kept { file: 9, .. })));
         assert_eq!(hub.written(), written);
         let hub = Hubs::default().of(&"u".into());
         open(&hub, LogState::Whole);
         push(&hub, piece(3)).await;
         hub.end(|| 9, written);
-        assert!(matches!(hub.after(Place::START, 1), Follows::Pieces(..)), "what was heard is shown");
-        assert!(matches!(hub.after(Place { output: 3, known: (0, 0) }, 1), Follows::End));
+        assert!(matches!(hub.after(Position::START, 1), Follows::Pieces(..)), "what was heard is shown");
+        assert!(matches!(hub.after(Position { output: 3, known: (0, 0) }, 1), Follows::End));
     }
 
     #[test]

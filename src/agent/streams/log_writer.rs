@@ -41,12 +41,12 @@ impl Default for Writers {
 }
 
 /// The log of one command, and what it gets.
-pub(crate) struct Keeper {
+pub(crate) struct LogWriter {
     hub: Arc<Hub>,
     /// Its place among those who wait for their turn, which it keeps.
     turn: PollSemaphore,
     changes: watch::Receiver<()>,
-    /// With [`Keeper::writing`] while it is written to.
+    /// With [`LogWriter::writing`] while it is written to.
     log: Option<Log>,
     writing: Option<JoinHandle<Log>>,
     /// Until when something waits for more.
@@ -55,7 +55,7 @@ pub(crate) struct Keeper {
     before: u64,
 }
 
-impl Keeper {
+impl LogWriter {
     /// Puts into `log` what comes through `hub`.
     pub(crate) fn new(hub: &Arc<Hub>, writers: &Writers, log: Log, before: u64) -> Self {
         let changes = hub.changes();
@@ -189,15 +189,15 @@ mod tests {
         hub.close();
         let writers = Writers::default();
         let mut taken: Vec<_> = (0..WRITERS).filter_map(|_| Arc::clone(&writers.0).try_acquire_owned().ok()).collect();
-        let mut keeper = Keeper::new(&hub, &writers, log, 0);
-        assert!(timeout(Duration::ZERO, keeper.work()).await.is_err());
+        let mut log_writer = LogWriter::new(&hub, &writers, log, 0);
+        assert!(timeout(Duration::ZERO, log_writer.work()).await.is_err());
         // One that comes after it, and keeps what it gets.
         let mut next = pin!(writers.0.acquire());
         assert!(timeout(Duration::ZERO, &mut next).await.is_err());
-        assert!(timeout(Duration::ZERO, keeper.work()).await.is_err());
+        assert!(timeout(Duration::ZERO, log_writer.work()).await.is_err());
         assert_eq!((taken.len(), hub.kept().output), (WRITERS, 0));
         taken.pop();
-        let state = timeout(Duration::from_secs(5), keeper.finish()).await;
+        let state = timeout(Duration::from_secs(5), log_writer.finish()).await;
         assert_eq!((state, hub.kept().output), (Ok(LogState::Whole), 3));
         drop(next.await);
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    hub::{Follows, Hub, Kept, Piece, Place, Viewing, Written},
+    hub::{Follows, Hub, Kept, Piece, Position, Viewing, Written},
     spool::LogState,
 };
 use crate::wire::{OutputStream, cri};
@@ -83,7 +83,7 @@ pub struct View {
     changes: watch::Receiver<()>,
     readers: Readers,
     path: PathBuf,
-    place: Place,
+    place: Position,
     /// The file, and how far in it the place is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
@@ -104,7 +104,7 @@ impl View {
             hub: Arc::clone(hub),
             readers: readers.clone(),
             path: log.to_owned(),
-            place: Place::START,
+            place: Position::START,
             file: None,
             live: false,
             told: false,
@@ -147,7 +147,7 @@ impl View {
         // came before is not counted.
         let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
         let output = end.saturating_sub(output);
-        self.place = Place { output, known: (output, at) };
+        self.place = Position { output, known: (output, at) };
         Ok(self)
     }
 
@@ -190,7 +190,7 @@ impl View {
                     Some(pieces) if pieces.is_empty() => {}
                     Some(pieces) => return Ok(Sight::Pieces(cut(pieces, left))),
                     None if kept.output == u64::MAX => return Ok(self.behind()),
-                    None => return Ok(self.skip(Place { output: kept.output, known: (kept.output, kept.file) })),
+                    None => return Ok(self.skip(Position { output: kept.output, known: (kept.output, kept.file) })),
                 },
                 Follows::Gone(place) => return Ok(self.skip(place)),
                 Follows::NotYet => {
@@ -214,7 +214,7 @@ impl View {
         opening.await
     }
 
-    fn skip(&mut self, to: Place) -> Sight {
+    fn skip(&mut self, to: Position) -> Sight {
         let missing = to.output.saturating_sub(self.place.output);
         self.place = to;
         self.file = None;
@@ -269,7 +269,7 @@ impl View {
             }
         }
         if output >= self.place.output {
-            self.place = Place { output, known: (output, at) };
+            self.place = Position { output, known: (output, at) };
             self.file = Some((file, at));
         } else {
             self.place.known = (output, at);

@@ -9,7 +9,7 @@ pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
 
 /// Whether `attach` and `log` are served at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Streams {
+pub enum StreamSupport {
     /// They are.
     Served,
     /// They are not, and why, with what to do.
@@ -20,18 +20,18 @@ pub enum Streams {
 ///
 /// # Errors
 /// When the API server does not say.
-pub async fn streams(cluster: &Cluster) -> Result<Streams, Error> {
+pub async fn streams(cluster: &Cluster) -> Result<StreamSupport, Error> {
     let group = format!("{SUBRESOURCES}/{SUBRESOURCES_VERSION}");
     let asked = cluster.client.list_api_group_resources(&group);
     match cluster.call(format!("asking for {group}"), asked).await {
-        Ok(_) => Ok(Streams::Served),
+        Ok(_) => Ok(StreamSupport::Served),
         Err(error) => match error.answer() {
-            Some(404) => Ok(Streams::Missing(format!(
+            Some(404) => Ok(StreamSupport::Missing(format!(
                 "this cluster does not serve {group}: attach and logs are switched off in its installation of execlet"
             ))),
             // Discovery may be closed to some; they may attach all the same. And a manager that does not answer now,
             // as when it is being replaced, will.
-            Some(403 | 503) => Ok(Streams::Served),
+            Some(403 | 503) => Ok(StreamSupport::Served),
             Some(_) | None => Err(error),
         },
     }
@@ -53,7 +53,7 @@ mod tests {
                     },
                 );
             let streams = streams(&cluster).await.expect("an answer");
-            assert_eq!(streams == Streams::Served, served, "{code}: {streams:?}");
+            assert_eq!(streams == StreamSupport::Served, served, "{code}: {streams:?}");
         }
     }
 }

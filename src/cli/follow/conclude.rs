@@ -15,7 +15,7 @@ use crate::{
     api::{ExecRequest, ExecRequestStatus, Phase},
     cli::{
         Cluster, Error, Exit,
-        cluster::{discovery::Streams, requests::Requests},
+        cluster::{discovery::StreamSupport, requests::Requests},
         say::{speech::Speech, words},
     },
 };
@@ -35,7 +35,7 @@ pub enum OnInterrupt {
 /// When the plugin cannot go on; the command is not touched by that.
 pub async fn conclude(
     cluster: &Cluster,
-    streams: &Streams,
+    streams: &StreamSupport,
     mut watched: Watched,
     speech: &Speech,
     options: Options,

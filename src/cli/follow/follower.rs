@@ -23,7 +23,7 @@ use crate::{
     api::{ExecRequest, ExecRequestStatus, StreamStatus},
     cli::{
         Cluster, Error,
-        cluster::discovery::Streams,
+        cluster::discovery::StreamSupport,
         error,
         say::{speech::Speech, terminal},
     },
@@ -60,18 +60,18 @@ pub enum Ending {
 /// When the plugin cannot go on; the command is not touched by that.
 pub async fn follow(
     cluster: &Cluster,
-    streams: &Streams,
+    streams: &StreamSupport,
     watched: &mut Watched,
     speech: &Speech,
     options: Options,
 ) -> Result<Ending, Error> {
     match streams {
-        Streams::Missing(why) if options.stdin => Err(Error::NoStreams(why.clone())),
-        Streams::Missing(why) => {
+        StreamSupport::Missing(why) if options.stdin => Err(Error::NoStreams(why.clone())),
+        StreamSupport::Missing(why) => {
             speech.say(&format!("{why}. The end of its output is shown once the command has ended"));
             by_status(watched, speech, options.recorder).await
         }
-        Streams::Served => Follower { cluster, watched, speech }.attached(options).await,
+        StreamSupport::Served => Follower { cluster, watched, speech }.attached(options).await,
     }
 }
 
@@ -434,7 +434,7 @@ mod tests {
         let mut watched = watched(&cluster, scripted::never_ran());
         let heard = Kept::default();
         let options = Options { stdin: false, tty: false, keys: "".parse().expect("keys"), recorder: None };
-        let streams = Streams::Missing("this cluster serves none".to_owned());
+        let streams = StreamSupport::Missing("this cluster serves none".to_owned());
         let ending = follow(&cluster, &streams, &mut watched, &Speech::to(false, heard.clone()), options).await;
         assert!(matches!(ending, Ok(Ending::Finished(_))), "{ending:?}");
         assert!(heard.text().starts_with("execlet: this cluster serves none. "));

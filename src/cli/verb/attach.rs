@@ -3,7 +3,7 @@
 use crate::cli::{
     Cluster, Error, Exit,
     cluster::{
-        discovery::{self, Streams},
+        discovery::{self, StreamSupport},
         requests::Requests,
     },
     follow::{
@@ -40,7 +40,7 @@ pub struct AttachArgs {
 pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.follow.quiet);
     let requests = Requests::new(cluster);
-    if let Streams::Missing(why) = discovery::streams(cluster).await? {
+    if let StreamSupport::Missing(why) = discovery::streams(cluster).await? {
         let wait = cluster.plugin(&format!("wait {}", args.name));
         return Err(Error::NoStreams(format!("{why}. For its outcome: {wait}")));
     }
@@ -63,5 +63,5 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     let recording = args.follow.recording()?;
     let options = args.follow.options(&request, args.stdin, tty, recording)?;
     let watched = Watched::new(&requests, request);
-    conclude(cluster, &Streams::Served, watched, &speech, options, OnInterrupt::Leave).await
+    conclude(cluster, &StreamSupport::Served, watched, &speech, options, OnInterrupt::Leave).await
 }

@@ -13,7 +13,7 @@ use super::get;
 use crate::cli::{
     Cluster, Error, Exit,
     cluster::{
-        discovery::{self, SUBRESOURCES, SUBRESOURCES_VERSION, Streams},
+        discovery::{self, SUBRESOURCES, SUBRESOURCES_VERSION, StreamSupport},
         requests::Requests,
     },
     error,
@@ -82,7 +82,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 /// When it cannot be read.
 pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
     let describe = cluster.plugin(&format!("describe {}", args.name));
-    if let Streams::Missing(why) = discovery::streams(cluster).await? {
+    if let StreamSupport::Missing(why) = discovery::streams(cluster).await? {
         return Err(Error::NoStreams(format!("{why}. The end of its output is in its status: {describe}")));
     }
     let mut stops = Stops::listen()?;

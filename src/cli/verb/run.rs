@@ -10,7 +10,7 @@ use crate::{
     cli::{
         Cluster, Error, Exit,
         cluster::{
-            discovery::{self, Streams},
+            discovery::{self, StreamSupport},
             requests::Requests,
         },
         follow::{
@@ -233,12 +233,12 @@ async fn remove(requests: &Requests, created: &ExecRequest) -> Result<(), Error>
     }
 }
 
-async fn streams(cluster: &Cluster, args: &RunArgs) -> Result<Streams, Error> {
+async fn streams(cluster: &Cluster, args: &RunArgs) -> Result<StreamSupport, Error> {
     if args.detach || args.dry_run.is_some() {
-        return Ok(Streams::Served);
+        return Ok(StreamSupport::Served);
     }
     match discovery::streams(cluster).await? {
-        Streams::Missing(why) if args.stdin => {
+        StreamSupport::Missing(why) if args.stdin => {
             Err(Error::NoStreams(format!("{why}. Nothing was created: run it without -i")))
         }
         streams => Ok(streams),

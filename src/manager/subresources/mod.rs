@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     agent::{connect::Agents, locate::Locator, tokens::Tokens},
-    call::{limits::Streams, serve::Api},
+    call::{limits::StreamLimits, serve::Api},
     certificate::{Files, Keeper, Lifetimes, Serving},
     listen::server::Server,
     metrics::Metrics,
@@ -151,7 +151,7 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     let api = Api {
         locator: Locator { client: client.clone(), namespace: config.namespace },
         agents: Agents::new(Arc::clone(&provider), tokens, joined.clone()),
-        streams: Streams::new(config.most_streams, config.most_streams_per_user, metrics.streams.clone()),
+        streams: StreamLimits::new(config.most_streams, config.most_streams_per_user, metrics.streams.clone()),
         front_proxy: front_proxy.clone(),
         clock: Arc::clone(&clock),
         metrics: metrics.clone(),

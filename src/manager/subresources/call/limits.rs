@@ -9,7 +9,7 @@ use crate::infra::refusal::Refusal;
 
 /// The streams that are open.
 #[derive(Clone)]
-pub(crate) struct Streams(Arc<Inner>);
+pub(crate) struct StreamLimits(Arc<Inner>);
 
 struct Inner {
     most: usize,
@@ -25,17 +25,17 @@ struct Open {
 }
 
 /// The right to one stream, given back when dropped.
-pub(crate) struct Place {
+pub(crate) struct Slot {
     inner: Arc<Inner>,
     user: String,
 }
 
-impl Streams {
+impl StreamLimits {
     pub(crate) fn new(most: usize, most_per_user: usize, gauge: Gauge) -> Self {
         Self(Arc::new(Inner { most, most_per_user, open: Mutex::default(), gauge }))
     }
 
-    pub(crate) fn take(&self, user: &str) -> Result<Place, Refusal> {
+    pub(crate) fn take(&self, user: &str) -> Result<Slot, Refusal> {
         let inner = &self.0;
         let mut open = inner.lock();
         if open.all >= inner.most {
@@ -53,7 +53,7 @@ impl Streams {
         open.by_user.insert(user.to_owned(), of_user + 1);
         inner.gauge.inc();
         drop(open);
-        Ok(Place { inner: Arc::clone(inner), user: user.to_owned() })
+        Ok(Slot { inner: Arc::clone(inner), user: user.to_owned() })
     }
 }
 
@@ -63,7 +63,7 @@ impl Inner {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.inner.lock();
         open.all -= 1;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_user_and_all_together_have_so_many_streams_and_no_more() {
-        let streams = Streams::new(3, 2, Gauge::default());
+        let streams = StreamLimits::new(3, 2, Gauge::default());
         let first = streams.take("jane").expect("the first");
         let _second = streams.take("jane").expect("the second");
         assert!(streams.take("jane").is_err_and(|refusal| refusal.to_string().contains("jane")));

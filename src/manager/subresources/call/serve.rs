@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     authorize,
-    limits::{Place, Streams},
+    limits::{Slot, StreamLimits},
     query::{AttachOptions, LogOptions, Target},
 };
 use crate::{
@@ -63,7 +63,7 @@ pub(crate) struct Api {
     pub(crate) front_proxy: front_proxy::Current,
     pub(crate) locator: Locator,
     pub(crate) agents: Agents,
-    pub(crate) streams: Streams,
+    pub(crate) streams: StreamLimits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     /// How long a call waits for a request to be bound, and for its agent.
@@ -198,7 +198,7 @@ async fn attach(
 }
 
 /// Joins a client and an agent once both have switched.
-async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Place) {
+async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Slot) {
     let (request, user) = (&asked.target, &asked.who.username);
     let (client, agent) = match tokio::try_join!(client, agent) {
         Ok(both) => both,
