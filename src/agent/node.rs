@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::ids::{BootId, NodeName, RequestUid},
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, StartError},
     infra::{
         audit::{Audit, Trail, Unavailable},
         clock::Clock,
@@ -98,6 +98,8 @@ impl<W: World> Node<W> {
 pub(super) enum StepError {
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error(transparent)]

@@ -88,6 +88,11 @@ impl Entry {
         Self { exec, boot, stage, started: None, fed: false, kill: None }
     }
 
+    /// Whether it is about this very exec.
+    pub fn is_about(&self, exec: &ExecRef) -> bool {
+        self.exec.as_ref().is_some_and(|own| own.id == exec.id)
+    }
+
     /// Whether it is about the exec that was committed.
     fn is_of(&self, committed: &ExecRef) -> bool {
         self.exec.as_ref().is_some_and(|exec| exec.stands_for(committed))
@@ -146,8 +151,6 @@ pub enum ContainerView {
 /// The exec of the request, as engine and kernel show it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecView {
-    /// There is no exec to ask about.
-    None,
     /// The engine does not know it, and its process is not there.
     Absent,
     /// The engine knows it, and that it was never started.

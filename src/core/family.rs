@@ -4,7 +4,17 @@
 //! cleared environment the tag, a redirected output the pipe. Who loses all three
 //! is not found: `docs/engine.md`.
 
+use std::time::Duration;
+
 use super::ids::{ProcessRef, RequestUid};
+
+/// Clock ticks a second in which the kernel counts a process's start, on every architecture.
+const TICKS: u64 = 100;
+
+/// A time since boot, as the kernel counts the start of a process.
+pub fn ticks(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000
+}
 
 /// What makes a process one of an exec's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +66,10 @@ impl Family {
     /// Whether a process belongs to it.
     pub fn claims(&self, facts: &Facts) -> bool {
         // The leader may have ended, and another exec's begin with its PID.
-        let others = facts.tag.as_ref().is_some_and(|tag| *tag != self.uid);
+        let tagged = facts.tag.as_ref().zip(self.uid.as_ref()).map(|(tag, uid)| tag == uid);
         facts.process.start_ticks >= self.since_ticks
-            && (self.leader.is_some_and(|leader| facts.session == leader.pid && !others)
-                || facts.tag.as_ref() == Some(&self.uid)
+            && (self.leader.is_some_and(|leader| facts.session == leader.pid && tagged != Some(false))
+                || tagged == Some(true)
                 || facts.pipes.iter().any(|pipe| self.pipes.contains(pipe)))
     }
 }
@@ -71,7 +81,7 @@ mod tests {
     #[test]
     fn any_of_the_three_marks_is_enough_but_nothing_older_is_claimed() {
         let family = Family {
-            uid: "u".into(),
+            uid: Some("u".into()),
             leader: Some(ProcessRef { pid: 7, start_ticks: 100 }),
             pipes: vec![11, 12],
             since_ticks: 100,
@@ -105,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_pipe_that_is_older_than_the_exec_is_no_mark() {
-        let family = Family { uid: "u".into(), leader: None, pipes: vec![11, 12], since_ticks: 100 };
+        let family = Family { uid: Some("u".into()), leader: None, pipes: vec![11, 12], since_ticks: 100 };
         let family = family.without_pipes_of([3, 12]);
         let worker = |pipes| Facts { process: ProcessRef { pid: 9, start_ticks: 200 }, session: 1, tag: None, pipes };
         assert!(!family.claims(&worker(vec![12])), "a worker that the container's own process has started");
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn nothing_is_claimed_by_marks_that_are_not_known() {
-        let family = Family { uid: "".into(), leader: None, pipes: vec![], since_ticks: 0 };
+        let family = Family { uid: None, leader: None, pipes: vec![], since_ticks: 0 };
         let process = ProcessRef { pid: 1, start_ticks: 1 };
         assert!(!family.claims(&Facts { process, session: 0, tag: None, pipes: vec![1] }));
     }

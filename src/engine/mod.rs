@@ -69,11 +69,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// What comes before this place is kept by the agent: the engine need not keep it any more.
-    fn release(
-        &self,
-        exec: &ExecRef,
-        before: Position,
-    ) -> impl Future<Output = Result<(), EngineError>> + Send {
+    fn release(&self, exec: &ExecRef, before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
         let _ = (exec, before);
         std::future::ready(Ok(()))
     }
@@ -86,12 +82,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Tells the terminal of an exec its size, in characters. Refused before its process runs, which is
     /// a little after the start.
-    fn resize(
-        &self,
-        exec: &ExecRef,
-        width: u16,
-        height: u16,
-    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn resize(&self, exec: &ExecRef, width: u16, height: u16) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// What the engine says of an exec. An error of it, [`EngineError::Unreachable`] above all, says nothing.
     fn state(&self, exec: &ExecRef) -> impl Future<Output = Result<ExecState, EngineError>> + Send;

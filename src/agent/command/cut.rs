@@ -7,19 +7,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::witness::Seen;
+use super::seen::Seen;
 
-/// The engine cuts a stream 2 s after the process ended if a child still holds it, or we do not read it. One that ends
-/// sooner after a moment at which its process lived was not cut.
-const CUT_AFTER: Duration = Duration::from_millis(1900);
+/// A stream that ends sooner before the engine would have cut it was not cut.
+const SURELY_BEFORE: Duration = Duration::from_millis(100);
 /// One that ends so late after the end was noticed may have been cut, unless nobody held it and all had come before.
-const FORCED_AFTER: Duration = Duration::from_millis(1500);
+const MAYBE_BEFORE: Duration = Duration::from_millis(500);
 /// How long the kernel's witness may take to tell of a process whose stream has ended.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
-/// A reader that was away while a command wrote has lost nothing of it, if that was less: the engine keeps 1 MB for it.
-const ENGINE_KEEPS: u64 = 512 * 1024;
-/// When something still comes so long after the process ended, the engine may have cut off what would have come next.
-const DRAINED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A stream that has ended as streams do.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +31,10 @@ pub(crate) struct Ended {
     pub(crate) behind: Duration,
     /// When it ended.
     pub(crate) at: Instant,
+    /// How long after the process's end the engine cuts its output.
+    pub(crate) cuts_after: Duration,
+    /// A reader that was away while a command wrote has lost nothing of it, if that was less.
+    pub(crate) keeps_unread: u64,
 }
 
 impl Ended {
@@ -44,11 +43,13 @@ impl Ended {
         let Some(alive) = seen.alive else {
             // One that had ended before it could be seen may have done so while nobody read.
             let before = seen.ended.unwrap_or(self.opened);
-            return self.at.saturating_duration_since(before) + self.unread >= CUT_AFTER;
+            return self.at.saturating_duration_since(before) + self.unread
+                >= self.cuts_after.saturating_sub(SURELY_BEFORE);
         };
         // It ended after it was last seen to live, and not much earlier than that was noticed.
         let noticed = self.at.saturating_duration_since(seen.ended.unwrap_or(self.at));
-        self.at.saturating_duration_since(alive) >= CUT_AFTER && noticed + self.behind >= FORCED_AFTER
+        self.at.saturating_duration_since(alive) >= self.cuts_after.saturating_sub(SURELY_BEFORE)
+            && noticed + self.behind >= self.cuts_after.saturating_sub(MAYBE_BEFORE)
     }
 
     /// Whether the engine may have cut it, by all that was seen of the process.
@@ -62,13 +63,14 @@ impl Ended {
             (None, Some(_)) => return false,
             (_, None) => return true,
         };
-        if self.at.saturating_duration_since(ended) >= FORCED_AFTER {
-            // A late end may also be the engine's being busy with the ends of others. Then all had come long before.
-            let draining = self.last.is_some_and(|last| last >= ended + DRAINED_WITHIN);
+        if self.at.saturating_duration_since(ended) >= self.cuts_after.saturating_sub(MAYBE_BEFORE) {
+            // A late end may also be the engine's being busy with the ends of others. Then all had come long before; when
+            // something still comes so late, the engine may have cut off what would have come next.
+            let draining = self.last.is_some_and(|last| last >= ended + self.cuts_after / 2);
             return seen.held != Some(false) || draining;
         }
         // Its end was noticed late: when it was is not known. Who has a terminal cannot be seen.
-        self.burst >= ENGINE_KEEPS || seen.held.map_or(!seen.pipes.is_empty(), |held| held)
+        self.burst >= self.keeps_unread || seen.held.map_or(!seen.pipes.is_empty(), |held| held)
     }
 
     /// Whether the engine may have cut it. Waits for what is still to be seen, if that matters.
@@ -88,6 +90,7 @@ mod tests {
     use crate::core::ids::ProcessRef;
 
     const BEGUN_BEFORE: Duration = Duration::from_secs(100);
+    const KEEPS: u64 = 1000;
 
     /// What was seen of a process that ended at `ended`, and a stream of it. Times in ms after that.
     fn ended(ended: Instant) -> (Seen, impl Fn(i64) -> Instant) {
@@ -101,7 +104,10 @@ mod tests {
     }
 
     fn stream(at: Instant, last: Option<Instant>) -> Ended {
-        Ended { opened: at - BEGUN_BEFORE, unread: Duration::ZERO, last, burst: 0, behind: BEGUN_BEFORE, at }
+        let cuts_after = Duration::from_secs(2);
+        let unread = Duration::ZERO;
+        let opened = at - BEGUN_BEFORE;
+        Ended { opened, unread, last, burst: 0, behind: BEGUN_BEFORE, at, cuts_after, keeps_unread: KEEPS }
     }
 
     #[test]
@@ -139,8 +145,8 @@ mod tests {
             (-2500, Some(0), 0, pipe(), None, true),
             // Not even when the stream had ended.
             (-2500, Some(40), 0, pipe(), Some(true), true),
-            (-2500, Some(-100), ENGINE_KEEPS - 1, pipe(), Some(false), false),
-            (-2500, Some(0), ENGINE_KEEPS, pipe(), Some(false), true),
+            (-2500, Some(-100), KEEPS - 1, pipe(), Some(false), false),
+            (-2500, Some(0), KEEPS, pipe(), Some(false), true),
             // A terminal.
             (-2500, Some(0), 0, Vec::new(), None, false),
             // It has closed its output, and goes on.

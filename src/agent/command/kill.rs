@@ -4,145 +4,163 @@
 //! It needs no engine. Which signal is due is `core::kill`'s to say, who belongs
 //! to the command `core::family`'s.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
-use super::oversee::Overseen;
+use super::{attended::Attended, seen::Seen};
 use crate::{
     agent::node::{Node, World},
     core::{
         decide::{Entry, Stage},
-        family::{Family, Member},
+        family::{Family, Member, ticks},
         ids::{ExecRef, ProcessRef, RequestKey},
-        kill::{Course, Kill, Signal, Step},
+        kill::{Cause, Course, Kill, Signal, Step},
         pauses::Pauses,
     },
     infra::kernel::Kernel,
 };
 
-/// First pause between two looks; doubles up to [`LONGEST_PAUSE`].
+/// Pauses between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for processes that would not die.
 const SURVIVORS_PAUSE: Duration = Duration::from_secs(2);
-/// Clock ticks a second in which the kernel counts a process's start, on every architecture.
-const TICKS: u64 = 100;
 
-/// Kills a command that is watched. Returns only those that do not die; when all are gone, the
-/// watching ends by itself.
-pub(crate) async fn kill<W: World>(overseen: &Overseen<'_, W>, kill: &Kill) -> Vec<Member> {
-    let Overseen { node, exec, memory, ended_by, .. } = overseen;
-    let mut course = Course::new(kill.since, kill.grace);
-    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    loop {
-        let (process, pipes) = {
-            let seen = overseen.seen.borrow();
-            (seen.process, seen.pipes.clone())
-        };
-        let started = memory.entry().and_then(|entry| entry.started);
-        let family = family(memory.key(), process, pipes, started);
-        let (step, living) = look(node, &mut course, family, exec).await;
-        match step {
-            Step::Signal(signal, processes) => {
-                // What the command leaves behind may be ended when it has ended by itself.
-                let lives = process.is_none_or(|process| node.kernel.alive(process));
-                for process in processes {
-                    if send(node, memory.key(), exec, process, signal) && lives {
-                        ended_by.get_or_init(|| kill.cause);
-                    }
-                }
-                if course.is_vain(node.kernel.uptime()) {
-                    return living;
-                }
-            }
-            // It may be about to start: as long as it is watched, it is looked for.
-            Step::LookAgain | Step::Gone => {}
-        }
-        sleep(pauses.next()).await;
-    }
+/// One killing.
+struct Killing<'a, W: World> {
+    node: &'a Node<W>,
+    key: &'a RequestKey,
+    exec: &'a ExecRef,
+    kill: &'a Kill,
+}
+
+/// When a killing is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// When processes do not die.
+    InVain,
+    /// Then, or when nothing is left.
+    Done,
+    /// When nothing is left.
+    Gone,
+}
+
+/// Kills a command that is watched, whose first signal sets `ended_by`. Returns only those that do not die; when all are
+/// gone, the watching ends by itself.
+pub(crate) async fn watched<W: World>(
+    attended: &Attended<'_, W>,
+    kill: &Kill,
+    seen: &watch::Receiver<Seen>,
+    ended_by: &OnceLock<Cause>,
+) -> Vec<Member> {
+    let Attended { node, exec, memory, .. } = *attended;
+    let killing = Killing { node, key: memory.key(), exec, kill };
+    let known = || {
+        let seen = seen.borrow();
+        (seen.process, family(memory.key(), seen.process, seen.pipes.clone(), memory.entry().and_then(|e| e.started)))
+    };
+    // What the command leaves behind may be ended when it has ended by itself.
+    let signalled = |leader: Option<ProcessRef>| {
+        if leader.is_none_or(|process| node.kernel.alive(process)) { Some(ended_by) } else { None }
+    };
+    // It may be about to start: as long as it is watched, it is looked for.
+    killing.run(Over::InVain, Pauses::new(FIRST_PAUSE, LONGEST_PAUSE), known, signalled).await
 }
 
 /// Goes on with a killing after the command's own process has ended: what it has started may live on.
 /// Gives those that do not die.
-pub(crate) async fn finish<W: World>(node: &Node<W>, key: &RequestKey, entry: &Entry, kill: &Kill) -> Vec<Member> {
-    let mut course = Course::new(kill.since, kill.grace);
-    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    while let Some(living) = round(node, key, entry, kill, &mut course).await {
-        if course.is_vain(node.kernel.uptime()) && !living.is_empty() {
-            return living;
-        }
-        sleep(pauses.next()).await;
-    }
-    Vec::new()
+pub(crate) async fn finish<W: World>(
+    node: &Node<W>,
+    key: &RequestKey,
+    exec: &ExecRef,
+    entry: &Entry,
+    kill: &Kill,
+) -> Vec<Member> {
+    let killing = Killing { node, key, exec, kill };
+    let pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+    killing.run(Over::Done, pauses, || (None, left_behind(key, entry, kill)), |_| None).await
 }
 
 /// Kills what has survived an earlier killing, until nothing is left of it.
 pub(crate) async fn to_the_last<W: World>(node: &Node<W>, key: &RequestKey, entry: &Entry) {
-    let Some(kill) = &entry.kill else { return };
+    let (Some(kill), Some(exec)) = (&entry.kill, &entry.exec) else { return };
     tracing::warn!(request = %key, uid = %key.uid, cause = ?kill.cause, "going on to kill what has survived");
-    let mut course = Course::new(kill.since, kill.grace);
-    while round(node, key, entry, kill, &mut course).await.is_some() {
-        sleep(SURVIVORS_PAUSE).await;
-    }
+    let killing = Killing { node, key, exec, kill };
+    let pauses = Pauses::new(SURVIVORS_PAUSE, SURVIVORS_PAUSE);
+    killing.run(Over::Gone, pauses, || (None, left_behind(key, entry, kill)), |_| None).await;
     tracing::info!(request = %key, uid = %key.uid, "nothing of the command is left");
 }
 
-/// Looks once, and signals what is due. Gives those that live; `None` if nothing is left.
-async fn round<W: World>(
-    node: &Node<W>,
-    key: &RequestKey,
-    entry: &Entry,
-    kill: &Kill,
-    course: &mut Course,
-) -> Option<Vec<Member>> {
-    let (process, pipes) = match &entry.stage {
-        Stage::Running { process, pipes } => (Some(*process), pipes.clone()),
-        Stage::Prepared | Stage::Starting | Stage::Ended { .. } => (kill.process, kill.pipes.clone()),
-    };
-    let family = family(key, process, pipes, entry.started);
-    let (step, living) = look(node, course, family, &entry.exec).await;
-    match step {
-        Step::Signal(signal, processes) => {
-            for process in processes {
-                send(node, key, &entry.exec, process, signal);
+impl<W: World> Killing<'_, W> {
+    /// Looks and signals what is due, until it is over. Gives those that do not die.
+    async fn run<'s>(
+        &self,
+        over: Over,
+        mut pauses: Pauses,
+        known: impl Fn() -> (Option<ProcessRef>, Family),
+        signalled: impl Fn(Option<ProcessRef>) -> Option<&'s OnceLock<Cause>>,
+    ) -> Vec<Member> {
+        let mut course = Course::new(self.kill.since, self.kill.grace);
+        loop {
+            let (leader, family) = known();
+            let (step, living) = self.look(&mut course, family).await;
+            match step {
+                Step::Signal(signal, processes) => {
+                    let ended_by = signalled(leader);
+                    for process in processes {
+                        if self.send(process, signal)
+                            && let Some(ended_by) = ended_by
+                        {
+                            ended_by.get_or_init(|| self.kill.cause);
+                        }
+                    }
+                    if over != Over::Gone && course.is_vain(self.node.kernel.uptime()) {
+                        return living;
+                    }
+                }
+                Step::Gone if over != Over::InVain => return Vec::new(),
+                Step::Gone | Step::LookAgain => {}
             }
-            Some(living)
+            sleep(pauses.next()).await;
         }
-        Step::LookAgain => Some(living),
-        Step::Gone => None,
     }
-}
 
-/// A time since boot, as the kernel counts the start of a process.
-pub(crate) fn ticks(at: Duration) -> u64 {
-    u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000
+    async fn look(&self, course: &mut Course, family: Family) -> (Step, Vec<Member>) {
+        match self.node.kernel.family(family, self.exec.container.id.clone()).await {
+            Ok(living) => (course.step(&living, self.node.kernel.uptime()), living),
+            Err(error) => {
+                tracing::error!(exec = %self.exec.id, %error, "the node's processes cannot be read");
+                (Step::LookAgain, Vec::new())
+            }
+        }
+    }
+
+    fn send(&self, process: ProcessRef, signal: Signal) -> bool {
+        let Self { node, key, exec, .. } = self;
+        match node.kernel.signal(process, &exec.container.id, signal) {
+            Ok(sent) => {
+                tracing::debug!(request = %key, uid = %key.uid, pid = process.pid, ?signal, sent, "signal");
+                sent
+            }
+            Err(error) => {
+                tracing::error!(request = %key, uid = %key.uid, pid = process.pid, ?signal, %error, "a process of the command could not be signalled");
+                false
+            }
+        }
+    }
 }
 
 fn family(key: &RequestKey, leader: Option<ProcessRef>, pipes: Vec<u64>, started: Option<Duration>) -> Family {
     let since_ticks = leader.map(|leader| leader.start_ticks).or(started.map(ticks)).unwrap_or(0);
-    Family { uid: key.uid.clone(), leader, pipes, since_ticks }
+    Family { uid: Some(key.uid.clone()), leader, pipes, since_ticks }
 }
 
-async fn look<W: World>(node: &Node<W>, course: &mut Course, family: Family, exec: &ExecRef) -> (Step, Vec<Member>) {
-    match node.kernel.family(family, exec.container.id.clone()).await {
-        Ok(living) => (course.step(&living, node.kernel.uptime()), living),
-        Err(error) => {
-            tracing::error!(exec = %exec.id, %error, "the node's processes cannot be read");
-            (Step::LookAgain, Vec::new())
-        }
-    }
-}
-
-fn send<W: World>(node: &Node<W>, key: &RequestKey, exec: &ExecRef, process: ProcessRef, signal: Signal) -> bool {
-    match node.kernel.signal(process, &exec.container.id, signal) {
-        Ok(sent) => {
-            tracing::debug!(request = %key, uid = %key.uid, pid = process.pid, ?signal, sent, "signal");
-            sent
-        }
-        Err(error) => {
-            tracing::error!(request = %key, uid = %key.uid, pid = process.pid, ?signal, %error, "a process of the command could not be signalled");
-            false
-        }
-    }
+/// Those that the command's own process has left behind.
+fn left_behind(key: &RequestKey, entry: &Entry, kill: &Kill) -> Family {
+    let (process, pipes) = match &entry.stage {
+        Stage::Running { process, pipes } => (Some(*process), pipes.clone()),
+        Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Ended { .. } => (kill.process, kill.pipes.clone()),
+    };
+    family(key, process, pipes, entry.started)
 }

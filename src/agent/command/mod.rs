@@ -1,10 +1,13 @@
 //! One running command: its output is pumped, its terminal resized, its process witnessed, and it is killed when it
 //! has to end.
 
-pub mod oversee;
+pub mod attended;
 
 pub(crate) mod cut;
 pub(crate) mod kill;
+pub(crate) mod oversee;
 pub(crate) mod pump;
+pub(crate) mod received;
 pub(crate) mod resize;
+pub(crate) mod seen;
 pub(crate) mod witness;

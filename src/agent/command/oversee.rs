@@ -1,27 +1,22 @@
 //! Oversee: while a command runs, see to it that it ends when it is to end.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{kill, witness::Seen};
+use super::{
+    attended::{Attended, News, Survivors},
+    kill,
+    seen::Seen,
+};
 use crate::{
-    agent::{
-        memory::request::Memory,
-        node::{Node, World},
-        streams::hub::Hub,
-    },
+    agent::node::World,
     api::ExecRequest,
     core::{
         decide::{Wanted, cause_to_kill},
-        family::Member,
-        ids::ExecRef,
         kill::{Cause, DEFAULT_GRACE, Kill},
         request::BoundRequest,
     },
@@ -33,33 +28,10 @@ const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a request that seems to be gone is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the watch has told last of a request.
-#[derive(Clone, Debug, Default)]
-pub enum News {
-    /// Nothing since it was taken up.
-    #[default]
-    None,
-    /// It has changed.
-    Changed(Box<ExecRequest>),
-    /// It left the selection: finished by somebody, or deleted.
-    Left,
-}
-
-/// What could not be killed.
-pub(crate) struct Survivors {
-    pub(crate) cause: Cause,
-    pub(crate) living: Vec<Member>,
-}
-
 /// A command that runs, and what may end it.
 pub(crate) struct Overseen<'a, W: World> {
-    pub(crate) node: &'a Node<W>,
-    /// What was read last of the request.
-    pub(crate) wanted: Wanted<'a>,
-    pub(crate) exec: &'a ExecRef,
-    pub(crate) memory: &'a Memory<W>,
+    pub(crate) attended: Attended<'a, W>,
     pub(crate) news: &'a mut watch::Receiver<News>,
-    pub(crate) hub: &'a Arc<Hub>,
     pub(crate) seen: watch::Receiver<Seen>,
     /// Set with the first signal that reached a process.
     pub(crate) ended_by: &'a OnceLock<Cause>,
@@ -102,31 +74,31 @@ impl Latest {
 impl<W: World> Overseen<'_, W> {
     /// Waits until the command is to end, and ends it. Returns only if processes of it do not die.
     pub(crate) async fn oversee(mut self) -> Survivors {
-        let begun = self.memory.entry().and_then(|entry| entry.kill);
-        let mut kill = if let Some(kill) = begun {
+        let Attended { node, wanted, exec, memory, hub } = self.attended;
+        let mut kill = if let Some(kill) = memory.entry().and_then(|entry| entry.kill) {
             // Begun by the agent before this one.
             self.ended_by.get_or_init(|| kill.cause);
             kill
         } else {
-            let grace = self.wanted.request().map_or(DEFAULT_GRACE, BoundRequest::grace);
-            let hub = Arc::clone(self.hub);
             let cause = tokio::select! {
                 biased;
                 cause = self.cause() => cause,
                 () = hub.input.given_up() => Cause::Disconnected,
             };
             self.await_witness().await;
-            self.node.audit.cancelled(&self.memory.subject(), cause).await;
-            Kill::new(cause, self.node.kernel.uptime(), grace)
+            node.audit.cancelled(&memory.subject(), cause).await;
+            let grace = wanted.request().map_or(DEFAULT_GRACE, BoundRequest::grace);
+            Kill::new(cause, node.kernel.uptime(), grace)
         };
-        tracing::info!(request = %self.memory.key(), uid = %self.memory.key().uid, exec = %self.exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");
-        self.memory.note_kill(self.exec, kill.clone()).await;
-        let living = kill::kill(&self, &kill).await;
+        let key = memory.key();
+        tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, cause = ?kill.cause, grace = ?kill.grace, "ending the command");
+        memory.note_kill(exec, kill.clone()).await;
+        let living = kill::watched(&self.attended, &kill, &self.seen, self.ended_by).await;
         {
             let seen = self.seen.borrow();
             kill = Kill { process: seen.process, pipes: seen.pipes.clone(), survivors: true, ..kill };
         }
-        self.memory.note_kill(self.exec, kill.clone()).await;
+        memory.note_kill(exec, kill.clone()).await;
         Survivors { cause: kill.cause, living }
     }
 
@@ -141,7 +113,7 @@ impl<W: World> Overseen<'_, W> {
 
     /// Waits for a cause.
     async fn cause(&mut self) -> Cause {
-        let mut current = Latest::of(self.wanted);
+        let mut current = Latest::of(self.attended.wanted);
         loop {
             let wanted = current.wanted();
             let running = self.running(wanted.request());
@@ -172,10 +144,10 @@ impl<W: World> Overseen<'_, W> {
                 current.see(Some(&request));
             }
             News::Left => loop {
-                match self.node.requests.get(self.memory.key()).await {
+                match self.attended.node.requests.get(self.attended.memory.key()).await {
                     Ok(found) => return current.see(found.as_ref()),
                     Err(error) => {
-                        tracing::debug!(request = %self.memory.key(), %error, "whether it was deleted is not known yet");
+                        tracing::debug!(request = %self.attended.memory.key(), %error, "whether it was deleted is not known yet");
                         sleep(ASK_AGAIN).await;
                     }
                 }
@@ -185,11 +157,11 @@ impl<W: World> Overseen<'_, W> {
 
     /// How long the command has been running.
     fn running(&self, current: Option<&BoundRequest>) -> Option<Duration> {
-        if let Some(started) = self.memory.entry().and_then(|entry| entry.started) {
-            return Some(self.node.kernel.uptime().saturating_sub(started));
+        if let Some(started) = self.attended.memory.entry().and_then(|entry| entry.started) {
+            return Some(self.attended.node.kernel.uptime().saturating_sub(started));
         }
         // The journal is lost: the status has the time of day.
         let committed = current?.committed_at?;
-        self.node.clock.now().duration_since(committed).try_into().ok()
+        self.attended.node.clock.now().duration_since(committed).try_into().ok()
     }
 }

@@ -1,10 +1,10 @@
 //! Pump: drain the command's output at full speed into spool, tails and digests.
 //!
 //! Nothing here waits for a viewer. Whoever does not keep up with the engine's stream makes the
-//! engine block the command, and lose what is not read within 2 s of its end. What
+//! engine hold the command up, and some engines lose what is not read soon after its end. What
 //! readers get, and the log, is the hub's.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{mem::replace, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -13,105 +13,39 @@ use futures::{
 };
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{cut::Ended, witness::Seen};
+use super::{
+    attended::Attended,
+    cut::Ended,
+    received::{Beginning, FORCED_END, InputEnd, Origin, Received, STREAM_BROKEN},
+    seen::Seen,
+};
 use crate::{
     agent::{
-        handover::give::{OutputState, StreamState},
-        node::{Node, World},
-        request::start::Attended,
+        node::World,
         streams::{
             digest::OutputDigest,
-            feed::{self, Feeder},
+            feed::{FeedEvent, Feeder},
             hub::{Hub, Kept, Piece, Written},
             log_writer::LogWriter,
+            recall::recall,
             spool::LogState,
+            state::{OutputState, SavedOutput, StreamState},
         },
     },
-    api::{OutputLimits, OutputStatus},
-    core::{ids::RequestKey, outcome::StreamEnd},
-    engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
+    core::{outcome::StreamEnd, request::BoundRequest},
+    engine::{Chunk, Engine, ExecInput, ExecStream, Habits, READ_BYTES, StreamError},
     infra::kernel::Kernel,
-    wire::cri,
 };
 
-/// Why output may not be complete: an agent before this one had the stream, or somebody else.
-pub(crate) const STREAM_LOST: &str = "StreamLost";
-/// The stream broke, or the engine went away at its end.
-pub(crate) const STREAM_BROKEN: &str = "StreamBroken";
 /// Bytes read at once where many commands write.
 const CROWDED_BYTES: usize = 16 * 1024;
-/// For how long after the process's end the log may hold up what the engine still has of its output.
-const LOG_MAY_HOLD: Duration = Duration::from_secs(1);
-/// A stream that is still open so long after its process has ended will not end. The engine handles
-/// the ends of one container one after another, so that the last of many takes minutes.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
-/// Longest line read back from a log, in bytes: a record and its header.
-const RECORD_BYTES: u64 = cri::MAX_CONTENT as u64 + 128;
-
-/// Where a stream comes from, and so what it is worth.
-#[derive(Debug)]
-pub(crate) enum Origin {
-    /// Of a start that nobody can have made before.
-    Sole,
-    /// From the agent before this one.
-    HandedOver(Box<StreamState>),
-    /// Of a start that somebody may have made before.
-    Shared,
-}
-
-impl Origin {
-    /// Whether nobody else has read of it, what was received before and put in, and for how long nobody had read until
-    /// `now`.
-    fn begin(
-        self,
-        now: Duration,
-        fresh: impl Fn() -> OutputState,
-    ) -> (bool, OutputState, Option<feed::InputState>, Duration) {
-        match self {
-            Self::Sole => (true, fresh(), None, Duration::ZERO),
-            Self::Shared => (false, fresh(), None, Duration::ZERO),
-            Self::HandedOver(stream_state) => {
-                let StreamState { received, fed, given } = *stream_state;
-                (received.is_some(), received.unwrap_or_else(fresh), Some(fed), now.saturating_sub(given))
-            }
-        }
-    }
-}
-
-/// Everything that was received, and how it ended.
-pub(crate) struct Received {
-    pub(crate) end: StreamEnd,
-    pub(crate) output: OutputStatus,
-    /// The beginning of standard output.
-    pub(crate) head: String,
-    pub(crate) input: InputEnd,
-}
-
-/// What became of its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InputEnd {
-    /// All of it was delivered, or there was none.
-    Whole,
-    /// The command ended before it had all.
-    Open,
-    /// It was cut short.
-    Lost,
-}
-
-impl InputEnd {
-    fn of(delivered: bool, connected_to_the_end: bool) -> Self {
-        match (delivered, connected_to_the_end) {
-            (true, _) => Self::Whole,
-            (false, true) => Self::Open,
-            (false, false) => Self::Lost,
-        }
-    }
-}
+/// How far an agent has come is noted after so many bytes, or so long after the first of them.
+const NOTE_BYTES: usize = 256 * 1024;
+const NOTE_AFTER: Duration = Duration::from_millis(200);
 
 /// Where the output goes.
 struct Sink {
@@ -121,6 +55,8 @@ struct Sink {
     last: Option<Instant>,
     /// How much has come since the process was last seen to live, and when that was.
     since_alive: (Option<Instant>, u64),
+    /// How much has come since it was last noted how far this is.
+    unnoted: usize,
 }
 
 impl Sink {
@@ -131,6 +67,7 @@ impl Sink {
             self.since_alive = (alive, 0);
         }
         self.since_alive.1 += bytes.len() as u64;
+        self.unnoted += bytes.len();
         self.hub.push(Piece { stream, at, bytes });
     }
 }
@@ -140,6 +77,7 @@ async fn next(
     stream: &mut ExecStream,
     hub: &Hub,
     mut seen: watch::Receiver<Seen>,
+    log_may_hold: Option<Duration>,
 ) -> Result<Option<Chunk>, StreamError> {
     // What is not there yet takes no room, nor does the end.
     if !stream.ready().await? {
@@ -150,8 +88,8 @@ async fn next(
     tokio::select! {
         biased;
         () = hub.room(most) => {}
-        // What the engine still has it gives within 2 s or not at all.
-        () = after_end(&mut seen, LOG_MAY_HOLD) => hub.give_up_log(),
+        // What the engine still has it gives soon or not at all.
+        () = after_end(&mut seen, log_may_hold) => hub.give_up_log(),
     }
     let mut next = stream.next_of(most).await?;
     if let Some(Chunk { bytes, .. }) = &mut next
@@ -166,121 +104,240 @@ async fn next(
     Ok(next)
 }
 
+/// The streams of one command, on their way.
+struct Pump<'a, W: World> {
+    attended: Attended<'a, W>,
+    request: &'a BoundRequest,
+    habits: Habits,
+    stream: ExecStream,
+    /// Nobody else can have read a part of it.
+    sole: bool,
+    sink: Sink,
+    feeder: Feeder,
+    input_lost: bool,
+    /// That the input has gone is put down while the output is read: the disk may be slow.
+    noting: Fuse<BoxFuture<'a, ()>>,
+    seen: watch::Receiver<Seen>,
+    opened: Instant,
+    unread: Duration,
+    /// It stayed open for too long after the process's end.
+    given_up: bool,
+}
+
 /// Drains the stream to its end. `seen` tells of its process. The bytes are kept
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
 /// Whoever leaves this before its end finds in `log_writer` what still has to go into the log.
 pub(crate) async fn pump<W: World>(
     attended: &Attended<'_, W>,
-    mut stream: ExecStream,
-    mut seen: watch::Receiver<Seen>,
+    request: &BoundRequest,
+    stream: ExecStream,
+    seen: watch::Receiver<Seen>,
     origin: Origin,
     log_writer: &mut Option<LogWriter>,
 ) -> Option<Received> {
-    let Attended { node, request, exec, memory, hub } = *attended;
-    let limits = &request.spec.output;
-    let opened = Instant::now();
-    let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
-    let (sole, before, fed, unread) = origin.begin(node.kernel.uptime(), fresh);
-    let log = node.spool.create(&request.key, limits, before.log);
-    let received = before.streams.total();
-    let kept = Kept { output: before.kept, file: log.extent().1, state: log.state() };
-    let mut feeder = if sole {
-        hub.open(received, kept);
-        Feeder::new(hub, &request.spec, stream.input(), fed)
-    } else {
-        // Whether this connection is the one that the command reads from is not known.
-        hub.log_only(kept.file, Written::UNKNOWN);
-        stream.input().inspect(ExecInput::close);
-        Feeder::new(hub, &request.spec, None, None)
+    let (mut pump, writer) = Pump::begin(*attended, request, stream, seen, origin).await;
+    let log_writer = log_writer.insert(writer);
+    let end = {
+        let _pumping = attended.node.handover.pumping();
+        pump.run(log_writer).await?
     };
-    let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
-    let log_writer = log_writer.insert(LogWriter::new(hub, &node.writers, log, received));
-    let pumping = node.handover.pumping();
-    let ending = seen.clone();
-    let mut given = false;
-    // That the input has gone is put down while the output is read: the disk may be slow.
-    let mut noting = Fuse::terminated();
-    let end = loop {
-        // A command that writes without end must not keep its input out, nor its log.
-        tokio::select! {
-            biased;
-            // First, or a command that writes all the time would hold up the handover of all.
-            () = node.handover.begun(), if !given => {
-                given = true;
-                // From here on nobody reads. For a command that has ended it counts from there.
-                let ended = ending.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
-                let since = node.kernel.uptime().saturating_sub(ended);
-                let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
-                let received = sole.then(|| OutputState { streams: sink.streams, log, kept: hub.kept().output });
-                let fed = feeder.stop();
-                let stream_state = StreamState { received, fed, given: since };
-                match node.handover.give(&request.key.uid, &exec.id, stream, stream_state) {
-                    None => {
-                        hub.moved();
-                        return None;
-                    }
-                    Some((back, stream_state)) => {
-                        stream = back;
-                        feeder.resume();
-                        sink.streams = stream_state.received.unwrap_or_else(fresh).streams;
-                    }
-                }
+    Some(pump.finish(end, log_writer).await)
+}
+
+impl<'a, W: World> Pump<'a, W> {
+    async fn begin(
+        attended: Attended<'a, W>,
+        request: &'a BoundRequest,
+        stream: ExecStream,
+        seen: watch::Receiver<Seen>,
+        origin: Origin,
+    ) -> (Self, LogWriter) {
+        let Attended { node, hub, .. } = attended;
+        let limits = &request.spec.output;
+        let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
+        let Beginning { sole, before, fed, unread, input_lost } = origin.begin(node.kernel.uptime(), fresh);
+        let log = node.spool.create(&request.key, limits, before.log);
+        let received = before.streams.total();
+        let kept = Kept { output: before.kept, file: log.extent().1, state: log.state() };
+        let to = stream.input();
+        if sole {
+            hub.open(received, kept);
+        } else {
+            // Whether this connection is the one that the command reads from is not known.
+            hub.log_only(kept.file, Written::UNKNOWN);
+        }
+        if input_lost && let Some(to) = &to {
+            close(to).await;
+        }
+        let feeder = Feeder::new(hub, &request.spec, to.filter(|_| !input_lost), fed);
+        let sink =
+            Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0), unnoted: 0 };
+        let writer = LogWriter::new(hub, &node.writers, log, received);
+        let (habits, opened, noting) = (*node.engine.habits(), Instant::now(), Fuse::terminated());
+        let pump = Self {
+            attended,
+            request,
+            habits,
+            stream,
+            sole,
+            sink,
+            feeder,
+            input_lost,
+            noting,
+            seen,
+            opened,
+            unread,
+            given_up: false,
+        };
+        (pump, writer)
+    }
+
+    /// Pumps until the stream has ended. `None`: it was handed over.
+    async fn run(&mut self, log_writer: &mut LogWriter) -> Option<StreamEnd> {
+        let Attended { node, memory, exec, hub, .. } = self.attended;
+        let key = &self.request.key;
+        let log_may_hold = self.habits.cuts_after.map(|cuts_after| cuts_after / 2);
+        let mut ending = self.seen.clone();
+        let mut given = false;
+        let mut note_at = None;
+        loop {
+            if self.habits.keeps_output && self.sole && self.sink.unnoted > 0 && note_at.is_none() {
+                note_at = Some(Instant::now() + NOTE_AFTER);
             }
-            news = feeder.feed() => match news {
-                feed::FeedEvent::Ended => noting = memory.note_fed(exec).boxed().fuse(),
-                feed::FeedEvent::Gone => tracing::info!(request = %request.key, uid = %request.key.uid, "the client that held the input has gone"),
-            },
-            () = &mut noting, if !noting.is_terminated() => {}
-            () = keep(log_writer) => {}
-            chunk = next(&mut stream, hub, ending.clone()) => match chunk {
-                Ok(Some(chunk)) if sole => {
-                    node.metrics.output(chunk.stream, chunk.bytes.len());
-                    sink.take(chunk, node.clock.now(), ending.borrow().alive);
+            // A command that writes without end must not keep its input out, nor its log.
+            tokio::select! {
+                biased;
+                // First, or a command that writes all the time would hold up the handover of all.
+                () = node.handover.begun(), if !given => {
+                    given = true;
+                    self.give(log_writer).await?;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => break StreamEnd::Clean,
-                Err(error) => {
-                    tracing::warn!(request = %request.key, uid = %request.key.uid, %error, "the output broke off");
-                    break StreamEnd::Broken;
+                event = self.feeder.feed() => match event {
+                    FeedEvent::Ended => self.noting = memory.note_fed(exec).boxed().fuse(),
+                    FeedEvent::Gone => {
+                        tracing::info!(request = %key, uid = %key.uid, "the client that held the input has gone");
+                    }
+                },
+                () = &mut self.noting, if !self.noting.is_terminated() => {}
+                () = keep(log_writer) => {}
+                () = at(note_at) => {
+                    self.note(log_writer).await;
+                    note_at = None;
                 }
-            },
-            () = after_end(&mut seen, GIVE_UP_AFTER) => {
-                tracing::warn!(request = %request.key, uid = %request.key.uid, "the process has ended, but its output stays open; given up");
-                break StreamEnd::Broken;
+                chunk = next(&mut self.stream, hub, self.seen.clone(), log_may_hold) => match chunk {
+                    Ok(Some(chunk)) if self.sole => {
+                        node.metrics.output(chunk.stream, chunk.bytes.len());
+                        self.sink.take(chunk, node.clock.now(), self.seen.borrow().alive);
+                        if note_at.is_some() && self.sink.unnoted >= NOTE_BYTES {
+                            note_at = Some(Instant::now());
+                        }
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Some(StreamEnd::Clean),
+                    Err(error) => {
+                        tracing::warn!(request = %key, uid = %key.uid, %error, "the output broke off");
+                        return Some(StreamEnd::Broken);
+                    }
+                },
+                () = after_end(&mut ending, Some(self.habits.closes_within)) => {
+                    tracing::warn!(request = %key, uid = %key.uid, "the process has ended, but its output stays open: given up");
+                    self.given_up = true;
+                    return Some(StreamEnd::Broken);
+                }
             }
         }
-    };
-    drop(pumping);
-    hub.close();
-    let alive = seen.borrow().alive;
-    let stream = Ended {
-        opened,
-        unread,
-        last: sink.last,
-        burst: if sink.since_alive.0 == alive { sink.since_alive.1 } else { 0 },
-        behind: node.pulse.delay(),
-        at: Instant::now(),
-    };
-    let ((), log) = tokio::join!(noted(&mut noting), log_writer.finish());
-    let log = match log {
-        // Of nothing it has all.
-        LogState::Limited if sink.streams.total() == 0 => LogState::Whole,
-        state => state,
-    };
-    let delivered = request.spec.stdin.is_none() || feeder.progress().ended;
-    let input = InputEnd::of(delivered, sole && end == StreamEnd::Clean);
-    if !sole {
-        // A stream that somebody may have read a part of tells nothing.
-        let output = recall(node, &request.key, limits).await;
-        return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input });
     }
-    let incomplete = match end {
-        StreamEnd::Broken => Some(STREAM_BROKEN),
-        StreamEnd::Clean if stream.is_forced(&mut seen).await => Some("ForcedEnd"),
-        StreamEnd::Clean => log.incomplete(),
-    };
-    let head = sink.streams.head();
-    Some(Received { end, output: sink.streams.status(incomplete), head, input })
+
+    /// Gives the stream to the next agent. `None`: it has it.
+    async fn give(&mut self, log_writer: &mut LogWriter) -> Option<()> {
+        let Attended { node, exec, hub, .. } = self.attended;
+        // From here on nobody reads. For a command that has ended it counts from there.
+        let ended = self.seen.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
+        let given = node.kernel.uptime().saturating_sub(ended);
+        let ((), log) = tokio::join!(noted(&mut self.noting), log_writer.finish());
+        let fresh = || OutputDigest::new(&self.request.spec.output);
+        let streams = replace(&mut self.sink.streams, fresh());
+        let received = self.sole.then(|| OutputState { streams, log, kept: hub.kept().output });
+        let state = StreamState { received, fed: self.feeder.stop(), given };
+        let stream = replace(&mut self.stream, ExecStream::broken());
+        let (back, state) = match node.handover.give(&*node.engine, &self.request.key.uid, &exec.id, stream, state) {
+            None => {
+                hub.moved();
+                return None;
+            }
+            Some(back) => back,
+        };
+        self.stream = back;
+        self.feeder.resume();
+        self.sink.streams = state.received.map_or_else(fresh, |received| received.streams);
+        Some(())
+    }
+
+    /// Notes how far it is, for an agent that has to go on after a crash, and lets the engine forget what comes before.
+    async fn note(&mut self, log_writer: &mut LogWriter) {
+        let Attended { node, exec, memory, hub, .. } = self.attended;
+        self.sink.unnoted = 0;
+        let log = log_writer.finish().await;
+        let kept = hub.kept();
+        let position = self.sink.streams.position();
+        let output = SavedOutput::of(&mut self.sink.streams, log, kept.output);
+        if memory.note_output(exec, output, kept.file, self.feeder.progress()).await
+            && let Err(error) = node.engine.release(exec, position).await
+        {
+            tracing::debug!(exec = %exec.id, %error, "output that is kept here is kept by the engine, too");
+        }
+    }
+
+    /// The stream has ended: says what came over it, and what that is worth.
+    async fn finish(mut self, end: StreamEnd, log_writer: &mut LogWriter) -> Received {
+        let Attended { node, hub, .. } = self.attended;
+        hub.close();
+        let stream = self.ended();
+        let ((), log) = tokio::join!(noted(&mut self.noting), log_writer.finish());
+        let log = match log {
+            // Of nothing it has all.
+            LogState::Limited if self.sink.streams.total() == 0 => LogState::Whole,
+            state => state,
+        };
+        let delivered = self.request.spec.stdin.is_none() || self.feeder.progress().ended;
+        let input = InputEnd::of(delivered, !self.input_lost && end == StreamEnd::Clean);
+        if !self.sole {
+            // A stream that somebody may have read a part of tells nothing.
+            let output = recall(&node.spool, &self.request.key, &self.request.spec.output).await;
+            return Received { end: StreamEnd::Broken, output, head: String::new(), input };
+        }
+        let incomplete = match (end, stream) {
+            // Another process holds it, and the engine would let it do so for ever.
+            (StreamEnd::Broken, None) if self.given_up => Some(FORCED_END),
+            (StreamEnd::Broken, _) => Some(STREAM_BROKEN),
+            (StreamEnd::Clean, Some(stream)) if stream.is_forced(&mut self.seen).await => Some(FORCED_END),
+            (StreamEnd::Clean, _) => log.incomplete(),
+        };
+        let head = self.sink.streams.head();
+        Received { end, output: self.sink.streams.status(incomplete), head, input }
+    }
+
+    /// What matters of the end of a stream, where the engine may have cut it.
+    fn ended(&self) -> Option<Ended> {
+        let alive = self.seen.borrow().alive;
+        let Sink { last, since_alive, .. } = self.sink;
+        Some(Ended {
+            opened: self.opened,
+            unread: self.unread,
+            last,
+            burst: if since_alive.0 == alive { since_alive.1 } else { 0 },
+            behind: self.attended.node.pulse.delay(),
+            at: Instant::now(),
+            cuts_after: self.habits.cuts_after?,
+            keeps_unread: self.habits.keeps_unread,
+        })
+    }
+}
+
+async fn close(to: &ExecInput) {
+    if let Err(error) = to.close().await {
+        tracing::debug!(%error, "the input could not be closed");
+    }
 }
 
 /// Waits until it is put down, if anything is to be.
@@ -296,45 +353,15 @@ async fn keep(log_writer: &mut LogWriter) {
     std::future::pending::<()>().await;
 }
 
-/// Waits until the process has ended, and for so much longer.
-async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
-    let at = match seen.wait_for(|seen| seen.noticed.is_some()).await {
-        Ok(seen) => seen.noticed,
-        Err(_) => None,
-    };
-    match at {
-        Some(at) => sleep_until(at + time).await,
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
 
-/// What an earlier agent received and spooled, before its stream was lost.
-pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &OutputLimits) -> OutputStatus {
-    let mut streams = OutputDigest::new(limits);
-    if limits.spool_bytes > 0 {
-        let path = node.spool.log_path(key);
-        if let Err(error) = read_log(&path, &mut streams).await {
-            tracing::info!(request = %key, uid = %key.uid, %error, path = %path.display(), "no earlier output could be read");
-        }
-    }
-    streams.status(Some(STREAM_LOST))
-}
-
-async fn read_log(path: &Path, streams: &mut OutputDigest) -> std::io::Result<()> {
-    let mut log = BufReader::new(tokio::fs::File::open(path).await?);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut bounded = tokio::io::AsyncReadExt::take(&mut log, RECORD_BYTES);
-        if bounded.read_until(b'\n', &mut line).await? == 0 {
-            return Ok(());
-        }
-        // A record that was cut off by the end of the writer is not counted.
-        if let Some(record) = line.strip_suffix(b"\n").and_then(cri::decode) {
-            streams.push(record.stream, record.content);
-            if record.ends_line {
-                streams.push(record.stream, b"\n");
-            }
-        }
-    }
+/// Waits until the process has ended, and for so much longer.
+async fn after_end(seen: &mut watch::Receiver<Seen>, time: Option<Duration>) {
+    let noticed = seen.wait_for(|seen| seen.noticed.is_some()).await.ok().and_then(|seen| seen.noticed);
+    at(noticed.zip(time).map(|(noticed, time)| noticed + time)).await;
 }

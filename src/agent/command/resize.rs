@@ -1,16 +1,12 @@
 //! Resize: the command's terminal follows that of whoever watches.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::witness::Seen;
+use super::{attended::Attended, seen::Seen};
 use crate::{
-    agent::{
-        node::{Node, World},
-        streams::hub::Hub,
-    },
-    core::ids::ExecRef,
+    agent::node::World,
     engine::{Engine, EngineError},
 };
 
@@ -19,12 +15,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells the terminal each size that counts, for ever: at once, because a full-screen program asks for it
 /// when it begins, and again when the process is seen. Of those that come meanwhile the last one counts.
-pub(crate) async fn follow<W: World>(
-    node: &Node<W>,
-    exec: &ExecRef,
-    hub: &Arc<Hub>,
-    mut seen: watch::Receiver<Seen>,
-) -> Infallible {
+pub(crate) async fn follow<W: World>(attended: &Attended<'_, W>, mut seen: watch::Receiver<Seen>) -> Infallible {
+    let Attended { node, exec, hub, .. } = *attended;
     let mut sizes = hub.sizes();
     sizes.mark_changed();
     let mut runs = false;
@@ -43,7 +35,7 @@ pub(crate) async fn follow<W: World>(
             }
         }
         let Some(size) = *sizes.borrow_and_update() else { continue };
-        match node.engine.resize_exec(&exec.id, size.width, size.height).await {
+        match node.engine.resize(exec, size.width, size.height).await {
             Ok(()) => tracing::debug!(exec = %exec.id, ?size, "resized"),
             Err(EngineError::NoSuchExec(_)) => return std::future::pending().await,
             Err(error) => {

@@ -12,18 +12,18 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::kill;
+use super::{attended::Attended, seen::Seen};
 use crate::{
     agent::{
         memory::request::Memory,
         node::{Node, World},
     },
     core::{
-        family::Family,
+        family::{Family, ticks},
         ids::{ExecRef, ProcessRef},
         pauses::Pauses,
     },
-    engine::{Engine, EngineError},
+    engine::{Engine, ExecState},
     infra::kernel::Kernel,
 };
 
@@ -35,35 +35,10 @@ const STILL_OPEN: Duration = Duration::from_millis(200);
 /// How often it is looked at whether a process lives, at most, when there is something else to do anyway.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What has been seen of an exec's process so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    /// Which process it is. One that ends at once may never be seen.
-    pub(crate) process: Option<ProcessRef>,
-    /// Inodes of the pipes that it writes to.
-    pub(crate) pipes: Vec<u64>,
-    /// When it was last seen to live.
-    pub(crate) alive: Option<Instant>,
-    /// The moment by which it had ended, for one that was seen to live; else one before its end.
-    pub(crate) ended: Option<Instant>,
-    /// When that was learned.
-    pub(crate) noticed: Option<Instant>,
-    /// Its exit code, if the kernel kept it.
-    pub(crate) exit: Option<i32>,
-    /// Whether a process held its output after its end; `None` if that could not be seen.
-    pub(crate) held: Option<bool>,
-    /// All is seen that will be.
-    pub(crate) whole: bool,
-}
-
 /// Finds the process of an exec and notes it in the journal, unless it is told already, waits for its end,
 /// and tells all of it as soon as it is known. Never returns.
-pub(crate) async fn watch<W: World>(
-    node: &Node<W>,
-    memory: &Memory<W>,
-    exec: &ExecRef,
-    tell: &watch::Sender<Seen>,
-) -> Infallible {
+pub(crate) async fn watch<W: World>(attended: &Attended<'_, W>, tell: &watch::Sender<Seen>) -> Infallible {
+    let Attended { node, exec, memory, .. } = *attended;
     let known = tell.borrow().process;
     if let Some(process) = known {
         end(node, process, tell).await;
@@ -121,7 +96,7 @@ async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, 
     if pipes.is_empty() {
         return None;
     }
-    let family = Family { uid: "".into(), leader: None, pipes, since_ticks: process.start_ticks };
+    let family = Family { uid: None, leader: None, pipes, since_ticks: process.start_ticks };
     match node.kernel.family(family, exec.container.id.clone()).await {
         Ok(living) => Some(!living.is_empty()),
         Err(error) => {
@@ -139,15 +114,14 @@ async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> R
     loop {
         sleep(pauses.next()).await;
         let looked = Instant::now();
-        match node.engine.inspect_exec(&exec.id).await {
-            Ok(state) => match (state.pid.and_then(|pid| process_of(node, memory, exec, pid)), state.code) {
+        match node.engine.state(exec).await {
+            Ok(state) => match (state.pid().and_then(|pid| process_of(node, memory, exec, pid)), state) {
                 // The engine takes some living processes for ended ones.
                 (Some(process), _) => return Ok((process, looked)),
-                (_, Some(_)) => return Err(not_ended),
-                (None, None) => not_ended = looked,
+                (None, ExecState::Ended { .. } | ExecState::Spent | ExecState::Absent) => return Err(not_ended),
+                (None, ExecState::Untouched | ExecState::Running { .. }) => not_ended = looked,
             },
-            Err(EngineError::NoSuchExec(_)) => return Err(not_ended),
-            Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be inspected"),
+            Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be looked at"),
         }
     }
 }
@@ -155,8 +129,8 @@ async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> R
 /// The process that the exec began with, if this PID is still that one's: the engine goes on to name it for minutes after
 /// its end, and the kernel gives it to others.
 pub(crate) fn process_of<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
-    let noted = memory.entry().filter(|entry| entry.exec.id == exec.id && entry.boot == node.boot);
-    let started = noted.and_then(|entry| entry.started).map_or(0, kill::ticks);
+    let noted = memory.entry().filter(|entry| entry.is_about(exec) && entry.boot == node.boot);
+    let started = noted.and_then(|entry| entry.started).map_or(0, ticks);
     let process = node.kernel.leader(pid, &exec.container.id, &memory.key().uid);
     process.filter(|process| process.start_ticks >= started)
 }

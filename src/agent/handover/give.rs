@@ -35,14 +35,14 @@ use crate::{
     agent::{
         serve::limits::MESSAGE_BYTES,
         streams::{
-            digest::{HEAD_BYTES, OutputDigest, SavedDigest, TAIL_BYTES},
+            digest::{HEAD_BYTES, TAIL_BYTES},
             feed::{InputState, PENDING_BYTES},
-            spool::LogState,
+            state::{OutputState, SavedInput, SavedOutput, StreamState},
         },
     },
     api::OutputLimits,
     core::ids::{ExecId, RequestUid},
-    engine::{ExecStream, Parts, REST_BYTES},
+    engine::{Engine, ExecStream, Parts, REST_BYTES},
 };
 
 /// Version of the messages. Counts up when they change, or the form in which `sha2` writes its state.
@@ -86,73 +86,6 @@ struct Message {
     fed: Option<SavedInput>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SavedInput {
-    delivered: u64,
-    /// Taken and not delivered, in base64.
-    pending: String,
-    ending: bool,
-    ended: bool,
-}
-
-impl From<&InputState> for SavedInput {
-    fn from(progress: &InputState) -> Self {
-        let InputState { delivered, pending, ending, ended } = progress;
-        Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
-    }
-}
-
-impl SavedInput {
-    fn progress(&self) -> Option<InputState> {
-        let pending = STANDARD.decode(&self.pending).ok()?.into();
-        Some(InputState { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SavedOutput {
-    streams: SavedDigest,
-    log: LogState,
-    /// How much of the output is in the log's file; an older agent does not say.
-    #[serde(default)]
-    kept: Option<u64>,
-}
-
-/// What was received of a command's output.
-#[derive(Debug)]
-pub(crate) struct OutputState {
-    pub(crate) streams: OutputDigest,
-    pub(crate) log: LogState,
-    /// How much of it is in the log's file.
-    pub(crate) kept: u64,
-}
-
-impl OutputState {
-    fn save(&mut self) -> SavedOutput {
-        SavedOutput { streams: self.streams.save(), log: self.log, kept: Some(self.kept) }
-    }
-
-    /// `None`: in another language.
-    fn restore(words: &SavedOutput, limits: &OutputLimits) -> Option<Self> {
-        let streams = OutputDigest::restore(&words.streams, limits)?;
-        let kept = words.kept.unwrap_or_else(|| streams.total());
-        Some(Self { streams, log: words.log, kept })
-    }
-}
-
-/// What is known of a stream that goes from one agent to the next.
-#[derive(Debug)]
-pub(crate) struct StreamState {
-    /// What came before; nothing, if somebody else may have read a part of it.
-    pub(crate) received: Option<OutputState>,
-    /// How much of the input was delivered.
-    pub(crate) fed: InputState,
-    /// When nobody read any more, as time since boot.
-    pub(crate) given: Duration,
-}
-
 /// One connection that a predecessor has left.
 #[derive(Debug)]
 pub struct HandedOverStream {
@@ -168,12 +101,17 @@ pub type HandedOver = HashMap<RequestUid, HandedOverStream>;
 
 impl HandedOverStream {
     /// The stream, if it is of this exec, and what came before.
-    pub(crate) fn open(self, exec: &ExecId, limits: &OutputLimits) -> Option<(ExecStream, StreamState)> {
+    pub(crate) fn open<E: Engine>(
+        self,
+        engine: &E,
+        exec: &ExecId,
+        limits: &OutputLimits,
+    ) -> Option<(ExecStream, StreamState)> {
         if self.exec != *exec {
             return None;
         }
         let received = self.received.and_then(|words| OutputState::restore(&words, limits));
-        let stream = ExecStream::from_parts(self.parts).ok()?;
+        let stream = engine.take_over(self.parts).ok()?;
         Some((stream, StreamState { received, fed: self.fed, given: self.given }))
     }
 }
@@ -246,8 +184,9 @@ impl Sender {
     }
 
     /// Gives a stream to the successor. `Some`: it cannot be given, and comes back.
-    pub(crate) fn give(
+    pub(crate) fn give<E: Engine>(
         &self,
+        engine: &E,
         uid: &RequestUid,
         exec: &ExecId,
         stream: ExecStream,
@@ -271,7 +210,7 @@ impl Sender {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(%uid, %error, "a connection could not be handed over, it is drained here");
-                let back = ExecStream::from_parts(parts).unwrap_or_else(|error| {
+                let back = engine.take_over(parts).unwrap_or_else(|error| {
                     tracing::error!(%uid, %error, "a connection to the engine was lost");
                     ExecStream::broken()
                 });
@@ -428,7 +367,7 @@ fn understand(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, HandedOve
     let parts = Parts { connection, rest: STANDARD.decode(rest).ok()?, tty };
     let received = received.filter(|_| format == FORMAT).and_then(|words| serde_json::from_value(words).ok());
     // One that did not know of input has delivered none: it had no way to.
-    let fed = fed.map_or(Some(InputState::default()), |words| words.progress())?;
+    let fed = fed.map_or(Some(InputState::default()), |words| words.state())?;
     Some((uid, HandedOverStream { exec, parts, given, received, fed }))
 }
 

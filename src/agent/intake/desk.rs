@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        command::oversee::News,
-        memory::{exec_exits::ExecExit, journal::Record},
+        command::attended::News,
+        memory::{exec_exits::AwaitedExit, journal::Record},
         node::{Node, World},
         request::work::Work,
     },
@@ -106,7 +106,7 @@ struct Desk<W: World> {
     /// What the journal held at the start and nobody has taken up yet.
     remembered: BTreeMap<String, Record>,
     /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
-    exec_exits: Vec<ExecExit>,
+    exec_exits: Vec<AwaitedExit>,
     /// Those in the list that is being read anew.
     listed: Option<HashSet<RequestUid>>,
 }
@@ -149,7 +149,10 @@ pub async fn run<W: World>(
     shutdown: CancellationToken,
 ) {
     let hubs = Arc::clone(&node.hubs);
-    let exec_exits = records.iter().map(|record| node.exec_exits.of(&record.entry.exec.id)).collect();
+    let exec_exits = {
+        let execs = records.iter().filter_map(|record| record.entry.exec.as_ref());
+        execs.map(|exec| node.exec_exits.of(&exec.id)).collect()
+    };
     let mut desk = Desk {
         node,
         exec_exits,
@@ -340,7 +343,9 @@ impl<W: World> Desk<W> {
     /// What the journal knows and the watch does not show: finished or deleted meanwhile.
     fn take_up_remembered(&mut self) {
         for (_, record) in std::mem::take(&mut self.remembered) {
-            let (key, container) = (record.request.clone(), record.entry.exec.container.id.to_string());
+            let exec = record.entry.exec.as_ref();
+            let container = exec.map(|exec| exec.container.id.to_string()).unwrap_or_default();
+            let key = record.request.clone();
             self.queue.admit(&key.namespace, &container);
             let (teller, news) = watch::channel(News::None);
             let work = Work::remembered(Arc::clone(&self.node), record, news);

@@ -37,6 +37,13 @@ pub trait Disk: Send + Sync + 'static {
     /// When the file system refuses; the former file then still stands.
     fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Replaces a file whole, without waiting for the disk: it is the old one or the new one also if this process ends,
+    /// but not if the node does.
+    ///
+    /// # Errors
+    /// When the file system refuses; the former file then still stands.
+    fn note(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors
@@ -139,6 +146,24 @@ impl Disk for Folder {
         let turn = self.turns.next(name);
         let (folder, name) = (Arc::clone(&self.path), name.to_owned());
         blocking(move || turn.take(|| replace(&folder, &name, text)))
+    }
+
+    fn note(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send {
+        let turn = self.turns.next(name);
+        let path = self.path.join(name);
+        blocking(move || {
+            turn.take(|| {
+                let next = with(&path, NEXT);
+                OpenOptions::new()
+                    .create(true)
+                    .truncate(true)
+                    .write(true)
+                    .mode(FILE_MODE)
+                    .open(&next)?
+                    .write_all(&text)?;
+                fs::rename(&next, &path)
+            })
+        })
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send {

@@ -1,8 +1,8 @@
-//! The engine's `exec_die` events: one stream for the whole agent, and whoever
+//! The exits of execs, as the engine announces them: one stream for the whole agent, and whoever
 //! waits for the end of an exec is told.
 //!
-//! The stream may break, and the engine remembers only its last 256 events. So
-//! an event that comes is evidence, and one that does not come proves nothing.
+//! The stream may break, and an engine remembers only its last exits. So one that comes is evidence, and one that does
+//! not come proves nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +19,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::ids::ExecId, engine::Engine, infra::health::Readiness};
+use crate::{
+    core::{ids::ExecId, outcome::Testimony},
+    engine::Engine,
+    infra::health::Readiness,
+};
 
 /// Pause before the stream is opened again.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -40,14 +44,14 @@ pub struct ExecExits(Arc<Mutex<Book>>);
 
 #[derive(Default)]
 struct Book {
-    waiters: HashMap<ExecId, watch::Sender<Option<i32>>>,
-    unasked: VecDeque<(ExecId, i32)>,
+    waiters: HashMap<ExecId, watch::Sender<Option<Testimony>>>,
+    unasked: VecDeque<(ExecId, Testimony)>,
     heard: bool,
 }
 
 impl Book {
-    fn remember(&mut self, exec: ExecId, code: i32) {
-        self.unasked.push_back((exec, code));
+    fn remember(&mut self, exec: ExecId, testimony: Testimony) {
+        self.unasked.push_back((exec, testimony));
         if self.unasked.len() > REMEMBERED {
             self.unasked.pop_front();
         }
@@ -55,20 +59,20 @@ impl Book {
 }
 
 /// The event of one exec, when it has come. Dropping it ends the wait.
-pub struct ExecExit {
+pub struct AwaitedExit {
     exec: ExecId,
-    code: watch::Receiver<Option<i32>>,
+    testimony: watch::Receiver<Option<Testimony>>,
     exec_exits: ExecExits,
 }
 
 impl ExecExits {
     /// Begins to wait for the end of an exec. To be sure of the event, begin before the start.
-    pub fn of(&self, exec: &ExecId) -> ExecExit {
+    pub fn of(&self, exec: &ExecId) -> AwaitedExit {
         let mut book = self.lock();
         let known = book.unasked.iter().position(|(died, _)| died == exec);
-        let known = known.and_then(|place| book.unasked.remove(place)).map(|(_, code)| code);
+        let known = known.and_then(|place| book.unasked.remove(place)).map(|(_, testimony)| testimony);
         let sender = book.waiters.entry(exec.clone()).or_insert_with(|| watch::channel(known).0);
-        ExecExit { exec: exec.clone(), code: sender.subscribe(), exec_exits: self.clone() }
+        AwaitedExit { exec: exec.clone(), testimony: sender.subscribe(), exec_exits: self.clone() }
     }
 
     /// Listens to the engine until `shutdown`. What ended while no agent listened is told too, as far back as the engine
@@ -77,7 +81,7 @@ impl ExecExits {
         let mut since = Timestamp::UNIX_EPOCH;
         while !shutdown.is_cancelled() {
             let from = since.checked_sub(OVERLAP).unwrap_or(since).max(Timestamp::UNIX_EPOCH);
-            let mut events = engine.exec_deaths(Some(from));
+            let mut events = engine.exits(Some(from));
             let why = loop {
                 tokio::select! {
                     biased;
@@ -86,7 +90,7 @@ impl ExecExits {
                         Err(_) => self.hear(&readiness),
                         Ok(Some(Ok(died))) => {
                             since = since.max(died.at);
-                            self.tell(died.exec, died.code);
+                            self.tell(died.exec, died.testimony);
                             self.hear(&readiness);
                         }
                         Ok(Some(Err(error))) => break error.to_string(),
@@ -115,11 +119,11 @@ impl ExecExits {
         readiness.ready(CHECK);
     }
 
-    fn tell(&self, exec: ExecId, code: i32) {
+    fn tell(&self, exec: ExecId, testimony: Testimony) {
         let mut book = self.lock();
         match book.waiters.get(&exec) {
-            Some(sender) => drop(sender.send_replace(Some(code))),
-            None => book.remember(exec, code),
+            Some(sender) => drop(sender.send_replace(Some(testimony))),
+            None => book.remember(exec, testimony),
         }
     }
 
@@ -128,31 +132,22 @@ impl ExecExits {
     }
 }
 
-impl ExecExit {
-    /// The code in the event, if it has come.
-    pub fn code(&self) -> Option<i32> {
-        *self.code.borrow()
-    }
-
-    /// Waits for the event. It may never come.
-    pub async fn wait(&mut self) -> i32 {
-        let came = self.code.wait_for(Option::is_some).await.map(|code| *code);
-        match came {
-            Ok(Some(code)) => code,
-            Ok(None) | Err(_) => std::future::pending().await,
-        }
+impl AwaitedExit {
+    /// What was announced, if anything was yet.
+    pub fn testimony(&self) -> Option<Testimony> {
+        *self.testimony.borrow()
     }
 }
 
-impl Drop for ExecExit {
+impl Drop for AwaitedExit {
     fn drop(&mut self) {
         let mut book = self.exec_exits.lock();
         // This one is still counted.
         if book.waiters.get(&self.exec).is_some_and(|sender| sender.receiver_count() <= 1) {
             book.waiters.remove(&self.exec);
             // Whoever waits for it next has not heard it.
-            if let Some(code) = self.code() {
-                book.remember(self.exec.clone(), code);
+            if let Some(testimony) = self.testimony() {
+                book.remember(self.exec.clone(), testimony);
             }
         }
     }
@@ -162,30 +157,38 @@ impl Drop for ExecExit {
 mod tests {
     use super::*;
 
+    fn code(code: i32) -> Testimony {
+        Testimony { code, certain: true }
+    }
+
     #[tokio::test]
     async fn whoever_waits_is_told_and_nobody_else_is_remembered() {
         let exec_exits = ExecExits::default();
-        let mut exec_exit = exec_exits.of(&"e".into());
-        exec_exits.tell("other".into(), 1);
-        assert_eq!(exec_exit.code(), None);
-        exec_exits.tell("e".into(), 3);
-        assert_eq!((exec_exit.wait().await, exec_exit.code()), (3, Some(3)));
+        let exec_exit = exec_exits.of(&"e".into());
+        exec_exits.tell("other".into(), code(1));
+        assert_eq!(exec_exit.testimony(), None);
+        exec_exits.tell("e".into(), code(3));
+        assert_eq!(exec_exit.testimony(), Some(code(3)));
         let second = exec_exits.of(&"e".into());
         drop(exec_exit);
-        assert_eq!(second.code(), Some(3));
+        assert_eq!(second.testimony(), Some(code(3)));
         drop(second);
         assert!(exec_exits.lock().waiters.is_empty());
-        assert_eq!(exec_exits.of(&"e".into()).code(), Some(3), "it has not ended less because nobody waits any more");
+        assert_eq!(
+            exec_exits.of(&"e".into()).testimony(),
+            Some(code(3)),
+            "it has not ended less because nobody waits any more"
+        );
     }
 
     #[test]
     fn an_end_that_was_told_before_anybody_asked_is_known() {
         let exec_exits = ExecExits::default();
-        exec_exits.tell("e".into(), 7);
-        assert_eq!(exec_exits.of(&"e".into()).code(), Some(7));
+        exec_exits.tell("e".into(), code(7));
+        assert_eq!(exec_exits.of(&"e".into()).testimony(), Some(code(7)));
         for n in 0..REMEMBERED {
-            exec_exits.tell(format!("other-{n}").as_str().into(), 0);
+            exec_exits.tell(format!("other-{n}").as_str().into(), code(0));
         }
-        assert_eq!(exec_exits.of(&"e".into()).code(), None, "what is remembered is bounded");
+        assert_eq!(exec_exits.of(&"e".into()).testimony(), None, "what is remembered is bounded");
     }
 }

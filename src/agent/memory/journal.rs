@@ -28,6 +28,7 @@ use crate::core::{
 /// Version of the file's format.
 const FORMAT: u32 = 1;
 const SUFFIX: &str = ".json";
+const NOTE_SUFFIX: &str = ".output";
 const DAMAGED: &str = ".damaged";
 const TOMBSTONES: &str = "tombstones";
 const OLD_TOMBSTONES: &str = "tombstones.old";
@@ -188,9 +189,25 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    /// Notes how far the output of a request was received. That survives the end of this process, not of the node.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub async fn note(&self, uid: &RequestUid, text: Vec<u8>) -> io::Result<()> {
+        self.disk.note(&note_name(uid), text).await
+    }
+
+    /// What was noted.
+    pub fn noted(&self, uid: &RequestUid) -> Option<Vec<u8>> {
+        self.disk.read(&note_name(uid)).ok().flatten()
+    }
+
     async fn unlink(&self, uid: &RequestUid) -> Result<(), JournalError> {
-        let name = file_name(uid);
-        self.disk.remove(&name).await.map_err(|source| JournalError::Io { act: "remove", what: name, source })
+        for name in [file_name(uid), note_name(uid)] {
+            let removed = self.disk.remove(&name).await;
+            removed.map_err(|source| JournalError::Io { act: "remove", what: name, source })?;
+        }
+        Ok(())
     }
 
     async fn entomb(&self, batch: &[Record]) -> Result<(), JournalError> {
@@ -253,6 +270,10 @@ fn tomb_key(uid: &RequestUid) -> TombKey {
     let mut key = TombKey::default();
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     key
+}
+
+fn note_name(uid: &RequestUid) -> String {
+    format!("{uid}{NOTE_SUFFIX}")
 }
 
 fn file_name(uid: &RequestUid) -> String {

@@ -4,4 +4,5 @@ pub mod disk;
 pub mod exec_exits;
 pub mod journal;
 
+pub(crate) mod noted;
 pub(crate) mod request;

@@ -3,11 +3,18 @@
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::journal::{JournalError, Record};
+use super::{
+    journal::{JournalError, Record},
+    noted::{self, Noted},
+};
 use crate::{
-    agent::node::{Node, World},
-    api::ExecRequest,
+    agent::{
+        node::{Node, World},
+        streams::{feed::InputState, state::SavedOutput},
+    },
+    api::{ExecRequest, OutputLimits},
     core::{
         audit::event::Subject,
         decide::{Entry, Stage},
@@ -17,7 +24,6 @@ use crate::{
     },
     infra::kernel::Kernel,
 };
-use parking_lot::{Mutex, MutexGuard};
 
 /// The memory of one request.
 pub(crate) struct Memory<W: World> {
@@ -69,8 +75,12 @@ impl<W: World> Memory<W> {
 
     /// Puts it down before the act that it speaks of: only when this is `Ok` may that be done.
     pub(crate) async fn put_down(&self, exec: ExecRef, stage: Stage) -> Result<(), JournalError> {
-        let started = matches!(stage, Stage::Starting).then(|| self.node.kernel.uptime());
-        let entry = Entry { exec, boot: self.node.boot.clone(), stage, started, fed: false, kill: None };
+        let started = match stage {
+            Stage::Starting => Some(self.node.kernel.uptime()),
+            Stage::Fencing => self.entry().and_then(|entry| entry.started),
+            Stage::Prepared | Stage::Running { .. } | Stage::Ended { .. } => None,
+        };
+        let entry = Entry { started, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
         self.node.journal.write(self.record(entry.clone())).await?;
         *self.lock() = Some(entry);
         Ok(())
@@ -79,12 +89,12 @@ impl<W: World> Memory<W> {
     /// The process was found. `starting` stays true if this cannot be written, only less exact.
     pub(crate) async fn note_process(&self, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>) {
         let stage = Stage::Running { process, pipes };
-        self.change(exec, |entry| entry.stage = stage).await;
+        self.change(Some(exec), |entry| entry.stage = stage).await;
     }
 
     /// It runs, and its record is lost: without another nobody would know of it once its request is deleted.
     pub(crate) async fn note_adopted(&self, exec: &ExecRef, process: Option<ProcessRef>, pipes: Vec<u64>) {
-        self.change(exec, |entry| {
+        self.change(Some(exec), |entry| {
             if let Some(process) = process {
                 entry.stage = Stage::Running { process, pipes };
             }
@@ -94,31 +104,29 @@ impl<W: World> Memory<W> {
 
     /// The whole input was delivered: from now on nothing of it can be lost.
     pub(crate) async fn note_fed(&self, exec: &ExecRef) {
-        self.change(exec, |entry| entry.fed = true).await;
+        self.change(Some(exec), |entry| entry.fed = true).await;
     }
 
     /// The killing has begun, or has gone on in vain.
     pub(crate) async fn note_kill(&self, exec: &ExecRef, kill: Kill) {
-        self.change(exec, |entry| entry.kill = Some(kill)).await;
+        self.change(Some(exec), |entry| entry.kill = Some(kill)).await;
     }
 
     /// The outcome is known, in memory at least: a journal that cannot be written never holds back a report.
-    pub(crate) async fn end(&self, exec: &ExecRef, outcome: Outcome) {
+    /// `exec`: of which exec, if there is one.
+    pub(crate) async fn end(&self, exec: Option<&ExecRef>, outcome: Outcome) {
         self.change(exec, |entry| entry.stage = Stage::Ended { outcome }).await;
     }
 
     /// Notes what is true already, whether or not the disk takes it.
-    async fn change(&self, exec: &ExecRef, change: impl FnOnce(&mut Entry)) {
+    async fn change(&self, exec: Option<&ExecRef>, change: impl FnOnce(&mut Entry)) {
         let write = {
             let mut entry = self.lock();
-            let mut next = entry.take().filter(|entry| entry.exec.id == exec.id).unwrap_or_else(|| Entry {
-                exec: exec.clone(),
-                boot: self.node.boot.clone(),
-                stage: Stage::Starting,
-                started: None,
-                fed: false,
-                kill: None,
-            });
+            let same = |entry: &Entry| entry.exec.as_ref().map(|own| &own.id) == exec.map(|exec| &exec.id);
+            let mut next = entry
+                .take()
+                .filter(same)
+                .unwrap_or_else(|| Entry::new(exec.cloned(), self.node.boot.clone(), Stage::Starting));
             change(&mut next);
             *entry = Some(next.clone());
             // Called under the lock, so that the last change is the last write.
@@ -139,19 +147,29 @@ impl<W: World> Memory<W> {
             // Reported once more, after an older state came back: the tombstone that tells so stays.
             (None, Some(_)) if self.has_tombstone() => return,
             // Nothing was prepared. It must not run either, should an older state come back.
-            (None, Some(outcome)) => Entry {
-                exec: ExecRef::none(),
-                boot: self.node.boot.clone(),
-                stage: Stage::Ended { outcome },
-                started: None,
-                fed: false,
-                kill: None,
-            },
+            (None, Some(outcome)) => Entry::new(None, self.node.boot.clone(), Stage::Ended { outcome }),
             (None, None) => return,
         };
         if let Err(error) = self.node.journal.remove(self.record(entry)).await {
             tracing::error!(request = %self.key, uid = %self.key.uid, %error, "a finished request stays in the journal until the next start");
         }
+    }
+
+    /// Notes how far the command's output was received and kept. Whether that is on the disk.
+    pub(crate) async fn note_output(&self, exec: &ExecRef, output: SavedOutput, file: u64, input: &InputState) -> bool {
+        let Some(text) = noted::encode(exec, output, file, input) else { return false };
+        match self.node.journal.note(&self.key.uid, text).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(request = %self.key, uid = %self.key.uid, %error, "how far the output was received cannot be noted");
+                false
+            }
+        }
+    }
+
+    /// How far an earlier agent had come with the output of this exec.
+    pub(crate) fn noted_output(&self, exec: &ExecRef, limits: &OutputLimits) -> Option<Noted> {
+        noted::decode(&self.node.journal.noted(&self.key.uid)?, exec, limits)
     }
 
     fn has_tombstone(&self) -> bool {

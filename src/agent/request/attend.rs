@@ -1,68 +1,154 @@
-//! Adopt: a command that an earlier agent started runs on. Its output from then
-//! on is lost, its end is not, and what may end it still does.
+//! Attend: stay with a command to its end, and conclude. With one whose stream is here, and with one that an earlier
+//! agent started and whose output from then on is lost: its end is not, and what may end it still does.
 
-use std::sync::{Arc, OnceLock};
+use std::{sync::OnceLock, time::Instant as StdInstant};
 
 use tokio::sync::watch;
 
-use super::{settle, work::Watched};
+use super::settle::{self, Ending};
 use crate::{
     agent::{
         command::{
-            oversee::{News, Overseen},
-            witness::{self, Seen},
+            attended::{Attended, News, Watched},
+            oversee::Overseen,
+            pump,
+            received::Origin,
+            resize,
+            seen::Seen,
+            witness,
         },
-        memory::request::Memory,
-        node::{Node, World},
-        streams::hub::{Hub, Written},
+        memory::exec_exits::AwaitedExit,
+        node::World,
+        streams::{hub::Written, log_writer::LogWriter},
     },
+    api::Reason,
     core::{
-        decide::{Entry, Stage, Wanted},
-        ids::{ExecRef, ProcessRef},
+        decide::{Entry, Stage},
+        ids::ProcessRef,
+        kill::Cause,
+        outcome::Outcome,
+        request::BoundRequest,
     },
-    infra::kernel::Kernel,
+    engine::ExecStream,
+    infra::{events::PodRef, kernel::Kernel, metrics::Step},
     wire::words::InputError,
 };
 
-/// Waits for the end and concludes. The agent may be told to stop before: nothing is lost by
-/// leaving it to the next one.
-pub(crate) async fn adopt<W: World>(
-    node: &Node<W>,
-    wanted: Wanted<'_>,
-    exec: &ExecRef,
-    process: Option<ProcessRef>,
-    memory: &Memory<W>,
+/// A stream to read to its end.
+pub(crate) struct Task<'a> {
+    pub(crate) request: &'a BoundRequest,
+    pub(crate) stream: ExecStream,
+    pub(crate) origin: Origin,
+    /// Awaited from before the start, or a quick end would be missed.
+    pub(crate) exit: AwaitedExit,
+}
+
+/// Stays with a command whose output is read here.
+pub(crate) async fn with_output<W: World>(
+    attended: &Attended<'_, W>,
     news: &mut watch::Receiver<News>,
-    hub: &Arc<Hub>,
+    task: Task<'_>,
 ) -> Watched {
-    let (key, request) = (memory.key(), wanted.request());
+    let Attended { node, hub, .. } = *attended;
+    let (request, tty) = (task.request, task.request.spec.tty);
+    node.metrics.running.inc();
+    let (tell, seen) = watch::channel(Seen::default());
+    let ended_by = OnceLock::new();
+    let mut log_writer = None;
+    let overseen = Overseen { attended: *attended, news, seen: seen.clone(), ended_by: &ended_by };
+    let outcome = tokio::select! {
+        biased;
+        never = resize::follow(attended, seen.clone()), if tty => match never {},
+        outcome = to_the_end(attended, task, seen, &ended_by, &mut log_writer) => outcome,
+        never = witness::watch(attended, &tell) => match never {},
+        survivors = overseen.oversee() => {
+            // Nobody reads on: what was read goes to those who watch, and into the log.
+            hub.close();
+            if let Some(log_writer) = &mut log_writer {
+                log_writer.finish().await;
+            }
+            Some(settle::survived(node, Some(request), &survivors).await)
+        }
+    };
+    node.metrics.running.dec();
+    outcome.map_or(Watched::Left, Watched::Ended)
+}
+
+/// Receives everything and concludes. `None`: the next agent does.
+async fn to_the_end<W: World>(
+    attended: &Attended<'_, W>,
+    task: Task<'_>,
+    seen: watch::Receiver<Seen>,
+    ended_by: &OnceLock<Cause>,
+    log_writer: &mut Option<LogWriter>,
+) -> Option<Outcome> {
+    let node = attended.node;
+    let Task { request, stream, origin, exit } = task;
+    let begun = StdInstant::now();
+    // The pod's people are told while the output is drained: nothing waits for an Event.
+    let fresh = matches!(origin, Origin::Sole | Origin::Shared);
+    let pumping = pump::pump(attended, request, stream, seen.clone(), origin, log_writer);
+    let (received, ()) = tokio::join!(biased; pumping, async {
+        if fresh {
+            tell_pod(attended, request).await;
+        }
+    });
+    let received = received?;
+    node.metrics.step(Step::Pump, begun.elapsed());
+    let begun = StdInstant::now();
+    let outcome = settle::settle(attended, Ending { exit: &exit, received }, seen, ended_by).await;
+    node.metrics.step(Step::Settle, begun.elapsed());
+    Some(outcome)
+}
+
+/// Stays with a command whose output nobody reads. The agent may be told to stop before: nothing is lost by
+/// leaving it to the next one.
+pub(crate) async fn without_output<W: World>(
+    attended: &Attended<'_, W>,
+    news: &mut watch::Receiver<News>,
+    process: Option<ProcessRef>,
+) -> Watched {
+    let Attended { node, wanted, exec, memory, hub } = *attended;
+    let key = memory.key();
     hub.log_only(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
     tracing::info!(request = %key, uid = %key.uid, exec = %exec.id, ?process, "adopted");
     node.metrics.running.inc();
-    let exec_exit = node.exec_exits.of(&exec.id);
-    let pipes = match memory.entry() {
+    let exit = node.exec_exits.of(&exec.id);
+    let entry = memory.entry();
+    let lost = entry.is_none();
+    let pipes = match entry {
         Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
         Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
     };
-    if memory.entry().is_none() {
+    if lost {
         memory.note_adopted(exec, process, pipes.clone()).await;
     }
     let (tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
     let mut ending = seen.clone();
     let ended_by = OnceLock::new();
-    let overseen = Overseen { node, wanted, exec, memory, news, hub, seen, ended_by: &ended_by };
+    let overseen = Overseen { attended: *attended, news, seen, ended_by: &ended_by };
     let watched = tokio::select! {
         biased;
         () = node.stopping.cancelled() => Watched::Left,
         outcome = async {
             drop(ending.wait_for(|seen| seen.ended.is_some()).await);
-            settle::unseen(node, memory, exec, request, &ending, &ended_by).await
+            settle::unseen(attended, &ending, &ended_by).await
         } => Watched::Ended(outcome),
-        never = witness::watch(node, memory, exec, &tell) => match never {},
-        survivors = overseen.oversee() => Watched::Ended(settle::survived(node, request, &survivors).await),
+        never = witness::watch(attended, &tell) => match never {},
+        survivors = overseen.oversee() => {
+            Watched::Ended(settle::survived(node, wanted.request(), &survivors).await)
+        }
     };
-    drop(exec_exit);
+    drop(exit);
     node.metrics.running.dec();
     watched
+}
+
+/// Who looks after the pod sees who runs something in it. What it is, only who may read the request.
+async fn tell_pod<W: World>(attended: &Attended<'_, W>, request: &BoundRequest) {
+    let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
+    let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+    let words = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
+    attended.node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &words).await;
 }

@@ -3,6 +3,10 @@
 
 pub(crate) mod attend;
 pub(crate) mod commit;
+pub(crate) mod evidence;
+pub(crate) mod finish;
+pub(crate) mod held_up;
+pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod report;
 pub(crate) mod settle;

@@ -7,11 +7,11 @@ use crate::{
     api::{Reason, names::UID_ENV},
     core::{
         decide::ContainerView,
-        ids::{ContainerRef, ExecRef},
+        ids::{ContainerRef, ExecName, ExecRef},
         outcome::Outcome,
         request::BoundRequest,
     },
-    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec},
+    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, Prepared},
 };
 
 /// The bound container, as the engine shows it now.
@@ -60,11 +60,12 @@ fn choose(request: &BoundRequest, found: Vec<Container>) -> ContainerView {
     }
 }
 
-/// Creates the exec, or says why this can never be.
+/// Creates an exec, or says why this can never be. `before`: the one whose place it takes.
 pub(crate) async fn create<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
     container: ContainerRef,
+    before: Option<&ExecRef>,
 ) -> Result<Result<ExecRef, Outcome>, StepError> {
     let spec = &request.spec;
     let tag = format!("{UID_ENV}={}", request.key.uid);
@@ -80,18 +81,26 @@ pub(crate) async fn create<W: World>(
     if let Some(data) = spec.stdin.as_ref().and_then(|stdin| stdin.data.as_ref())
         && let Err(error) = STANDARD.decode(data)
     {
-        let message = format!("stdin.data is no base64: {error}");
+        let message = format!("stdin.data is not valid base64: {error}");
         return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
     }
-    match node.engine.create_exec(&container.id, &exec).await {
-        Ok(id) => Ok(Ok(ExecRef { id, container })),
-        Err(EngineError::Refused { status, message }) if (400..500).contains(&status) => {
+    let mut name = match before.and_then(|before| ExecName::of(&before.id)) {
+        Some(name) => name.next(),
+        None => ExecName { request: request.key.uid.clone(), number: 1 },
+    };
+    loop {
+        match node.engine.prepare(&container, &name, &exec).await {
+            Ok(Prepared::Created(exec)) => return Ok(Ok(exec)),
+            // Of an agent that ended before it could put it down.
+            Ok(Prepared::Existed) => name = name.next(),
             // Some engines find out here what others find out at the start: a user that is not there.
-            let message = format!("the engine could not start the command: {message}");
-            Ok(Err(Outcome::refused(Reason::StartFailed, message, node.clock.now())))
+            Err(EngineError::Invalid(message)) => {
+                let message = format!("the engine could not start the command: {message}");
+                return Ok(Err(Outcome::refused(Reason::StartFailed, message, node.clock.now())));
+            }
+            // The container's state has changed since it was looked at: look again.
+            Err(error) => return Err(error.into()),
         }
-        // The container's state has changed since it was looked at: look again.
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -113,13 +122,16 @@ mod tests {
             spec: serde_json::from_value(spec).expect("a spec"),
             starting_deadline: Timestamp::MAX,
             progress: Progress::Bound,
-            container_id: "".into(),
             committed_at: None,
         }
     }
 
     fn container(id: &str, pod_uid: &str, state: ContainerState) -> Container {
-        Container { reference: ContainerRef { id: id.into(), started_at: "t".into() }, pod_uid: pod_uid.into(), state }
+        Container {
+            reference: ContainerRef { id: id.into(), started_at: Some("t".into()) },
+            pod_uid: pod_uid.into(),
+            state,
+        }
     }
 
     fn stopped() -> ContainerState {

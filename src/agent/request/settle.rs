@@ -1,4 +1,4 @@
-//! Settle: collect the evidence of an exec's end, and conclude by the trust rule.
+//! Settle: conclude how a command has ended, by the trust rule, once the evidence is there.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -7,95 +7,79 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::evidence::{Found, Knew, collect};
 use crate::{
     agent::{
         command::{
-            oversee::Survivors,
-            pump::{self, InputEnd, Received},
-            witness::{self, Seen},
+            attended::{Attended, Survivors},
+            received::{InputEnd, Received, STREAM_BROKEN},
+            seen::Seen,
         },
-        memory::{exec_exits::ExecExit, request::Memory},
+        memory::exec_exits::AwaitedExit,
         node::{Node, World},
+        streams::recall::{STREAM_LOST, recall},
     },
     api::{OutputStatus, Reason},
     core::{
         ids::ExecRef,
         kill::{Cause, name_survivors},
-        outcome::{Evidence, Exit, Inspected, Outcome, StreamEnd, Verdict, judge},
-        pauses::Pauses,
+        outcome::{Exit, Outcome, StreamEnd, Verdict},
         request::BoundRequest,
     },
-    engine::{Container, ContainerState, Engine, EngineError, ExecState},
+    engine::{Container, ContainerState, Engine},
 };
 
-/// How long evidence may take to come, once the engine has taken note of the end: the event of one
-/// exec waits for those of its container's other execs.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the engine may take for its own word, where the kernel has told the code already.
-const ENGINE_FIRST: Duration = Duration::from_secs(1);
-/// How long it may take if the engine knows no such exec: it was restarted, or the container is gone.
-const FORGOTTEN_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the engine may take for that. It handles the ends of one container one after another,
-/// and spends up to 4 s on each whose output a child still holds.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(600);
-/// First pause between two looks; doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The code of a process that was killed, as all are whose container ends.
 const KILLED: i32 = 128 + 9;
 /// How long the end of a container may take to show after that of its processes.
 const CONTAINER_END: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// An exec whose output was received here.
 pub(crate) struct Ending<'a> {
-    pub(crate) exec: &'a ExecRef,
-    pub(crate) exec_exit: &'a ExecExit,
+    pub(crate) exit: &'a AwaitedExit,
     pub(crate) received: Received,
 }
 
 /// Concludes for an exec whose output was received here. `seen` tells of its process, `ended_by`
 /// why it was ended, if it was.
 pub(crate) async fn settle<W: World>(
-    node: &Node<W>,
-    memory: &Memory<W>,
+    attended: &Attended<'_, W>,
     ending: Ending<'_>,
     mut seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    let Ending { exec, exec_exit, received } = ending;
+    let Ending { exit, received: Received { end, mut output, head, input } } = ending;
     if seen.borrow().process.is_some() {
         // A stream may end before its process: ours broke, or the engine went away.
         drop(seen.wait_for(|seen| seen.ended.is_some()).await);
     }
-    let Received { end, mut output, head, input } = received;
-    let (verdict, knew) = verdict(node, memory, exec, exec_exit, end, &seen).await;
-    if knew != Knew::Always && end == StreamEnd::Clean {
-        // An engine that is killed ends the stream as cleanly as a command does.
+    let found = collect(attended, exit, end, &seen).await;
+    // An engine that loses output when it is killed ends the stream as cleanly as a command does.
+    let cut_off = found.knew != Knew::Always && !attended.node.engine.habits().keeps_output;
+    if cut_off && end == StreamEnd::Clean {
         output.complete = false;
-        output.incomplete_reason = Some(pump::STREAM_BROKEN.to_owned());
+        output.incomplete_reason = Some(STREAM_BROKEN.to_owned());
     }
-    let outcome = conclude(node, exec, (verdict, knew), output, &head, ended_by).await;
+    let outcome = conclude(attended.node, attended.exec, found, output, &head, ended_by).await;
     match input {
         InputEnd::Lost => outcome.with_input_lost(),
         // A command may end before it has read all; one whose engine went away was cut off.
-        InputEnd::Open if knew != Knew::Always => outcome.with_input_lost(),
+        InputEnd::Open if cut_off => outcome.with_input_lost(),
         InputEnd::Open | InputEnd::Whole => outcome,
     }
 }
 
 /// Concludes for an exec whose output was not received here. `seen` tells of its process, as far as it was seen.
 pub(crate) async fn unseen<W: World>(
-    node: &Node<W>,
-    memory: &Memory<W>,
-    exec: &ExecRef,
-    request: Option<&BoundRequest>,
+    attended: &Attended<'_, W>,
     seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    let exec_exit = node.exec_exits.of(&exec.id);
-    let found = verdict(node, memory, exec, &exec_exit, StreamEnd::Broken, seen).await;
-    let output = recall(node, request).await;
-    conclude(node, exec, found, output, "", ended_by).await
+    let exit = attended.node.exec_exits.of(&attended.exec.id);
+    let found = collect(attended, &exit, StreamEnd::Broken, seen).await;
+    let output = spooled(attended.node, attended.wanted.request()).await;
+    conclude(attended.node, attended.exec, found, output, "", ended_by).await
 }
 
 /// Concludes for an exec of which processes do not die.
@@ -104,22 +88,22 @@ pub(crate) async fn survived<W: World>(
     request: Option<&BoundRequest>,
     survivors: &Survivors,
 ) -> Outcome {
-    let output = recall(node, request).await;
+    let output = spooled(node, request).await;
     Outcome::kill_failed(survivors.cause, &name_survivors(&survivors.living), output, node.clock.now())
 }
 
-async fn recall<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> OutputStatus {
+async fn spooled<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> OutputStatus {
     match request {
-        Some(request) => pump::recall(node, &request.key, &request.spec.output).await,
+        Some(request) => recall(&node.spool, &request.key, &request.spec.output).await,
         // Nobody will read it.
-        None => OutputStatus { incomplete_reason: Some(pump::STREAM_LOST.to_owned()), ..OutputStatus::default() },
+        None => OutputStatus { incomplete_reason: Some(STREAM_LOST.to_owned()), ..OutputStatus::default() },
     }
 }
 
 async fn conclude<W: World>(
     node: &Node<W>,
     exec: &ExecRef,
-    (verdict, knew): (Verdict, Knew),
+    Found { verdict, knew }: Found,
     output: OutputStatus,
     head: &str,
     ended_by: &OnceLock<Cause>,
@@ -157,7 +141,7 @@ async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
     loop {
         match node.engine.container(&exec.container.id).await {
             Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, reference, .. })) => {
-                if reference != exec.container && !exec.container.started_at.is_empty() {
+                if !reference.is_same_run(&exec.container) {
                     return true;
                 }
             }
@@ -170,85 +154,6 @@ async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
         if begun.elapsed() >= CONTAINER_END {
             return false;
         }
-        sleep(FIRST_PAUSE * 10).await;
+        sleep(LOOK_AGAIN).await;
     }
-}
-
-/// Whether the engine knew of the exec when it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Knew {
-    Always,
-    Sometimes,
-    /// No longer in the end.
-    Forgot,
-}
-
-/// Waits until the evidence decides, or until no more of it can be expected.
-async fn verdict<W: World>(
-    node: &Node<W>,
-    memory: &Memory<W>,
-    exec: &ExecRef,
-    exec_exit: &ExecExit,
-    end: StreamEnd,
-    seen: &watch::Receiver<Seen>,
-) -> (Verdict, Knew) {
-    let begun = Instant::now();
-    let mut until = begun + PATIENCE;
-    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut knew = Knew::Always;
-    loop {
-        let state = node.engine.inspect_exec(&exec.id).await;
-        match state {
-            Ok(_) => {}
-            Err(EngineError::NoSuchExec(_)) => knew = Knew::Forgot,
-            Err(_) => knew = Knew::Sometimes,
-        }
-        let inspect = state.as_ref().ok().copied().and_then(inspected);
-        let event = exec_exit.code();
-        // The engine takes some living processes for ended ones.
-        let pid = state.as_ref().ok().and_then(|state| state.pid);
-        let found = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
-        let (kernel, lives) = {
-            let seen = seen.borrow();
-            (seen.exit, found || seen.process.is_some() && seen.ended.is_none())
-        };
-        // Nothing more will come.
-        let spoken = inspect.is_some() && event.is_some() && !lives;
-        // An engine that is down knows nothing of it any more when it is back, and may take the agent along.
-        let down = matches!(state, Err(EngineError::Unreachable { .. }));
-        let counts = spoken || down || begun.elapsed() >= ENGINE_FIRST;
-        match judge(&Evidence { inspect, event, kernel: kernel.filter(|_| counts), stream: end }) {
-            Verdict::Undecided if spoken => return (Verdict::Undecided, knew),
-            Verdict::Undecided => {}
-            // The kernel has seen it run.
-            Verdict::StartFailed if kernel.is_some() => {}
-            verdict => return (verdict, knew),
-        }
-        // The clock runs only once there is nothing left to wait for.
-        let wait = match state {
-            Ok(_) if lives => true,
-            Ok(ExecState { running: true, code: None, .. }) => begun.elapsed() < ENGINE_PATIENCE,
-            // Of the past its events tell as soon as they are heard.
-            Err(EngineError::NoSuchExec(_)) if node.exec_exits.are_heard() => {
-                until = until.min(Instant::now() + FORGOTTEN_PATIENCE);
-                false
-            }
-            Ok(_) | Err(EngineError::NoSuchExec(_)) => false,
-            Err(error) => {
-                tracing::warn!(exec = %exec.id, %error, "waiting for the engine to tell the exit code");
-                matches!(error, EngineError::Unreachable { .. })
-            }
-        };
-        if wait {
-            until = Instant::now() + PATIENCE;
-        }
-        if Instant::now() >= until {
-            return (Verdict::Undecided, knew);
-        }
-        sleep(pauses.next()).await;
-    }
-}
-
-fn inspected(state: ExecState) -> Option<Inspected> {
-    state.code.map(|code| Inspected { code, had_process: state.pid.is_some() })
 }

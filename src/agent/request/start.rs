@@ -1,155 +1,109 @@
-//! Start: spend the exec's one start, and stay with it to its end.
+//! Start: spend the exec's one start, or go on with the output of one that was started.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant as StdInstant,
-};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::{
-    settle::{self, Ending},
-    work::Watched,
-};
+use super::attend::{self, Task};
 use crate::{
     agent::{
         command::{
-            oversee::{News, Overseen},
-            pump::{self, Origin},
-            resize,
-            witness::{self, Seen},
+            attended::{Attended, News, Watched},
+            received::Origin,
         },
-        handover::give::StreamState,
-        memory::{exec_exits::ExecExit, request::Memory},
-        node::{Node, StepError, World},
-        streams::{hub::Hub, log_writer::LogWriter},
+        memory::noted::Noted,
+        node::{StepError, World},
+        streams::{feed::InputState, state::StreamState},
     },
     api::Reason,
-    core::{decide::Wanted, ids::ExecRef, kill::Cause, outcome::Outcome, request::BoundRequest},
-    engine::{Engine, EngineError, ExecStream},
-    infra::{events::PodRef, metrics::Step},
+    core::{outcome::Outcome, request::BoundRequest},
+    engine::{Engine, ExecStream, Reopened, StartError, Started},
+    infra::{kernel::Kernel, metrics::Step},
 };
 
-/// A command that is started, or goes on, and what belongs to it.
-pub(crate) struct Attended<'a, W: World> {
-    pub(crate) node: &'a Node<W>,
-    pub(crate) request: &'a BoundRequest,
-    pub(crate) exec: &'a ExecRef,
-    pub(crate) memory: &'a Memory<W>,
-    pub(crate) hub: &'a Arc<Hub>,
+/// What came of a start.
+#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
+pub(crate) enum Attempt {
+    /// The command was started, and watched.
+    Watched(Watched),
+    /// Nothing runs, and the exec's one start is not spent.
+    Refused(StepError),
 }
 
 /// Starts the committed exec; the journal says `starting` already. After an error, what happened
 /// has to be found out by looking again.
 pub(crate) async fn start<W: World>(
     attended: &Attended<'_, W>,
+    request: &BoundRequest,
     news: &mut watch::Receiver<News>,
     sole: bool,
-) -> Result<Watched, StepError> {
-    let Attended { node, request, exec, .. } = *attended;
-    // Subscribed before the start, or a quick end would be missed.
-    let exec_exit = node.exec_exits.of(&exec.id);
-    let begun = StdInstant::now();
-    let origin = if sole { Origin::Sole } else { Origin::Shared };
-    let stream = match node.engine.start_exec(&exec.id, request.spec.tty).await {
-        Ok(stream) => stream,
-        Err(EngineError::NoSuchExec(message)) if sole => {
+) -> Result<Attempt, StepError> {
+    let Attended { node, exec, .. } = *attended;
+    let exit = node.exec_exits.of(&exec.id);
+    let begun = Instant::now();
+    let refused = |reason, message| {
+        let outcome = Outcome::refused(reason, message, node.clock.now());
+        Ok(Attempt::Watched(Watched::Ended(outcome)))
+    };
+    let stream = match node.engine.start(exec, request.spec.tty).await {
+        Ok(Started { stream, .. }) => stream,
+        Err(StartError::Absent(message)) if sole => {
             let message = format!("the container was restarted before the command could start: {message}");
-            return Ok(Watched::Ended(Outcome::refused(Reason::ContainerDied, message, node.clock.now())));
+            return refused(Reason::ContainerDied, message);
         }
+        Err(StartError::Failed(words)) => {
+            return refused(Reason::StartFailed, format!("the engine could not start the command: {words}"));
+        }
+        Err(StartError::Refused(error)) if sole => return Ok(Attempt::Refused(error.into())),
         Err(error) => return Err(error.into()),
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
-    Ok(stay(attended, news, Task { stream, origin, exec_exit }).await)
+    let origin = if sole { Origin::Sole } else { Origin::Shared };
+    Ok(Attempt::Watched(attend::with_output(attended, news, Task { request, stream, origin, exit }).await))
 }
 
-/// Goes on with a stream that the agent before this one has handed over.
-pub(crate) async fn resume<W: World>(
+/// The output of a command that an agent before this one has started, if it can still be had.
+pub(crate) async fn output<W: World>(
     attended: &Attended<'_, W>,
+    request: &BoundRequest,
+) -> Result<Option<(ExecStream, Origin)>, StepError> {
+    let Attended { node, exec, memory, .. } = *attended;
+    let limits = &request.spec.output;
+    let handed_over = node.take_handed_over(&request.key.uid);
+    if let Some((stream, state)) = handed_over.and_then(|stream| stream.open(&*node.engine, &exec.id, limits)) {
+        tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "taken over");
+        return Ok(Some((stream, Origin::HandedOver(Box::new(state)))));
+    }
+    if !node.engine.habits().keeps_output {
+        return Ok(None);
+    }
+    let noted = memory.noted_output(exec, limits);
+    let from = noted.as_ref().map(|noted| noted.output.streams.position()).unwrap_or_default();
+    let Some(Reopened { stream, unbroken }) = node.engine.reopen(exec, request.spec.tty, from).await? else {
+        return Ok(None);
+    };
+    tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, unbroken, "opened again");
+    if !unbroken {
+        return Ok(Some((stream, Origin::Shared)));
+    }
+    let (received, fed, file) = match noted {
+        Some(Noted { output, file, input }) => (Some(output), input, file),
+        None => (None, InputState::default(), 0),
+    };
+    // What is in the log beyond that comes again.
+    node.spool.cut_back(&request.key, file);
+    let state = StreamState { received, fed, given: node.kernel.uptime() };
+    Ok(Some((stream, Origin::Reopened(Box::new(state)))))
+}
+
+/// Goes on with that output.
+pub(crate) async fn go_on<W: World>(
+    attended: &Attended<'_, W>,
+    request: &BoundRequest,
     news: &mut watch::Receiver<News>,
-    (stream, stream_state): (ExecStream, StreamState),
+    (stream, origin): (ExecStream, Origin),
 ) -> Watched {
-    let Attended { node, request, exec, .. } = *attended;
-    tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, "inherited");
-    let exec_exit = node.exec_exits.of(&exec.id);
-    let origin = Origin::HandedOver(Box::new(stream_state));
-    stay(attended, news, Task { stream, origin, exec_exit }).await
-}
-
-/// What there is to attend to.
-struct Task {
-    stream: ExecStream,
-    origin: Origin,
-    exec_exit: ExecExit,
-}
-
-/// Stays with a command to its end.
-async fn stay<W: World>(attended: &Attended<'_, W>, news: &mut watch::Receiver<News>, task: Task) -> Watched {
-    let Attended { node, request, exec, memory, hub } = *attended;
-    node.metrics.running.inc();
-    let (tell, seen) = watch::channel(Seen::default());
-    let ended_by = OnceLock::new();
-    let mut log_writer = None;
-    let overseen = Overseen {
-        node,
-        wanted: Wanted::Request(request),
-        exec,
-        memory,
-        news,
-        hub,
-        seen: seen.clone(),
-        ended_by: &ended_by,
-    };
-    let outcome = tokio::select! {
-        biased;
-        never = resize::follow(node, exec, hub, seen.clone()), if request.spec.tty => match never {},
-        outcome = attend(attended, task, seen, &ended_by, &mut log_writer) => outcome,
-        never = witness::watch(node, memory, exec, &tell) => match never {},
-        survivors = overseen.oversee() => {
-            // Nobody reads on: what was read goes to those who watch, and into the log.
-            hub.close();
-            if let Some(log_writer) = &mut log_writer {
-                log_writer.finish().await;
-            }
-            Some(settle::survived(node, Some(request), &survivors).await)
-        }
-    };
-    node.metrics.running.dec();
-    outcome.map_or(Watched::Left, Watched::Ended)
-}
-
-/// Receives everything and concludes. `None`: the next agent does.
-async fn attend<W: World>(
-    attended: &Attended<'_, W>,
-    task: Task,
-    seen: watch::Receiver<Seen>,
-    ended_by: &OnceLock<Cause>,
-    log_writer: &mut Option<LogWriter>,
-) -> Option<Outcome> {
-    let Attended { node, request, exec, memory, .. } = *attended;
-    let Task { stream, origin, exec_exit } = task;
-    let begun = StdInstant::now();
-    // The pod's people are told while the output is drained: nothing waits for an Event.
-    let fresh = !matches!(origin, Origin::HandedOver(_));
-    let (received, ()) = tokio::join!(biased; pump::pump(attended, stream, seen.clone(), origin, log_writer), async {
-        if fresh {
-            tell_pod(node, request).await;
-        }
-    });
-    let received = received?;
-    node.metrics.step(Step::Pump, begun.elapsed());
-    let begun = StdInstant::now();
-    let ending = Ending { exec, exec_exit: &exec_exit, received };
-    let outcome = settle::settle(node, memory, ending, seen, ended_by).await;
-    node.metrics.step(Step::Settle, begun.elapsed());
-    Some(outcome)
-}
-
-/// Who looks after the pod sees who runs something in it. What it is, only who may read the request.
-async fn tell_pod<W: World>(node: &Node<W>, request: &BoundRequest) {
-    let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
-    let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
-    let words = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);
-    node.events.publish_on_pod(&pod, &request.key, "Exec", Reason::Running, &words).await;
+    let exit = attended.node.exec_exits.of(&attended.exec.id);
+    attend::with_output(attended, news, Task { request, stream, origin, exit }).await
 }

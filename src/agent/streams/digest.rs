@@ -11,7 +11,7 @@ use sha2::{
 use crate::{
     agent::memory::journal::hex,
     api::{OutputLimits, OutputStatus, StreamStatus},
-    core::output::Tail,
+    core::{output::Tail, position::Position},
     wire::OutputStream,
 };
 
@@ -114,9 +114,14 @@ impl OutputDigest {
         }
     }
 
+    /// How much was received.
+    pub(crate) fn position(&self) -> Position {
+        Position { stdout: self.stdout.tail.total(), stderr: self.stderr.tail.total() }
+    }
+
     /// Bytes received of both.
     pub(crate) fn total(&self) -> u64 {
-        self.stdout.tail.total() + self.stderr.tail.total()
+        self.position().total()
     }
 
     /// The beginning of standard output.

@@ -160,7 +160,7 @@ impl Feeder {
             }
             self.resume();
             match &mut self.source {
-                Source::Whole => return self.end(),
+                Source::Whole => return self.end().await,
                 Source::Over => return std::future::pending().await,
                 Source::Client { on_disconnect: OnDisconnect::Cancel, missed: missed @ Some(_) } => {
                     let until = missed.unwrap_or_else(Instant::now);
@@ -172,7 +172,7 @@ impl Feeder {
                 }
                 Source::Client { on_disconnect, .. } => match self.hub.input.next().await {
                     Fed::Bytes(bytes) => self.progress.pending = bytes,
-                    Fed::End if !self.tty => return self.end(),
+                    Fed::End if !self.tty => return self.end().await,
                     Fed::End => {}
                     Fed::Gone => {
                         let cancel = *on_disconnect == OnDisconnect::Cancel;
@@ -190,14 +190,16 @@ impl Feeder {
         FeedEvent::Gone
     }
 
-    fn end(&mut self) -> FeedEvent {
-        self.progress.ended = true;
-        self.source = Source::Over;
+    async fn end(&mut self) -> FeedEvent {
         if !self.tty
             && let Some(to) = &self.to
+            && let Err(error) = to.close().await
         {
-            to.close();
+            // The command has ended, or will never know.
+            tracing::debug!(%error, "the end of the input could not be told");
         }
+        self.progress.ended = true;
+        self.source = Source::Over;
         self.hub.input.close(InputError::Ended);
         FeedEvent::Ended
     }

@@ -8,3 +8,5 @@ pub mod view;
 
 pub(crate) mod digest;
 pub(crate) mod feed;
+pub(crate) mod recall;
+pub(crate) mod state;

@@ -96,6 +96,26 @@ impl Spool {
         Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state, size: used, output: 0 }
     }
 
+    /// Cuts the log of a request back to so many bytes: what came after them comes again.
+    pub fn cut_back(&self, request: &RequestKey, bytes: u64) {
+        let folder = self.folder(request);
+        let size = self.size(request);
+        if size <= bytes {
+            return;
+        }
+        let log = OpenOptions::new().write(true).open(folder.join(LOG_FILE));
+        match log.and_then(|log| log.set_len(bytes)) {
+            Ok(()) => {
+                let mut books = self.books();
+                books.used = books.used.saturating_sub(size - bytes);
+                books.open.insert(folder, bytes);
+            }
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "the log could not be cut back: it has some output twice");
+            }
+        }
+    }
+
     /// How large the log of a request is, in bytes; 0 if there is none.
     pub fn size(&self, request: &RequestKey) -> u64 {
         fs::metadata(self.log_path(request)).map_or(0, |log| log.len())

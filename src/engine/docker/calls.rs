@@ -22,7 +22,9 @@ use tokio::time::timeout;
 use super::start::start;
 use crate::{
     core::ids::{ContainerId, ContainerRef, ExecId},
-    engine::{Container, ContainerQuery, ContainerState, EngineError, ExecSpec, ExecStream, StartError, Version, labels},
+    engine::{
+        Container, ContainerQuery, ContainerState, EngineError, ExecSpec, ExecStream, StartError, Version, labels,
+    },
 };
 
 /// Label that tells the containers of a pod from its sandbox, of the kubelet's shim for this engine.

@@ -56,12 +56,7 @@ impl Engine for DockerEngine {
     }
 
     /// The engine names its execs itself.
-    async fn prepare(
-        &self,
-        container: &ContainerRef,
-        _: &ExecName,
-        exec: &ExecSpec,
-    ) -> Result<Prepared, EngineError> {
+    async fn prepare(&self, container: &ContainerRef, _: &ExecName, exec: &ExecSpec) -> Result<Prepared, EngineError> {
         let id = self.create_exec(&container.id, exec).await?;
         Ok(Prepared::Created(ExecRef { id, container: container.clone() }))
     }

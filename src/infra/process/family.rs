@@ -132,7 +132,7 @@ mod tests {
         let process = find(child.id()).expect("a process");
         let found = output_pipes(process);
         assert!(!found.is_empty(), "{found:?}");
-        let family = Family { uid: "".into(), leader: None, pipes: found.clone(), since_ticks: 0 };
+        let family = Family { uid: None, leader: None, pipes: found.clone(), since_ticks: 0 };
         assert!(pipes(child.id(), &family).contains(&found[0]));
         drop(child.stdin.take());
         child.wait().expect("ended");

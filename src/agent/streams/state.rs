@@ -1,0 +1,89 @@
+//! How far the streams of a command have come, for the agent that goes on with them.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    digest::{OutputDigest, SavedDigest},
+    feed::InputState,
+    spool::LogState,
+};
+use crate::api::OutputLimits;
+
+/// How far the input has come, in a form that can be put down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SavedInput {
+    delivered: u64,
+    /// Taken and not delivered, in base64.
+    pending: String,
+    ending: bool,
+    ended: bool,
+}
+
+impl From<&InputState> for SavedInput {
+    fn from(progress: &InputState) -> Self {
+        let InputState { delivered, pending, ending, ended } = progress;
+        Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
+    }
+}
+
+impl SavedInput {
+    pub(crate) fn state(&self) -> Option<InputState> {
+        let pending = STANDARD.decode(&self.pending).ok()?.into();
+        Some(InputState { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
+    }
+}
+
+/// What was received of a command's output, in a form that can be put down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SavedOutput {
+    streams: SavedDigest,
+    log: LogState,
+    /// How much of the output is in the log's file; an older agent does not say.
+    #[serde(default)]
+    kept: Option<u64>,
+}
+
+/// What was received of a command's output.
+#[derive(Debug)]
+pub(crate) struct OutputState {
+    pub(crate) streams: OutputDigest,
+    pub(crate) log: LogState,
+    /// How much of it is in the log's file.
+    pub(crate) kept: u64,
+}
+
+impl SavedOutput {
+    /// `kept`: how much of it is in the log's file.
+    pub(crate) fn of(streams: &mut OutputDigest, log: LogState, kept: u64) -> Self {
+        Self { streams: streams.save(), log, kept: Some(kept) }
+    }
+}
+
+impl OutputState {
+    pub(crate) fn save(&mut self) -> SavedOutput {
+        SavedOutput::of(&mut self.streams, self.log, self.kept)
+    }
+
+    /// `None`: it was written by another version.
+    pub(crate) fn restore(words: &SavedOutput, limits: &OutputLimits) -> Option<Self> {
+        let streams = OutputDigest::restore(&words.streams, limits)?;
+        let kept = words.kept.unwrap_or_else(|| streams.total());
+        Some(Self { streams, log: words.log, kept })
+    }
+}
+
+/// What is known of a stream that goes from one agent to the next.
+#[derive(Debug)]
+pub(crate) struct StreamState {
+    /// What came before; nothing, if somebody else may have read a part of it.
+    pub(crate) received: Option<OutputState>,
+    /// How much of the input was delivered.
+    pub(crate) fed: InputState,
+    /// When nobody read any more, as time since boot.
+    pub(crate) given: Duration,
+}
