@@ -166,7 +166,7 @@ mod tests {
 
         let exec = ExecRef {
             id: "e".into(),
-            container: crate::core::ids::ContainerRef { id: "c".into(), started_at: "t".into() },
+            container: crate::core::ids::ContainerRef { id: "c".into(), started_at: Some("t".into()) },
         };
         let status = write(&status).committed(&exec);
         assert_eq!((status.phase, status.exec_id.as_deref()), (Phase::Running, Some("e")));

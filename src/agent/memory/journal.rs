@@ -396,7 +396,7 @@ mod tests {
 
     fn record(uid: &str, stage: Stage) -> Record {
         let request = RequestKey { namespace: "shop".into(), name: "r".into(), uid: uid.into() };
-        let container = ContainerRef { id: "c".into(), started_at: "t".into() };
+        let container = ContainerRef { id: "c".into(), started_at: Some("t".into()) };
         let exec = ExecRef { id: "e".into(), container };
         let entry = Entry { exec, boot: "b".into(), stage, started: None, fed: false, kill: None };
         Record::new(request, Timestamp::UNIX_EPOCH, entry)

@@ -22,7 +22,7 @@ fn binding() -> Binding {
 }
 
 fn exec() -> ExecRef {
-    ExecRef { id: "e1".into(), container: ContainerRef { id: "c1".into(), started_at: "t".into() } }
+    ExecRef { id: "e1".into(), container: ContainerRef { id: "c1".into(), started_at: Some("t".into()) } }
 }
 
 fn exited(code: i32) -> Outcome {

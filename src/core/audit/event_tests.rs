@@ -28,7 +28,7 @@ fn at() -> Timestamp {
 }
 
 fn exec(id: &str) -> ExecRef {
-    ExecRef { id: id.into(), container: ContainerRef { id: "c1".into(), started_at: "t".into() } }
+    ExecRef { id: id.into(), container: ContainerRef { id: "c1".into(), started_at: Some("t".into()) } }
 }
 
 fn subject() -> Subject {

@@ -12,7 +12,7 @@ const WRITER: &str = "agent/n1";
 /// An event that differs from those of other numbers.
 fn event(number: usize) -> Event {
     let key = RequestKey { namespace: "shop".into(), name: format!("r-{number}"), uid: format!("u-{number}").into() };
-    let container = ContainerRef { id: "c".into(), started_at: String::new() };
+    let container = ContainerRef { id: "c".into(), started_at: None };
     let exec = ExecRef { id: format!("e-{number}").into(), container };
     Subject::known_by_key(&key, CommandDetail::Full).started(&exec, Timestamp::UNIX_EPOCH)
 }

@@ -317,24 +317,18 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_is_too_old_is_refused_and_told_what_is_wanted() {
         let (_folder, engine) = engine_that_says(r#"{"Version":"19.03.15","ApiVersion":"1.40"}"#);
-        let refused = engine.version().await.expect_err("too old").to_string();
+        let refused = engine.checked_version().await.expect_err("too old").to_string();
         assert!(refused.contains("is version 19.03.15 with API 1.40; wanted is API 1.41 or newer"), "{refused}");
         let (_folder, engine) = engine_that_says(r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#);
-        assert_eq!(engine.version().await.expect("new enough").api, "1.41");
+        assert_eq!(engine.checked_version().await.expect("new enough").api, "1.41");
     }
 
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_unreachable_and_its_socket_is_named() {
-        let refused = DockerEngine::new("/no/such/docker.sock").version().await.expect_err("no engine");
+        let refused = DockerEngine::new("/no/such/docker.sock").checked_version().await.expect_err("no engine");
         assert!(
             matches!(&refused, EngineError::Unreachable { socket, .. } if socket == "/no/such/docker.sock"),
             "{refused}"
         );
-    }
-
-    #[test]
-    fn an_error_text_is_taken_from_json_or_as_it_is() {
-        assert_eq!(error_text(br#"{"message":"no"}"#), "no");
-        assert_eq!(error_text(b"plain\n"), "plain");
     }
 }

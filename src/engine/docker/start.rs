@@ -69,3 +69,14 @@ fn error_text(body: &[u8]) -> String {
     serde_json::from_slice::<ErrorBody>(body)
         .map_or_else(|_| String::from_utf8_lossy(body).trim().to_owned(), |error| error.message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_text_is_taken_from_json_or_as_it_is() {
+        assert_eq!(error_text(br#"{"message":"no"}"#), "no");
+        assert_eq!(error_text(b"plain\n"), "plain");
+    }
+}

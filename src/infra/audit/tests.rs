@@ -24,7 +24,7 @@ fn request() -> RequestKey {
 }
 
 fn exec(id: &str) -> ExecRef {
-    ExecRef { id: id.into(), container: ContainerRef { id: "c".into(), started_at: String::new() } }
+    ExecRef { id: id.into(), container: ContainerRef { id: "c".into(), started_at: None } }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ const LARGE: Retention = Retention { file_bytes: 1 << 20, files: 4 };
 
 fn event(number: usize) -> Event {
     let key = RequestKey { namespace: "shop".into(), name: format!("r-{number}"), uid: format!("u-{number}").into() };
-    let container = ContainerRef { id: "c".into(), started_at: String::new() };
+    let container = ContainerRef { id: "c".into(), started_at: None };
     let exec = ExecRef { id: format!("e-{number}").into(), container };
     Subject::known_by_key(&key, CommandDetail::Full).started(&exec, SystemClock.now())
 }
