@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use execlet::{
-    agent::memory::journal::Record,
+    agent::memory::record::Record,
     api::{ExecRequest, ExitCodeSource, names::UID_ENV},
     core::{
         decide::{Entry, Stage},

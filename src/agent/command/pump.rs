@@ -4,7 +4,7 @@
 //! engine block the command, and lose what is not read within 2 s of its end. What
 //! readers get, and the log, is the hub's.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -13,7 +13,6 @@ use futures::{
 };
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     sync::watch,
     time::{Instant, sleep_until},
 };
@@ -21,26 +20,25 @@ use tokio::{
 use super::{cut::Ended, witness::Seen};
 use crate::{
     agent::{
-        handover::give::{OutputState, StreamState},
-        node::{Node, World},
+        handover::message::{OutputState, StreamState},
+        node::World,
         request::start::Attended,
         streams::{
             digest::OutputDigest,
             feed::{self, Feeder},
-            hub::{Hub, Kept, Piece, Written},
+            hub::Hub,
             log_writer::LogWriter,
+            recall::recall,
+            ring::{Kept, Piece, Written},
             spool::LogState,
         },
     },
-    api::{OutputLimits, OutputStatus},
-    core::{ids::RequestKey, outcome::StreamEnd},
+    api::OutputStatus,
+    core::outcome::StreamEnd,
     engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
     infra::kernel::Kernel,
-    wire::cri,
 };
 
-/// Why output may not be complete: an agent before this one had the stream, or somebody else.
-pub(crate) const STREAM_LOST: &str = "StreamLost";
 /// The stream broke, or the engine went away at its end.
 pub(crate) const STREAM_BROKEN: &str = "StreamBroken";
 /// Bytes read at once where many commands write.
@@ -50,9 +48,6 @@ const LOG_MAY_HOLD: Duration = Duration::from_secs(1);
 /// A stream that is still open so long after its process has ended will not end. The engine handles
 /// the ends of one container one after another, so that the last of many takes minutes.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
-/// Longest line read back from a log, in bytes: a record and its header.
-const RECORD_BYTES: u64 = cri::MAX_CONTENT as u64 + 128;
-
 /// Where a stream comes from, and so what it is worth.
 #[derive(Debug)]
 pub(crate) enum Origin {
@@ -186,12 +181,12 @@ pub(crate) async fn pump<W: World>(
     let kept = Kept { output: before.kept, file: log.extent().1, state: log.state() };
     let mut feeder = if sole {
         hub.open(received, kept);
-        Feeder::new(hub, &request.spec, stream.input(), fed)
+        Feeder::new(&hub.input, &request.spec, stream.input(), fed)
     } else {
         // Whether this connection is the one that the command reads from is not known.
         hub.log_only(kept.file, Written::UNKNOWN);
         stream.input().inspect(ExecInput::close);
-        Feeder::new(hub, &request.spec, None, None)
+        Feeder::new(&hub.input, &request.spec, None, None)
     };
     let mut sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0) };
     let log_writer = log_writer.insert(LogWriter::new(hub, &node.writers, log, received));
@@ -271,7 +266,7 @@ pub(crate) async fn pump<W: World>(
     let input = InputEnd::of(delivered, sole && end == StreamEnd::Clean);
     if !sole {
         // A stream that somebody may have read a part of tells nothing.
-        let output = recall(node, &request.key, limits).await;
+        let output = recall(&node.spool, &request.key, limits).await;
         return Some(Received { end: StreamEnd::Broken, output, head: String::new(), input });
     }
     let incomplete = match end {
@@ -305,36 +300,5 @@ async fn after_end(seen: &mut watch::Receiver<Seen>, time: Duration) {
     match at {
         Some(at) => sleep_until(at + time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What an earlier agent received and spooled, before its stream was lost.
-pub(crate) async fn recall<W: World>(node: &Node<W>, key: &RequestKey, limits: &OutputLimits) -> OutputStatus {
-    let mut streams = OutputDigest::new(limits);
-    if limits.spool_bytes > 0 {
-        let path = node.spool.log_path(key);
-        if let Err(error) = read_log(&path, &mut streams).await {
-            tracing::info!(request = %key, uid = %key.uid, %error, path = %path.display(), "no earlier output could be read");
-        }
-    }
-    streams.status(Some(STREAM_LOST))
-}
-
-async fn read_log(path: &Path, streams: &mut OutputDigest) -> std::io::Result<()> {
-    let mut log = BufReader::new(tokio::fs::File::open(path).await?);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut bounded = tokio::io::AsyncReadExt::take(&mut log, RECORD_BYTES);
-        if bounded.read_until(b'\n', &mut line).await? == 0 {
-            return Ok(());
-        }
-        // A record that was cut off by the end of the writer is not counted.
-        if let Some(record) = line.strip_suffix(b"\n").and_then(cri::decode) {
-            streams.push(record.stream, record.content);
-            if record.ends_line {
-                streams.push(record.stream, b"\n");
-            }
-        }
     }
 }

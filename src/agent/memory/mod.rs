@@ -3,5 +3,8 @@
 pub mod disk;
 pub mod exec_exits;
 pub mod journal;
+pub mod record;
+
+mod tombstones;
 
 pub(crate) mod request;

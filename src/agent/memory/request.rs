@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::journal::{JournalError, Record};
+use super::record::{JournalError, Record};
 use crate::{
     agent::node::{Node, World},
     api::ExecRequest,

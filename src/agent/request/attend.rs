@@ -14,7 +14,7 @@ use crate::{
         },
         memory::request::Memory,
         node::{Node, World},
-        streams::hub::{Hub, Written},
+        streams::{hub::Hub, ring::Written},
     },
     core::{
         decide::{Entry, Stage, Wanted},

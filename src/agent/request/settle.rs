@@ -16,6 +16,7 @@ use crate::{
         },
         memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, World},
+        streams::recall,
     },
     api::{OutputStatus, Reason},
     core::{
@@ -110,9 +111,9 @@ pub(crate) async fn survived<W: World>(
 
 async fn recall<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> OutputStatus {
     match request {
-        Some(request) => pump::recall(node, &request.key, &request.spec.output).await,
+        Some(request) => recall::recall(&node.spool, &request.key, &request.spec.output).await,
         // Nobody will read it.
-        None => OutputStatus { incomplete_reason: Some(pump::STREAM_LOST.to_owned()), ..OutputStatus::default() },
+        None => OutputStatus { incomplete_reason: Some(recall::STREAM_LOST.to_owned()), ..OutputStatus::default() },
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
             resize,
             witness::{self, Seen},
         },
-        handover::give::StreamState,
+        handover::message::StreamState,
         memory::{exec_exits::ExecExit, request::Memory},
         node::{Node, StepError, World},
         streams::{hub::Hub, log_writer::LogWriter},

@@ -22,13 +22,12 @@ use crate::{
         command::{
             kill,
             oversee::{News, Survivors},
-            pump,
             witness::{self, Seen},
         },
-        handover::give::StreamState,
-        memory::{journal::Record, request::Memory},
+        handover::message::StreamState,
+        memory::{record::Record, request::Memory},
         node::{Node, StepError, World},
-        streams::hub::{Hub, Written},
+        streams::{hub::Hub, recall::recall, ring::Written},
     },
     api::{ExecRequest, ExecRequestStatus, ExecResult, Reason},
     core::{
@@ -396,7 +395,7 @@ impl<W: World> Work<W> {
             Action::Kill => return Ok(self.kill().await),
             Action::Report(mut outcome) => {
                 if outcome.may_have_run && outcome.output.is_none() {
-                    outcome.output = Some(pump::recall(&self.node, self.key(), &request.spec.output).await);
+                    outcome.output = Some(recall(&self.node.spool, self.key(), &request.spec.output).await);
                 }
                 return self.report(seen, request, outcome).await;
             }
