@@ -8,12 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     gate::Gate,
-    handover::give::{HandedOver, HandedOverStream, Sender},
-    memory::{
-        disk::Disk,
-        exec_exits::ExecExits,
-        journal::{Journal, JournalError},
+    handover::{
+        give::Sender,
+        message::{HandedOver, HandedOverStream},
     },
+    memory::{disk::Disk, exec_exits::ExecExits, journal::Journal, record::JournalError},
     streams::{hub::Hubs, log_writer::Writers, spool::Spool},
 };
 use crate::{

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod audit;
 pub mod bind;
 pub mod decide;
+pub mod digest;
 pub mod evidence;
 pub mod family;
 pub mod ids;

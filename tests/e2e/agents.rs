@@ -3,10 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use execlet::{
-    agent::memory::{
-        disk::Folder,
-        journal::{Journal, Record},
-    },
+    agent::memory::{disk::Folder, journal::Journal, record::Record},
     core::decide::Entry,
 };
 

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use execlet::{
-    agent::memory::journal::Record,
+    agent::memory::record::Record,
     api::{ExecRequest, ExitCodeSource, names::UID_ENV},
     core::{
         decide::{Entry, Stage},
@@ -11,7 +11,10 @@ use execlet::{
         request::key_of,
         transition::Write,
     },
-    engine::{Engine as _, EngineError, ExecSpec, ExecState, docker::DockerEngine},
+    engine::{
+        EngineError, ExecSpec,
+        docker::{DockerEngine, Inspected},
+    },
 };
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
@@ -285,6 +288,6 @@ async fn where_journal_and_status_name_different_execs_that_of_the_journal_never
     }
     for other in others {
         let state = engine().inspect_exec(&other.id).await.expect("it is still there");
-        assert_eq!(state, ExecState { running: false, code: None, pid: None });
+        assert_eq!(state, Inspected { running: false, code: None, pid: None });
     }
 }

@@ -3,11 +3,11 @@
 use execlet::{
     api::ExitCodeSource,
     core::outcome::{Evidence, Exit, StreamEnd, Verdict, judge},
-    engine::{Engine, EngineError, ExecSpec, ExecState},
+    engine::{EngineError, ExecSpec, docker::Inspected},
 };
 use futures::{StreamExt, stream};
 
-use crate::lab::{Lab, TestContainer, command, inspected, read, shell};
+use crate::lab::{Lab, TestContainer, command, exit, read, shell, word};
 
 fn told_by_the_engine(code: i32) -> Verdict {
     Verdict::Exited(Exit { code, source: ExitCodeSource::Engine })
@@ -35,9 +35,9 @@ async fn inspect_and_the_event_tell_the_code_of_a_command_whose_stream_was_whole
         assert!(run.state.pid.is_some(), "{script}: {:?}", run.state);
         assert_eq!(lab.death(&run.exec).await.code, code, "{script}");
 
-        let inspect = inspected(run.state);
+        let word = word(run.state);
         for event in [None, Some(code)] {
-            let evidence = Evidence { inspect, event, kernel: None, stream: StreamEnd::Clean };
+            let evidence = Evidence { word, exit: event.map(exit), kernel: None, stream: StreamEnd::Clean };
             assert_eq!(judge(&evidence), told_by_the_engine(code), "{script}: {evidence:?}");
         }
     }
@@ -60,13 +60,13 @@ async fn a_command_that_could_not_be_started_has_a_code_but_no_process_and_no_ev
     let known = lab.engine.create_exec(&container.id, &stranger).await;
     assert_eq!(known.is_ok(), lab.is_old().await, "{known:?}");
     if let Err(error) = &known {
-        assert!(matches!(error, EngineError::Refused { status: 400, message } if message.contains("nobody-here")));
+        assert!(matches!(error, EngineError::Invalid(message) if message.contains("nobody-here")));
     }
     let stranger = known.is_ok().then_some((stranger, "nobody-here"));
     for (spec, words) in rows.into_iter().chain(stranger) {
         let run = lab.run(&container, &spec).await;
-        assert!(matches!(run.state, ExecState { running: false, code: Some(126 | 127), pid: None }), "{:?}", run.state);
-        let evidence = Evidence { inspect: inspected(run.state), event: None, kernel: None, stream: StreamEnd::Clean };
+        assert!(matches!(run.state, Inspected { running: false, code: Some(126 | 127), pid: None }), "{:?}", run.state);
+        let evidence = Evidence { word: word(run.state), exit: None, kernel: None, stream: StreamEnd::Clean };
         assert_eq!(judge(&evidence), Verdict::StartFailed, "{spec:?}");
         // The reason comes as if the command had written it.
         let text = String::from_utf8_lossy(&run.output.stdout);

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 
 use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder};
-use execlet::{
-    api::names::kubelet,
-    engine::{Container, ContainerQuery, ContainerState, Engine},
-};
+use execlet::engine::{Container, ContainerQuery, ContainerState, Engine};
 
 use crate::lab::{Lab, unique, until};
 
 /// The labels of a container as the kubelet's runtime writes them.
-fn labels(query: &ContainerQuery, pod_uid: &str, kind: &str) -> HashMap<String, String> {
+fn labels_of(query: &ContainerQuery, pod_uid: &str, kind: &str) -> HashMap<String, String> {
     let labels = [
         (TYPE_LABEL, kind),
         (labels::POD_NAMESPACE, &query.namespace),
@@ -23,7 +20,7 @@ fn labels(query: &ContainerQuery, pod_uid: &str, kind: &str) -> HashMap<String, 
 }
 
 fn container_labels(query: &ContainerQuery, pod_uid: &str) -> HashMap<String, String> {
-    labels(query, pod_uid, TYPE_CONTAINER)
+    labels_of(query, pod_uid, TYPE_CONTAINER)
 }
 
 fn new_query() -> ContainerQuery {
@@ -101,7 +98,7 @@ async fn a_container_is_found_by_its_own_namespace_pod_and_name_only() {
     let sidecar = ContainerQuery { container: "sidecar".into(), ..main.clone() };
     let main_container = lab.labelled(container_labels(&main, "uid")).await;
     let sidecar_container = lab.labelled(container_labels(&sidecar, "uid")).await;
-    let _sandbox = lab.labelled(labels(&main, "uid", "podsandbox")).await;
+    let _sandbox = lab.labelled(labels_of(&main, "uid", "podsandbox")).await;
     assert_eq!(lab.find_one(&main).await.reference.id, main_container.id);
     assert_eq!(lab.find_one(&sidecar).await.reference.id, sidecar_container.id);
 

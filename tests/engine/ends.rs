@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder};
 use execlet::{
     core::family::Family,
-    engine::{Engine, EngineError, ExecSpec},
+    engine::{EngineError, ExecSpec},
     infra::process,
 };
 use tokio::{
@@ -87,7 +87,7 @@ async fn a_child_that_holds_the_output_delays_the_ends_of_other_execs_but_takes_
     let tag = vec!["EXECLET_UID=holder".to_owned()];
     let holder = lab.create(&container, &ExecSpec { env: tag, ..shell("sleep 60 & exit 7") }).await;
     let _stream = lab.start(&holder).await;
-    let family = Family { uid: "holder".into(), leader: None, pipes: Vec::new(), since_ticks: 0 };
+    let family = Family { uid: Some("holder".into()), leader: None, pipes: Vec::new(), since_ticks: 0 };
     until("only the child to be left", async || {
         let living = process::family(&family, &container.id).unwrap();
         matches!(living.as_slice(), [child] if child.command == "sleep").then_some(())

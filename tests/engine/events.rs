@@ -1,6 +1,6 @@
 //! The stream of `exec_die` events.
 
-use execlet::engine::{Engine, ExecDied};
+use execlet::engine::docker::calls::Died;
 use futures::StreamExt;
 
 use crate::lab::{Lab, shell, within};
@@ -15,11 +15,11 @@ async fn events_of_the_past_are_told_again_from_the_moment_asked_for() {
     assert_eq!((first.code, second.code), (3, 4));
     assert!(first.at < second.at);
 
-    let ours = |died: &ExecDied| died.exec == first.exec || died.exec == second.exec;
+    let ours = |died: &Died| died.exec == first.exec || died.exec == second.exec;
     for (since, expected) in [(first.at, vec![&first, &second]), (second.at, vec![&second])] {
         let again = lab.engine.exec_deaths(Some(since)).map(|died| died.expect("an event"));
         let again = again.filter(|died| std::future::ready(ours(died))).take(expected.len());
-        let again: Vec<ExecDied> = within("the events of the past", again.collect()).await;
+        let again: Vec<Died> = within("the events of the past", again.collect()).await;
         assert_eq!(again.iter().collect::<Vec<_>>(), expected);
     }
 }

@@ -53,7 +53,7 @@ fn tagged(spec: ExecSpec, uid: &str) -> ExecSpec {
 
 /// The family of an exec of which one process was seen.
 fn family(uid: &str, leader: ProcessRef, pipes: Vec<u64>) -> Family {
-    Family { uid: uid.into(), leader: Some(leader), pipes, since_ticks: leader.start_ticks }
+    Family { uid: Some(uid.into()), leader: Some(leader), pipes, since_ticks: leader.start_ticks }
 }
 
 fn commands(members: &[Member]) -> Vec<&str> {

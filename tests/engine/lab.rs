@@ -26,9 +26,12 @@ use bollard::{
 use execlet::{
     core::{
         ids::{ContainerId, ExecId},
-        outcome::{Evidence, Inspected, StreamEnd, Verdict, judge},
+        outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge},
     },
-    engine::{Chunk, Engine, ExecDied, ExecSpec, ExecState, ExecStream, StreamError, docker::DockerEngine},
+    engine::{
+        Chunk, Engine as _, ExecSpec, ExecStream, StreamError,
+        docker::{DockerEngine, Inspected, calls::Died, testimony},
+    },
     wire::OutputStream,
 };
 use futures::StreamExt;
@@ -52,7 +55,7 @@ const MAIN: &str = "mkfifo /gate; exec sleep 900";
 const DOCKER: &str = "/usr/bin/docker";
 
 /// What inspect says of an exec that was created and no more. No code is not code 0.
-pub const NEVER_STARTED: ExecState = ExecState { running: false, code: None, pid: None };
+pub const NEVER_STARTED: Inspected = Inspected { running: false, code: None, pid: None };
 
 /// The engine under test, and all ends of execs since the test began.
 pub struct Lab {
@@ -60,7 +63,7 @@ pub struct Lab {
     /// The engine without the code under test, to set the stage.
     pub docker: Docker,
     socket: PathBuf,
-    deaths: watch::Receiver<HashMap<ExecId, ExecDied>>,
+    deaths: watch::Receiver<HashMap<ExecId, Died>>,
     listener: JoinHandle<()>,
 }
 
@@ -69,7 +72,7 @@ pub struct Run {
     pub exec: ExecId,
     pub output: Output,
     /// What inspect said straight after the end of the stream.
-    pub state: ExecState,
+    pub state: Inspected,
 }
 
 /// Everything a command wrote.
@@ -188,7 +191,7 @@ impl Lab {
         String::from_utf8(run.output.stdout).expect("text")
     }
 
-    pub async fn inspect(&self, exec: &ExecId) -> ExecState {
+    pub async fn inspect(&self, exec: &ExecId) -> Inspected {
         self.engine.inspect_exec(exec).await.expect("an exec that the engine knows")
     }
 
@@ -208,7 +211,7 @@ impl Lab {
     }
 
     /// Waits for the `exec_die` event.
-    pub async fn death(&self, exec: &ExecId) -> ExecDied {
+    pub async fn death(&self, exec: &ExecId) -> Died {
         let mut deaths = self.deaths.clone();
         let found = within("an exec_die event", deaths.wait_for(|deaths| deaths.contains_key(exec))).await;
         found.expect("the event stream goes on")[exec].clone()
@@ -218,7 +221,7 @@ impl Lab {
     pub async fn verdict(&self, exec: &ExecId, stream: StreamEnd) -> Verdict {
         let event = Some(self.death(exec).await.code);
         let state = self.inspect(exec).await;
-        judge(&Evidence { inspect: inspected(state), event, kernel: None, stream })
+        judge(&Evidence { word: word(state), exit: event.map(exit), kernel: None, stream })
     }
 
     /// Runs the same with the engine's own client: its output, and its exit code.
@@ -311,8 +314,13 @@ pub fn on_a_terminal(script: &str) -> ExecSpec {
 }
 
 /// What the trust rule is told of an exec.
-pub fn inspected(state: ExecState) -> Option<Inspected> {
-    state.code.map(|code| Inspected { code, had_process: state.pid.is_some() })
+pub fn word(state: Inspected) -> Option<EngineWord> {
+    testimony::state(state).word()
+}
+
+/// The same, of an event with this code.
+pub fn exit(code: i32) -> Testimony {
+    testimony::exit(Died { exec: "e".into(), code, at: Timestamp::UNIX_EPOCH }).testimony
 }
 
 /// Reads to the end.

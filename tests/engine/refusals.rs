@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::{
     KillContainerOptions, RestartContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use execlet::engine::{ContainerQuery, ContainerState, Engine, EngineError, docker::DockerEngine};
+use execlet::engine::{ContainerQuery, ContainerState, Engine, EngineError, StartError, docker::DockerEngine};
 use futures::StreamExt;
 use tokio::time::sleep;
 
@@ -46,7 +46,7 @@ async fn what_the_engine_does_not_know_is_told_as_such() {
     let inspect = lab.engine.inspect_exec(&unknown.into()).await;
     assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "{inspect:?}");
     let start = lab.engine.start_exec(&unknown.into(), false).await.err();
-    assert!(matches!(start, Some(EngineError::NoSuchExec(_))), "{start:?}");
+    assert!(matches!(start, Some(StartError::Absent(_))), "{start:?}");
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_start_in_a_paused_container_is_refused_and_may_be_tried_again() {
     lab.docker.pause_container(container.id()).await.unwrap();
     for _ in 0..2 {
         let start = lab.engine.start_exec(&exec, false).await.err();
-        assert!(matches!(start, Some(EngineError::ContainerNotRunning(_))), "{start:?}");
+        assert!(matches!(start, Some(StartError::Refused(EngineError::ContainerNotRunning(_)))), "{start:?}");
     }
     assert_eq!(lab.inspect(&exec).await, NEVER_STARTED);
 
@@ -97,7 +97,7 @@ async fn a_start_that_is_refused_while_its_container_ends_has_run_nothing() {
             }
             Err(error) => {
                 refused += 1;
-                assert!(error.is_refusal(), "{error:?}");
+                assert!(matches!(error, StartError::Refused(_) | StartError::Absent(_)), "{error:?}");
                 assert_eq!(runs, "", "{error:?}");
             }
         }
@@ -116,7 +116,7 @@ async fn an_exec_of_an_earlier_run_of_its_container_cannot_be_started() {
     lab.docker.restart_container(container.id(), Some(options)).await.unwrap();
 
     let start = lab.engine.start_exec(&created, false).await.err();
-    assert!(matches!(start, Some(EngineError::NoSuchExec(_))), "{start:?}");
+    assert!(matches!(start, Some(StartError::Absent(_))), "{start:?}");
     assert_eq!(lab.sh(&container, "test ! -e /runs; echo $?").await, "0\n");
     assert_eq!(lab.inspect(&finished.exec).await.code, Some(7), "a finished one still answers");
 }
@@ -136,5 +136,5 @@ async fn an_engine_that_is_not_there_does_not_answer() {
         assert!(matches!(error, Some(EngineError::Unreachable { .. })), "{error:?}");
     }
     let error = nowhere.start_exec(&"e".into(), false).await.err().expect("no engine");
-    assert!(matches!(error, EngineError::Unasked { .. }) && error.is_refusal(), "nothing was started: {error:?}");
+    assert!(matches!(error, StartError::Refused(EngineError::Unreachable { .. })), "nothing was started: {error:?}");
 }

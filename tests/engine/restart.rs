@@ -5,10 +5,7 @@
 
 use std::{env, path::PathBuf, process::Command};
 
-use execlet::{
-    engine::{Engine, EngineError},
-    infra::process,
-};
+use execlet::{engine::EngineError, infra::process};
 
 use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
 

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use execlet::{core::ids::ExecId, engine::Engine, infra::process};
+use execlet::{core::ids::ExecId, infra::process};
 use futures::{future::join_all, poll};
 use tokio::task::yield_now;
 

@@ -6,13 +6,16 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 use execlet::{
     agent::{
         gate::Gate,
-        intake::desk::{self, Event, Intake},
+        intake::{
+            desk::{self, Intake},
+            watch::Event,
+        },
         memory::{exec_exits::ExecExits, journal::Journal},
         node::Node,
         streams::{
-            hub::{Follows, Hubs, Position},
-            input::Input,
+            hub::Hubs,
             log_writer::Writers,
+            ring::{Follows, Position},
             spool::Spool,
         },
     },
@@ -303,7 +306,7 @@ async fn client(model: Model, uid: String, cancels: bool) {
     sleep(model.millis(0..8000)).await;
     loop {
         let hubs = Arc::clone(&model.lock().hubs);
-        let hold = Input::hold(&hubs.of(&uid.as_str().into()), "a client");
+        let hold = hubs.of(&uid.as_str().into()).input.hold("a client");
         let Ok(hold) = hold else { return };
         {
             let mut state = model.lock();

@@ -29,9 +29,10 @@ use crate::{
         streams::{
             digest::OutputDigest,
             feed::{FeedEvent, Feeder},
-            hub::{Hub, Kept, Piece, Written},
+            hub::Hub,
             log_writer::LogWriter,
             recall::recall,
+            ring::{Kept, Piece, Written},
             spool::LogState,
             state::{OutputState, SavedOutput, StreamState},
         },
@@ -169,7 +170,7 @@ impl<'a, W: World> Pump<'a, W> {
         if input_lost && let Some(to) = &to {
             close(to).await;
         }
-        let feeder = Feeder::new(hub, &request.spec, to.filter(|_| !input_lost), fed);
+        let feeder = Feeder::new(&hub.input, &request.spec, to.filter(|_| !input_lost), fed);
         let sink =
             Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0), unnoted: 0 };
         let writer = LogWriter::new(hub, &node.writers, log, received);

@@ -1,5 +1,4 @@
-//! Watch: the requests that are bound to this node and not finished, and who of
-//! them runs when.
+//! Desk: the requests of this node that are in hand, and which of them runs when.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -7,13 +6,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, Client,
-    core::{DeserializeGuard, ObjectMeta, error_boundary::InvalidObject},
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{core::error_boundary::InvalidObject, runtime::watcher};
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
@@ -21,101 +16,77 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    refuse::refuse_unreadable,
+    watch::{Event, meta},
+};
 use crate::{
     agent::{
         command::attended::News,
-        memory::{exec_exits::AwaitedExit, journal::Record},
+        memory::{exec_exits::AwaitedExit, record::Record},
         node::{Node, World},
         request::work::Work,
     },
-    api::{ExecRequest, ExecRequestStatus, Reason},
+    api::ExecRequest,
     core::{
-        ids::{NodeName, RequestKey, RequestUid},
-        outcome::Outcome,
+        ids::{RequestKey, RequestUid},
         queue::{FairQueue, Limits, Ticket},
         request::{key_of, starting_deadline},
-        transition::Write,
     },
-    infra::{health::Readiness, requests::Requests, retry},
+    infra::health::Readiness,
 };
 
 /// Name in `/readyz`.
 pub const CHECK: &str = "watch";
-/// How many requests are remembered after their end: late news of one is checked before it is believed.
+/// How many requests are remembered after their end: a late event of one is checked before it is believed.
 const REMEMBERED: usize = 4096;
-/// Objects in one page of the first list. One may be as large as 1.5 MB.
-const PAGE: u32 = 50;
 /// How many that passed their deadline in the queue are dealt with at a time, beyond the limits.
 const EXPIRED_AT_ONCE: usize = 16;
 
-/// How long it waits for news at most, before it looks at the deadlines again.
+/// How long it waits for an event at most before it looks at the deadlines again.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How often an agent that stops looks whether its successor is there.
 const LOOK_FOR_SUCCESSOR: Duration = Duration::from_millis(50);
-/// How long those whose output is received may take to report it, before the others are handed over.
+/// How long commands whose output has all come may take to report it before the others are handed over.
 const LAST_REPORTS: Duration = Duration::from_secs(3);
-/// How long the rest may take once all streams were handed over: nobody reads them until this agent has ended.
+/// How long the rest may take once all streams are handed over: nobody reads them until this agent has ended.
 const HANDED_OVER: Duration = Duration::from_millis(300);
-
-/// An event of the watch.
-pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
 
 /// How the agent takes work.
 #[derive(Clone, Copy, Debug)]
 pub struct Intake {
-    /// How many run at the same time.
+    /// How many commands run at the same time.
     pub limits: Limits,
     /// How long, once told to stop, it goes on with what runs.
     pub drain: Duration,
 }
 
-/// What the API server tells of the requests that are bound to this node.
-pub fn news(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
-    let fields = format!("status.nodeName={node},status.completionTime=");
-    let config = retry::watching().fields(&fields).page_size(PAGE);
-    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
-    watcher(api, config)
-        .backoff(retry::WatchPauses::default())
-        .map_err(|error| error.to_string())
-        .map_ok(|event| {
-            event.modify(|guard| {
-                if let Ok(request) = &mut guard.0 {
-                    // Often more than the rest of the object, and of no use here.
-                    request.metadata.managed_fields = None;
-                }
-            })
-        })
-        .boxed()
-}
-
-/// Everything that is in hand.
+/// The requests that are in hand.
 struct Desk<W: World> {
     node: Arc<Node<W>>,
     queue: FairQueue<Waiting>,
-    /// Those that wait for a client with their input: in no place, and for no turn.
+    /// Those that wait for a client with their input: not for a turn yet.
     parked: FairQueue<Waiting>,
-    /// Each gives the resource versions that are no news any more.
+    /// Each returns the resource versions whose watch events are to be ignored.
     tasks: JoinSet<Vec<String>>,
-    /// What each task works on.
     running: HashMap<Id, Running>,
-    /// Waiting or running.
     known: BTreeMap<RequestUid, Known>,
     ended: Ended,
     expired: usize,
-    /// What the journal held at the start and nobody has taken up yet.
+    /// Records that the journal had at the start, and that nobody has taken up yet.
     remembered: BTreeMap<String, Record>,
-    /// The ends of their commands, which would be forgotten for others' if nobody waited for them until then.
+    /// Waits for the exits of their execs, which would be forgotten until then.
     exec_exits: Vec<AwaitedExit>,
-    /// Those in the list that is being read anew.
+    /// The requests in the list that is being read, after the watch broke.
     listed: Option<HashSet<RequestUid>>,
 }
 
-/// One that waits. Its object is read when its turn comes: ten thousand that wait take little room.
+/// A request that waits. Its object is read when its turn comes: ten thousand that wait take little memory.
 struct Waiting {
     key: RequestKey,
     ticket: Ticket,
-    /// The object, if its turn may come at once. It is large, and most who wait have none.
+    /// The object, if its turn may come at once. It is large, and most that wait have none.
     seen: Option<Box<ExecRequest>>,
 }
 
@@ -125,34 +96,31 @@ struct Running {
     expired: bool,
 }
 
-/// Where one is that is in hand.
+/// Where a request is that is in hand.
 enum Known {
     Waiting(Ticket),
     Running(watch::Sender<News>),
 }
 
-/// The last that have ended.
+/// The last requests that have ended.
 #[derive(Default)]
 struct Ended {
     order: VecDeque<RequestUid>,
     all: HashSet<RequestUid>,
 }
 
-/// Works on what the news tell of until told to stop, then goes on with what runs for at most
-/// `intake.drain`.
+/// Works on what the events tell of until told to stop, then goes on with what runs for at most `intake.drain`.
 pub async fn run<W: World>(
     node: Arc<Node<W>>,
-    mut news: impl Stream<Item = Result<Event, String>> + Send + Unpin,
+    mut events: impl Stream<Item = Result<Event, String>> + Send + Unpin,
     intake: Intake,
     records: Vec<Record>,
     readiness: Readiness,
     shutdown: CancellationToken,
 ) {
     let hubs = Arc::clone(&node.hubs);
-    let exec_exits = {
-        let execs = records.iter().filter_map(|record| record.entry.exec.as_ref());
-        execs.map(|exec| node.exec_exits.of(&exec.id)).collect()
-    };
+    let execs = records.iter().filter_map(|record| record.entry.exec.as_ref());
+    let exec_exits = execs.map(|exec| node.exec_exits.of(&exec.id)).collect();
     let mut desk = Desk {
         node,
         exec_exits,
@@ -172,14 +140,14 @@ pub async fn run<W: World>(
             biased;
             () = shutdown.cancelled() => break,
             Some(done) = desk.tasks.join_next_with_id() => desk.done(done),
-            event = news.next() => match event {
+            event = events.next() => match event {
                 Some(Ok(event)) => {
                     readiness.ready(CHECK);
                     desk.hear(event);
                 }
                 Some(Err(error)) => {
-                    // Whether the API server answers is the Lease's to say: a watch that works is silent.
-                    tracing::warn!(error, "the watch of requests broke off, it is opened again");
+                    // Whether the API server answers, the Lease tells: a watch that works may be silent.
+                    tracing::warn!(error, "the watch of requests broke off; it is opened again");
                 }
                 None => break,
             },
@@ -192,7 +160,7 @@ pub async fn run<W: World>(
     if timeout(intake.drain, desk.drain()).await.is_err() || !desk.running.is_empty() {
         tracing::warn!(
             running = desk.running.len(),
-            "stopping; the next agent adopts what still runs, its output from now on is lost"
+            "stopping; the next agent adopts what still runs, but its output from now on is lost"
         );
     }
 }
@@ -206,7 +174,7 @@ impl<W: World> Desk<W> {
         loop {
             if begun_at.is_none() && handover.has_successor() {
                 let since = *there_since.get_or_insert_with(Instant::now);
-                // Those whose output is received come to their end here first: meanwhile the others are read.
+                // Commands whose output has all come are reported here first; meanwhile the others are read.
                 if handover.open_streams() == self.tasks.len() || since.elapsed() >= LAST_REPORTS {
                     tracing::info!(streams = handover.open_streams(), "handing over to the successor");
                     begun_at = Some(Instant::now());
@@ -240,7 +208,7 @@ impl<W: World> Desk<W> {
                 self.miss();
                 self.take_up_remembered();
             }
-            // Left the selection or was deleted: whoever works on it reads it again.
+            // It left the selection or was deleted: whoever works on it reads it again.
             watcher::Event::Delete(guard) => {
                 if let Some(uid) = &meta(&guard).uid {
                     self.tell(&uid.as_str().into(), News::Left);
@@ -250,7 +218,7 @@ impl<W: World> Desk<W> {
         }
     }
 
-    /// Whoever is in hand and no longer in the list left while the watch was broken.
+    /// Requests in hand that are not in the list left while the watch was broken.
     fn miss(&mut self) {
         let Some(listed) = self.listed.take() else { return };
         let missed: Vec<RequestUid> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
@@ -259,7 +227,7 @@ impl<W: World> Desk<W> {
         }
     }
 
-    /// Tells whoever works on it. One that waits and is canceled or deleted need not wait any longer.
+    /// Tells whoever works on the request. One that waits and is canceled or deleted waits no longer.
     fn tell(&mut self, uid: &RequestUid, news: News) {
         match self.known.get(uid) {
             Some(Known::Running(teller)) => {
@@ -288,20 +256,15 @@ impl<W: World> Desk<W> {
         }
         let created = request.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         let deadline = starting_deadline(&request).unwrap_or(Timestamp::MAX);
-        let ticket = Ticket {
-            namespace: key.namespace.clone(),
-            container: place(&request),
-            created,
-            uid: key.uid.to_string(),
-            deadline,
-        };
+        let (namespace, uid) = (key.namespace.clone(), key.uid.to_string());
+        let ticket = Ticket { namespace, container: container_of(&request), created, uid, deadline };
         request.metadata.managed_fields = None;
-        // Late news of one that has ended is stale, unless an older state was restored.
+        // A late event of a request that has ended is stale, unless an older state was restored.
         let fresh = !self.ended.all.contains(&key.uid);
         let runs = request.status.as_ref().is_some_and(|status| status.exec_id.is_some());
         let record = self.remembered.remove(key.uid.as_str());
         if runs || record.is_some() {
-            // It may run already: waiting for a free place would only leave it unwatched.
+            // It may run already: nobody would watch it while it waits.
             self.queue.admit(&ticket.namespace, &ticket.container);
             let (teller, news) = watch::channel(News::None);
             let seen = Some(request).filter(|_| fresh);
@@ -320,7 +283,7 @@ impl<W: World> Desk<W> {
         self.queue.push(&ticket.clone(), Waiting { key, ticket, seen });
     }
 
-    /// Clients have come with the input of these: now they wait for their turn.
+    /// Clients have come with the input of these requests: now they wait for their turn.
     fn unpark(&mut self, arrived: &HashSet<RequestUid>) {
         for uid in arrived {
             let Some(Known::Waiting(ticket)) = self.known.get(uid) else { continue };
@@ -332,15 +295,20 @@ impl<W: World> Desk<W> {
         }
     }
 
-    /// Takes one out that need not wait for a client any longer. It takes a place, free or not.
+    /// Takes out a request that waits for a client no longer, and counts it as running, free slot or not.
     fn take_parked(&mut self, ticket: &Ticket) -> Option<Waiting> {
         let waiting = self.parked.take(ticket)?;
-        self.parked.done(&ticket.namespace, &ticket.container);
-        self.queue.admit(&ticket.namespace, &ticket.container);
-        Some(waiting)
+        Some(self.admit_parked(waiting))
     }
 
-    /// What the journal knows and the watch does not show: finished or deleted meanwhile.
+    fn admit_parked(&mut self, waiting: Waiting) -> Waiting {
+        let Ticket { namespace, container, .. } = &waiting.ticket;
+        self.parked.done(namespace, container);
+        self.queue.admit(namespace, container);
+        waiting
+    }
+
+    /// Takes up what the journal knows and the watch does not show: finished or deleted meanwhile.
     fn take_up_remembered(&mut self) {
         for (_, record) in std::mem::take(&mut self.remembered) {
             let exec = record.entry.exec.as_ref();
@@ -354,13 +322,13 @@ impl<W: World> Desk<W> {
         self.exec_exits.clear();
     }
 
-    /// Until the next one that waits passes its deadline.
+    /// Until the next request that waits passes its deadline.
     fn until_deadline(&self) -> Duration {
         let deadlines = self.queue.next_deadline().into_iter().chain(self.parked.next_deadline());
         match deadlines.min() {
             Some(deadline) if self.expired < EXPIRED_AT_ONCE => {
                 let left = Duration::try_from(self.node.clock.now().duration_until(deadline)).unwrap_or_default();
-                // A little more, for clocks that are not so fine.
+                // Slack for coarse clocks.
                 (left + Duration::from_millis(2)).min(IDLE)
             }
             Some(_) | None => IDLE,
@@ -385,9 +353,7 @@ impl<W: World> Desk<W> {
             return Some(waiting);
         }
         let waiting = self.parked.pop_expired(now)?;
-        self.parked.done(&waiting.ticket.namespace, &waiting.ticket.container);
-        self.queue.admit(&waiting.ticket.namespace, &waiting.ticket.container);
-        Some(waiting)
+        Some(self.admit_parked(waiting))
     }
 
     fn spawn(&mut self, waiting: Waiting, expired: bool) {
@@ -409,7 +375,7 @@ impl<W: World> Desk<W> {
             Ok((id, versions)) => (id, Some(versions)),
             Err(error) => {
                 let key = self.running.get(&error.id()).map(|running| &running.key);
-                tracing::error!(request = ?key, %error, "a request's task failed; it is taken up again with the next news of it");
+                tracing::error!(request = ?key, %error, "a request's task failed; the next event of the request takes it up again");
                 (error.id(), None)
             }
         };
@@ -419,7 +385,7 @@ impl<W: World> Desk<W> {
         let known = self.known.remove(&key.uid);
         let Some(versions) = versions else { return };
         self.ended.remember(key.uid);
-        // What came too late to be looked at: an older state may have been restored.
+        // An event that came too late to be looked at: an older state may have been restored.
         if let Some(Known::Running(teller)) = known
             && let News::Changed(request) = &*teller.borrow()
             && !request.metadata.resource_version.as_ref().is_some_and(|version| versions.contains(version))
@@ -429,7 +395,7 @@ impl<W: World> Desk<W> {
         }
     }
 
-    /// An object that cannot be read is refused, unless something of it may run.
+    /// Refuses an object that cannot be read, unless a command of it may run.
     fn refuse(&mut self, invalid: InvalidObject) {
         let Ok(key) = key_of(&invalid.metadata) else { return };
         let ended = self.ended.all.contains(&key.uid);
@@ -461,34 +427,10 @@ impl Ended {
     }
 }
 
-fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
-    match &guard.0 {
-        Ok(request) => &request.metadata,
-        Err(invalid) => &invalid.metadata,
-    }
-}
-
 /// The container of a bound request, for the limits.
-fn place(request: &ExecRequest) -> String {
+fn container_of(request: &ExecRequest) -> String {
     let status = request.status.as_ref();
     let pod = status.and_then(|status| status.pod_uid.as_deref()).unwrap_or_default();
     let container = status.and_then(|status| status.container.as_deref()).unwrap_or_default();
     format!("{pod}/{container}")
-}
-
-async fn refuse_unreadable<W: World>(node: Arc<Node<W>>, key: RequestKey, invalid: InvalidObject) {
-    let message = format!("this object cannot be read as an ExecRequest: {}", invalid.error);
-    tracing::error!(request = %key, uid = %key.uid, why = message, "refused");
-    let now = node.clock.now();
-    let outcome = Outcome::refused(Reason::InvalidRequest, message, now);
-    node.audit.ended(&node.audit.unread(&key), &outcome).await;
-    let from = ExecRequestStatus { node_name: Some(node.name.to_string()), ..ExecRequestStatus::default() };
-    let status = Write { from: &from, generation: invalid.metadata.generation, at: now }.finished(&outcome);
-    match node.requests.write_status_of_unreadable(&invalid.metadata, &status).await {
-        Ok(()) => {
-            node.metrics.finished(outcome.reason);
-            node.events.publish(&key, "Exec", outcome.reason, &outcome.message).await;
-        }
-        Err(error) => tracing::error!(request = %key, %error, "an unreadable object could not be refused"),
-    }
 }

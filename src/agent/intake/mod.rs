@@ -1,3 +1,6 @@
-//! What comes in: the requests of this node, and whose turn it is.
+//! Intake: the requests of this node come in, and wait for their turn.
 
 pub mod desk;
+pub mod watch;
+
+mod refuse;

@@ -3,6 +3,9 @@
 pub mod disk;
 pub mod exec_exits;
 pub mod journal;
+pub mod record;
+
+mod tombstones;
 
 pub(crate) mod noted;
 pub(crate) mod request;

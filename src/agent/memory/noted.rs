@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::streams::{
         feed::InputState,
-        state::{OutputState, SavedInput, SavedOutput},
+        state::{OutputState, SavedOutput},
     },
     api::OutputLimits,
     core::ids::{ExecId, ExecRef},
@@ -26,11 +26,11 @@ struct Saved {
     exec: ExecId,
     output: SavedOutput,
     file: u64,
-    input: SavedInput,
+    input: InputState,
 }
 
 pub(crate) fn encode(exec: &ExecRef, output: SavedOutput, file: u64, input: &InputState) -> Option<Vec<u8>> {
-    serde_json::to_vec(&Saved { exec: exec.id.clone(), output, file, input: input.into() }).ok()
+    serde_json::to_vec(&Saved { exec: exec.id.clone(), output, file, input: input.clone() }).ok()
 }
 
 /// `None`: of another exec, or written by an agent of another version.
@@ -39,6 +39,6 @@ pub(crate) fn decode(text: &[u8], exec: &ExecRef, limits: &OutputLimits) -> Opti
     if saved.exec != exec.id {
         return None;
     }
-    let output = OutputState::restore(&saved.output, limits)?;
-    Some(Noted { output, file: saved.file, input: saved.input.state()? })
+    let output = OutputState::restore(saved.output, limits)?;
+    Some(Noted { output, file: saved.file, input: saved.input })
 }

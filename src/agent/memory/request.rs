@@ -6,8 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
-    journal::{JournalError, Record},
     noted::{self, Noted},
+    record::{JournalError, Record},
 };
 use crate::{
     agent::{
@@ -22,6 +22,7 @@ use crate::{
         kill::Kill,
         outcome::Outcome,
     },
+    engine::Engine,
     infra::kernel::Kernel,
 };
 
@@ -150,6 +151,11 @@ impl<W: World> Memory<W> {
             (None, Some(outcome)) => Entry::new(None, self.node.boot.clone(), Stage::Ended { outcome }),
             (None, None) => return,
         };
+        if self.node.engine.habits().keeps_output
+            && let Err(error) = self.node.journal.forget_note(&self.key.uid).await
+        {
+            tracing::warn!(request = %self.key, uid = %self.key.uid, %error, "a note of output that is complete stays behind");
+        }
         if let Err(error) = self.node.journal.remove(self.record(entry)).await {
             tracing::error!(request = %self.key, uid = %self.key.uid, %error, "a finished request stays in the journal until the next start");
         }

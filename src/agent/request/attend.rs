@@ -19,7 +19,7 @@ use crate::{
         },
         memory::exec_exits::AwaitedExit,
         node::World,
-        streams::{hub::Written, log_writer::LogWriter},
+        streams::{log_writer::LogWriter, ring::Written},
     },
     api::Reason,
     core::{

@@ -15,7 +15,7 @@ use crate::{
             kill,
         },
         node::{StepError, World},
-        streams::hub::Written,
+        streams::ring::Written,
     },
     api::{ExecRequest, ExecResult, Reason},
     core::{

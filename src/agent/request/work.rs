@@ -23,7 +23,7 @@ use crate::{
             attended::{Attended, News, Watched},
             seen::Seen,
         },
-        memory::{journal::Record, request::Memory},
+        memory::{record::Record, request::Memory},
         node::{Node, StepError, World},
         streams::{hub::Hub, recall::recall},
     },

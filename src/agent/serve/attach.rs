@@ -27,7 +27,7 @@ use super::{
     viewer::{End, Viewer},
 };
 use crate::{
-    agent::streams::{input::Input, view::View},
+    agent::streams::{input::MESSAGE_BYTES, view::View},
     api::ExecRequestSpec,
     core::audit::event::Client,
     infra::requests::Requests,
@@ -124,7 +124,7 @@ async fn connected<R: Requests>(
 ) {
     let Subject { key, hub, .. } = subject;
     let viewer = subject.viewer();
-    let hold = match streams.stdin.then(|| Input::hold(hub, &viewer)).transpose() {
+    let hold = match streams.stdin.then(|| hub.input.hold(&viewer)).transpose() {
         Ok(hold) => hold,
         // Another one was faster.
         Err(error) => return drop(tell.send(Err(in_use(&error)))),
@@ -138,8 +138,8 @@ async fn connected<R: Requests>(
         .read_buffer_size(if streams.stdin { limits::LISTEN_BYTES } else { limits::WATCH_BYTES })
         .write_buffer_size(0)
         .max_write_buffer_size(8 * share.message)
-        .max_message_size(Some(limits::MESSAGE_BYTES))
-        .max_frame_size(Some(limits::MESSAGE_BYTES));
+        .max_message_size(Some(MESSAGE_BYTES))
+        .max_frame_size(Some(MESSAGE_BYTES));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let metrics = &shared.streams.metrics;
     metrics.viewers.inc();

@@ -25,8 +25,6 @@ pub const HEAD_BYTES: usize = 256 * 1024;
 pub const VIEWERS: usize = 64;
 /// Most lines that may be asked for from the end of a log.
 pub const TAIL_LINES: u64 = 1_000_000;
-/// Most bytes of a message of a client. client-go sends 32 KiB and one.
-pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Bytes that are read at once of a client with input.
 pub const LISTEN_BYTES: usize = 8 * 1024;
 /// And of one who only watches: what it says is short.

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    agent::streams::hub::Piece,
+    agent::streams::ring::Piece,
     wire::{OutputStream, words::Missing},
 };
 

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     agent::streams::{
-        hub::{Hub, Written},
+        hub::Hub,
+        ring::Written,
         view::{Sight, View},
     },
     api::ExecRequestStatus,

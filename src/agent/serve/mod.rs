@@ -38,7 +38,8 @@ use self::{
     seats::Seat,
 };
 use super::streams::{
-    hub::{Hub, Hubs, Written},
+    hub::{Hub, Hubs},
+    ring::Written,
     spool::Spool,
     view::Readers,
 };

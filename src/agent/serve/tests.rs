@@ -43,9 +43,9 @@ use tokio_tungstenite::{
 use super::{limits::Pace, *};
 use crate::{
     agent::streams::{
-        hub::{Kept, Piece},
-        input::Fed,
+        input::{Fed, MESSAGE_BYTES},
         log_writer::{LogWriter, Writers},
+        ring::{Kept, Piece},
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
@@ -686,7 +686,7 @@ async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
 async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
     let lab = Lab::open(json!({})).await;
     let hub = lab.hubs.of(&UID.into());
-    hub.log_only(0, crate::agent::streams::hub::Written::UNKNOWN);
+    hub.log_only(0, crate::agent::streams::ring::Written::UNKNOWN);
     let path = format!("{PATH}/log?follow=true");
     let reading = lab.get(&path, TOKEN);
     tokio::pin!(reading);
@@ -891,7 +891,7 @@ async fn malformed_messages_end_a_connection_with_the_right_code_and_harm_no_oth
     let lab = Lab::open(json!({"tty": true})).await;
     let mut command = lab.command(1 << 20);
     let watching = lab.attach("stdout=true").await;
-    let large = vec![0_u8; limits::MESSAGE_BYTES + 1];
+    let large = vec![0_u8; MESSAGE_BYTES + 1];
     for (message, expected) in [
         (Message::Binary(Bytes::from_static(b"\xff")), close::PROTOCOL_ERROR),
         (Message::Binary(Bytes::from_static(b"\xff\x00\x00")), close::PROTOCOL_ERROR),

@@ -36,8 +36,9 @@ use tokio_util::sync::CancellationToken;
 use super::limits::Pace;
 use crate::{
     agent::streams::{
-        hub::{Hub, Piece},
+        hub::Hub,
         input::{Fed, Hold},
+        ring::Piece,
         view::{Sight, View},
     },
     api::ExecResult,

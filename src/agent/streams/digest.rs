@@ -1,26 +1,25 @@
-//! What has been received of a command's output: counts, digests, tails, and the
-//! beginning of standard output. It can be put into words for the next agent.
+//! What has been received of a command's output: counts, SHA-256, tails, and the beginning of standard output. It can be
+//! saved for the next agent.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{
     Digest, Sha256,
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
+use super::base64_text;
 use crate::{
-    agent::memory::journal::hex,
     api::{OutputLimits, OutputStatus, StreamStatus},
-    core::{output::Tail, position::Position},
+    core::{digest::hex, output::Tail, position::Position},
     wire::OutputStream,
 };
 
-/// Bytes of the beginning of standard output that are kept: the runtime's error, if the start failed.
+/// Bytes of the beginning of standard output that are kept: where a start fails, the runtime may write its error there.
 pub(crate) const HEAD_BYTES: usize = 1024;
 /// Most bytes of the end of one stream that are kept: the definition allows no more.
 pub(crate) const TAIL_BYTES: usize = 65_536;
 
-/// Both streams.
+/// Both streams of one command.
 #[derive(Debug)]
 pub(crate) struct OutputDigest {
     stdout: StreamDigest,
@@ -31,56 +30,53 @@ pub(crate) struct OutputDigest {
 #[derive(Debug)]
 struct StreamDigest {
     tail: Tail,
-    digest: Sha256,
+    sha256: Sha256,
 }
 
-/// [`OutputDigest`] in words. The digests' states are `sha2`'s own: see the test of their form.
+/// An [`OutputDigest`] as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SavedDigest {
     stdout: SavedStream,
     stderr: SavedStream,
-    head: String,
+    #[serde(with = "base64_text")]
+    head: Vec<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SavedStream {
     bytes: u64,
-    tail: String,
-    digest: String,
+    #[serde(with = "base64_text")]
+    tail: Vec<u8>,
+    /// The state of the hash in the form of `sha2`: see the test of it.
+    #[serde(with = "base64_text")]
+    digest: Vec<u8>,
 }
 
 impl StreamDigest {
     fn new(limit: usize) -> Self {
-        Self { tail: Tail::new(limit), digest: Sha256::new() }
+        Self { tail: Tail::new(limit), sha256: Sha256::new() }
     }
 
     fn push(&mut self, bytes: &[u8]) {
         self.tail.push(bytes);
-        self.digest.update(bytes);
+        self.sha256.update(bytes);
     }
 
     fn status(mut self) -> StreamStatus {
-        self.tail.status(hex(&self.digest.finalize()))
+        self.tail.status(hex(&self.sha256.finalize()))
     }
 
     fn save(&mut self) -> SavedStream {
-        SavedStream {
-            bytes: self.tail.total(),
-            tail: STANDARD.encode(self.tail.bytes()),
-            digest: STANDARD.encode(self.digest.serialize()),
-        }
+        let (tail, digest) = (self.tail.bytes().to_vec(), self.sha256.serialize().to_vec());
+        SavedStream { bytes: self.tail.total(), tail, digest }
     }
 
-    fn restore(words: &SavedStream, limit: usize) -> Option<Self> {
-        let digest = STANDARD.decode(&words.digest).ok()?;
-        let state = SerializedState::<Sha256>::try_from(digest.as_slice()).ok()?;
-        let tail = STANDARD.decode(&words.tail).ok()?;
-        Some(Self {
-            tail: Tail::resume(limit, words.bytes, tail),
-            digest: SerializableState::deserialize(&state).ok()?,
-        })
+    fn restore(saved: SavedStream, limit: usize) -> Option<Self> {
+        let state = SerializedState::<Sha256>::try_from(saved.digest.as_slice()).ok()?;
+        let sha256 = SerializableState::deserialize(&state).ok()?;
+        Some(Self { tail: Tail::resume(limit, saved.bytes, saved.tail), sha256 })
     }
 }
 
@@ -90,18 +86,15 @@ impl OutputDigest {
         Self { stdout: StreamDigest::new(limit), stderr: StreamDigest::new(limit), head: Vec::new() }
     }
 
-    /// What the agent before this one has received. `None`: it speaks another language.
-    pub(crate) fn restore(words: &SavedDigest, limits: &OutputLimits) -> Option<Self> {
+    /// `None` if another version has saved it in another form.
+    pub(crate) fn restore(saved: SavedDigest, limits: &OutputLimits) -> Option<Self> {
         let limit = tail_limit(limits);
-        Some(Self {
-            stdout: StreamDigest::restore(&words.stdout, limit)?,
-            stderr: StreamDigest::restore(&words.stderr, limit)?,
-            head: STANDARD.decode(&words.head).ok()?,
-        })
+        let stdout = StreamDigest::restore(saved.stdout, limit)?;
+        Some(Self { stdout, stderr: StreamDigest::restore(saved.stderr, limit)?, head: saved.head })
     }
 
     pub(crate) fn save(&mut self) -> SavedDigest {
-        SavedDigest { stdout: self.stdout.save(), stderr: self.stderr.save(), head: STANDARD.encode(&self.head) }
+        SavedDigest { stdout: self.stdout.save(), stderr: self.stderr.save(), head: self.head.clone() }
     }
 
     pub(crate) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
@@ -155,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_put_into_words_goes_on_as_if_nothing_had_happened(
+        fn what_was_saved_goes_on_as_if_nothing_had_happened(
             chunks in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..200)), 0..20),
             cut in 0..20usize,
         ) {
@@ -163,8 +156,8 @@ mod tests {
             let (mut whole, mut parted) = (OutputDigest::new(&limits()), OutputDigest::new(&limits()));
             for (n, (stderr, bytes)) in chunks.iter().enumerate() {
                 if n == cut {
-                    let words = serde_json::to_string(&parted.save()).expect("JSON");
-                    parted = OutputDigest::restore(&serde_json::from_str(&words).expect("JSON"), &limits()).expect("streams");
+                    let saved = serde_json::to_string(&parted.save()).expect("JSON");
+                    parted = OutputDigest::restore(serde_json::from_str(&saved).expect("JSON"), &limits()).expect("streams");
                 }
                 whole.push(stream(*stderr), bytes);
                 parted.push(stream(*stderr), bytes);

@@ -1,38 +1,39 @@
 //! Feed: what goes to a command's standard input, from its request or from a client.
 //!
-//! Without a terminal the end of the input is told by closing our half of the
-//! engine's connection. With one it never is: the engine would take it for the end of
-//! the command's output too. There, the end of the input is the terminal's to say.
+//! Without a terminal, the end of the input is told by ending the engine's stream of it. With one it never is: an engine
+//! may take it for the end of the output too. How input ends at a terminal is for the client to type.
 
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    hub::Hub,
-    input::{Fed, WAITING},
+    base64_text,
+    input::{Fed, Input, MESSAGE_BYTES, WAITING},
 };
 use crate::{
-    agent::serve::limits::MESSAGE_BYTES,
     api::{ExecRequestSpec, OnDisconnect},
     engine::ExecInput,
     wire::words::InputError,
 };
 
-/// How long a client whose connection an agent has cut by ending may take to come back.
+/// How long a client may take to come back after an agent has cut its connection by ending.
 const COME_BACK: Duration = Duration::from_secs(30);
 
 /// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
 pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
 
 /// How much of the input has reached the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct InputState {
     /// Bytes.
     pub(crate) delivered: u64,
     /// Taken from a client, and not delivered.
+    #[serde(with = "base64_text")]
     pub(crate) pending: Bytes,
     /// The end of the input follows what is pending.
     pub(crate) ending: bool,
@@ -40,118 +41,119 @@ pub(crate) struct InputState {
     pub(crate) ended: bool,
 }
 
-/// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeedEvent {
     /// The whole input was delivered.
     Ended,
-    /// The client that held it has gone without having ended it.
+    /// The client that held the input has left without having ended it.
     Gone,
 }
 
 enum Source {
-    /// All of it is pending.
+    /// All of the input is pending.
     Whole,
     Client {
         on_disconnect: OnDisconnect,
-        /// It was there before this agent: until when it may come back.
+        /// For a client of the agent before this one: until when it may come back.
         missed: Option<Instant>,
     },
     /// There is none, or no more.
     Over,
 }
 
-/// The input of one command.
+/// Feeds one command.
 pub(crate) struct Feeder {
-    hub: Arc<Hub>,
+    input: Arc<Input>,
     to: Option<ExecInput>,
     source: Source,
     tty: bool,
-    progress: InputState,
+    state: InputState,
 }
 
 impl Feeder {
-    /// Feeds the command from its beginning, or from where another agent has stopped.
+    /// Feeds the command from the beginning of its input, or from where another agent has stopped.
     pub(crate) fn new(
-        hub: &Arc<Hub>,
+        input: &Arc<Input>,
         spec: &ExecRequestSpec,
         to: Option<ExecInput>,
         before: Option<InputState>,
     ) -> Self {
         let resumed = before.is_some();
-        let mut progress = before.unwrap_or_default();
-        let whole = whole(spec);
-        let source = match (spec.stdin.as_ref().and_then(|stdin| stdin.attach.as_ref()), whole) {
-            _ if progress.ended || to.is_none() => Source::Over,
-            _ if progress.ending => Source::Whole,
-            (Some(attach), _) => Source::Client {
-                on_disconnect: attach.on_disconnect,
-                missed: resumed.then(|| Instant::now() + COME_BACK),
-            },
+        let mut state = before.unwrap_or_default();
+        let attach = spec.stdin.as_ref().and_then(|stdin| stdin.attach.as_ref());
+        let source = match (attach, whole(spec)) {
+            _ if state.ended || to.is_none() => Source::Over,
+            _ if state.ending => Source::Whole,
+            (Some(attach), _) => {
+                let missed = resumed.then(|| Instant::now() + COME_BACK);
+                Source::Client { on_disconnect: attach.on_disconnect, missed }
+            }
             (None, Some(mut whole)) => {
-                let delivered = usize::try_from(progress.delivered).unwrap_or(usize::MAX).min(whole.len());
-                progress.pending = whole.split_off(delivered);
+                let delivered = usize::try_from(state.delivered).unwrap_or(usize::MAX).min(whole.len());
+                state.pending = whole.split_off(delivered);
                 Source::Whole
             }
+            // What cannot be read was refused before the exec was created: the command gets nothing of it but the end.
+            (None, None) if spec.stdin.is_some() => Source::Whole,
             (None, None) => Source::Over,
         };
         if matches!(source, Source::Over) {
-            hub.input.close(if progress.ended { InputError::Ended } else { InputError::Lost });
+            input.close(if state.ended { InputError::Ended } else { InputError::Lost });
         }
-        let feeder = Self { hub: Arc::clone(hub), to, source, tty: spec.tty, progress };
+        let feeder = Self { input: Arc::clone(input), to, source, tty: spec.tty, state };
         feeder.resume();
         feeder
     }
 
     /// How far it has come.
     pub(crate) fn progress(&self) -> &InputState {
-        &self.progress
+        &self.state
     }
 
-    /// Takes no more, and gives how far it has come, with everything that was taken. What a client sends from now
-    /// on waits, for [`Self::resume`] or for good: it is not said to have arrived.
+    /// Takes no more, and returns how far it has come, with everything that was taken. What a client sends from now on
+    /// waits, for [`Self::resume`] or for good: the client is not told that it has arrived.
     pub(crate) fn stop(&mut self) -> InputState {
         if let Source::Client { .. } = &self.source {
-            let mut pending = BytesMut::from(&self.progress.pending[..]);
-            for fed in self.hub.input.stop() {
+            let mut pending = BytesMut::from(&self.state.pending[..]);
+            for fed in self.input.stop() {
                 match fed {
                     Fed::Bytes(bytes) => pending.extend_from_slice(&bytes),
-                    Fed::End => self.progress.ending |= !self.tty,
+                    Fed::End => self.state.ending |= !self.tty,
                     Fed::Gone => {}
                 }
             }
-            self.progress.pending = pending.freeze();
-            if self.progress.ending {
+            self.state.pending = pending.freeze();
+            if self.state.ending {
                 self.source = Source::Whole;
             }
         }
-        let mut progress = self.progress.clone();
-        if matches!(self.source, Source::Whole) && !progress.ending {
+        let mut state = self.state.clone();
+        if matches!(self.source, Source::Whole) && !state.ending {
             // The next agent has it from the request.
-            progress.pending.clear();
+            state.pending.clear();
         }
-        progress
+        state
     }
 
-    /// Takes from clients, also after a [`Self::stop`], but nothing before what is pending has gone: else it would grow
-    /// with each agent that hands over.
+    /// Takes from clients, also after a [`Self::stop`], but only once what is pending has gone: it would grow with each
+    /// handover.
     pub(crate) fn resume(&self) {
         if let Source::Client { .. } = &self.source
-            && self.progress.pending.is_empty()
+            && self.state.pending.is_empty()
         {
-            self.hub.input.open();
+            self.input.open();
         }
     }
 
-    /// Feeds until there is news. May be left at any await.
+    /// Feeds until something happens. Cancel-safe.
     pub(crate) async fn feed(&mut self) -> FeedEvent {
         loop {
             let Some(to) = &mut self.to else { return std::future::pending().await };
-            if !self.progress.pending.is_empty() {
-                match to.write(&self.progress.pending).await {
+            if !self.state.pending.is_empty() {
+                match to.write(&self.state.pending).await {
                     Ok(written) => {
-                        self.progress.pending.advance(written);
-                        self.progress.delivered += written as u64;
+                        self.state.pending.advance(written);
+                        self.state.delivered += written as u64;
                     }
                     // It takes no more: that is the command's choice.
                     Err(error) => self.over(&error),
@@ -164,14 +166,14 @@ impl Feeder {
                 Source::Over => return std::future::pending().await,
                 Source::Client { on_disconnect: OnDisconnect::Cancel, missed: missed @ Some(_) } => {
                     let until = missed.unwrap_or_else(Instant::now);
-                    if timeout_at(until, self.hub.input.came()).await.is_err() {
-                        *missed = None;
+                    let came = timeout_at(until, self.input.came()).await.is_ok();
+                    *missed = None;
+                    if !came {
                         return self.gone(true);
                     }
-                    *missed = None;
                 }
-                Source::Client { on_disconnect, .. } => match self.hub.input.next().await {
-                    Fed::Bytes(bytes) => self.progress.pending = bytes,
+                Source::Client { on_disconnect, .. } => match self.input.next().await {
+                    Fed::Bytes(bytes) => self.state.pending = bytes,
                     Fed::End if !self.tty => return self.end().await,
                     Fed::End => {}
                     Fed::Gone => {
@@ -185,7 +187,7 @@ impl Feeder {
 
     fn gone(&self, cancel: bool) -> FeedEvent {
         if cancel {
-            self.hub.input.give_up();
+            self.input.give_up();
         }
         FeedEvent::Gone
     }
@@ -198,9 +200,9 @@ impl Feeder {
             // The command has ended, or will never know.
             tracing::debug!(%error, "the end of the input could not be told");
         }
-        self.progress.ended = true;
+        self.state.ended = true;
         self.source = Source::Over;
-        self.hub.input.close(InputError::Ended);
+        self.input.close(InputError::Ended);
         FeedEvent::Ended
     }
 
@@ -208,8 +210,8 @@ impl Feeder {
         tracing::debug!(%error, "the command takes no more input");
         self.to = None;
         self.source = Source::Over;
-        self.progress.pending.clear();
-        self.hub.input.close(InputError::Ended);
+        self.state.pending.clear();
+        self.input.close(InputError::Ended);
     }
 }
 
@@ -218,8 +220,14 @@ fn whole(spec: &ExecRequestSpec) -> Option<Bytes> {
     let stdin = spec.stdin.as_ref()?;
     match (&stdin.text, &stdin.data) {
         (Some(text), _) => Some(Bytes::copy_from_slice(text.as_bytes())),
-        // The definition lets nothing else through than base64.
-        (None, Some(data)) => Some(STANDARD.decode(data).unwrap_or_default().into()),
+        // Prepare has refused what is not base64; nothing is fed of what cannot be read.
+        (None, Some(data)) => match STANDARD.decode(data) {
+            Ok(data) => Some(data.into()),
+            Err(error) => {
+                tracing::error!(%error, "stdin.data is not valid base64: the command gets no input");
+                None
+            }
+        },
         (None, None) => None,
     }
 }
@@ -234,10 +242,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        agent::streams::{hub::Hubs, input::Input},
-        engine::ExecStream,
-    };
+    use crate::{agent::streams::hub::Hubs, engine::ExecStream};
 
     fn spec(stdin: &serde_json::Value, tty: bool) -> ExecRequestSpec {
         serde_json::from_value(json!({"target": {"podName": "db"}, "command": ["cat"], "stdin": stdin, "tty": tty}))
@@ -247,7 +252,7 @@ mod tests {
     /// The engine's side of a connection, and ours.
     fn connection() -> (UnixStream, ExecStream) {
         let (engine, ours) = UnixStream::pair().expect("a pair");
-        (engine, ExecStream::over(ours, bytes::BytesMut::new(), true))
+        (engine, ExecStream::over(ours, Box::new(crate::engine::framing::Raw), bytes::BytesMut::new(), true))
     }
 
     async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -259,14 +264,14 @@ mod tests {
         for stdin in [json!({"text": "hello"}), json!({"data": "aGVsbG8="})] {
             let (mut engine, stream) = connection();
             let hub = Hubs::default().of(&"u".into());
-            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            let mut feeder = Feeder::new(&hub.input, &spec(&stdin, false), stream.input(), None);
             assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
             let mut all = String::new();
             within(engine.read_to_string(&mut all)).await.expect("read");
             assert_eq!(all, "hello");
             engine.write_all(b"output").await.expect("the other direction stays open");
             assert!(feeder.progress().ended);
-            assert_eq!(Input::hold(&hub, "me").err(), Some(InputError::Ended));
+            assert_eq!(hub.input.hold("me").err(), Some(InputError::Ended));
         }
     }
 
@@ -275,7 +280,7 @@ mod tests {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
         let before = InputState { delivered: 2, ..InputState::default() };
-        let mut feeder = Feeder::new(&hub, &spec(&json!({"text": "hello"}), false), stream.input(), Some(before));
+        let mut feeder = Feeder::new(&hub.input, &spec(&json!({"text": "hello"}), false), stream.input(), Some(before));
         assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
         let mut all = String::new();
         within(engine.read_to_string(&mut all)).await.expect("read");
@@ -289,8 +294,8 @@ mod tests {
         let mut left = InputState { pending: vec![b'x'; PENDING_BYTES].into(), ..InputState::default() };
         for _ in 0..3 {
             let hub = Hubs::default().of(&"u".into());
-            let hold = Input::hold(&hub, "me").expect("the input");
-            let mut feeder = Feeder::new(&hub, &spec, stream.input(), Some(left));
+            let hold = hub.input.hold("me").expect("the input");
+            let mut feeder = Feeder::new(&hub.input, &spec, stream.input(), Some(left));
             let more = timeout(Duration::ZERO, hold.send(Fed::Bytes("more".into()))).await;
             assert!(more.is_err(), "it waits for what came before");
             left = feeder.stop();
@@ -303,8 +308,8 @@ mod tests {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
         let spec = spec(&json!({"attach": {}}), false);
-        let hold = Input::hold(&hub, "me").expect("the input");
-        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        let hold = hub.input.hold("me").expect("the input");
+        let mut feeder = Feeder::new(&hub.input, &spec, stream.input(), None);
         assert!(hold.send(Fed::Bytes("one ".into())).await);
         let mut first = [0; 4];
         tokio::select! {
@@ -317,7 +322,7 @@ mod tests {
         assert_eq!(left, InputState { delivered: 4, pending: "two".into(), ending: true, ended: false });
         let late = timeout(Duration::ZERO, hold.send(Fed::Bytes("late".into()))).await;
         assert!(late.is_err(), "what nobody takes is not said to have arrived");
-        let mut next = Feeder::new(&Hubs::default().of(&"u".into()), &spec, stream.input(), Some(left));
+        let mut next = Feeder::new(&Hubs::default().of(&"u".into()).input, &spec, stream.input(), Some(left));
         assert_eq!(within(next.feed()).await, FeedEvent::Ended);
         let mut rest = String::new();
         within(engine.read_to_string(&mut rest)).await.expect("read");
@@ -329,8 +334,8 @@ mod tests {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
         let spec = spec(&json!({"attach": {"onDisconnect": "Cancel"}}), false);
-        let hold = Input::hold(&hub, "me").expect("the input");
-        let mut feeder = Feeder::new(&hub, &spec, stream.input(), None);
+        let hold = hub.input.hold("me").expect("the input");
+        let mut feeder = Feeder::new(&hub.input, &spec, stream.input(), None);
         assert!(hold.send(Fed::Bytes("before, ".into())).await);
         feeder.stop();
         feeder.resume();
@@ -351,17 +356,17 @@ mod tests {
         for (policy, ends) in [("KeepRunning", false), ("Cancel", true)] {
             let (mut engine, stream) = connection();
             let hub = Hubs::default().of(&"u".into());
-            let hold = Input::hold(&hub, "me").expect("the input");
-            assert!(matches!(Input::hold(&hub, "you").err(), Some(InputError::Held(by)) if by == "me"));
+            let hold = hub.input.hold("me").expect("the input");
+            assert!(matches!(hub.input.hold("you").err(), Some(InputError::Held(by)) if by == "me"));
             let stdin = json!({"attach": {"onDisconnect": policy}});
-            let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), None);
+            let mut feeder = Feeder::new(&hub.input, &spec(&stdin, false), stream.input(), None);
             assert!(hold.send(Fed::Bytes("a".into())).await);
             drop(hold);
             assert_eq!(within(feeder.feed()).await, FeedEvent::Gone);
             let given_up = timeout(Duration::ZERO, hub.input.given_up()).await.is_ok();
             assert_eq!(given_up, ends, "{policy}");
             // The next one goes on: the input has not ended.
-            let hold = Input::hold(&hub, "you").expect("the input is free");
+            let hold = hub.input.hold("you").expect("the input is free");
             assert!(hold.send(Fed::Bytes("b".into())).await);
             assert!(hold.send(Fed::End).await);
             assert_eq!(within(feeder.feed()).await, FeedEvent::Ended);
@@ -375,8 +380,8 @@ mod tests {
     async fn the_input_of_a_terminal_is_never_closed() {
         let (mut engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
-        let hold = Input::hold(&hub, "me").expect("the input");
-        let mut feeder = Feeder::new(&hub, &spec(&json!({"attach": {}}), true), stream.input(), None);
+        let hold = hub.input.hold("me").expect("the input");
+        let mut feeder = Feeder::new(&hub.input, &spec(&json!({"attach": {}}), true), stream.input(), None);
         assert!(hold.send(Fed::End).await);
         assert!(hold.send(Fed::Bytes("on".into())).await);
         drop(hold);
@@ -393,7 +398,7 @@ mod tests {
         let (_engine, stream) = connection();
         let hub = Hubs::default().of(&"u".into());
         let stdin = json!({"attach": {"onDisconnect": "Cancel"}});
-        let mut feeder = Feeder::new(&hub, &spec(&stdin, false), stream.input(), Some(InputState::default()));
+        let mut feeder = Feeder::new(&hub.input, &spec(&stdin, false), stream.input(), Some(InputState::default()));
         let begun = Instant::now();
         assert_eq!(feeder.feed().await, FeedEvent::Gone);
         assert!(begun.elapsed() >= COME_BACK);

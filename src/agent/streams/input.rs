@@ -1,40 +1,44 @@
-//! Input of a command from a client: who holds it, and how it comes from there.
+//! The input of a command from a client: who holds it, and how it comes from there.
 //!
-//! One client at a time. What it sends waits for the command, and the client for it. Nothing is taken from it before
-//! somebody takes it for the command: whoever leaves before that has given nothing that could be lost.
+//! One client at a time. A client waits until the command takes what it sends. Nothing is taken from it while nobody
+//! takes it for the command: a client that leaves before that has given nothing that could be lost.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::Hub;
-use crate::wire::words::InputError;
+use crate::{core::ids::RequestUid, wire::words::InputError};
 
+/// Most bytes of a client's message. client-go sends 32 KiB and one.
+pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Messages of clients that wait for the command.
 pub(crate) const WAITING: usize = 2;
 
 /// What comes from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fed {
-    /// Input.
     Bytes(Bytes),
-    /// Its end.
+    /// The end of the input.
     End,
-    /// The client that held it has gone, and no other has come.
+    /// The client that held the input has left, and no other has come.
     Gone,
 }
 
 #[derive(Debug, Default)]
 struct State {
     holder: Option<String>,
-    /// Whoever held it last has gone, and the command has not heard of it.
+    /// The last holder has left, and [`Input::next`] has not said so.
     left: bool,
-    /// Taken from clients, and not by the command.
+    /// Taken from clients, not yet by the command.
     waiting: VecDeque<Fed>,
-    /// Whether somebody takes it for the command.
+    /// Whether somebody takes input for the command.
     taken: bool,
     closed: Option<InputError>,
 }
@@ -46,22 +50,43 @@ impl State {
     }
 }
 
+/// The requests whose input a client has taken, until somebody asks.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    of: Mutex<HashSet<RequestUid>>,
+    some: Notify,
+}
+
+impl Arrivals {
+    fn add(&self, uid: &RequestUid) {
+        self.of.lock().insert(uid.clone());
+        self.some.notify_one();
+    }
+
+    /// Waits until there are some, and takes them.
+    pub(super) async fn next(&self) -> HashSet<RequestUid> {
+        loop {
+            let arrived = std::mem::take(&mut *self.of.lock());
+            if !arrived.is_empty() {
+                return arrived;
+            }
+            self.some.notified().await;
+        }
+    }
+}
+
 /// The input of one command.
 #[derive(Debug)]
 pub struct Input {
     state: Mutex<State>,
     changed: watch::Sender<()>,
     given_up: CancellationToken,
+    /// Where to say that a client has taken it.
+    arrivals: Option<(RequestUid, Arc<Arrivals>)>,
 }
 
-impl Default for Input {
-    fn default() -> Self {
-        Self { state: Mutex::default(), changed: watch::channel(()).0, given_up: CancellationToken::new() }
-    }
-}
-
-/// The input is held by a client, for as long as it has this.
-pub struct Hold(Arc<Hub>);
+/// Holds the input for a client, for as long as it exists.
+pub struct Hold(Arc<Input>);
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,12 +95,10 @@ impl fmt::Debug for Hold {
 }
 
 impl Hold {
-    /// Waits until the command has room for more, also if nobody is there to take it. `false`: it takes no more.
-    /// Safe to cancel: then it was not given.
+    /// Waits until the command has room for more. `false`: it takes no more. Cancel-safe: then nothing was given.
     pub async fn send(&self, fed: Fed) -> bool {
-        let input = &self.0.input;
         let mut fed = Some(fed);
-        let given = input.until(|state| {
+        let given = self.0.until(|state| {
             if state.closed.is_some() {
                 return Some(false);
             }
@@ -86,14 +109,14 @@ impl Hold {
             Some(true)
         });
         let given = given.await;
-        input.changed.send_replace(());
+        self.0.changed.send_replace(());
         given
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.input.change(|state| {
+        self.0.change(|state| {
             state.holder = None;
             state.left = true;
         });
@@ -101,14 +124,16 @@ impl Drop for Hold {
 }
 
 impl Input {
+    pub(super) fn new(arrivals: Option<(RequestUid, Arc<Arrivals>)>) -> Self {
+        let (state, changed) = (Mutex::default(), watch::channel(()).0);
+        Self { state, changed, given_up: CancellationToken::new(), arrivals }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Whether it can be had now.
-    ///
-    /// # Errors
-    /// When it cannot.
+    /// Whether a client could take it now; the error says why not.
     pub fn is_free(&self) -> Result<(), InputError> {
         self.state().is_free()
     }
@@ -119,7 +144,7 @@ impl Input {
         changed
     }
 
-    /// Waits until the state is such, and gives what was found in it.
+    /// Waits until `find` finds something in the state.
     async fn until<T>(&self, mut find: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut changes = self.changed.subscribe();
         loop {
@@ -128,28 +153,27 @@ impl Input {
                 return found;
             }
             if changes.changed().await.is_err() {
-                // The sender is this value's own.
+                // Never: the sender is this value's own.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Takes the input of the hub's command for `client`.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub fn hold(hub: &Arc<Hub>, client: &str) -> Result<Hold, InputError> {
-        hub.input.change(|state| {
+    /// Takes the input for `client`; the error says why it cannot be had.
+    pub fn hold(self: &Arc<Self>, client: &str) -> Result<Hold, InputError> {
+        self.change(|state| {
             state.is_free()?;
             state.holder = Some(client.to_owned());
             state.left = false;
             Ok(())
         })?;
-        hub.client_arrived();
-        Ok(Hold(Arc::clone(hub)))
+        if let Some((uid, arrivals)) = &self.arrivals {
+            arrivals.add(uid);
+        }
+        Ok(Hold(Arc::clone(self)))
     }
 
-    /// Nobody can have it from now on.
+    /// Nobody can take it from now on. The first reason stands.
     pub fn close(&self, why: InputError) {
         self.change(|state| {
             state.closed.get_or_insert(why);
@@ -157,7 +181,7 @@ impl Input {
         });
     }
 
-    /// Whether a client holds it now.
+    /// Whether a client holds it.
     pub fn is_held(&self) -> bool {
         self.state().holder.is_some()
     }
@@ -167,15 +191,15 @@ impl Input {
         self.until(|state| state.holder.is_some().then_some(())).await;
     }
 
-    /// From now on it is taken for the command.
+    /// From now on somebody takes it for the command.
     pub fn open(&self) {
-        // Whoever waits is not woken for nothing.
+        // Wakes nobody for nothing.
         if !self.state().taken {
             self.change(|state| state.taken = true);
         }
     }
 
-    /// From now on it is not, until it is opened again. Gives what was taken from clients, whose next message waits.
+    /// From now on nobody does, until it is opened again. Returns what was taken from clients; their next message waits.
     pub fn stop(&self) -> Vec<Fed> {
         self.change(|state| {
             state.taken = false;
@@ -183,12 +207,12 @@ impl Input {
         })
     }
 
-    /// Waits until a client has come, be it that it has gone again.
+    /// Waits until a client has come, even if it has left since.
     pub async fn came(&self) {
         self.until(|state| (state.holder.is_some() || state.left || !state.waiting.is_empty()).then_some(())).await;
     }
 
-    /// Waits for what comes next. Safe to cancel.
+    /// Waits for what comes next. Cancel-safe.
     pub async fn next(&self) -> Fed {
         let next = self.until(|state| {
             let gone = state.left && state.holder.is_none();
@@ -203,12 +227,12 @@ impl Input {
         next
     }
 
-    /// The client is gone, and the command is to end with it.
+    /// The client has left, and the command is to end with it.
     pub fn give_up(&self) {
         self.given_up.cancel();
     }
 
-    /// Waits until that is so.
+    /// Waits for [`Self::give_up`].
     pub async fn given_up(&self) {
         self.given_up.cancelled().await;
     }
@@ -236,10 +260,10 @@ mod tests {
     async fn what_one_client_has_given_comes_before_what_the_next_one_gives() {
         let hub = Hubs::default().of(&"u".into());
         hub.input.open();
-        let first = Input::hold(&hub, "me").expect("the input");
+        let first = hub.input.hold("me").expect("the input");
         assert!(first.send(bytes("one ")).await);
         drop(first);
-        let second = Input::hold(&hub, "you").expect("the input");
+        let second = hub.input.hold("you").expect("the input");
         assert!(second.send(bytes("two ")).await);
         assert_eq!(now(second.send(bytes("three"))).await, None, "the queue has a bound, whoever fills it");
         assert_eq!(hub.input.next().await, bytes("one "));
@@ -254,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_taken_from_a_client_before_somebody_takes_it_for_the_command() {
         let hub = Hubs::default().of(&"u".into());
-        let hold = Input::hold(&hub, "me").expect("the input");
+        let hold = hub.input.hold("me").expect("the input");
         assert_eq!(now(hold.send(bytes("early"))).await, None);
         hub.input.open();
         assert_eq!(now(hold.send(bytes("in time"))).await, Some(true));
@@ -271,7 +295,7 @@ mod tests {
             let hub = Arc::clone(&hub);
             tokio::task::spawn_blocking(move || {
                 for _ in 0..20_000 {
-                    if let Ok(hold) = Input::hold(&hub, "me") {
+                    if let Ok(hold) = hub.input.hold("me") {
                         assert!(hub.input.is_held());
                         drop(hold);
                     }

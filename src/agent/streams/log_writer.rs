@@ -1,7 +1,6 @@
-//! Keep: what the hub has of a command's output goes into its log.
+//! Log writer: writes what the hub has of a command's output into its log.
 //!
-//! Beside the pump, never before it: a slow disk holds the command up for a
-//! moment at most, then costs the log.
+//! It runs beside the pump, not before it: a disk that stands still holds the command up for a moment, then costs the log.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -13,7 +12,8 @@ use tokio::{
 use tokio_util::sync::PollSemaphore;
 
 use super::{
-    hub::{BATCH_BYTES, Hub, Kept, Piece},
+    hub::Hub,
+    ring::{BATCH_BYTES, Kept, Piece},
     spool::{Log, LogState},
 };
 
@@ -21,10 +21,10 @@ use super::{
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// How many logs are written at the same time: more would only take memory.
 const WRITERS: usize = 8;
-/// How long the disk may take for the end of a log, once the command has ended.
+/// How long the disk may take for the end of a log after the command has ended.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Who writes logs on this node.
+/// The turns of the log writers of this node.
 #[derive(Clone, Debug)]
 pub struct Writers(Arc<Semaphore>);
 
@@ -40,23 +40,22 @@ impl Default for Writers {
     }
 }
 
-/// The log of one command, and what it gets.
+/// Writes the log of one command.
 pub(crate) struct LogWriter {
     hub: Arc<Hub>,
-    /// Its place among those who wait for their turn, which it keeps.
+    /// Its place in the queue for a turn, which it keeps.
     turn: PollSemaphore,
     changes: watch::Receiver<()>,
-    /// With [`LogWriter::writing`] while it is written to.
+    /// `None` while [`LogWriter::writing`] has it.
     log: Option<Log>,
     writing: Option<JoinHandle<Log>>,
-    /// Until when something waits for more.
+    /// Until when output waits for more.
     waiting: Option<Instant>,
     /// How much of the output an agent before this one had put into the file.
     before: u64,
 }
 
 impl LogWriter {
-    /// Puts into `log` what comes through `hub`.
     pub(crate) fn new(hub: &Arc<Hub>, writers: &Writers, log: Log, before: u64) -> Self {
         let changes = hub.changes();
         Self {
@@ -70,9 +69,9 @@ impl LogWriter {
         }
     }
 
-    /// Works until the log takes no more. May be left at any await, and called again.
+    /// Writes until the log takes no more. Cancel-safe.
     pub(crate) async fn work(&mut self) {
-        // Also of a log that was given up meanwhile: what it has taken is there.
+        // Even if the log was given up meanwhile: what it has taken is there.
         self.settle().await;
         while self.hub.kept().state == LogState::Whole {
             self.changes.borrow_and_update();
@@ -95,7 +94,7 @@ impl LogWriter {
         }
     }
 
-    /// Writes all that is there, within a time. Gives what became of the log.
+    /// Writes all that is there, within [`LAST_WRITES`]. Returns what became of the log.
     pub(crate) async fn finish(&mut self) -> LogState {
         let last = async {
             self.settle().await;
@@ -104,12 +103,12 @@ impl LogWriter {
         if timeout(LAST_WRITES, last).await.is_err() {
             self.hub.give_up_log();
         }
-        // Or a turn that comes would be nobody's.
+        // Leaves the queue, or its turn would be wasted.
         self.turn = PollSemaphore::new(self.turn.clone_inner());
         self.hub.kept().state
     }
 
-    /// Writes a batch. Whether there was one.
+    /// Writes a batch; whether there was one.
     async fn write(&mut self) -> bool {
         // The semaphore is never closed.
         let Some(permit) = poll_fn(|context| self.turn.poll_acquire(context)).await else { return false };
@@ -122,7 +121,7 @@ impl LogWriter {
         self.writing = Some(spawn_blocking(move || {
             for Piece { stream, at, bytes } in pieces {
                 log.append(stream, at, &bytes);
-                // Each piece takes more there than its bytes.
+                // A piece takes more bytes in the log than in memory.
                 if log.waiting() >= BATCH_BYTES {
                     log.flush();
                 }
@@ -147,7 +146,7 @@ impl LogWriter {
                 let state = log.state();
                 self.log = Some(log);
                 self.hub.keep(match state {
-                    // How far it came is not known.
+                    // How much was written is not known.
                     LogState::Failed => Kept { state, ..kept },
                     LogState::Whole | LogState::Limited | LogState::Slow => {
                         Kept { output: self.before + output, file, state }
@@ -155,7 +154,7 @@ impl LogWriter {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "spool: the task that writes a log failed");
+                tracing::error!(%error, "the task that writes a log failed");
                 self.hub.keep(Kept { state: LogState::Failed, ..kept });
             }
         }

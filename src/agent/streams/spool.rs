@@ -25,7 +25,6 @@ use crate::{
     wire::{OutputStream, cri},
 };
 
-/// Name of the log in a request's folder.
 pub const LOG_FILE: &str = "output.log";
 /// Most characters of a request's name in its folder's name: a file name has at most 255 bytes.
 const NAME_LIMIT: usize = 128;
@@ -35,7 +34,7 @@ const FILE_MODE: u32 = 0o640;
 /// Most folders of finished requests that are kept: small ones take more inodes than bytes.
 const MAX_FOLDERS: usize = 20_000;
 
-/// All folders of this node.
+/// The folders of this node's requests.
 #[derive(Clone)]
 pub struct Spool {
     root: Arc<PathBuf>,
@@ -43,13 +42,13 @@ pub struct Spool {
     gauge: Gauge,
 }
 
-/// Who takes how much of the limit.
+/// How much of the limit each folder takes.
 #[derive(Debug)]
 struct Books {
     limit: u64,
     used: u64,
     open: HashMap<PathBuf, u64>,
-    /// Oldest first; the number makes equal times distinct.
+    /// Oldest first; the number tells equal times apart.
     finished: BTreeMap<(SystemTime, u64), (PathBuf, u64)>,
     count: u64,
 }
@@ -76,7 +75,7 @@ impl Spool {
         Ok(Self { root: Arc::new(root.to_owned()), books: Arc::new(Mutex::new(books)), gauge })
     }
 
-    /// Where the output of a request is.
+    /// The log of a request.
     pub fn log_path(&self, request: &RequestKey) -> PathBuf {
         self.folder(request).join(LOG_FILE)
     }
@@ -86,8 +85,7 @@ impl Spool {
         self.root.join(format!("{}_{name}_{}", request.namespace, request.uid))
     }
 
-    /// A log of at most `limits.spool_bytes` bytes. There may be one already, if another agent had
-    /// begun it: `state` is what it said of it.
+    /// A log of at most `limits.spool_bytes` bytes. Another agent may have begun it: `state` is what became of it there.
     pub fn create(&self, request: &RequestKey, limits: &OutputLimits, state: LogState) -> Log {
         let folder = self.folder(request);
         let used = *self.books().open.entry(folder.clone()).or_insert(0);
@@ -116,18 +114,18 @@ impl Spool {
         }
     }
 
-    /// How large the log of a request is, in bytes; 0 if there is none.
+    /// Bytes of the log of a request; 0 if there is none.
     pub fn size(&self, request: &RequestKey) -> u64 {
         fs::metadata(self.log_path(request)).map_or(0, |log| log.len())
     }
 
-    /// The request has ended: from now on its folder may go when room is needed.
+    /// The request has ended: its folder may go when room is needed.
     pub fn finish(&self, request: &RequestKey, at: SystemTime) {
         let folder = self.folder(request);
         self.books().finish(&folder, at);
     }
 
-    /// Takes room for so many bytes, making some if there is none.
+    /// Reserves so many bytes, removing old folders if need be.
     fn take(&self, folder: &Path, bytes: u64) -> bool {
         let mut gone = Vec::new();
         let taken = {
@@ -137,9 +135,9 @@ impl Spool {
             taken
         };
         for old in gone {
-            tracing::info!(folder = %old.display(), "spool: removed to make room");
+            tracing::info!(folder = %old.display(), "removed an old log to make room");
             if let Err(error) = fs::remove_dir_all(&old) {
-                tracing::warn!(folder = %old.display(), %error, "spool: a folder could not be removed");
+                tracing::warn!(folder = %old.display(), %error, "an old log could not be removed");
             }
         }
         taken
@@ -174,10 +172,9 @@ impl Books {
     }
 }
 
-/// Whether a log has every byte it was given.
+/// Whether a log has all the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogState {
-    /// It has.
     Whole,
     /// A limit cut it.
     Limited,
@@ -188,7 +185,7 @@ pub enum LogState {
 }
 
 impl LogState {
-    /// The word of `status.output.incompleteReason`.
+    /// `status.output.incompleteReason`.
     pub const fn incomplete(self) -> Option<&'static str> {
         match self {
             Self::Whole => None,
@@ -199,7 +196,7 @@ impl LogState {
     }
 }
 
-/// The log of one request. Writing never fails: a log that cannot take more says so. Its calls block on the disk.
+/// The log of one request. Its calls block on the disk and never fail: a log that takes no more says so.
 pub struct Log {
     spool: Spool,
     folder: PathBuf,
@@ -213,7 +210,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds a piece of output, which goes to the file with the next [`Log::flush`].
+    /// Adds output, which goes into the file with the next [`Log::flush`].
     pub fn append(&mut self, stream: OutputStream, at: Timestamp, chunk: &[u8]) {
         if self.state != LogState::Whole {
             return;
@@ -234,12 +231,11 @@ impl Log {
         }
     }
 
-    /// Whether it holds everything so far.
     pub fn state(&self) -> LogState {
         self.state
     }
 
-    /// So many bytes of the output are in so many bytes of the file, once it is flushed.
+    /// Bytes of output, and the bytes that they take in the file, once it is flushed.
     pub fn extent(&self) -> (u64, u64) {
         (self.output, self.size)
     }
@@ -249,16 +245,16 @@ impl Log {
         self.buffer.len()
     }
 
-    /// Hands all bytes to the file.
+    /// Writes to the file.
     pub fn flush(&mut self) {
         let before = self.size;
         if let Err(error) = self.try_flush() {
-            tracing::error!(folder = %self.folder.display(), %error, "spool: the output cannot be kept");
+            tracing::error!(folder = %self.folder.display(), %error, "output cannot be written to its log");
             self.state = LogState::Failed;
             self.size = before;
         }
         self.buffer.clear();
-        // Idle commands are many: their buffers would be most of the agent's memory.
+        // Many commands are idle: their buffers would be most of the agent's memory.
         self.buffer.shrink_to(0);
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,31 +10,6 @@ use super::{
     spool::LogState,
 };
 use crate::api::OutputLimits;
-
-/// How far the input has come, in a form that can be put down.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SavedInput {
-    delivered: u64,
-    /// Taken and not delivered, in base64.
-    pending: String,
-    ending: bool,
-    ended: bool,
-}
-
-impl From<&InputState> for SavedInput {
-    fn from(progress: &InputState) -> Self {
-        let InputState { delivered, pending, ending, ended } = progress;
-        Self { delivered: *delivered, pending: STANDARD.encode(pending), ending: *ending, ended: *ended }
-    }
-}
-
-impl SavedInput {
-    pub(crate) fn state(&self) -> Option<InputState> {
-        let pending = STANDARD.decode(&self.pending).ok()?.into();
-        Some(InputState { delivered: self.delivered, pending, ending: self.ending, ended: self.ended })
-    }
-}
 
 /// What was received of a command's output, in a form that can be put down.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,11 +43,11 @@ impl OutputState {
         SavedOutput::of(&mut self.streams, self.log, self.kept)
     }
 
-    /// `None`: it was written by another version.
-    pub(crate) fn restore(words: &SavedOutput, limits: &OutputLimits) -> Option<Self> {
-        let streams = OutputDigest::restore(&words.streams, limits)?;
-        let kept = words.kept.unwrap_or_else(|| streams.total());
-        Some(Self { streams, log: words.log, kept })
+    /// `None` if it was saved in another form.
+    pub(crate) fn restore(saved: SavedOutput, limits: &OutputLimits) -> Option<Self> {
+        let streams = OutputDigest::restore(saved.streams, limits)?;
+        let kept = saved.kept.unwrap_or_else(|| streams.total());
+        Some(Self { streams, log: saved.log, kept })
     }
 }
 

@@ -7,14 +7,12 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    redact::{CommandDetail, annotate_env, as_json, limited},
-    sha256,
-};
+use super::redact::{CommandDetail, annotate_env, as_json, limited};
 use crate::{
     api::{ExecRequest, Phase, Reason, Requester, Stdin, names},
     core::{
         bind::was_vouched_for,
+        digest::sha256,
         ids::{ExecRef, RequestKey, RequestUid},
         kill::Cause,
         outcome::Outcome,

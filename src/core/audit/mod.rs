@@ -11,20 +11,3 @@ pub mod complete;
 pub mod event;
 pub mod redact;
 pub mod verify;
-
-use sha2::{Digest, Sha256};
-
-/// The SHA-256 of these bytes, in lower-case hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digest = Sha256::digest(bytes);
-    digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_digest_is_what_sha256sum_prints() {
-        assert_eq!(super::sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
-}

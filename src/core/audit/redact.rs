@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde_json::Value;
 
-use super::{event::key, sha256};
-use crate::api::Requester;
+use super::event::key;
+use crate::{api::Requester, core::digest::sha256};
 
 /// Most bytes of a command, as JSON, in a record. A longer one is cut after a whole argument, and
 /// its digest is added.

@@ -11,8 +11,8 @@ use std::{
 use super::{
     chain::{self, Head, Link, NO_LINE},
     event::{Event, Verb, key},
-    sha256,
 };
+use crate::core::digest::sha256;
 
 /// The files of a chain are named by the number of their first line.
 pub const FILE_PREFIX: &str = "audit-";

@@ -6,7 +6,7 @@
 pub mod calls;
 pub mod frames;
 mod start;
-mod testimony;
+pub mod testimony;
 
 use std::{io, time::Duration};
 

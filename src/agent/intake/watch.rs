@@ -1,0 +1,42 @@
+//! The stream of requests that are bound to this node and not finished.
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::{
+    Api, Client,
+    core::{DeserializeGuard, ObjectMeta},
+    runtime::{WatchStreamExt, watcher},
+};
+
+use crate::{api::ExecRequest, core::ids::NodeName, infra::retry};
+
+/// Objects in one page of the first list. One may be as large as 1.5 MB.
+const PAGE: u32 = 50;
+
+/// An event of the watch.
+pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
+
+/// What the API server tells of the requests that are bound to this node.
+pub fn events(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
+    let fields = format!("status.nodeName={node},status.completionTime=");
+    let config = retry::watching().fields(&fields).page_size(PAGE);
+    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
+    watcher(api, config)
+        .backoff(retry::WatchPauses::default())
+        .map_err(|error| error.to_string())
+        .map_ok(|event| {
+            event.modify(|guard| {
+                if let Ok(request) = &mut guard.0 {
+                    // Often more than the rest of the object, and of no use here.
+                    request.metadata.managed_fields = None;
+                }
+            })
+        })
+        .boxed()
+}
+
+pub(super) fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
+    match &guard.0 {
+        Ok(request) => &request.metadata,
+        Err(invalid) => &invalid.metadata,
+    }
+}

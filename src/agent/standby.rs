@@ -1,0 +1,124 @@
+//! Standby: before the agent can begin it waits for the journal and for the engine.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::AgentError,
+    handover::{message::HandedOver, receive::Receiver},
+    memory::{
+        disk::Folder,
+        journal::Journal,
+        record::{JournalError, Record},
+    },
+};
+use crate::{
+    core::{ids::ProcessRef, kill::Signal},
+    engine::{Container, ContainerState, Engine, EngineError},
+    infra::{health::Readiness, process},
+};
+
+/// Names in `/readyz`.
+pub(super) const JOURNAL_CHECK: &str = "journal";
+pub(super) const ENGINE_CHECK: &str = "engine";
+/// Folder of the journal, in that of the state.
+const JOURNAL_FOLDER: &str = "journal";
+/// Pause before an engine that does not answer is asked again.
+const ENGINE_RETRY: Duration = Duration::from_secs(2);
+/// Pause before a journal that another agent has is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(500);
+/// The same, once that agent is about to end.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How long an agent that waits for the journal is called ready: longer than any agent drains. Whoever keeps it for
+/// longer is no predecessor.
+const STAND_BY: Duration = Duration::from_secs(600);
+
+/// What the agent begins with.
+pub(super) struct Opened {
+    pub(super) journal: Journal<Folder>,
+    pub(super) records: Vec<Record>,
+    pub(super) handed_over: HandedOver,
+}
+
+/// Opens the journal as soon as no other agent has it: during an update, the agent before this one may still be busy
+/// with its last commands. `None` if told to stop before.
+pub(super) async fn open_journal<E: Engine>(
+    engine: &E,
+    state: &Path,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<Option<Opened>, AgentError> {
+    let mut receiver = Receiver::new(state);
+    let (begun, mut told) = (Instant::now(), false);
+    let me = serde_json::to_string(&process::find(std::process::id())).unwrap_or_default();
+    loop {
+        let opened = Folder::open(state, JOURNAL_FOLDER, &me).map_err(JournalError::from).and_then(Journal::open);
+        let error = match opened {
+            Ok((journal, records)) => {
+                readiness.ready(JOURNAL_CHECK);
+                readiness.stand_by(false);
+                let handed_over = receiver.handed_over().await;
+                return Ok(Some(Opened { journal, records, handed_over }));
+            }
+            Err(error) => error,
+        };
+        let JournalError::Locked { path } = &error else { return Err(error.into()) };
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(%error, "standing by for the journal");
+        }
+        readiness.not_ready(JOURNAL_CHECK, error.to_string());
+        receiver.connect();
+        // During a rolling update the other agent ends only when this one is ready.
+        readiness.stand_by(begun.elapsed() < STAND_BY);
+        end_orphan(engine, path).await;
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = receiver.predecessor_gone() => sleep(LOCK_RETRY).await,
+            () = sleep(JOURNAL_RETRY) => {}
+        }
+    }
+}
+
+/// Ends the agent that has the lock if the engine does not know that it runs. An engine that is killed while it starts a
+/// container may leave one behind: it is cut off from the network, and nobody else would ever end it. An agent that is
+/// busy with its last commands is never touched.
+async fn end_orphan<E: Engine>(engine: &E, lock: &Path) {
+    let holder = std::fs::read_to_string(lock).ok().and_then(|text| serde_json::from_str::<ProcessRef>(&text).ok());
+    let Some(holder) = holder.filter(|holder| process::alive(*holder)) else { return };
+    let Some(container) = process::container_of(holder) else { return };
+    match engine.container(&container).await {
+        Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, .. })) | Err(_) => {}
+        Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => {
+            let ended = process::signal(holder, &container, Signal::Kill);
+            tracing::warn!(pid = holder.pid, %container, ?ended, "killed the agent that had the journal: the engine had left it behind");
+        }
+    }
+}
+
+/// Waits until the engine answers. `None` if told to stop before.
+pub(super) async fn wait_for_engine<E: Engine>(
+    engine: &E,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<Option<()>, AgentError> {
+    loop {
+        match engine.version().await {
+            Ok(version) => {
+                tracing::info!(engine = version.engine, api = version.api, "the engine answers");
+                readiness.ready(ENGINE_CHECK);
+                return Ok(Some(()));
+            }
+            Err(error @ EngineError::Unreachable { .. }) => {
+                tracing::warn!(%error, "waiting for the engine");
+                readiness.not_ready(ENGINE_CHECK, error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = sleep(ENGINE_RETRY) => {}
+        }
+    }
+}
