@@ -46,7 +46,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{CONTAINER, Change, Model, NAMESPACE, NODE, POD, POD_UID, Plan, Planted, reason},
-    world::{SimClock, SimDisk, SimEngine, SimKernel, SimRequests, SimTrail, Simulated},
+    tokens::SimEngine,
+    world::{SimClock, SimDisk, SimKernel, SimRequests, SimTrail, Simulated},
 };
 
 /// Requests in one episode.
@@ -600,7 +601,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     model.lock().hubs = Arc::clone(&hubs);
     let boot = model.lock().boot;
     let policy = Policy { required: true, ..Policy::default() };
-    let node = Arc::new(Node::<Simulated> {
+    let node = Arc::new(Node::<Simulated<SimEngine>> {
         name: NODE.into(),
         boot: format!("boot-{boot}").into(),
         engine,

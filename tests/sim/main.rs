@@ -17,6 +17,7 @@
 mod episode;
 mod model;
 mod random;
+mod tokens;
 mod world;
 
 use std::{

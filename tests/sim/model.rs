@@ -17,7 +17,10 @@ use execlet::{
         ids::{ContainerRef, ProcessRef},
         request::starting_deadline,
     },
-    engine::ExecDied,
+    engine::{
+        ExecExit,
+        docker::{calls::Died, testimony},
+    },
 };
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
@@ -256,8 +259,8 @@ pub struct State {
     pub execs: BTreeMap<String, Exec>,
     /// Those that ended long ago, of which it knows nothing any more; the events of their ends it still tells.
     pub forgotten: Vec<Exec>,
-    pub events: Vec<ExecDied>,
-    pub listeners: Vec<mpsc::UnboundedSender<ExecDied>>,
+    pub events: Vec<ExecExit>,
+    pub listeners: Vec<mpsc::UnboundedSender<ExecExit>>,
     pub next_id: u64,
 
     // the kernel
@@ -313,7 +316,7 @@ impl Model {
             engine_run: 1,
             live_restore,
             modern,
-            container: ContainerRef { id: "container-1".into(), started_at: "run-1".to_owned() },
+            container: ContainerRef { id: "container-1".into(), started_at: Some("run-1".to_owned()) },
             container_runs: true,
             container_paused: false,
             execs: BTreeMap::new(),
@@ -669,7 +672,7 @@ impl State {
     pub fn restart_container(&mut self) {
         let run = self.id("run");
         self.note(|| format!("the container runs again as {run}"));
-        self.container.started_at = run;
+        self.container.started_at = Some(run);
         self.container_runs = true;
     }
 
@@ -694,7 +697,7 @@ impl State {
     }
 
     pub fn died(&mut self, exec: &str, code: i32) {
-        let event = ExecDied { exec: exec.into(), code, at: self.now() };
+        let event = testimony::exit(Died { exec: exec.into(), code, at: self.now() });
         self.note(|| format!("exec_die {exec} {code}"));
         self.events.push(event.clone());
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());

@@ -1,6 +1,6 @@
 //! The edges of the agent in the simulated world.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, marker::PhantomData, time::Duration};
 
 use execlet::{
     agent::{
@@ -11,13 +11,10 @@ use execlet::{
     core::{
         audit::event::{Event, Verb, key},
         family::{Facts, Family, Member},
-        ids::{ContainerId, ExecId, ProcessRef, RequestKey, RequestUid},
+        ids::{ContainerId, ProcessRef, RequestKey, RequestUid},
         kill::Signal,
     },
-    engine::{
-        Container, ContainerQuery, ContainerState, Engine, EngineError, ExecDied, ExecSpec, ExecState, ExecStream,
-        Version,
-    },
+    engine::Engine,
     infra::{
         audit::{Otherwise, Trail, Unavailable},
         clock::Clock,
@@ -25,21 +22,17 @@ use execlet::{
         requests::{ApiError, Requests, Written},
     },
 };
-use futures::stream::BoxStream;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
-use tokio::{
-    io::{AsyncWriteExt, DuplexStream},
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::time::Instant;
 
-use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State, reason, stage_of};
+use crate::model::{Model, Planted, Process, reason, stage_of};
 
-pub struct Simulated;
+/// A simulated world with this engine.
+pub struct Simulated<E>(PhantomData<E>);
 
-impl World for Simulated {
-    type Engine = SimEngine;
+impl<E: Engine> World for Simulated<E> {
+    type Engine = E;
     type Requests = SimRequests;
     type Kernel = SimKernel;
     type Disk = SimDisk;
@@ -158,6 +151,19 @@ impl Disk for SimDisk {
             model.point().await;
             Ok(())
         }
+    }
+
+    async fn note(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
+        self.0.point().await;
+        {
+            let mut state = self.0.lock();
+            if state.disk_full {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            state.files.insert(name.to_owned(), text);
+        }
+        self.0.point().await;
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send {
@@ -320,377 +326,5 @@ impl Kernel for SimKernel {
             Signal::Kill => state.kill(process.pid, 137),
         }
         Ok(true)
-    }
-}
-
-// ---- the engine
-
-pub struct SimEngine(pub Model);
-
-impl SimEngine {
-    async fn call(&self, call: &str) -> Result<(), EngineError> {
-        self.0.point().await;
-        self.answers(call)
-    }
-
-    fn answers(&self, call: &str) -> Result<(), EngineError> {
-        if self.0.lock().engine_up {
-            return Ok(());
-        }
-        Err(EngineError::Unreachable { socket: "sim".to_owned(), message: call.to_owned() })
-    }
-}
-
-fn no_such_exec(exec: &ExecId) -> EngineError {
-    EngineError::NoSuchExec(exec.to_string())
-}
-
-fn container_of(state: &State) -> Container {
-    let container = match (state.container_runs, state.container_paused) {
-        (true, false) => ContainerState::Running,
-        (true, true) => ContainerState::Paused,
-        (false, _) => ContainerState::Stopped("exited".to_owned()),
-    };
-    Container { reference: state.container.clone(), pod_uid: POD_UID.to_owned(), state: container }
-}
-
-impl Engine for SimEngine {
-    async fn version(&self) -> Result<Version, EngineError> {
-        self.answers("version")?;
-        Ok(Version { engine: "sim".to_owned(), api: "1.41".to_owned() })
-    }
-
-    async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
-        self.call("find containers").await?;
-        assert_eq!((query.pod_name.as_str(), query.container.as_str()), (POD, CONTAINER));
-        Ok(vec![container_of(&self.0.lock())])
-    }
-
-    async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
-        self.call("inspect container").await?;
-        let state = self.0.lock();
-        Ok(Some(container_of(&state)).filter(|container| container.reference.id == *id))
-    }
-
-    async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
-        self.call("create exec").await?;
-        let id = {
-            let mut state = self.0.lock();
-            assert_eq!(state.container.id, *container);
-            if !state.container_runs || state.container_paused {
-                return Err(EngineError::ContainerNotRunning("it is not running".to_owned()));
-            }
-            let tag = exec.env.iter().find_map(|variable| variable.strip_prefix("EXECLET_UID="));
-            let uid = tag.expect("a tag").to_owned();
-            let id = state.id("exec");
-            let run = state.container.clone();
-            state.note(|| format!("{id} is created for {uid}"));
-            state.must_have_client(&uid, "the exec");
-            let exec = Exec {
-                run,
-                uid,
-                plan: Plan::parse(&exec.command),
-                tty: exec.tty,
-                phase: ExecPhase::Created,
-                pid_shows: None,
-                code: None,
-                client_gone: false,
-                confused: false,
-            };
-            state.execs.insert(id.clone(), exec);
-            id
-        };
-        self.0.point().await;
-        Ok(id.into())
-    }
-
-    async fn start_exec(&self, exec: &ExecId, tty: bool) -> Result<ExecStream, EngineError> {
-        self.call("start exec").await?;
-        {
-            let state = self.0.lock();
-            let found = state.execs.get(exec.as_str()).ok_or_else(|| no_such_exec(exec))?;
-            if found.phase == ExecPhase::Created {
-                if found.run != state.container {
-                    return Err(no_such_exec(exec));
-                }
-                if !state.container_runs && !state.modern {
-                    return Err(EngineError::Refused { status: 500, message: "it is not running".to_owned() });
-                }
-                if !state.container_runs || state.container_paused {
-                    return Err(EngineError::ContainerNotRunning("it is paused or gone".to_owned()));
-                }
-            }
-        }
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        // The call is on its way, whatever becomes of the caller.
-        let way = self.0.millis(0..20);
-        let (done, answer) = tokio::sync::oneshot::channel();
-        let (model, id) = (self.0.clone(), exec.as_str().to_owned());
-        tokio::spawn(async move {
-            sleep(way).await;
-            done.send(begin(&model, &id, theirs)).ok();
-        });
-        let started = answer.await.unwrap_or(false);
-        self.0.point().await;
-        self.answers("start exec")?;
-        if started { Ok(ExecStream::new(ours, tty)) } else { Err(no_such_exec(exec)) }
-    }
-
-    async fn resize_exec(&self, _: &ExecId, _: u16, _: u16) -> Result<(), EngineError> {
-        self.call("resize exec").await
-    }
-
-    async fn inspect_exec(&self, exec: &ExecId) -> Result<ExecState, EngineError> {
-        self.call("inspect exec").await?;
-        let state = self.0.lock();
-        let found = state.execs.get(exec.as_str()).ok_or_else(|| no_such_exec(exec))?;
-        if found.phase == ExecPhase::Created && found.run != state.container {
-            return Err(no_such_exec(exec));
-        }
-        let pid = match found.phase {
-            ExecPhase::Started(pid) => found.pid_shows.filter(|at| *at <= Instant::now()).map(|_| pid),
-            ExecPhase::Created | ExecPhase::Refused(_) => None,
-        };
-        let mut code = found.code;
-        if code.is_none() && state.planted == Some(Planted::NullIsZero) && found.phase != ExecPhase::Created {
-            code = Some(0);
-        }
-        let running = found.phase != ExecPhase::Created && found.code.is_none();
-        let pid = if code.is_some() { pid.or_else(|| started(found)) } else { pid };
-        let hidden = state.planted == Some(Planted::HiddenPid) && code.is_some();
-        Ok(ExecState { running, code, pid: pid.filter(|_| !hidden) })
-    }
-
-    fn exec_deaths(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecDied, EngineError>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let mut state = self.0.lock();
-        if !state.engine_up {
-            let down = EngineError::Unreachable { socket: "sim".to_owned(), message: "events".to_owned() };
-            return Box::pin(futures::stream::once(async { Err(down) }));
-        }
-        for event in state.events.iter().filter(|event| since.is_none_or(|since| event.at >= since)) {
-            sender.send(event.clone()).ok();
-        }
-        state.listeners.push(sender);
-        Box::pin(futures::stream::unfold(receiver, async |mut receiver| {
-            let event = receiver.recv().await?;
-            Some((Ok(event), receiver))
-        }))
-    }
-}
-
-/// The process of an exec that was started, also when it has ended.
-fn started(exec: &Exec) -> Option<u32> {
-    match exec.phase {
-        ExecPhase::Started(pid) => Some(pid),
-        ExecPhase::Created | ExecPhase::Refused(_) => None,
-    }
-}
-
-/// The engine starts an exec; `false` if it knows none such.
-fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
-    let mut state = model.lock();
-    let (up, runs, paused, container) =
-        (state.engine_up, state.container_runs, state.container_paused, state.container.clone());
-    let Some(exec) = state.execs.get_mut(id).filter(|_| up) else { return false };
-    let (plan, uid) = (exec.plan, exec.uid.clone());
-    if exec.phase != ExecPhase::Created {
-        // A second start runs nothing, is answered as the first, and confuses a terminal's codes.
-        exec.confused = exec.tty;
-        tokio::spawn(complain(stream, b"exec is already running"));
-        return true;
-    }
-    if exec.run != container || !runs || paused {
-        return false;
-    }
-    let exec_id = Some(id);
-    if plan.missing {
-        exec.phase = ExecPhase::Refused(127);
-        exec.code = Some(if plan.noisy { 126 } else { 127 });
-        state.truth(&uid).failed_starts += 1;
-        state.must_be_recorded(&uid, "the start", |event| event.note(key::EXEC_ID) == exec_id);
-        tokio::spawn(complain(stream, b"no such program"));
-        return true;
-    }
-    state.must_be_recorded(&uid, "the start", |event| event.note(key::EXEC_ID) == exec_id);
-    state.must_have_client(&uid, "the start");
-    let pid = state.spawn(&uid, None, plan.ignores_term, true);
-    let shows = state.random.millis(0..30);
-    let truth = state.truth(&uid);
-    truth.starts += 1;
-    truth.runs_since = truth.announced;
-    if truth.starts > 1 {
-        let starts = truth.starts;
-        state.violated(format!("the command of {uid} was started {starts} times"));
-    }
-    state.note(|| format!("{id} starts as {pid}"));
-    if plan.leaves_child {
-        let child = state.spawn(&uid, Some(pid), plan.ignores_term, true);
-        if let Some(child) = state.processes.get_mut(&child) {
-            child.nameless = plan.nameless_child;
-        }
-    }
-    if let Some(exec) = state.execs.get_mut(id) {
-        exec.phase = ExecPhase::Started(pid);
-        exec.pid_shows = Some(Instant::now() + shows);
-    }
-    let run = state.engine_run;
-    // Whatever else is in the container may end on its own.
-    let in_session = |process: &&Process| process.alive && process.session == pid && process.this.pid != pid;
-    let children: Vec<u32> = state.processes.values().filter(in_session).map(|process| process.this.pid).collect();
-    drop(state);
-    for child in children {
-        tokio::spawn(live(model.clone(), child));
-    }
-    tokio::spawn(run_command(model.clone(), id.to_owned(), pid, plan, stream, run));
-    true
-}
-
-/// The engine's own words, in place of output.
-async fn complain(mut stream: DuplexStream, text: &'static [u8]) {
-    let mut frame = vec![1, 0, 0, 0, 0, 0, 0, u8::try_from(text.len()).unwrap_or(0)];
-    frame.extend_from_slice(text);
-    stream.write_all(&frame).await.ok();
-}
-
-/// A process that does nothing until it is killed.
-async fn live(model: Model, pid: u32) {
-    let Some(kill) = model.lock().processes.get(&pid).map(|process| Arc::clone(&process.kill)) else { return };
-    kill.notified().await;
-    let mut state = model.lock();
-    state.note(|| format!("{pid} is killed"));
-    if let Some(process) = state.processes.get_mut(&pid) {
-        process.alive = false;
-        process.ended_at = Some(Instant::now());
-        process.ended.send_replace(Some(process.killed_with.unwrap_or(137)));
-    }
-}
-
-/// A command from its start to its end, and what the engine makes of it.
-async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: DuplexStream, run: u64) {
-    let mut stream = Some(stream);
-    let (kill, tty) = {
-        let state = model.lock();
-        let Some(process) = state.processes.get(&pid) else { return };
-        (Arc::clone(&process.kill), state.execs.get(&id).is_some_and(|exec| exec.tty))
-    };
-    let ends = Instant::now() + plan.runs_for;
-    loop {
-        let next = if plan.noisy { ends.min(Instant::now() + Duration::from_millis(50)) } else { ends };
-        tokio::select! {
-            biased;
-            () = kill.notified() => break,
-            () = tokio::time::sleep_until(next) => {}
-        }
-        if next >= ends {
-            break;
-        }
-        write(&model, &id, &mut stream, run, tty).await;
-    }
-    let code = {
-        let mut state = model.lock();
-        let Some(process) = state.processes.get_mut(&pid) else { return };
-        let code = process.killed_with.unwrap_or(plan.code);
-        process.alive = false;
-        process.ended_at = Some(Instant::now());
-        let uid = process.uid.clone();
-        let watched = process.ended.receiver_count() > 0;
-        process.ended.send_replace(Some(code));
-        let seen = watched && state.kernel_tells && !state.crashed;
-        let truth = state.truth(&uid);
-        truth.code = Some(code);
-        truth.seen_to_end = seen;
-        state.note(|| format!("{pid} of {id} ends with {code}"));
-        code
-    };
-    settle(&model, &id, pid, code, stream, run).await;
-}
-
-/// One piece of output: five bytes, which the engine passes on if it still can.
-async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: u64, tty: bool) {
-    {
-        let mut state = model.lock();
-        let Some(uid) = state.execs.get(id).map(|exec| exec.uid.clone()) else { return };
-        state.truth(&uid).written += 5;
-        if state.engine_run != run || !state.engine_up {
-            *stream = None;
-        }
-        if state.planted == Some(Planted::LeakyStream) && state.random.chance(100) {
-            return;
-        }
-    }
-    let Some(open) = stream else { return };
-    let frame: &[u8] = if tty { b"noise" } else { b"\x01\0\0\0\0\0\0\x05noise" };
-    if open.write_all(frame).await.is_err() {
-        *stream = None;
-        let mut state = model.lock();
-        if let Some(exec) = state.execs.get_mut(id) {
-            exec.client_gone = true;
-            if exec.tty {
-                // It is said to have ended, while it lives.
-                exec.code = Some(126);
-            }
-        }
-    }
-}
-
-/// The engine takes note of the end of a process.
-async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<DuplexStream>, run: u64) {
-    let (notice, holds) = {
-        let mut state = model.lock();
-        let holds = state.processes.values().any(|p| p.alive && p.session == pid && p.holds_output);
-        // The ends of one container are handled one after another.
-        (if state.random.chance(50) { state.random.millis(0..5000) } else { state.random.millis(0..15) }, holds)
-    };
-    sleep(notice).await;
-    {
-        let mut state = model.lock();
-        let same = state.engine_run == run && state.engine_up;
-        if !same {
-            // An engine that was restarted while it ran tells what it does not know.
-            if state.engine_up && state.live_restore {
-                state.died(id, 127);
-            }
-            return;
-        }
-        if state.planted == Some(Planted::ForgetfulEngine) && state.random.chance(100) {
-            state.execs.remove(id);
-            return;
-        }
-        let Some((falsified, tty)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.tty)) else { return };
-        let Some(exec) = state.execs.get_mut(id) else { return };
-        exec.pid_shows.get_or_insert_with(Instant::now);
-        let (shown, told) = match (falsified, tty) {
-            (false, _) => (code, code),
-            (true, true) => (126, 127),
-            (true, false) => (126, code),
-        };
-        exec.code = Some(shown);
-        let early = state.random.chance(500);
-        if early {
-            state.died(id, told);
-        } else {
-            let (model, id) = (model.clone(), id.to_owned());
-            let later = state.random.millis(0..14);
-            tokio::spawn(async move {
-                sleep(later).await;
-                let mut state = model.lock();
-                if state.engine_run == run && state.engine_up {
-                    state.died(&id, told);
-                }
-            });
-        }
-    }
-    if holds {
-        sleep(Duration::from_secs(2)).await;
-        // What the child writes from here on is lost; it may have written already.
-    }
-    drop(stream);
-    // In truth after 5 min or more.
-    let remembers = if model.chance(200) { model.millis(3000..20_000) } else { return };
-    sleep(remembers).await;
-    let mut state = model.lock();
-    if state.engine_run == run && state.engine_up {
-        state.forget_exec(id);
     }
 }
