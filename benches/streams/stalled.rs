@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use execlet::engine::{Engine as _, ExecSpec};
+use execlet::engine::ExecSpec;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;

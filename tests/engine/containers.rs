@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder};
-use execlet::engine::{Container, ContainerQuery, ContainerState, Engine};
+use execlet::engine::{
+    Container, ContainerQuery, ContainerState, Engine,
+    docker::calls::{TYPE_CONTAINER, TYPE_LABEL},
+    labels,
+};
 
 use crate::lab::{Lab, unique, until};
 
