@@ -82,7 +82,7 @@ async fn the_spec_is_immutable_and_an_end_is_final() {
     };
     let said = patch(&[], r#"{"spec":{"command":["false"]}}"#);
     assert!(
-        said.contains("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+        said.contains("spec is immutable except for cancel: delete this ExecRequest and create another one"),
         "{said}"
     );
     for change in [

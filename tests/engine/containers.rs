@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder};
-use execlet::{
-    api::names::kubelet,
-    engine::{Container, ContainerQuery, ContainerState, Engine},
-};
+use execlet::engine::{Container, ContainerQuery, ContainerState, Engine, docker::labels as kubelet};
 
 use crate::lab::{Lab, unique, until};
 

@@ -5,6 +5,7 @@
 //! of our own and framed by `frames`.
 
 pub mod frames;
+pub mod labels;
 
 use std::{
     collections::HashMap,
@@ -33,10 +34,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{
     Container, ContainerQuery, ContainerState, Engine, EngineError, ExecDied, ExecSpec, ExecState, ExecStream, Version,
 };
-use crate::{
-    api::names::kubelet,
-    core::ids::{ContainerId, ContainerRef, ExecId},
-};
+use crate::core::ids::{ContainerId, ContainerRef, ExecId};
 
 /// Least API version: Docker Engine 20.10.
 const MIN_API: (u32, u32) = (1, 41);
@@ -106,10 +104,10 @@ impl Engine for DockerEngine {
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
         let labels = [
-            (kubelet::TYPE, kubelet::TYPE_CONTAINER),
-            (kubelet::POD_NAMESPACE, &query.namespace),
-            (kubelet::POD_NAME, &query.pod_name),
-            (kubelet::CONTAINER_NAME, &query.container),
+            (labels::TYPE, labels::TYPE_CONTAINER),
+            (labels::POD_NAMESPACE, &query.namespace),
+            (labels::POD_NAME, &query.pod_name),
+            (labels::CONTAINER_NAME, &query.container),
         ];
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let filters = HashMap::from([("label", labels)]);
@@ -292,7 +290,7 @@ fn container_of(id: &str, found: ContainerInspectResponse) -> Result<Container, 
     };
     Ok(Container {
         reference: ContainerRef { id: id.into(), started_at },
-        pod_uid: labels.get(kubelet::POD_UID).cloned().unwrap_or_default(),
+        pod_uid: labels.get(labels::POD_UID).cloned().unwrap_or_default(),
         state,
     })
 }
