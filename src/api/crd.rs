@@ -1,4 +1,4 @@
-//! The `CustomResourceDefinition`, completed by what the derive cannot say.
+//! The `CustomResourceDefinition`, with what the derive macro cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -15,8 +15,7 @@ pub const FILE_NAME: &str = "execrequests.execlet.dev.yaml";
 /// The definition of `ExecRequest`.
 ///
 /// # Errors
-/// When the generated schema has not the shape that this function completes;
-/// a unit test shows that it has.
+/// When the generated schema does not have the expected shape; a unit test shows that it has.
 pub fn exec_request() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(ExecRequest::crd())?;
     for version in array(&mut crd["spec"]["versions"]) {
@@ -38,8 +37,8 @@ pub fn exec_request() -> Result<CustomResourceDefinition, serde_json::Error> {
     serde_json::from_value(crd)
 }
 
-/// The status from the first moment on: without it, tools that follow kstatus
-/// (Helm, Argo, Flux) take a request for done before anyone has looked at it.
+/// The initial status. Without it, tools that use kstatus (Helm, Argo CD, Flux) take a new
+/// request for done.
 fn default_status() -> Value {
     json!({
         "phase": "Pending",
@@ -54,13 +53,13 @@ fn default_status() -> Value {
     })
 }
 
-/// An optional field is left out, not null: that is the convention, and with it the API
-/// server takes a null that a template left behind for a field that is not set.
+/// By convention an optional field is absent, not null. The API server then treats a null that
+/// a template left behind as a field that is not set.
 fn not_nullable(schema: &mut Map<String, Value>) {
     schema.remove("nullable");
 }
 
-/// `kubectl explain` wraps lines itself: the breaks of the source code would only make them ragged.
+/// `kubectl explain` wraps lines itself.
 fn unwrap_description(schema: &mut Map<String, Value>) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace('\n', " ");

@@ -3,21 +3,21 @@
 /// API group of the custom resources.
 pub const GROUP: &str = "execlet.dev";
 
-/// API group that the manager serves: what is done with a request beyond its object.
+/// API group that the manager serves: attach and log.
 pub const SUBRESOURCES_GROUP: &str = "subresources.execlet.dev";
-/// Its one version.
+/// Its only version.
 pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
 
 /// Where an agent serves streams, as IP:PORT; on its Lease.
 pub const STREAM_ENDPOINT_ANNOTATION: &str = "execlet.dev/stream-endpoint";
 /// The certificate that it serves them with, in PEM; on its Lease.
 pub const STREAM_CERTIFICATE_ANNOTATION: &str = "execlet.dev/stream-certificate";
-/// Header in which the manager tells an agent who is served: base64 of the JSON of a `Requester`.
+/// Header in which the manager names the user to an agent: base64 of the JSON of a `Requester`.
 pub const USER_HEADER: &str = "x-execlet-user";
-/// Header in which the manager tells an agent the client's address, as far as it is known.
+/// Header in which the manager gives an agent the client's address, where it is known.
 pub const CLIENT_HEADER: &str = "x-execlet-client";
 
-/// Prefix of the Lease that each agent renews, completed by its node's name.
+/// Prefix of the name of each agent's Lease, followed by its node's name.
 pub const AGENT_LEASE_PREFIX: &str = "execlet-agent.";
 
 /// Lease that the leading manager holds.
@@ -33,23 +33,23 @@ pub const AGENT_CONTROLLER: &str = "execlet.dev/agent";
 /// `reportingController` of the Events that the manager writes.
 pub const MANAGER_CONTROLLER: &str = "execlet.dev/manager";
 
-/// Annotation of a Lease: the heads of the audit chains of those who renew it.
+/// Annotation of a Lease: the heads of its holders' audit chains.
 pub const AUDIT_HEADS_ANNOTATION: &str = "execlet.dev/audit-heads";
 
-/// Annotation with which a pod names the container that `kubectl exec` takes by default.
+/// Annotation of a pod that names its default container for `kubectl exec`.
 pub const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 
-/// Annotation of the mirror of a static pod: the UID that the kubelet knows the pod by.
+/// Annotation of a static pod's mirror: the UID that the kubelet uses for the pod.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Environment variable that tags every process of a request; reserved in `spec.env`.
 pub const UID_ENV: &str = "EXECLET_UID";
 
-/// The virtual resource of the users that a command may run as: verb `use`, named by the user.
-/// There are no objects of it; roles name it.
+/// The virtual resource that `spec.user` is checked against: verb `use`, resource name the user.
+/// It has no objects; only roles name it.
 pub const EXEC_USERS: &str = "execusers";
 
-/// Annotation on [`LEADER_LEASE`]: which policies stand, and since when.
+/// Annotation on [`LEADER_LEASE`]: which policies are in place, and since when.
 pub const POLICIES_ANNOTATION: &str = "execlet.dev/policies";
 
 /// The admission policies.
@@ -70,7 +70,7 @@ pub mod policies {
 }
 /// DNS name in an agent's certificate, beside the address.
 pub const STREAM_SERVER: &str = "execlet-agent";
-/// Prefix of the audience of the token with which the manager comes to an agent, completed by its node's name.
+/// Prefix of the audience of the manager's token for an agent, followed by the agent's node name.
 pub const STREAM_AUDIENCE_PREFIX: &str = "streams.execlet.dev/";
 
 /// The name of the Lease of the agent on `node`.

@@ -1,7 +1,6 @@
-//! Why a request is where it is: one word out of one list.
+//! Why a request is in its phase: one list of words.
 //!
-//! The same word is the condition's reason, the Event's reason and the metric's
-//! label.
+//! The same word is the reason of the condition and of the Event, and the label of the metric.
 
 use std::fmt;
 
@@ -39,9 +38,9 @@ reasons! {
     PodNotRunning => Failed,
     /// No agent on the pod's node renews its Lease.
     AgentNotReady => Failed,
-    /// An admission policy is missing or altered: nothing is bound until all of them stand again.
+    /// An admission policy is missing or altered: nothing is bound until it is restored.
     AdmissionNotReady => Failed,
-    /// The installation has no admission policies, by its own choice: an Event says so.
+    /// Admission is switched off in this installation. Only an Event on the manager's pod.
     AdmissionOff => Failed,
     /// The request is bound to a node and waits for its agent.
     Bound => Failed,
@@ -52,7 +51,7 @@ reasons! {
     Completed => Succeeded,
     /// The command ended with another exit code.
     NonZeroExitCode => Failed,
-    /// The engine could not start the command: nothing ran.
+    /// The container engine could not start the command: nothing ran.
     StartFailed => Failed,
     /// `startingDeadlineSeconds` passed before the command could start: nothing ran.
     StartingDeadlineExceeded => Failed,
@@ -62,31 +61,31 @@ reasons! {
     Canceled => Failed,
     /// The request was deleted while its command ran, and the command was ended.
     Deleted => Failed,
-    /// Its requester may not do that, or cannot be told with certainty: nothing ran.
+    /// The requester lacks a right, or nobody vouches for who that is: nothing ran.
     Forbidden => Failed,
     /// There is no such pod.
     PodNotFound => Failed,
-    /// Another pod stands under the same name.
+    /// The name belongs to another pod now.
     PodReplaced => Failed,
     /// The pod has no such container.
     ContainerNotFound => Failed,
     /// The container is not running, or is paused.
     ContainerNotRunning => Failed,
-    /// The container ended or was replaced, and the command with it, or before it could start.
+    /// The container ended or was restarted while the command ran, or before it could start.
     ContainerDied => Failed,
-    /// The request cannot be understood or is refused by the engine.
+    /// The request cannot be read, or the container engine refuses it.
     InvalidRequest => Failed,
-    /// The agent cannot write to its disk, and starts nothing that it could not remember.
+    /// The agent cannot write its journal, so it starts nothing.
     NodeDiskFull => Failed,
-    /// The audit log cannot be written, and nothing may run that is not recorded.
+    /// The audit log cannot be written, and nothing may run unrecorded.
     AuditUnavailable => Failed,
-    /// The command ended, but its input was cut short by us: what it did proves nothing, whatever its code.
+    /// The command ended, but its input was cut short, so its exit code proves nothing.
     InputLost => Failed,
-    /// The command was to be ended, but processes of it live on.
+    /// The command was to be ended, but some of its processes are still alive.
     KillFailed => Unknown,
-    /// The node of the command is gone, or its agent has been silent for too long.
+    /// The command's node is gone, or its agent has been silent for too long.
     NodeLost => Unknown,
-    /// What became of the command cannot be known.
+    /// The command may have run; how it ended cannot be known.
     OutcomeLost => Unknown,
 }
 

@@ -17,8 +17,8 @@ pub const DEFAULT_TAIL_BYTES: i32 = 4096;
 /// Default of `spec.output.spoolBytes`: 100 MiB.
 pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
 
-/// What to run, and where. All of it is immutable but `cancel`, which may be set to true
-/// until the request has finished. To run something else, create another request.
+/// What to run, and where. Immutable except for `cancel`, which may be set to true until the
+/// request has finished. To run something else, create another request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "execlet.dev",
@@ -31,7 +31,7 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     cel,
     status = "ExecRequestStatus",
     derive = "PartialEq",
-    doc = "ExecRequest runs one command, at most once, in a running container, as kubectl exec would, and keeps the exit code and the output's end in its status.",
+    doc = "ExecRequest runs one command, at most once, in a running container, as kubectl exec would, and keeps the exit code and the end of the output in its status.",
     selectable = ".status.nodeName",
     selectable = ".status.phase",
     selectable = ".status.completionTime",
@@ -41,38 +41,38 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     printcolumn(name = "Exit", type_ = "integer", json_path = ".status.exitCode", description = "The command's exit code"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName", priority = 1, description = "The node that runs the command"),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Finished")].reason"#, priority = 1, description = "Why the request is where it is"),
-    printcolumn(name = "Started", type_ = "date", json_path = ".status.startTime", priority = 1, description = "Since when the command runs"),
-    printcolumn(name = "Finished", type_ = "date", json_path = ".status.completionTime", priority = 1, description = "Since when the request is finished"),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Finished")].reason"#, priority = 1, description = "Why the request is in this phase"),
+    printcolumn(name = "Started", type_ = "date", json_path = ".status.startTime", priority = 1, description = "When the command started"),
+    printcolumn(name = "Finished", type_ = "date", json_path = ".status.completionTime", priority = 1, description = "When the request finished"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || self.spec.cancel == oldSelf.spec.cancel").message("this ExecRequest has already finished: there is nothing left to cancel"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecRequest has finished and its status is final: create another request to run the command again"),
 )]
 #[x_kube(
-    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable but for cancel: delete this ExecRequest and create another one"),
-    validation = Rule::new("!self.tty || !has(self.stdin) || has(self.stdin.attach)").message("stdin.text and stdin.data go with tty: false, because the end of input cannot be told to a terminal: set tty to false, or use stdin.attach"),
-    validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be taken back: create another ExecRequest to run the command"),
-    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() + (has(self.stdin) && has(self.stdin.text) ? size(self.stdin.text) : 0) + (has(self.stdin) && has(self.stdin.data) ? size(self.stdin.data) : 0) <= 262144").message("command, env and stdin are too long: at most 262144 characters in all, put larger input into a file or a ConfigMap that the pod mounts"),
+    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable except for cancel: delete this ExecRequest and create another one"),
+    validation = Rule::new("!self.tty || !has(self.stdin) || has(self.stdin.attach)").message("stdin.text and stdin.data need tty: false, because a terminal has no end of input: set tty to false, or use stdin.attach"),
+    validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be undone: create another ExecRequest to run the command"),
+    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() + (has(self.stdin) && has(self.stdin.text) ? size(self.stdin.text) : 0) + (has(self.stdin) && has(self.stdin.data) ? size(self.stdin.data) : 0) <= 262144").message("command, env and stdin are too long: at most 262144 characters together; put larger input into a file or a ConfigMap that the pod mounts"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExecRequestSpec {
-    /// The container to run the command in. It must be in this request's namespace.
+    /// The container to run the command in. Its pod must be in the request's namespace.
     pub target: Target,
 
     /// The program and its arguments, as in `kubectl exec POD -- PROGRAM ARGS`.
-    /// No shell reads them: use ["sh", "-c", "..."] for pipes, variables or redirection.
+    /// There is no shell: use ["sh", "-c", "..."] for pipes, variables or redirection.
     /// At most 262144 characters together with env and stdin.
     #[schemars(length(min = 1, max = 1024), inner(length(max = 131_071), regex(pattern = r"^[^\x00]*$")))]
     #[x_kube(validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"))]
     pub command: Vec<String>,
 
-    /// The absolute folder, inside the container, to run the command in.
-    /// Default: the container's own working folder.
+    /// The working directory of the command: an absolute path inside the container.
+    /// Default: the container's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00]*$"))]
     pub working_dir: Option<String>,
 
-    /// Environment variables, added to those of the container. Plain values only: whoever may
-    /// read the request reads them, so they are no place for secrets.
+    /// Environment variables, added to those of the container. Plain values only: anyone who can
+    /// read the request can read them, so do not put secrets here.
     #[serde(default)]
     #[schemars(length(max = 256))]
     #[x_kube(
@@ -87,51 +87,50 @@ pub struct ExecRequestSpec {
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\x00\s]+$"))]
     pub user: Option<String>,
 
-    /// Whether to give the command a terminal, as `kubectl exec -t` does. With a terminal,
-    /// standard error and standard output are one stream.
+    /// Give the command a terminal, as `kubectl exec -t` does. With a terminal, standard error
+    /// and standard output are one stream.
     #[serde(default)]
     pub tty: bool,
 
-    /// Standard input of the command. Default: it is empty.
+    /// Standard input of the command. Default: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Stdin>,
 
-    /// Seconds after the request's creation within which the command must have started.
-    /// When they pass first, the command never runs and the request fails with reason
-    /// StartingDeadlineExceeded.
+    /// Seconds from the creation of the request within which the command must start. After that
+    /// it never runs, and the request fails with reason StartingDeadlineExceeded.
     #[serde(default = "default_starting_deadline_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
     pub starting_deadline_seconds: i32,
 
-    /// Seconds that the command may run. When they pass, it is ended as by cancel, and the request
-    /// fails with reason DeadlineExceeded. Default: no limit.
+    /// Seconds the command may run, including time without an agent. After that it is ended, as by
+    /// cancel, and the request fails with reason DeadlineExceeded. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<i32>,
 
-    /// Seconds between SIGTERM and SIGKILL where the command has to be ended: by cancel, by
-    /// activeDeadlineSeconds or by the deletion of this request. 0 kills at once.
+    /// Seconds between SIGTERM and SIGKILL when the command is ended by cancel, by
+    /// activeDeadlineSeconds or by deleting the request. 0 kills at once.
     #[serde(default = "default_grace_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub termination_grace_period_seconds: i32,
 
-    /// Set to true to end the command, with all processes that it has started, or to keep it from
-    /// starting. The only field that may be changed, once, and only until the request has finished:
+    /// Set to true to end the command and all processes it started, or to keep it from starting.
+    /// The only field that can be changed, once, and only until the request has finished:
     /// `kubectl patch execrequest NAME --type=merge -p '{"spec":{"cancel":true}}'`.
     #[serde(default)]
     pub cancel: bool,
 
-    /// How much of the output is kept, and where.
+    /// How much of the output is kept.
     #[serde(default)]
     pub output: OutputLimits,
 
-    /// Why the command is run, for the people who read the record: a ticket, an incident, a change.
+    /// Why the command is run, for people: a ticket, an incident, a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
 
-    /// Who created this request, as the API server has authenticated them. Set by the API server:
-    /// leave it out.
+    /// Who created this request, as authenticated by the API server. Leave it out: the API server
+    /// sets it. Before Kubernetes 1.36 it does not, and the client must set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Requester>,
 }
@@ -151,13 +150,13 @@ pub struct Requester {
     #[serde(default)]
     #[schemars(length(max = 1024), inner(length(max = 1024)))]
     pub groups: Vec<String>,
-    /// What else the authenticator says of the user.
+    /// Further attributes of the user from the authenticator.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "array", "maxItems": 64, "items": {"type": "string", "maxLength": 4096}}))]
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Standard input of a command: exactly one of these. Text and data go with `tty: false`.
+/// Standard input of a command: exactly one of these. text and data need `tty: false`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.text), has(self.data), has(self.attach)].filter(given, given).size() == 1").message("stdin takes exactly one of text, data and attach"))]
@@ -170,8 +169,8 @@ pub struct Stdin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
     pub data: Option<String>,
-    /// The input comes from a client that attaches: the command starts when the first one does,
-    /// which must be within startingDeadlineSeconds. One client at a time sends input, others watch.
+    /// The input comes from a client that attaches. The command starts when the first client
+    /// attaches, within startingDeadlineSeconds. One client at a time sends input; others watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<StdinAttach>,
 }
@@ -180,13 +179,13 @@ pub struct Stdin {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StdinAttach {
-    /// What happens when the client that holds the input goes away without having ended it:
-    /// KeepRunning leaves the command waiting for the next client, Cancel ends it as by cancel.
+    /// What happens when the client that holds the input disconnects without ending it:
+    /// KeepRunning leaves the command waiting for the next client, Cancel ends it, as by cancel.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
 }
 
-/// What happens when the client that holds the input goes away without having ended it.
+/// What happens when the client that holds the input disconnects without ending it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDisconnect {
     /// The command runs on, and its input waits for the next client.
@@ -204,14 +203,14 @@ pub struct Target {
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub pod_name: String,
 
-    /// UID of the pod, to be sure that the command never runs in another pod of the same name.
-    /// Default: whichever pod has the name when the request is bound.
+    /// UID of the pod, so that the command never runs in another pod of the same name.
+    /// Default: the pod that has the name when the request is bound.
     #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub pod_uid: Option<String>,
 
-    /// Name of the container. Default, as with kubectl exec: the one named by the pod's
-    /// annotation kubectl.kubernetes.io/default-container, else the first.
+    /// Name of the container. Default, as with kubectl exec: the one that the pod's annotation
+    /// kubectl.kubernetes.io/default-container names, else the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub container: Option<String>,
@@ -223,13 +222,13 @@ pub struct EnvVar {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\x00]+$"))]
     pub name: String,
-    /// Value of the variable, taken as it is: nothing in it is expanded.
+    /// Value of the variable. Nothing in it is expanded.
     #[serde(default)]
     #[schemars(length(max = 131_071), regex(pattern = r"^[^\x00]*$"))]
     pub value: String,
 }
 
-/// How much of the output is kept, and where.
+/// How much of the output is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputLimits {
@@ -238,8 +237,8 @@ pub struct OutputLimits {
     #[schemars(range(min = 0, max = 65_536))]
     pub tail_bytes: i32,
 
-    /// Bytes that the log file of this request may take on its node. Output beyond it is
-    /// still read, counted and digested, but not kept. 0 keeps none.
+    /// Maximum size of the request's log file on the node, in bytes. Output beyond that is still
+    /// read, counted and hashed, but not kept. 0 keeps none.
     #[serde(default = "default_spool_bytes")]
     #[schemars(range(min = 0, max = 107_374_182_400_i64))]
     pub spool_bytes: i64,

@@ -14,7 +14,7 @@ pub struct ExecResult {
     /// "Success" or "Failure".
     #[schemars(length(max = 16))]
     pub status: String,
-    /// What happened, in words.
+    /// A description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub message: Option<String>,
@@ -56,8 +56,8 @@ pub struct ResultCause {
 }
 
 impl ExecResult {
-    /// What `kubectl exec` gets for a command that ended with this code. Between it and the kubelet the
-    /// API server translates (Kubernetes 1.30), and has put its own words for the runtime's.
+    /// What `kubectl exec` gets for a command that ended with this code. The message is the API server's,
+    /// which translates between kubelet and client (since Kubernetes 1.30).
     pub fn of_exit_code(code: i32) -> Self {
         if code == 0 {
             return Self { status: "Success".into(), ..Self::default() };
@@ -75,7 +75,7 @@ impl ExecResult {
         }
     }
 
-    /// For a viewer that is cut: it says nothing of the command, which goes on.
+    /// For a viewer that is disconnected. It says nothing about the command, which goes on.
     pub fn of_viewer(message: &str) -> Self {
         Self {
             status: "Failure".into(),
@@ -86,7 +86,7 @@ impl ExecResult {
         }
     }
 
-    /// What the kubelet sends when there is no exit code to tell.
+    /// What the kubelet sends when there is no exit code.
     pub fn of_error(message: &str) -> Self {
         Self {
             status: "Failure".into(),

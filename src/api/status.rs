@@ -12,22 +12,22 @@ use serde::{Deserialize, Serialize};
 
 use super::result::ExecResult;
 
-/// What became of the request. Once completionTime is set it never changes again.
+/// The state of the request. Once completionTime is set, it never changes again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.completionTime) == (has(self.conditions) && self.conditions.exists(c, c.type == 'Finished' && c.status == 'True'))").message("completionTime and the condition Finished=True go together"))]
 pub struct ExecRequestStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// Where the request is, derived from the conditions.
+    /// A summary of the conditions, for people and field selectors.
     #[serde(default)]
     pub phase: Phase,
 
-    /// Bound, Started, Finished (True for every end), Succeeded; Reconciling and Stalled for
-    /// tools that follow kstatus. Wait with `kubectl wait --for=condition=Finished`.
+    /// Bound, Started, Finished (True however it ended), Succeeded; Reconciling and Stalled for
+    /// tools that use kstatus. Wait with `kubectl wait --for=condition=Finished`.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -48,34 +48,36 @@ pub struct ExecRequestStatus {
     #[schemars(length(max = 63))]
     pub container: Option<String>,
 
-    /// The engine's ID of the container.
+    /// The container's ID in the container engine.
     #[serde(default, rename = "containerID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub container_id: Option<String>,
 
-    /// The engine's ID of the exec. Set once, before the command starts: only this exec may ever start.
+    /// The exec's ID in the container engine. Set once, before the command starts: no other exec
+    /// is ever started for this request.
     #[serde(default, rename = "execID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub exec_id: Option<String>,
 
-    /// When the agent committed to run the command, just before it started it.
+    /// When the agent committed to running the command, just before starting it. Absent if
+    /// nothing ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<MicroTime>,
 
-    /// When the request finished, in whichever way.
+    /// When the request finished, however it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<MicroTime>,
 
-    /// The command's exit code; 128 + N when signal N ended it. Absent when no code is known.
+    /// The command's exit code; 128 + N if signal N ended it. Absent if the code is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 255))]
     pub exit_code: Option<i32>,
 
-    /// Who told the exit code.
+    /// Where the exit code comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code_source: Option<ExitCodeSource>,
 
-    /// The metav1.Status that kubectl exec would have received.
+    /// The metav1.Status that kubectl exec would have received for the same command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<ExecResult>,
 
@@ -84,7 +86,7 @@ pub struct ExecRequestStatus {
     pub output: Option<OutputStatus>,
 }
 
-/// Where a request is. Derived from the conditions.
+/// A summary of the conditions of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Not bound to a node.
@@ -98,7 +100,7 @@ pub enum Phase {
     Succeeded,
     /// Ended otherwise, or never ran.
     Failed,
-    /// What became of it cannot be known.
+    /// It may have run; how it ended cannot be known.
     Unknown,
 }
 
@@ -108,28 +110,28 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Who told the exit code.
+/// Where the exit code comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ExitCodeSource {
-    /// The engine's inspect of the exec.
+    /// The container engine, asked for the state of the exec.
     Engine,
-    /// The engine's `exec_die` event.
+    /// The event that the container engine published when the exec ended.
     Event,
-    /// The kernel of the node, which kept it for the agent.
+    /// The node's kernel, where the engine gave no code that can be trusted.
     Kernel,
 }
 
-/// What the command wrote, and whether that is all of it.
+/// What the command wrote, and whether all of it was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputStatus {
-    /// Whether every byte that the command wrote is known to be in the log on the node.
+    /// True if every byte that the command wrote is known to be in the log on the node.
     pub complete: bool,
-    /// Why the output may not be complete: StreamBroken, StreamLost, ForcedEnd, SpoolLimit, SpoolSlow or SpoolFailed.
+    /// Why the output may be incomplete: StreamBroken, StreamLost, ForcedEnd, SpoolLimit, SpoolSlow or SpoolFailed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub incomplete_reason: Option<String>,
-    /// Standard output; with a terminal all of the output.
+    /// Standard output; with a terminal, all output.
     #[serde(default)]
     pub stdout: StreamStatus,
     /// Standard error.
@@ -141,23 +143,23 @@ pub struct OutputStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStatus {
-    /// The end of the stream, at most spec.output.tailBytes of it, if it is plain UTF-8 text.
+    /// The end of the stream, at most spec.output.tailBytes, if it is plain UTF-8 text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65_536))]
     pub tail: Option<String>,
-    /// The end of the stream in base64, where it is not plain UTF-8 text.
+    /// The end of the stream in base64, if it is not plain UTF-8 text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 87_384))]
     pub tail_base64: Option<String>,
-    /// Bytes received in all.
+    /// Number of bytes received.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub bytes: i64,
-    /// SHA-256 of all the bytes received, in hexadecimal.
+    /// SHA-256 of all bytes received, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub sha256: Option<String>,
-    /// Whether the tail is less than all the bytes received.
+    /// True if the tail does not hold all bytes received.
     #[serde(default)]
     pub truncated: bool,
 }

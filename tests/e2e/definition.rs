@@ -82,7 +82,7 @@ async fn the_spec_is_immutable_and_an_end_is_final() {
     };
     let said = patch(&[], r#"{"spec":{"command":["false"]}}"#);
     assert!(
-        said.contains("spec is immutable but for cancel: delete this ExecRequest and create another one"),
+        said.contains("spec is immutable except for cancel: delete this ExecRequest and create another one"),
         "{said}"
     );
     for change in [
@@ -114,5 +114,5 @@ async fn explain_is_a_manual() {
     }
     let spec = kubectl(&["explain", "execrequest.spec"]);
     let words = spec.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("No shell reads them") && words.contains("immutable"), "{spec}");
+    assert!(words.contains("There is no shell") && words.contains("immutable"), "{spec}");
 }

@@ -186,7 +186,7 @@ async fn cancel_cannot_be_taken_back_and_comes_too_late_for_what_has_finished() 
         .await;
     lab.cancel(&name);
     let said = lab.kubectl_fails(&["patch", "execrequest", &name, "--type=merge", "-p", &patch(false)]);
-    assert!(said.contains("cancel cannot be taken back"), "{said}");
+    assert!(said.contains("cancel cannot be undone"), "{said}");
     assert_eq!(lab.finished(&name).await.reason(), "Canceled");
 }
 

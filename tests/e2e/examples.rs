@@ -1,19 +1,27 @@
-//! Every file in `examples/` does what its first lines say.
+//! Every request in `examples/` does what its first lines say, and `examples/access/` is accepted.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use crate::lab::{Lab, root, wait_for};
 
 /// The line in an example that says how it ends.
 const EXPECT: &str = "# Ends as: ";
+/// A line in an example that says what to type once it was applied.
+const THEN: &str = "# Then: kubectl ";
+
+/// The YAML files of a folder.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let found = fs::read_dir(root().join(folder)).expect(folder).map(|file| file.expect("a file").path());
+    let mut files: Vec<_> = found.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+    files.sort();
+    files
+}
 
 #[tokio::test]
 async fn every_example_ends_as_it_says() {
     let lab = Lab::new().await;
-    let mut files: Vec<_> =
-        fs::read_dir(root().join("examples")).expect("examples").map(|f| f.expect("a file").path()).collect();
-    files.sort();
-    assert!(files.len() >= 5, "{files:?}");
+    let files = files("examples");
+    assert!(files.len() >= 10, "{files:?}");
     for path in files {
         let file = path.to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).expect("a text");
@@ -28,6 +36,9 @@ async fn every_example_ends_as_it_says() {
         .await;
         let names = lab.kubectl(&["get", "-f", &file, "-o", "name"]);
         let request = names.lines().find_map(|name| name.strip_prefix("execrequest.execlet.dev/")).expect("a request");
+        for line in text.lines().filter_map(|line| line.strip_prefix(THEN)) {
+            lab.kubectl(&line.split(' ').map(|word| word.trim_matches('\'')).collect::<Vec<_>>());
+        }
         let done = lab.finished(request).await;
         let ended = match done.status.exit_code {
             Some(code) => format!("{} with exit code {code}", done.status.phase),
@@ -39,5 +50,15 @@ async fn every_example_ends_as_it_says() {
             lab.kubectl(&["get", "-f", &file, "--ignore-not-found", "-o", "name"]).is_empty().then_some(())
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn roles_and_policies_of_the_examples_are_accepted() {
+    let lab = Lab::new().await;
+    let files = files("examples/access");
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        lab.kubectl(&["apply", "--dry-run=server", "-f", &file.to_string_lossy()]);
     }
 }

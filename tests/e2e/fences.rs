@@ -24,8 +24,8 @@ async fn a_forged_requester_is_refused_whoever_forges_it() {
         let input = request(&lab.namespace, "f", spec(json!({"requestedBy": by})));
         let said = alice.is_refused(&["create", "-f", "-"], &input);
         let words = match found {
-            "" => "spec.requestedBy names nobody".to_owned(),
-            found => format!(r#"is not who you are: found "{found}", you are "alice"; leave it out"#),
+            "" => "spec.requestedBy is empty".to_owned(),
+            found => format!(r#"is not you: found "{found}", you are "alice"; leave it out"#),
         };
         assert!(said.contains(&words), "{by}: {said}");
         assert!(!exists(&lab, "f"), "{by}");
@@ -47,7 +47,7 @@ async fn a_forged_requester_is_refused_whoever_forges_it() {
     // otherwise run all that it holds.
     let input = request(&lab.namespace, "f", spec(json!({"requestedBy": {"username": "alice"}})));
     let restored = kubectl_with(&["create", "-f", "-"], &input);
-    assert!(text(&restored.stderr).contains("is not who you are: found \"alice\""), "{}", text(&restored.stderr));
+    assert!(text(&restored.stderr).contains("is not you: found \"alice\""), "{}", text(&restored.stderr));
     let said = mallory.is_refused(&["create", "-f", "-"], &request(&lab.namespace, "f", spec(json!({}))));
     let words = format!("mallory cannot create pods/exec of pod web in namespace {}", lab.namespace);
     assert!(said.contains(&words), "{said}");
@@ -73,7 +73,10 @@ async fn an_edited_spec_is_refused() {
             let patch = json!({"spec": change}).to_string();
             let said =
                 who.is_refused(&["patch", "execrequest", "r", "-n", &lab.namespace, "--type=merge", "-p", &patch], "");
-            assert!(said.contains("spec is immutable but for cancel") || said.contains("is final"), "{change}: {said}");
+            assert!(
+                said.contains("spec is immutable except for cancel") || said.contains("is final"),
+                "{change}: {said}"
+            );
         }
     }
 }
@@ -96,7 +99,7 @@ async fn a_status_written_by_a_user_is_refused() {
             let refused = who.write_status(&lab, &running, &change, false);
             let said = text(&refused.stderr);
             assert!(!refused.status.success(), "{who}: {change}");
-            assert!(said.contains("only the execlet manager and agents write status"), "{who}: {change}: {said}");
+            assert!(said.contains("only the execlet manager and agents may write status"), "{who}: {change}: {said}");
         }
     }
     lab.kubectl(&["patch", "execrequest", &running, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
@@ -159,19 +162,19 @@ async fn an_agents_token_reaches_the_requests_of_its_own_node_and_no_others() {
         (&Subject::account(NAMESPACE, AGENT, &[]), &harmless, Some(elsewhere)),
         (&legacy.subject(), &harmless, Some(elsewhere)),
         (&Subject::user(&format!("system:serviceaccount:{NAMESPACE}:{AGENT}")), &harmless, Some(elsewhere)),
-        (&own, &json!({"nodeName": "n1"}), Some("belong to the manager")),
-        (&own, &json!({"podUID": "another"}), Some("belong to the manager")),
-        (&own, &json!({"container": "another"}), Some("belong to the manager")),
-        (&own, &json!({"nodeName": null}), Some("belong to the manager")),
-        (&own, &json!({"execID": "another"}), Some("are set once")),
-        (&own, &json!({"execID": null}), Some("are set once")),
-        (&own, &Value::Null, Some("belong to the manager")),
-        (&manager, &json!({"nodeName": "n1"}), Some("are set once")),
-        (&manager, &json!({"exitCode": 0}), Some("belong to the agent")),
-        (&manager, &json!({"execID": "another"}), Some("belong to the agent")),
-        (&manager, &json!({"output": {"complete": true}}), Some("belong to the agent")),
-        (&manager, &over("Succeeded", "Completed"), Some("may only say that its outcome is Unknown")),
-        (&manager, &over("Failed", "Canceled"), Some("may only say that its outcome is Unknown")),
+        (&own, &json!({"nodeName": "n1"}), Some("only the manager may set")),
+        (&own, &json!({"podUID": "another"}), Some("only the manager may set")),
+        (&own, &json!({"container": "another"}), Some("only the manager may set")),
+        (&own, &json!({"nodeName": null}), Some("only the manager may set")),
+        (&own, &json!({"execID": "another"}), Some("cannot be changed once set")),
+        (&own, &json!({"execID": null}), Some("cannot be changed once set")),
+        (&own, &Value::Null, Some("only the manager may set")),
+        (&manager, &json!({"nodeName": "n1"}), Some("cannot be changed once set")),
+        (&manager, &json!({"exitCode": 0}), Some("only the agent may set")),
+        (&manager, &json!({"execID": "another"}), Some("only the agent may set")),
+        (&manager, &json!({"output": {"complete": true}}), Some("only the agent may set")),
+        (&manager, &over("Succeeded", "Completed"), Some("may only set its phase to Unknown")),
+        (&manager, &over("Failed", "Canceled"), Some("may only set its phase to Unknown")),
         (&manager, &over("Unknown", "NodeLost"), None),
     ] {
         let written = who.write_status(&lab, &running, change, true);
@@ -238,7 +241,7 @@ async fn an_agents_token_reaches_its_own_lease_and_events_and_no_others() {
     }
     let unbound = Subject::account(NAMESPACE, AGENT, &[]);
     let said = text(&write(&unbound, "another").stderr);
-    assert!(said.contains("its token names its node"), "{said}");
+    assert!(said.contains("its token must name its node"), "{said}");
     for who in [&own, &unbound] {
         assert!(who.is_refused(&["delete", "lease", "execlet-agent.n1", "-n", NAMESPACE], "").contains("forbidden"));
     }
@@ -253,7 +256,7 @@ async fn an_agents_token_reaches_its_own_lease_and_events_and_no_others() {
     own.succeeds(&["create", "-f", "-"], &event("n1"));
     for instance in ["n2", "execlet-manager-x"] {
         let said = own.is_refused(&["create", "-f", "-"], &event(instance));
-        assert!(said.contains("only Events of its own reportingInstance"), "{instance}: {said}");
+        assert!(said.contains("only Events that name it as reportingInstance"), "{instance}: {said}");
     }
 }
 

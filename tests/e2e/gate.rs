@@ -119,7 +119,7 @@ async fn without_a_binding_everything_waits_and_what_was_forged_meanwhile_never_
     lab.pod("web", "n1").await;
     let mallory = forger(&lab).await;
     let said = mallory.is_refused(&["create", "-f", "-"], &forgery(&lab, "early"));
-    assert!(said.contains("spec.requestedBy is not who you are"), "{said}");
+    assert!(said.contains("spec.requestedBy is not you"), "{said}");
     assert_eq!(enforced(), Some(true));
 
     kubectl(&["delete", BINDING]);
@@ -347,10 +347,7 @@ async fn an_upgrade_an_uninstall_and_a_first_installation_leave_no_moment_for_a_
     disturbed.put_back(&lab).await;
 
     let said = std::fs::read_to_string(log.path()).expect("what the forger was told");
-    assert!(
-        said.lines().filter(|line| line.contains("is not who you are: found")).count() > 10,
-        "it was at work:\n{said}"
-    );
+    assert!(said.lines().filter(|line| line.contains("is not you: found")).count() > 10, "it was at work:\n{said}");
     let taken = taken(&lab);
     println!(
         "{} forgeries tried, {} of them taken by the API server before the policies stood",
@@ -395,7 +392,7 @@ async fn on_a_server_without_the_stamp_the_client_says_who_it_is_and_the_guard_c
         Some(json!({"username": "alice", "groups": ["system:authenticated"], "extra": {"scopes": ["all"]}})),
     ] {
         let said = text(&create("f", by.clone()).stderr);
-        let words = if by.is_some() { "is not who you are" } else { "names nobody, and no policy has filled it in" };
+        let words = if by.is_some() { "is not you" } else { "is empty, and no policy has filled it in" };
         assert!(said.contains(words), "{by:?}: {said}");
         assert!(!exists(&lab, "f"), "{by:?}");
     }

@@ -3,8 +3,8 @@
 {{- end }}
 
 {{/*
-Prefix of every object's name. At most 50 characters, so that the names of Services and pods made
-of it stay within the 63 of a DNS label.
+Prefix of every object's name. At most 50 characters, so that the names of Services and pods built from
+it stay within the 63 of a DNS label.
 */}}
 {{- define "execlet.fullname" -}}
 {{- $name := include "execlet.name" . }}
@@ -25,7 +25,7 @@ of it stay within the 63 of a DNS label.
 {{- merge $labels (include "execlet.podLabels" . | fromYaml) | toYaml }}
 {{- end }}
 
-{{/* Labels of every pod: none that changes with the chart alone, for that would restart every agent. */}}
+{{/* Labels of every pod. None of them changes with the chart version alone: that would restart every agent. */}}
 {{- define "execlet.podLabels" -}}
 {{- $labels := dict
       "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_" | trunc 63)
@@ -33,7 +33,7 @@ of it stay within the 63 of a DNS label.
 {{- merge (include "execlet.selectorLabels" . | fromYaml) $labels .root.Values.commonLabels | toYaml }}
 {{- end }}
 
-{{/* Labels that select pods. They never change between versions: a selector is immutable. */}}
+{{/* Labels that select pods. They never change between versions, because a selector is immutable. */}}
 {{- define "execlet.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "execlet.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -83,7 +83,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
   protocol: TCP
 {{- end }}
 
-{{/* A pod that the pod security level "restricted" admits. The image knows no users: the number is our own choice. */}}
+{{/* Fits the pod security level "restricted". The image has no users, so the number is arbitrary. */}}
 {{- define "execlet.restrictedPodSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -98,8 +98,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{/*
-What makes the agents' pods impossible is said here: a DaemonSet whose pods are refused says so in
-its events only, while Helm waits for it in silence.
+Fails early if the namespace forbids the agents' pods: otherwise only the DaemonSet's events say so, while
+Helm waits in silence.
 */}}
 {{- define "execlet.checkPodSecurity" -}}
 {{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace }}
@@ -107,8 +107,8 @@ its events only, while Helm waits for it in silence.
 {{- if ne $level "privileged" }}
 {{- fail (printf `
 
-Namespace %[1]s enforces the pod security level %[2]q, which refuses the agents: they use the
-node's PID namespace, and mount the folders of the engine's socket, of their state and of their logs.
+Namespace %[1]s enforces the pod security level %[2]q, which forbids the agents: they use the node's
+PID namespace, and mount the directories of the engine's socket, of their state and of their logs.
 Give execlet a namespace of its own, or relax this one and try again:
 
   kubectl label --overwrite namespace %[1]s pod-security.kubernetes.io/enforce=privileged
@@ -117,7 +117,7 @@ Give execlet a namespace of its own, or relax this one and try again:
 {{- end }}
 
 {{/*
-Helm would refuse an object of another release too, but could not say what to do about it.
+Helm would refuse an object of another release too, but without saying what to do about it.
 Takes (dict "root" $ "apiVersion" A "kind" K "name" N "install" V), V being the value that leaves it out.
 */}}
 {{- define "execlet.checkOwner" -}}
@@ -128,7 +128,7 @@ Takes (dict "root" $ "apiVersion" A "kind" K "name" N "install" V), V being the 
 {{- if and $found (not $ours) (not .root.Values.crds.adopt) }}
 {{- $whose := "was not installed by Helm" }}
 {{- $upgrade := "" }}
-{{- /* Helm 4 applies on the server, where the fields belong to whoever wrote them first. */}}
+{{- /* Helm 4 uses server-side apply, where fields belong to whoever wrote them first. */}}
 {{- $flags := ternary "--take-ownership" "--take-ownership --force-conflicts" (hasPrefix "v3." .root.Capabilities.HelmVersion.Version) }}
 {{- if $owner }}
 {{- $whose = printf "was installed by release %s in namespace %s" $owner $namespace }}
@@ -142,13 +142,13 @@ Takes (dict "root" $ "apiVersion" A "kind" K "name" N "install" V), V being the 
 %[3]s
 - To make it part of this release, once whatever installed it is gone:
     helm ... --set crds.adopt=true %[6]s
-- To leave it to whoever looks after it:
+- To leave it to whoever manages it:
     helm ... --set %[5]s=false
 ` .name $whose $upgrade .kind .install $flags) }}
 {{- end }}
 {{- end }}
 
-{{/* Which policies there are, as the manager's flag --admission has it. */}}
+{{/* Which policies are installed: the value of the flag --admission. */}}
 {{- define "execlet.admission" -}}
 {{- if not .Values.admission.enabled -}}
 off
@@ -161,7 +161,7 @@ guarded
 {{- end -}}
 {{- end }}
 
-{{/* The right to look at the admission policies, for both programs. */}}
+{{/* The right to read the admission policies, for both programs. */}}
 {{- define "execlet.policiesRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
@@ -173,7 +173,7 @@ guarded
   verbs: [get]
 {{- end }}
 
-{{/* What the admission policies must be, for both programs. */}}
+{{/* Flags that say which admission policies must be in place, for both programs. */}}
 {{- define "execlet.rulesArgs" -}}
 - --admission={{ include "execlet.admission" . }}
 - --admission-margin-seconds={{ int64 .Values.admission.marginSeconds }}
