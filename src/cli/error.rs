@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use kube::config::{KubeconfigError, NamedContext};
 use thiserror::Error;
 
-use super::Exit;
+use super::exit::Exit;
 
 /// Why a verb could not be done.
 #[derive(Debug, Error)]

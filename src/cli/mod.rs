@@ -12,15 +12,3 @@ pub mod verb;
 
 mod follow;
 mod say;
-
-pub use cluster::connection::{Cluster, ConnectionArgs};
-pub use error::Error;
-pub use exit::Exit;
-
-/// Writes text to standard output, and is done.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn print_line(text: &str) -> Result<Exit, Error> {
-    say::print::out(text).map(|()| Exit::SUCCESS)
-}

@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use execlet::cli::{
-    ConnectionArgs,
+    cluster::connection::ConnectionArgs,
     verb::{
         attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
         logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,

@@ -6,7 +6,8 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use execlet::cli::{
-    Error, Exit, print_line,
+    error::Error,
+    exit::Exit,
     verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
 };
 use tokio::runtime::Runtime;
@@ -58,7 +59,7 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
     let connection = args.connection;
     match args.verb {
         Verb::Replay(args) => replay::run(args).await,
-        Verb::Completion(_) => print_line(completion::script()),
+        Verb::Completion(_) => completion::script(),
         Verb::Complete { words } => {
             let mut definition = Args::command();
             definition.build();
@@ -69,12 +70,9 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
                 .ok()
                 .and_then(|matches| clap::FromArgMatches::from_arg_matches(&matches).ok())
                 .unwrap_or(connection);
-            print_line(&completion::complete(&definition, &connection, &words).await)
+            completion::complete(&definition, &connection, &words).await
         }
-        Verb::Version(args) => {
-            print_line(&format!("{}\n", version::own()))?;
-            if args.client { Ok(Exit::SUCCESS) } else { version::of_server(&connection.connect().await?).await }
-        }
+        Verb::Version(args) => version::run(args, connection.connect()).await,
         Verb::Run(args) => run::run(&connection.connect().await?, args).await,
         Verb::Attach(args) => attach::run(&connection.connect().await?, args).await,
         Verb::Logs(args) => logs::run(&connection.connect().await?, args).await,

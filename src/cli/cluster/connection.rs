@@ -20,7 +20,7 @@ use kube::{
 
 use crate::cli::{
     error::{Error, names},
-    say::{duration, summary::shell_words},
+    say::{duration, shell::shell_words},
 };
 
 /// Name of what the flags alone make, where there is no kubeconfig.

@@ -1,6 +1,6 @@
 //! What the cluster can do for the plugin.
 
-use crate::cli::{Cluster, Error};
+use crate::cli::{cluster::connection::Cluster, error::Error};
 
 /// The group of the streams.
 pub const SUBRESOURCES: &str = "subresources.execlet.dev";

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     api::{ExecRequest, Requester},
-    cli::{Cluster, Error},
+    cli::{cluster::connection::Cluster, error::Error},
 };
 
 /// The requests of one namespace.

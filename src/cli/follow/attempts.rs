@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::watched::{PATIENCE, Watched, is_finished};
 use crate::{
-    cli::{Error, error, say::speech::Speech},
+    cli::{error, error::Error, say::speech::Speech},
     core::pauses::Pauses,
 };
 

@@ -14,8 +14,10 @@ use super::{
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Phase},
     cli::{
-        Cluster, Error, Exit,
+        cluster::connection::Cluster,
         cluster::{discovery::Streams, requests::Requests},
+        error::Error,
+        exit::Exit,
         say::{speech::Speech, words},
     },
 };

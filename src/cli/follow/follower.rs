@@ -20,12 +20,13 @@ use super::{
     watched::{Reached, Watched, is_finished},
 };
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, StreamStatus},
+    api::{ExecRequest, ExecRequestStatus},
     cli::{
-        Cluster, Error,
+        cluster::connection::Cluster,
         cluster::discovery::Streams,
         error,
-        say::{speech::Speech, terminal},
+        error::Error,
+        say::{speech::Speech, tails::tail_bytes, terminal},
     },
     wire::OutputStream,
 };
@@ -359,17 +360,6 @@ async fn write_tails(output: &Output, request: &ExecRequest, speech: &Speech) {
         if !bytes.is_empty() && output.write(stream, bytes.into()).await.is_err() {
             return;
         }
-    }
-}
-
-/// The end of a stream, as the status keeps it.
-pub fn tail_bytes(stream: &StreamStatus) -> Vec<u8> {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
-    match (&stream.tail, &stream.tail_base64) {
-        (Some(text), _) => text.clone().into_bytes(),
-        // The API server holds it to be base64; if it is none, there is nothing to show.
-        (None, Some(base64)) => BASE64_STANDARD.decode(base64).unwrap_or_default(),
-        (None, None) => Vec::new(),
     }
 }
 

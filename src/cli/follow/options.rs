@@ -9,8 +9,8 @@ use super::{
 use crate::{
     api::ExecRequest,
     cli::{
-        Error,
-        say::{summary::shell_words, terminal},
+        error::Error,
+        say::{shell::shell_words, terminal},
     },
 };
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::record::Recorder;
 use crate::{
-    cli::{Error, say::terminal::Size},
+    cli::{error::Error, say::terminal::Size},
     wire::OutputStream,
 };
 

@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    cli::{Error, say::terminal::Size},
+    cli::{error::Error, say::terminal::Size},
     wire::asciicast::{Event, Header, Text, encode_event, encode_header},
 };
 

@@ -13,7 +13,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::{api::ExecRequest, cli::Cluster};
+use crate::{api::ExecRequest, cli::cluster::connection::Cluster};
 
 /// What a call is answered with: a code and an object; `None`: the connection breaks.
 pub type Answer = Option<(u16, Value)>;

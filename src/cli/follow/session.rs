@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{input::Input, output::Output};
 use crate::{
-    cli::{Cluster, cluster::discovery, say::terminal::Size},
+    cli::{cluster::connection::Cluster, cluster::discovery, say::terminal::Size},
     wire::{
         OutputStream,
         remotecommand::{Client, FromServer, Protocol, TerminalSize, close},

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::cli::{
-    Error,
+    error::Error,
     say::terminal::{self, Raw, Size},
 };
 

@@ -13,9 +13,9 @@ use super::signals::Owned;
 use crate::{
     api::ExecRequest,
     cli::{
-        Error,
         cluster::requests::Requests,
         error,
+        error::Error,
         say::{speech::Speech, words},
     },
     infra::retry::WatchPauses,

@@ -2,7 +2,9 @@
 
 pub(crate) mod duration;
 pub(crate) mod print;
+pub(crate) mod shell;
 pub(crate) mod speech;
 pub(crate) mod summary;
+pub(crate) mod tails;
 pub(crate) mod terminal;
 pub(crate) mod words;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use crate::{api::ExecRequest, cli::Error};
+use crate::{api::ExecRequest, cli::error::Error};
 
 /// How an object is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

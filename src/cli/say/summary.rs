@@ -7,13 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     duration,
+    shell::shell_words,
     speech::{Colour, paint},
+    tails::tail_bytes,
     words,
 };
-use crate::{
-    api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, StreamStatus},
-    cli::follow::follower::tail_bytes,
-};
+use crate::api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, StreamStatus};
 
 /// Lines of each tail that are shown.
 const TAIL_LINES: usize = 10;
@@ -42,16 +41,6 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: imp
         tail(&mut lines, "Standard error", &output.stderr);
     }
     lines.join("\n") + "\n"
-}
-
-/// A command as a shell would have to be given it.
-pub fn shell_words(command: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    let word = |word: &String| {
-        let bare = !word.is_empty() && word.chars().all(plain);
-        if bare { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    command.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn who(request: &ExecRequest) -> String {

@@ -99,9 +99,3 @@ fn what_comes_next_depends_on_where_it_is() {
         "look what it has done before you run it again: it may have run"
     );
 }
-
-#[test]
-fn a_command_can_be_pasted_into_a_shell() {
-    let words = |words: &[&str]| shell_words(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
-    assert_eq!(words(&["ls", "-l", "/tmp", "a b", "", "$x", "it's"]), r"ls -l /tmp 'a b' '' '$x' 'it'\''s'");
-}

@@ -1,11 +1,13 @@
 //! `attach`: everything that a request has written and writes, and its input.
 
 use crate::cli::{
-    Cluster, Error, Exit,
+    cluster::connection::Cluster,
     cluster::{
         discovery::{self, Streams},
         requests::Requests,
     },
+    error::Error,
+    exit::Exit,
     follow::{
         conclude::{OnInterrupt, conclude},
         options::FollowArgs,

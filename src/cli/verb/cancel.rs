@@ -2,8 +2,10 @@
 
 use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
+    cluster::connection::Cluster,
     cluster::requests::Requests,
+    error::Error,
+    exit::Exit,
     say::{print, speech::Speech},
 };
 

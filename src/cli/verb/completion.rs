@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use super::{get, run::pod_name};
-use crate::cli::{Cluster, ConnectionArgs, Error};
+use crate::cli::{
+    cluster::connection::Cluster, cluster::connection::ConnectionArgs, error::Error, exit::Exit, say::print,
+};
 
 /// Names of the executable that kubectl runs to complete.
 pub const EXECUTABLE: &str = "kubectl_complete-execlet";
@@ -23,8 +25,11 @@ const FILES: u8 = 0;
 pub struct CompletionArgs {}
 
 /// The executable, where it is no link to the plugin.
-pub fn script() -> &'static str {
-    "#!/bin/sh\n# Completes `kubectl execlet`: kubectl runs it, by its name on the PATH.\nexec kubectl-execlet __complete \"$@\"\n"
+const SCRIPT: &str = "#!/bin/sh\n# Completes `kubectl execlet`: kubectl runs it, by its name on the PATH.\nexec kubectl-execlet __complete \"$@\"\n";
+
+/// Prints the executable.
+pub fn script() -> Result<Exit, Error> {
+    print::out(SCRIPT).map(|()| Exit::SUCCESS)
 }
 
 /// What may stand where the cursor is.
@@ -147,8 +152,8 @@ fn about(word: &str, help: Option<&clap::builder::StyledStr>) -> (String, String
     )
 }
 
-/// The lines for kubectl.
-pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: &[String]) -> String {
+/// Prints the lines for kubectl.
+pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: &[String]) -> Result<Exit, Error> {
     let wanted = wanted(definition, words);
     let directive = if wanted == Wanted::File { FILES } else { NO_FILES };
     let typed = words.last().map(String::as_str).unwrap_or_default();
@@ -163,7 +168,7 @@ pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: 
         }
         text += "\n";
     }
-    format!("{text}:{directive}\n")
+    print::out(&format!("{text}:{directive}\n")).map(|()| Exit::SUCCESS)
 }
 
 async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<(String, String)>, Error> {

@@ -4,8 +4,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
+    cluster::connection::Cluster,
     cluster::requests::Requests,
+    error::Error,
+    exit::Exit,
     say::{print, speech, summary::summary},
 };
 

@@ -7,8 +7,10 @@ use kube::{ResourceExt, api::ListParams};
 use crate::{
     api::ExecRequest,
     cli::{
-        Cluster, Error, Exit,
+        cluster::connection::Cluster,
         cluster::requests::Requests,
+        error::Error,
+        exit::Exit,
         say::print::{self, Format, full_name},
     },
 };

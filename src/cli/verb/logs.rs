@@ -11,12 +11,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
+    cluster::connection::Cluster,
     cluster::{
         discovery::{self, SUBRESOURCES, SUBRESOURCES_VERSION, Streams},
         requests::Requests,
     },
     error,
+    error::Error,
+    exit::Exit,
     follow::{attempts::Attempts, follower::is_attachable, passed::Passed, session, signals::Stops, watched::Watched},
     say::{duration, speech::Speech},
 };

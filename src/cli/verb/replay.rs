@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Error, Exit, follow::signals::Stops, say::terminal},
+    cli::{error::Error, exit::Exit, follow::signals::Stops, say::terminal},
     wire::asciicast::{Event, Malformed, decode_event, decode_header},
 };
 

@@ -8,11 +8,13 @@ use tokio::try_join;
 use crate::{
     api::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target, request},
     cli::{
-        Cluster, Error, Exit,
+        cluster::connection::Cluster,
         cluster::{
             discovery::{self, Streams},
             requests::Requests,
         },
+        error::Error,
+        exit::Exit,
         follow::{
             conclude::{OnInterrupt, conclude, left},
             options::FollowArgs,

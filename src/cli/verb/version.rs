@@ -1,6 +1,6 @@
 //! `version`.
 
-use crate::cli::{Cluster, Error, Exit, say::print};
+use crate::cli::{cluster::connection::Cluster, error::Error, exit::Exit, say::print};
 
 /// Print the version of the plugin and of the API server.
 #[derive(Clone, Debug, clap::Args)]
@@ -10,17 +10,13 @@ pub struct VersionArgs {
     pub client: bool,
 }
 
-/// This plugin's version.
-pub fn own() -> String {
-    format!("kubectl-execlet {}", env!("CARGO_PKG_VERSION"))
-}
-
-/// Prints them.
-///
-/// # Errors
-/// When the API server does not answer.
-pub async fn of_server(cluster: &Cluster) -> Result<Exit, Error> {
-    let info = cluster.call("asking for the version", cluster.client.apiserver_version()).await?;
-    print::out(&format!("Kubernetes {}\n", info.git_version))?;
+/// Prints the versions; connects to `cluster` only to ask for its version.
+pub async fn run(args: VersionArgs, cluster: impl Future<Output = Result<Cluster, Error>>) -> Result<Exit, Error> {
+    print::out(concat!("kubectl-execlet ", env!("CARGO_PKG_VERSION"), "\n"))?;
+    if !args.client {
+        let cluster = cluster.await?;
+        let info = cluster.call("asking for the version", cluster.client.apiserver_version()).await?;
+        print::out(&format!("Kubernetes {}\n", info.git_version))?;
+    }
     Ok(Exit::SUCCESS)
 }

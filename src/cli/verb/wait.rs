@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
+    cluster::connection::Cluster,
     cluster::requests::Requests,
+    error::Error,
+    exit::Exit,
     follow::{
         conclude::{gone, last_word},
         signals::Stops,
