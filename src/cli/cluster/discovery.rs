@@ -1,36 +1,31 @@
-//! What the cluster can do for the plugin.
+//! Whether the cluster serves the streams that the plugin needs.
 
-use crate::cli::{cluster::connection::Cluster, error::Error};
+use super::connection::Cluster;
+use crate::{
+    api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
+    cli::error::Error,
+};
 
-/// The group of the streams.
-pub const SUBRESOURCES: &str = "subresources.execlet.dev";
-/// Its version.
-pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
-
-/// Whether `attach` and `log` are served at all.
+/// Whether `attach` and `log` are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Streams {
-    /// They are.
     Served,
-    /// They are not, and why, with what to do.
+    /// Why they are not.
     Missing(String),
 }
 
-/// Asks whether the streams are served.
-///
-/// # Errors
-/// When the API server does not say.
+/// Asks the API server whether the streams are served.
 pub async fn streams(cluster: &Cluster) -> Result<Streams, Error> {
-    let group = format!("{SUBRESOURCES}/{SUBRESOURCES_VERSION}");
+    let group = format!("{SUBRESOURCES_GROUP}/{SUBRESOURCES_VERSION}");
     let asked = cluster.client.list_api_group_resources(&group);
-    match cluster.call(format!("asking for {group}"), asked).await {
+    match cluster.call(format!("discovering {group}"), asked).await {
         Ok(_) => Ok(Streams::Served),
         Err(error) => match error.answer() {
             Some(404) => Ok(Streams::Missing(format!(
-                "this cluster does not serve {group}: attach and logs are switched off in its installation of execlet"
+                "this cluster does not serve {group}: attach and logs are disabled in its installation of execlet"
             ))),
-            // Discovery may be closed to some; they may attach all the same. And a manager that does not answer now,
-            // as when it is being replaced, will.
+            // Who may not discover it may still be allowed to attach; and a manager that is just being replaced
+            // will answer soon.
             Some(403 | 503) => Ok(Streams::Served),
             Some(_) | None => Err(error),
         },

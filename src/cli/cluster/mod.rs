@@ -1,6 +1,7 @@
 //! The cluster as the plugin sees it.
 
-pub mod connection;
-
+pub(crate) mod connection;
 pub(crate) mod discovery;
+pub mod flags;
+mod kubeconfig;
 pub(crate) mod requests;

@@ -1,4 +1,4 @@
-//! What the plugin says, and to whom: words, columns, durations, the terminal.
+//! What the plugin prints and says: objects, sentences, durations, the terminal.
 
 pub(crate) mod duration;
 pub(crate) mod print;

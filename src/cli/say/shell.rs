@@ -1,6 +1,5 @@
 //! Words of a command line, quoted so that they can be pasted into a shell.
 
-/// The command as one line for a shell.
 pub fn shell_words(command: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     let word = |word: &String| {

@@ -1,7 +1,7 @@
-//! Our own terminal: raw while a command has it, and always given back.
+//! Our own terminal: raw while a command has it, and always restored.
 //!
-//! It is restored when the guard goes, which covers every return and every
-//! signal that is listened for, and by the panic hook.
+//! The guard restores it when it is dropped, which covers every return and every
+//! signal that is listened for; the panic hook covers the rest.
 
 use std::{
     io::{self, IsTerminal},
@@ -11,16 +11,13 @@ use std::{
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
 
-/// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Columns.
     pub columns: u16,
-    /// Rows.
     pub rows: u16,
 }
 
-/// How the terminal was before it became raw, while it is.
+/// The settings from before the terminal became raw, while it is.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
@@ -30,9 +27,6 @@ pub struct Raw(());
 
 impl Raw {
     /// Makes the terminal on standard input raw.
-    ///
-    /// # Errors
-    /// When it is none, or is not ours.
     pub fn enter() -> io::Result<Self> {
         HOOK.call_once(|| {
             let next = std::panic::take_hook();
@@ -45,15 +39,12 @@ impl Raw {
     }
 }
 
-/// Makes the terminal raw, for a guard that lives.
-///
-/// # Errors
-/// When it is none, or is not ours.
+/// Makes the terminal raw, for a guard that exists.
 pub fn make_raw() -> io::Result<()> {
     let before = termios::tcgetattr(io::stdin())?;
     let mut raw = before.clone();
     raw.make_raw();
-    // Noted first: whatever happens from here on is undone.
+    // Saved first: whatever happens from here on is undone.
     *BEFORE.lock() = Some(before);
     Ok(termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
 }
@@ -64,20 +55,20 @@ impl Drop for Raw {
     }
 }
 
-/// Gives the terminal back as it was; does nothing if it is not raw.
+/// Restores the terminal; does nothing if it is not raw.
 pub fn restore() {
     if let Some(before) = BEFORE.lock().take() {
-        // There is nobody left to tell if this fails: the terminal is gone.
+        // If this fails the terminal is gone, and nobody is left to be told.
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &before).unwrap_or_default();
     }
 }
 
-/// Whether lines need a carriage return of their own.
+/// Whether lines must end with a carriage return.
 pub fn is_raw() -> bool {
     BEFORE.lock().is_some()
 }
 
-/// The size of the terminal, of whichever of the standard streams is one.
+/// The size of the terminal, on whichever of the standard streams is one.
 pub fn size() -> Option<Size> {
     let of = |size: rustix::io::Result<termios::Winsize>| {
         let size = size.ok().filter(|size| size.ws_col > 0 && size.ws_row > 0)?;
@@ -88,17 +79,14 @@ pub fn size() -> Option<Size> {
         .or_else(|| of(termios::tcgetwinsize(io::stderr())))
 }
 
-/// Whether standard input is a terminal.
 pub fn input_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Whether standard output is a terminal.
 pub fn output_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether standard error is a terminal.
 pub fn errors_are_terminal() -> bool {
     io::stderr().is_terminal()
 }

@@ -2,21 +2,21 @@
 
 use crate::cli::{cluster::connection::Cluster, error::Error, exit::Exit, say::print};
 
-/// Print the version of the plugin and of the API server.
+/// Print the versions of the plugin and of the API server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VersionArgs {
-    /// Ask no API server.
+    /// Print the plugin's version only.
     #[arg(long)]
     pub client: bool,
 }
 
 /// Prints the versions; connects to `cluster` only to ask for its version.
 pub async fn run(args: VersionArgs, cluster: impl Future<Output = Result<Cluster, Error>>) -> Result<Exit, Error> {
-    print::out(concat!("kubectl-execlet ", env!("CARGO_PKG_VERSION"), "\n"))?;
-    if !args.client {
-        let cluster = cluster.await?;
-        let info = cluster.call("asking for the version", cluster.client.apiserver_version()).await?;
-        print::out(&format!("Kubernetes {}\n", info.git_version))?;
+    let own = print::out(concat!("kubectl-execlet ", env!("CARGO_PKG_VERSION"), "\n"))?;
+    if args.client {
+        return Ok(own);
     }
-    Ok(Exit::SUCCESS)
+    let cluster = cluster.await?;
+    let info = cluster.call("asking for the version", cluster.client.apiserver_version()).await?;
+    print::out(&format!("Kubernetes {}\n", info.git_version))
 }
