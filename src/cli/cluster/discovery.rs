@@ -6,27 +6,19 @@ use crate::{
     cli::error::Error,
 };
 
-/// Whether `attach` and `log` are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Streams {
-    Served,
-    /// Why they are not.
-    Missing(String),
-}
-
-/// Asks the API server whether the streams are served.
-pub async fn streams(cluster: &Cluster) -> Result<Streams, Error> {
+/// Why `attach` and `log` are not served; `None` if they are.
+pub async fn missing_streams(cluster: &Cluster) -> Result<Option<String>, Error> {
     let group = format!("{SUBRESOURCES_GROUP}/{SUBRESOURCES_VERSION}");
     let asked = cluster.client.list_api_group_resources(&group);
     match cluster.call(format!("discovering {group}"), asked).await {
-        Ok(_) => Ok(Streams::Served),
+        Ok(_) => Ok(None),
         Err(error) => match error.answer() {
-            Some(404) => Ok(Streams::Missing(format!(
+            Some(404) => Ok(Some(format!(
                 "this cluster does not serve {group}: attach and logs are disabled in its installation of execlet"
             ))),
             // Who may not discover it may still be allowed to attach; and a manager that is just being replaced
             // will answer soon.
-            Some(403 | 503) => Ok(Streams::Served),
+            Some(403 | 503) => Ok(None),
             Some(_) | None => Err(error),
         },
     }
@@ -47,8 +39,8 @@ mod tests {
                         if code == 200 { Some((200, list.clone())) } else { scripted::status(code, "no") }
                     },
                 );
-            let streams = streams(&cluster).await.expect("an answer");
-            assert_eq!(streams == Streams::Served, served, "{code}: {streams:?}");
+            let missing = missing_streams(&cluster).await.expect("an answer");
+            assert_eq!(missing.is_none(), served, "{code}: {missing:?}");
         }
     }
 }

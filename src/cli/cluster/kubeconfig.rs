@@ -189,7 +189,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::cli::{cluster::requests::Requests, follow::scripted, typed::key_value};
+    use crate::cli::{follow::scripted, typed::key_value};
 
     const KUBECONFIG: &str = r"
 apiVersion: v1
@@ -285,7 +285,7 @@ contexts:
             ..ConnectionArgs::default()
         };
         let cluster = args.connect().await.expect("a client");
-        let created = Requests::new(&cluster).create(&scripted::request(json!({})), false).await;
+        let created = cluster.create(&scripted::request(json!({})), false).await;
         serving.abort();
         assert_eq!(calls.load(Ordering::Relaxed), 1);
         assert_eq!(created.expect_err("no answer that counts").answer(), Some(504));

@@ -4,4 +4,4 @@ pub(crate) mod connection;
 pub(crate) mod discovery;
 pub mod flags;
 mod kubeconfig;
-pub(crate) mod requests;
+mod requests;

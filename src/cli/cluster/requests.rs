@@ -13,32 +13,24 @@ use crate::{
     cli::error::Error,
 };
 
-#[derive(Clone)]
-pub struct Requests {
-    cluster: Cluster,
-    /// For what is not a single call: a watch.
-    pub api: Api<ExecRequest>,
-}
-
-impl Requests {
-    pub fn new(cluster: &Cluster) -> Self {
-        let api = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        Self { cluster: cluster.clone(), api }
+impl Cluster {
+    pub fn requests(&self) -> Api<ExecRequest> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     pub async fn get(&self, name: &str) -> Result<ExecRequest, Error> {
-        self.cluster.call(format!("getting {name}"), self.api.get(name)).await
+        self.call(format!("getting {name}"), self.requests().get(name)).await
     }
 
     pub async fn create(&self, request: &ExecRequest, dry_run: bool) -> Result<ExecRequest, Error> {
         let params = PostParams { dry_run, ..PostParams::default() };
-        self.cluster.call("creating the request", self.api.create(&params, request)).await
+        self.call("creating the request", self.requests().create(&params, request)).await
     }
 
     /// Ends the command, or keeps it from starting.
     pub async fn cancel(&self, name: &str) -> Result<ExecRequest, Error> {
         let (params, patch) = (PatchParams::default(), Patch::Merge(json!({"spec": {"cancel": true}})));
-        self.cluster.call(format!("canceling {name}"), self.api.patch(name, &params, &patch)).await
+        self.call(format!("canceling {name}"), self.requests().patch(name, &params, &patch)).await
     }
 
     /// Deletes this very request, not another that has its name by now.
@@ -46,7 +38,7 @@ impl Requests {
         let name = request.name_any();
         let preconditions = Preconditions { uid: request.metadata.uid.clone(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.cluster.call(format!("deleting {name}"), self.api.delete(&name, &params)).await {
+        match self.call(format!("deleting {name}"), self.requests().delete(&name, &params)).await {
             Ok(_) => Ok(()),
             // Gone already, or another one by now.
             Err(error) if matches!(error.answer(), Some(404 | 409)) => Ok(()),
@@ -56,9 +48,9 @@ impl Requests {
 
     /// Who the API server says we are; `None` if it does not say.
     pub async fn myself(&self) -> Result<Option<Requester>, Error> {
-        let api: Api<SelfSubjectReview> = Api::all(self.cluster.client.clone());
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
         let (params, question) = (PostParams::default(), SelfSubjectReview::default());
-        let answer = match self.cluster.call("asking who I am", api.create(&params, &question)).await {
+        let answer = match self.call("asking who I am", api.create(&params, &question)).await {
             Ok(answer) => answer,
             // It may be forbidden, or the API server too old.
             Err(error) if matches!(error.answer(), Some(403 | 404)) => return Ok(None),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Phase},
     cli::{
-        cluster::{connection::Cluster, discovery::Streams, requests::Requests},
+        cluster::connection::Cluster,
         error::Error,
         exit::Exit,
         request::may_have_run,
@@ -32,19 +32,19 @@ pub enum OnInterrupt {
     Leave,
 }
 
-/// Follows a request until it ends, or the plugin does. Errors do not affect the command.
+/// Follows a request until it ends, or the plugin does; `missing_streams` is why there is nothing to attach to.
+/// Errors do not affect the command.
 pub async fn conclude(
     cluster: &Cluster,
-    streams: &Streams,
+    missing_streams: Option<&str>,
     mut watched: Watched,
     options: Options,
     on_interrupt: OnInterrupt,
 ) -> Result<Exit, Error> {
     let mut stops = Stops::listen()?;
-    let requests = Requests::new(cluster);
     let (name, speech) = (watched.name(), watched.speech.clone());
-    let following = Box::pin(follower::follow(cluster, streams, &mut watched, options));
-    let canceling = Box::pin(cancel(&requests, &name, &speech));
+    let following = Box::pin(follower::follow(cluster, missing_streams, &mut watched, options));
+    let canceling = Box::pin(cancel(cluster, &name, &speech));
     let ending = match heard(following, async || stops.next().await, on_interrupt, canceling).await {
         Heard::Ending(ending) => ending?,
         Heard::Signal(signal) => {
@@ -107,8 +107,8 @@ async fn heard(
     }
 }
 
-async fn cancel(requests: &Requests, name: &str, speech: &Speech) {
-    match requests.cancel(name).await {
+async fn cancel(cluster: &Cluster, name: &str, speech: &Speech) {
+    match cluster.cancel(name).await {
         Ok(_) => speech.say(&format!("canceling {name}; press Ctrl-C again to leave without waiting for its end")),
         // It had finished: the outcome comes in a moment.
         Err(error) if error.answer() == Some(422) => {}

@@ -21,7 +21,7 @@ use super::{
     watched::{Reached, Watched},
 };
 use crate::cli::{
-    cluster::{connection::Cluster, discovery::Streams},
+    cluster::connection::Cluster,
     error::Error,
     request::{is_attachable, is_finished, may_have_run},
     say::terminal,
@@ -48,17 +48,17 @@ pub enum Ending {
 /// Follows a request. Standard input is only touched once the command can have it.
 pub async fn follow(
     cluster: &Cluster,
-    streams: &Streams,
+    missing_streams: Option<&str>,
     watched: &mut Watched,
     options: Options,
 ) -> Result<Ending, Error> {
-    match streams {
-        Streams::Missing(why) if options.stdin => Err(Error::Message(why.clone())),
-        Streams::Missing(why) => {
+    match missing_streams {
+        Some(why) if options.stdin => Err(Error::Message(why.to_owned())),
+        Some(why) => {
             watched.speech.say(&format!("{why}. Only the end of its output is shown, once the command has ended"));
             kept::by_status(watched, options.recorder).await.map(Ending::Object)
         }
-        Streams::Served => attached(cluster, watched, options).await,
+        None => attached(cluster, watched, options).await,
     }
 }
 
@@ -194,7 +194,6 @@ fn in_flight(input: &mut Input, tty: bool, why: &str) -> InFlight {
 mod tests {
     use super::*;
     use crate::cli::{
-        cluster::requests::Requests,
         follow::scripted::{self, Kept},
         say::speech::Speech,
     };
@@ -217,10 +216,9 @@ mod tests {
     async fn where_no_stream_is_served_it_is_said_why_there_is_only_the_end_of_the_output() {
         let (cluster, _) = scripted::cluster(|_| None);
         let (heard, request) = (Kept::default(), scripted::request(scripted::never_ran()));
-        let mut watched = Watched::new(&Requests::new(&cluster), request, &Speech::to(false, heard.clone()));
+        let mut watched = Watched::new(&cluster, request, &Speech::to(false, heard.clone()));
         let options = Options { stdin: false, tty: false, keys: "".parse().expect("keys"), recorder: None };
-        let streams = Streams::Missing("this cluster serves none".to_owned());
-        let ending = follow(&cluster, &streams, &mut watched, options).await;
+        let ending = follow(&cluster, Some("this cluster serves none"), &mut watched, options).await;
         assert!(matches!(ending, Ok(Ending::Object(Reached::Here(_)))), "{ending:?}");
         assert!(heard.text().starts_with("execlet: this cluster serves none. "));
     }

@@ -97,24 +97,9 @@ async fn ends_soon(watched: &mut Watched) -> Result<bool, Error> {
     waited.map_or(Ok(false), |reached| reached.map(|_| true))
 }
 
-/// Why a client cannot have a command's input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NoInput {
-    /// A client has it: another one, or a connection of ours whose loss was not noticed yet.
-    Held,
-    /// It was ended, or lost: nobody can have it any more.
-    Over,
-}
-
-/// Reads a refusal; `None` if it is about something else.
-fn no_input(refusal: &kube::Error) -> Option<NoInput> {
-    if error::answer(refusal) != Some(409) {
-        return None;
-    }
-    InputError::read(&error::explain(refusal)).map(|error| match error {
-        InputError::Held(_) => NoInput::Held,
-        InputError::Ended | InputError::Lost => NoInput::Over,
-    })
+/// Why the input is refused; `None` if the refusal is about something else.
+fn no_input(refusal: &kube::Error) -> Option<InputError> {
+    InputError::read(&error::explain(refusal)).filter(|_| error::answer(refusal) == Some(409))
 }
 
 /// What to do without a command's input.
@@ -129,16 +114,18 @@ enum Without {
 }
 
 /// `ours` is the input that an earlier connection had; `held_for` counts from the first refusal.
-fn missing_input(why: Option<NoInput>, ours: Option<&Input>, held_for: Duration) -> Without {
-    match (why, ours) {
-        (None, _) | (Some(NoInput::Held | NoInput::Over), None) => Without::Refuse,
-        // All of it has arrived, also its end: only output is left.
-        (Some(NoInput::Over), Some(input)) if input.ended => Without::Watch(None),
-        (Some(NoInput::Over), Some(_)) => Without::Watch(Some("Only watching from now on; what you type is ignored")),
-        (Some(NoInput::Held), Some(_)) if held_for < HELD => Without::Wait,
-        (Some(NoInput::Held), Some(_)) => Without::Watch(Some(
+fn missing_input(why: Option<InputError>, ours: Option<&Input>, held_for: Duration) -> Without {
+    let (Some(why), Some(input)) = (why, ours) else { return Without::Refuse };
+    match why {
+        InputError::Held(_) if held_for < HELD => Without::Wait,
+        InputError::Held(_) => Without::Watch(Some(
             "Only watching from now on; to send input, have the other client leave, then attach again with -i",
         )),
+        // All of it has arrived, also its end: only output is left.
+        InputError::Ended | InputError::Lost if input.ended => Without::Watch(None),
+        InputError::Ended | InputError::Lost => {
+            Without::Watch(Some("Only watching from now on; what you type is ignored"))
+        }
     }
 }
 
@@ -149,7 +136,6 @@ mod tests {
 
     use super::*;
     use crate::cli::{
-        cluster::requests::Requests,
         follow::scripted::{self, Kept},
         say::speech::Speech,
     };
@@ -159,7 +145,7 @@ mod tests {
         let (cluster, _) = scripted::cluster(|_| None);
         let heard = Kept::default();
         let request = scripted::request(json!({"phase": "Running", "nodeName": "n1"}));
-        let mut watched = Watched::new(&Requests::new(&cluster), request, &Speech::to(false, heard.clone()));
+        let mut watched = Watched::new(&cluster, request, &Speech::to(false, heard.clone()));
         let mut wanted = Wanted { stdin: false, tty: false };
         let opened =
             tokio::time::timeout(Duration::from_secs(3600), open(&cluster, &mut watched, &mut wanted, None)).await;
@@ -172,6 +158,10 @@ mod tests {
         );
     }
 
+    fn held() -> InputError {
+        InputError::Held("jane from 10.0.0.7".to_owned())
+    }
+
     #[test]
     fn a_client_without_the_input_waits_watches_or_leaves_it_to_the_user() {
         let (going_on, ended) = (Input::from(&b""[..], None), {
@@ -181,17 +171,17 @@ mod tests {
         });
         for (why, ours, held_for, expected) in [
             // Nothing of ours was read yet.
-            (NoInput::Held, None, Duration::ZERO, Without::Refuse),
-            (NoInput::Over, None, Duration::ZERO, Without::Refuse),
+            (held(), None, Duration::ZERO, Without::Refuse),
+            (InputError::Ended, None, Duration::ZERO, Without::Refuse),
             // The connection that broke may still have it; and the end may not have arrived.
-            (NoInput::Held, Some(&going_on), HELD / 2, Without::Wait),
-            (NoInput::Held, Some(&ended), HELD / 2, Without::Wait),
-            (NoInput::Over, Some(&ended), Duration::ZERO, Without::Watch(None)),
+            (held(), Some(&going_on), HELD / 2, Without::Wait),
+            (held(), Some(&ended), HELD / 2, Without::Wait),
+            (InputError::Ended, Some(&ended), Duration::ZERO, Without::Watch(None)),
         ] {
-            assert_eq!(missing_input(Some(why), ours, held_for), expected, "{why:?} {ours:?}");
+            assert_eq!(missing_input(Some(why.clone()), ours, held_for), expected, "{why:?} {ours:?}");
         }
-        for (why, held_for) in [(NoInput::Held, HELD), (NoInput::Over, Duration::ZERO)] {
-            let then = missing_input(Some(why), Some(&going_on), held_for);
+        for (why, held_for) in [(held(), HELD), (InputError::Ended, Duration::ZERO)] {
+            let then = missing_input(Some(why.clone()), Some(&going_on), held_for);
             assert!(matches!(then, Without::Watch(Some(_))), "{why:?}: {then:?}");
         }
         assert_eq!(missing_input(None, Some(&going_on), HELD), Without::Refuse);
@@ -200,12 +190,12 @@ mod tests {
     #[test]
     fn a_refusal_says_whether_to_wait_for_the_input_or_to_do_without() {
         for (code, message, expected) in [
-            (409, "the input is held by jane from 10.0.0.7: attach without stdin to watch", Some(NoInput::Held)),
-            (409, "the input was ended already: attach without stdin to watch", Some(NoInput::Over)),
+            (409, "the input is held by jane from 10.0.0.7: attach without stdin to watch", Some(held())),
+            (409, "the input was ended already: attach without stdin to watch", Some(InputError::Ended)),
             (
                 409,
                 "the input cannot reach the command any more: the agent was restarted and has lost the connection; attach without stdin to watch",
-                Some(NoInput::Over),
+                Some(InputError::Lost),
             ),
             (409, "the object has been modified", None),
             (429, "the input was ended already", None),

@@ -24,22 +24,25 @@ const NO_TERMINAL: Size = Size { columns: 80, rows: 24 };
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
-    file: File,
+    file: BufWriter<File>,
 }
 
 impl Recording {
     /// Creates the file, or empties it.
     pub fn create(path: &Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+
+    fn write(&mut self, line: &str) -> Result<(), Error> {
+        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 }
 
 /// Writes a recording.
 #[derive(Debug)]
 pub struct Recorder {
-    path: PathBuf,
-    file: BufWriter<File>,
+    to: Recording,
     since: Instant,
     stdout: Text,
     stderr: Text,
@@ -50,8 +53,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Writes the header.
-    pub fn begin(to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
-        let Recording { path, file } = to;
+    pub fn begin(mut to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
         let size = size.unwrap_or(NO_TERMINAL);
         let header = Header {
             version: 2,
@@ -61,12 +63,9 @@ impl Recorder {
             command: Some(command.to_owned()),
             title: Some(title.to_owned()),
         };
-        let mut file = BufWriter::new(file);
-        let written = file.write_all(encode_header(&header).as_bytes());
-        written.map_err(|source| Error::File { path: path.clone(), source })?;
+        to.write(&encode_header(&header))?;
         Ok(Self {
-            path,
-            file,
+            to,
             since: Instant::now(),
             stdout: Text::default(),
             stderr: Text::default(),
@@ -96,13 +95,12 @@ impl Recorder {
 
     /// Everything is in the file after this.
     pub fn finish(&mut self) -> Result<(), Error> {
-        self.file.flush().map_err(|source| Error::File { path: self.path.clone(), source })
+        self.to.file.flush().map_err(|source| Error::File { path: self.to.path.clone(), source })
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
         let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let line = encode_event(micros, event).unwrap_or_default();
-        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
+        self.to.write(&encode_event(micros, event).unwrap_or_default())
     }
 }
 

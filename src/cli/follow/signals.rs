@@ -6,8 +6,8 @@ use rustix::process::{Signal as ToSelf, getpid, kill_process};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::JoinHandle,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::{
     error::Error,
@@ -44,39 +44,23 @@ fn listen(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(Error::local("cannot listen for signals"))
 }
 
-/// A task that ends with its owner.
-#[derive(Debug)]
-pub struct Owned(JoinHandle<()>);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Owned {
-    pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task))
-    }
-}
-
 /// The size of the terminal, now and whenever it changes.
-pub fn sizes() -> Result<(watch::Receiver<Option<Size>>, Owned), Error> {
+pub fn sizes() -> Result<(watch::Receiver<Option<Size>>, AbortOnDropHandle<()>), Error> {
     let mut changed = listen(SignalKind::window_change())?;
     let (sender, receiver) = watch::channel(terminal::size());
-    let task = Owned::spawn(async move {
+    let task = tokio::spawn(async move {
         while changed.recv().await.is_some() {
             sender.send_replace(terminal::size());
         }
     });
-    Ok((receiver, task))
+    Ok((receiver, AbortOnDropHandle::new(task)))
 }
 
 /// A raw terminal that is restored while the plugin is stopped (SIGTSTP).
 #[derive(Debug)]
 pub struct HeldTerminal {
     _raw: Raw,
-    _suspend: Owned,
+    _suspend: AbortOnDropHandle<()>,
 }
 
 impl HeldTerminal {
@@ -84,7 +68,7 @@ impl HeldTerminal {
         let on = |kind: ToSelf| listen(SignalKind::from_raw(kind.as_raw()));
         let (mut stop, mut go_on) = (on(ToSelf::TSTP)?, on(ToSelf::CONT)?);
         let raw = Raw::enter().map_err(Error::local("cannot take the terminal"))?;
-        let suspend = Owned::spawn(async move {
+        let suspend = tokio::spawn(async move {
             while stop.recv().await.is_some() {
                 let was_raw = terminal::is_raw();
                 terminal::restore();
@@ -97,6 +81,6 @@ impl HeldTerminal {
                 }
             }
         });
-        Ok(Self { _raw: raw, _suspend: suspend })
+        Ok(Self { _raw: raw, _suspend: AbortOnDropHandle::new(suspend) })
     }
 }

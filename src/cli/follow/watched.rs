@@ -11,12 +11,12 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use super::signals::Owned;
 use crate::{
     api::ExecRequest,
     cli::{
-        cluster::requests::Requests,
+        cluster::connection::Cluster,
         error::{self, Error},
         say::{speech::Speech, words},
     },
@@ -32,15 +32,22 @@ const TICK: Duration = Duration::from_secs(1);
 struct View {
     request: Arc<ExecRequest>,
     gone: bool,
-    /// Since when the watch fails, and why.
-    trouble: Option<(Instant, Arc<watcher::Error>)>,
+    trouble: Option<Trouble>,
+}
+
+/// The watch fails.
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Instant,
+    refused: bool,
+    why: String,
 }
 
 /// A request that is being watched, and where to say so.
 pub struct Watched {
     view: watch::Receiver<View>,
     pub speech: Speech,
-    _task: Owned,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// What became of a request that was waited for.
@@ -54,16 +61,16 @@ pub enum Reached {
 
 impl Watched {
     /// Watches a request that has just been read.
-    pub fn new(requests: &Requests, request: ExecRequest, speech: &Speech) -> Self {
-        let watch = watcher::watch_object(requests.api.clone(), &request.name_any()).backoff(WatchPauses::default());
+    pub fn new(cluster: &Cluster, request: ExecRequest, speech: &Speech) -> Self {
+        let watch = watcher::watch_object(cluster.requests(), &request.name_any()).backoff(WatchPauses::default());
         let (sender, view) = watch::channel(View { request: Arc::new(request), gone: false, trouble: None });
-        let task = Owned::spawn(async move {
+        let task = tokio::spawn(async move {
             let mut watch = Box::pin(watch);
             while let Some(seen) = watch.next().await {
                 sender.send_modify(|view| update(view, seen));
             }
         });
-        Self { view, speech: speech.clone(), _task: task }
+        Self { view, speech: speech.clone(), _task: AbortOnDropHandle::new(task) }
     }
 
     /// The request as it was last seen.
@@ -84,7 +91,7 @@ impl Watched {
     pub fn check_patience(&self) -> Result<(), Error> {
         let view = self.view.borrow();
         match &view.trouble {
-            Some((since, why)) if since.elapsed() > PATIENCE => Err(failed(&view, why)),
+            Some(trouble) if trouble.since.elapsed() > PATIENCE => Err(failed(&view, trouble)),
             Some(_) | None => Ok(()),
         }
     }
@@ -104,12 +111,12 @@ impl Watched {
             }
             match &view.trouble {
                 None => speech.progress(&format!("{name}: {}", words::state(&view.request))),
-                Some((since, why)) if is_refusal(why) || since.elapsed() > PATIENCE => {
+                Some(trouble) if trouble.refused || trouble.since.elapsed() > PATIENCE => {
                     speech.clear();
-                    return Err(failed(&view, why));
+                    return Err(failed(&view, trouble));
                 }
-                Some((_, why)) => {
-                    speech.trouble(&format!("{name}: the API server does not answer: {}; retrying", cause(why)));
+                Some(Trouble { why, .. }) => {
+                    speech.trouble(&format!("{name}: the API server does not answer: {why}; retrying"));
                 }
             }
             // A closed channel would be a watch that has ended, which none does; the tick goes on.
@@ -130,31 +137,20 @@ fn update(view: &mut View, seen: Result<Option<ExecRequest>, watcher::Error>) {
             view.gone = true;
         }
         Err(error) => {
-            let since = view.trouble.take().map_or_else(Instant::now, |(since, _)| since);
-            view.trouble = Some((since, Arc::new(error)));
+            let since = view.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+            let (answer, why) = match &error {
+                watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+                    (error::answer(error), error::explain(error))
+                }
+                watcher::Error::WatchFailed(error) => (None, error::explain(error)),
+                watcher::Error::WatchError(status) => (None, status.message.clone()),
+                watcher::Error::NoResourceVersion => (None, error.to_string()),
+            };
+            view.trouble = Some(Trouble { since, refused: matches!(answer, Some(401 | 403)), why });
         }
     }
 }
 
-fn is_refusal(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
-            matches!(error::answer(error), Some(401 | 403))
-        }
-        watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_) | watcher::Error::NoResourceVersion => false,
-    }
-}
-
-fn cause(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error::explain(error),
-        watcher::Error::WatchError(status) => status.message.clone(),
-        watcher::Error::NoResourceVersion => error.to_string(),
-    }
-}
-
-fn failed(view: &View, error: &watcher::Error) -> Error {
-    Error::Unwatched { name: view.request.name_any(), why: cause(error) }
+fn failed(view: &View, trouble: &Trouble) -> Error {
+    Error::Unwatched { name: view.request.name_any(), why: trouble.why.clone() }
 }

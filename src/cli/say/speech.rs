@@ -3,7 +3,11 @@
 //!
 //! Progress and colour are only for a terminal, colour only without `NO_COLOR`.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -38,7 +42,7 @@ struct Trouble {
 impl Speech {
     /// Speaks on standard error; shows no progress if `quiet`.
     pub fn new(quiet: bool) -> Self {
-        Self { is_terminal: terminal::errors_are_terminal(), ..Self::to(quiet, io::stderr()) }
+        Self { is_terminal: io::stderr().is_terminal(), ..Self::to(quiet, io::stderr()) }
     }
 
     /// Speaks to something that is not a terminal.
@@ -128,7 +132,7 @@ pub enum Colour {
 pub fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    terminal::output_is_terminal() && !refused && !dumb
+    io::stdout().is_terminal() && !refused && !dumb
 }
 
 /// The text in a colour, or as it is.

@@ -3,10 +3,7 @@
 //! The guard restores it when it is dropped, which covers every return and every
 //! signal that is listened for; the panic hook covers the rest.
 
-use std::{
-    io::{self, IsTerminal},
-    sync::Once,
-};
+use std::{io, sync::Once};
 
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
@@ -77,16 +74,4 @@ pub fn size() -> Option<Size> {
     of(termios::tcgetwinsize(io::stdout()))
         .or_else(|| of(termios::tcgetwinsize(io::stdin())))
         .or_else(|| of(termios::tcgetwinsize(io::stderr())))
-}
-
-pub fn input_is_terminal() -> bool {
-    io::stdin().is_terminal()
-}
-
-pub fn output_is_terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
-pub fn errors_are_terminal() -> bool {
-    io::stderr().is_terminal()
 }

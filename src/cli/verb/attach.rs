@@ -1,11 +1,9 @@
 //! `attach`: everything that a request has written and writes, and its input.
 
+use std::io::{self, IsTerminal as _};
+
 use crate::cli::{
-    cluster::{
-        connection::Cluster,
-        discovery::{self, Streams},
-        requests::Requests,
-    },
+    cluster::{connection::Cluster, discovery::missing_streams},
     error::Error,
     exit::Exit,
     follow::{
@@ -14,7 +12,7 @@ use crate::cli::{
         watched::Watched,
     },
     request::takes_input,
-    say::{speech::Speech, terminal},
+    say::speech::Speech,
     typed::request_name,
 };
 
@@ -40,12 +38,11 @@ pub struct AttachArgs {
 pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     let AttachArgs { name, stdin, .. } = args;
     let speech = Speech::new(args.follow.quiet);
-    let requests = Requests::new(cluster);
-    if let Streams::Missing(why) = discovery::streams(cluster).await? {
+    if let Some(why) = missing_streams(cluster).await? {
         let wait = cluster.plugin(&format!("wait {name}"));
         return Err(Error::Message(format!("{why}. For its outcome: {wait}")));
     }
-    let request = requests.get(&name).await?;
+    let request = cluster.get(&name).await?;
     if stdin && !takes_input(&request) {
         return Err(Error::Message(format!(
             "{name} takes no input from clients: it was created without -i (spec.stdin.attach). Leave out -i"
@@ -55,7 +52,7 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
         speech.say("the command has no terminal: -t has no effect");
     }
     // Typing at a command's terminal takes one here.
-    let tty = request.spec.tty && (!stdin || terminal::input_is_terminal());
+    let tty = request.spec.tty && (!stdin || io::stdin().is_terminal());
     if request.spec.tty && !tty {
         return Err(Error::Message(
             "the command has a terminal, but standard input is not one: leave out -i".to_owned(),
@@ -63,6 +60,6 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     }
     let recording = args.follow.recording()?;
     let options = args.follow.options(&request, stdin, tty, recording)?;
-    let watched = Watched::new(&requests, request, &speech);
-    conclude(cluster, &Streams::Served, watched, options, OnInterrupt::Leave).await
+    let watched = Watched::new(cluster, request, &speech);
+    conclude(cluster, None, watched, options, OnInterrupt::Leave).await
 }

@@ -1,7 +1,7 @@
 //! `cancel`: ends a command, or keeps it from starting.
 
 use crate::cli::{
-    cluster::{connection::Cluster, requests::Requests},
+    cluster::connection::Cluster,
     error::Error,
     exit::Exit,
     say::{print, speech::Speech},
@@ -11,17 +11,16 @@ use crate::cli::{
 /// End the command of a request and everything that it started, or keep it from starting.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CancelArgs {
-    /// Names of the requests.
+    /// Names of the cluster.
     #[arg(value_name = "NAME", required = true, value_parser = request_name)]
     pub names: Vec<String>,
 }
 
 pub async fn run(cluster: &Cluster, args: CancelArgs) -> Result<Exit, Error> {
     let speech = Speech::new(true);
-    let requests = Requests::new(cluster);
     let mut exit = Exit::SUCCESS;
     for name in &args.names {
-        match requests.cancel(name).await {
+        match cluster.cancel(name).await {
             Ok(request) => {
                 print::out(&format!("{} canceled\n", print::full_name(&request)))?;
             }

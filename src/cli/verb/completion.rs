@@ -12,7 +12,7 @@ use kube::{Api, api::ListParams};
 use serde::de::DeserializeOwned;
 
 use crate::cli::{
-    cluster::{connection::Cluster, flags::ConnectionArgs, requests::Requests},
+    cluster::{connection::Cluster, flags::ConnectionArgs},
     error::Error,
     exit::Exit,
     say::print,
@@ -179,7 +179,7 @@ async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<
         }
         Wanted::Request => {
             let cluster = connection.connect().await?;
-            list(&cluster, &Requests::new(&cluster).api).await?
+            list(&cluster, &cluster.requests()).await?
         }
         Wanted::Container(Some(pod)) => {
             let cluster = connection.connect().await?;

@@ -13,7 +13,7 @@ use kube::{
 use crate::{
     api::ExecRequest,
     cli::{
-        cluster::{connection::Cluster, requests::Requests},
+        cluster::connection::Cluster,
         error::Error,
         exit::Exit,
         say::print::{self, Format, full_name},
@@ -83,13 +83,12 @@ pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
 }
 
 async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<String, Error> {
-    let requests = Requests::new(cluster);
     let mut found = Vec::new();
     for name in &args.names {
-        found.push(requests.get(name).await?);
+        found.push(cluster.get(name).await?);
     }
     if args.names.is_empty() {
-        let api = if args.all_namespaces { Api::all(cluster.client.clone()) } else { requests.api.clone() };
+        let api = if args.all_namespaces { Api::all(cluster.client.clone()) } else { cluster.requests() };
         found = cluster.call("listing requests", api.list(&args.list_params())).await?.items;
     }
     match (format, found.as_slice()) {

@@ -11,8 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::cli::{
     cluster::{
         connection::{Cluster, open_in_time},
-        discovery::{self, Streams},
-        requests::Requests,
+        discovery::missing_streams,
     },
     error::{self, Error},
     exit::Exit,
@@ -79,7 +78,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
     let describe = cluster.plugin(&format!("describe {}", args.name));
     let instead = |why: String| Error::Message(format!("{why}. The end of its output is in its status: {describe}"));
-    if let Streams::Missing(why) = discovery::streams(cluster).await? {
+    if let Some(why) = missing_streams(cluster).await? {
         return Err(instead(why));
     }
     let mut stops = Stops::listen()?;
@@ -97,8 +96,7 @@ async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl
     let mut watched = None;
     if args.follow {
         args.fix_since(Timestamp::now());
-        let requests = Requests::new(cluster);
-        let mut request = Watched::new(&requests, requests.get(&args.name).await?, speech);
+        let mut request = Watched::new(cluster, cluster.get(&args.name).await?, speech);
         request.until(is_attachable).await?;
         watched = Some(request);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, IsTerminal as _},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -47,7 +47,7 @@ pub async fn run(args: ReplayArgs) -> Result<Exit, Error> {
     let mut lines = BufReader::new(File::open(&args.file).map_err(unreadable)?).lines();
     let first = lines.next().unwrap_or(Ok(String::new())).map_err(unreadable)?;
     let header = decode_header(&first).map_err(|why| wrong(1, why))?;
-    if let Some(size) = terminal::size().filter(|_| terminal::output_is_terminal())
+    if let Some(size) = terminal::size().filter(|_| io::stdout().is_terminal())
         && (size.columns < header.width || size.rows < header.height)
     {
         let (columns, rows) = (header.width, header.height);

@@ -1,16 +1,14 @@
 //! `run`: creates a request, follows it, and exits as its command did.
 
+use std::io::{self, IsTerminal as _};
+
 use kube::{ResourceExt as _, core::ObjectMeta};
 use tokio::try_join;
 
 use crate::{
     api::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target, request},
     cli::{
-        cluster::{
-            connection::Cluster,
-            discovery::{self, Streams},
-            requests::Requests,
-        },
+        cluster::{connection::Cluster, discovery},
         error::Error,
         exit::Exit,
         follow::{
@@ -23,7 +21,6 @@ use crate::{
             duration,
             print::{self, Format},
             speech::Speech,
-            terminal,
         },
         typed::{key_value, pod_name},
     },
@@ -124,7 +121,7 @@ pub async fn run(cluster: &Cluster, args: RunArgs) -> Result<Exit, Error> {
 }
 
 async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
-    if args.tty && args.stdin && !terminal::input_is_terminal() {
+    if args.tty && args.stdin && !io::stdin().is_terminal() {
         speech.say("standard input is not a terminal: the command gets none either");
         args.tty = false;
     }
@@ -136,16 +133,15 @@ async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Resu
         return print::out(&print::object(&request, args.output.unwrap_or(Format::Yaml))?);
     }
     // Before anything exists: whether it can be attached to, who we are, and where to record to.
-    let requests = Requests::new(cluster);
-    let (streams, requester) = try_join!(streams(cluster, &args), requests.myself())?;
+    let (missing, requester) = try_join!(missing_streams(cluster, &args), cluster.myself())?;
     // Where the cluster has a policy that fills it in, the policy overwrites it.
     request.spec.requested_by = requester;
     if args.dry_run.is_some() {
-        let created = requests.create(&request, true).await?;
+        let created = cluster.create(&request, true).await?;
         return announce(&created, args.output, "created (server dry run)");
     }
     let recording = args.follow.recording()?;
-    let created = requests.create(&request, false).await.map_err(|error| not_created(cluster, error))?;
+    let created = cluster.create(&request, false).await.map_err(|error| not_created(cluster, error))?;
     // From here on the command runs or may run, whatever becomes of the plugin.
     let name = created.name_any();
     let leaves = |error: Error| error.leaves(left(cluster, &name));
@@ -154,13 +150,13 @@ async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Resu
     }
     let followed = async {
         let options = args.follow.options(&created, args.stdin, args.tty, recording)?;
-        let watched = Watched::new(&requests, created.clone(), speech);
-        conclude(cluster, &streams, watched, options, OnInterrupt::Cancel).await
+        let watched = Watched::new(cluster, created.clone(), speech);
+        conclude(cluster, missing.as_deref(), watched, options, OnInterrupt::Cancel).await
     };
     let exit = followed.await.map_err(leaves)?;
     if args.rm
         && exit != Exit::LEFT
-        && let Err(error) = remove(&requests, &created).await
+        && let Err(error) = remove(cluster, &created).await
     {
         // The exit code stays the command's.
         let delete = cluster.kubectl(&format!("delete xr {name}"));
@@ -187,24 +183,22 @@ fn not_created(cluster: &Cluster, error: Error) -> Error {
 }
 
 /// Deletes a request if it has finished.
-async fn remove(requests: &Requests, created: &ExecRequest) -> Result<(), Error> {
-    match requests.get(&created.name_any()).await {
-        Ok(request) if is_finished(&request) => requests.delete(created).await,
+async fn remove(cluster: &Cluster, created: &ExecRequest) -> Result<(), Error> {
+    match cluster.get(&created.name_any()).await {
+        Ok(request) if is_finished(&request) => cluster.delete(created).await,
         Ok(_) => Ok(()),
         Err(error) if error.answer() == Some(404) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-async fn streams(cluster: &Cluster, args: &RunArgs) -> Result<Streams, Error> {
+async fn missing_streams(cluster: &Cluster, args: &RunArgs) -> Result<Option<String>, Error> {
     if args.detach || args.dry_run.is_some() {
-        return Ok(Streams::Served);
+        return Ok(None);
     }
-    match discovery::streams(cluster).await? {
-        Streams::Missing(why) if args.stdin => {
-            Err(Error::Message(format!("{why}. Nothing was created: run it without -i")))
-        }
-        streams => Ok(streams),
+    match discovery::missing_streams(cluster).await? {
+        Some(why) if args.stdin => Err(Error::Message(format!("{why}. Nothing was created: run it without -i"))),
+        missing => Ok(missing),
     }
 }
 

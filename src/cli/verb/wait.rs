@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::{
-    cluster::{connection::Cluster, requests::Requests},
+    cluster::connection::Cluster,
     error::Error,
     exit::Exit,
     follow::{conclude::last_word, signals::Stops, watched::Watched},
@@ -30,9 +30,8 @@ pub struct WaitArgs {
 
 pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.quiet);
-    let requests = Requests::new(cluster);
     let mut stops = Stops::listen()?;
-    let mut watched = Watched::new(&requests, requests.get(&args.name).await?, &speech);
+    let mut watched = Watched::new(cluster, cluster.get(&args.name).await?, &speech);
     // Without a limit it never comes.
     let timeout = tokio::time::sleep(args.timeout.unwrap_or(Duration::MAX));
     tokio::select! {
