@@ -17,11 +17,7 @@ pub enum Error {
     Client(String),
     /// The API server refused or failed.
     #[error("{what}: {}", explain(.source))]
-    Call {
-        what: String,
-        #[source]
-        source: Box<kube::Error>,
-    },
+    Call { what: String, source: Box<kube::Error> },
     #[error("{what}: cannot reach the API server at {server}: {why}")]
     Unreachable { what: String, server: String, why: String },
     #[error("{what}: the API server did not answer within {} s (--request-timeout)", .within.as_secs_f32())]
@@ -30,30 +26,18 @@ pub enum Error {
     Unwatched { name: String, why: String },
     /// The plugin ends, and leaves a request that may still run.
     #[error("{source}; {left}")]
-    Left {
-        #[source]
-        source: Box<Error>,
-        left: String,
-    },
+    Left { source: Box<Error>, left: String },
     /// Said in full by whoever noticed it.
     #[error("{0}")]
     Message(String),
     #[error("{}: {}", .path.display(), .source)]
-    File {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// A file that is not what it should be.
     #[error("{}: line {}: {}", .path.display(), .line, .why)]
     Content { path: PathBuf, line: usize, why: String },
     /// The terminal, or the signals.
     #[error("{what}: {source}")]
-    Local {
-        what: &'static str,
-        #[source]
-        source: io::Error,
-    },
+    Local { what: &'static str, source: io::Error },
     #[error("cannot write the output: {0}")]
     Output(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

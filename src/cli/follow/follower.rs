@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     detach::DetachKeys,
@@ -24,7 +24,6 @@ use crate::cli::{
     cluster::connection::Cluster,
     error::Error,
     request::{is_attachable, is_finished, may_have_run},
-    say::terminal,
 };
 
 /// How long the outcome may take to reach the object once the stream has told it.
@@ -56,7 +55,10 @@ pub async fn follow(
         Some(why) if options.stdin => Err(Error::Message(why.to_owned())),
         Some(why) => {
             watched.speech.say(&format!("{why}. Only the end of its output is shown, once the command has ended"));
-            kept::by_status(watched, options.recorder).await.map(Ending::Object)
+            let output = Output::start(options.recorder);
+            let reached = kept::show(watched, &output, None).await?;
+            output.finish().await?;
+            Ok(Ending::Object(reached))
         }
         None => attached(cluster, watched, options).await,
     }
@@ -71,12 +73,7 @@ async fn attached(cluster: &Cluster, watched: &mut Watched, options: Options) ->
     // 2. Open the first connection before standard input or the terminal are touched.
     let mut wanted = Wanted { stdin: options.stdin, tty: options.tty };
     let first = open(cluster, watched, &mut wanted, None).await?;
-    let (sizes, _resized) = if options.tty && terminal::size().is_some() {
-        let (sizes, task) = signals::sizes()?;
-        (sizes, Some(task))
-    } else {
-        (watch::channel(None).1, None)
-    };
+    let (sizes, _resized) = signals::sizes(options.tty)?;
     let mut local = LocalIo {
         output: Output::start(options.recorder),
         input: None,
@@ -117,7 +114,9 @@ async fn connections(
             Attempt::Opened(connection) => connection,
             Attempt::Gone => return Ok(None),
             Attempt::NoStream(why) => {
-                kept::instead(watched, local, &why).await?;
+                if local.shown.is_nothing() {
+                    kept::show(watched, &local.output, Some(&why)).await?;
+                }
                 return Ok(None);
             }
         };

@@ -2,52 +2,34 @@
 
 use super::{
     output::Output,
-    record::Recorder,
-    session::LocalIo,
     watched::{Reached, Watched},
 };
 use crate::{
-    api::ExecRequest,
-    cli::{
-        error::Error,
-        request::is_finished,
-        say::{speech::Speech, tails::tail_bytes},
-    },
+    cli::{error::Error, request::is_finished, say::tails::tail_bytes},
     wire::OutputStream,
 };
 
-/// Waits for the end of a request, and shows what its status has of the output.
-pub async fn by_status(watched: &mut Watched, recorder: Option<Recorder>) -> Result<Reached, Error> {
+/// Waits for the end of a request, and shows what its status has of the output; says why its log is not shown,
+/// if that was expected.
+pub async fn show(watched: &mut Watched, output: &Output, why: Option<&str>) -> Result<Reached, Error> {
     let reached = watched.until(is_finished).await?;
-    if let Reached::Here(request) = &reached {
-        let output = Output::start(recorder);
-        write_tails(&output, request, &watched.speech).await;
-        output.finish().await?;
-    }
-    Ok(reached)
-}
-
-/// Shows what the status has of the output, if none of it was shown before; `why` there is no stream.
-pub async fn instead(watched: &mut Watched, local: &LocalIo, why: &str) -> Result<(), Error> {
-    if let Reached::Here(request) = watched.until(is_finished).await?
-        && local.shown.is_nothing()
-    {
+    let Reached::Here(request) = &reached else { return Ok(reached) };
+    if let Some(why) = why {
         watched.speech.say(&format!("cannot read its log ({why}): showing what its status has of it"));
-        write_tails(&local.output, &request, &watched.speech).await;
     }
-    Ok(())
-}
-
-async fn write_tails(output: &Output, request: &ExecRequest, speech: &Speech) {
-    let Some(kept) = request.status.as_ref().and_then(|status| status.output.as_ref()) else { return };
-    let tails = [(OutputStream::Stdout, "output", &kept.stdout), (OutputStream::Stderr, "error", &kept.stderr)];
+    let kept = request.status.as_ref().and_then(|status| status.output.as_ref());
+    let tails = kept.into_iter().flat_map(|kept| {
+        [(OutputStream::Stdout, "output", &kept.stdout), (OutputStream::Stderr, "error", &kept.stderr)]
+    });
     for (stream, name, tail) in tails {
         let bytes = tail_bytes(tail);
         if tail.truncated {
-            speech.say(&format!("showing the last {} of {} bytes of standard {name}", bytes.len(), tail.bytes));
+            let (kept, all) = (bytes.len(), tail.bytes);
+            watched.speech.say(&format!("showing the last {kept} of {all} bytes of standard {name}"));
         }
-        if !bytes.is_empty() && output.write(stream, bytes.into()).await.is_err() {
-            return;
+        if !bytes.is_empty() && !output.write(stream, bytes.into()).await {
+            break;
         }
     }
+    Ok(reached)
 }

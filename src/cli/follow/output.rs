@@ -36,10 +36,6 @@ pub struct Output {
     thread: JoinHandle<Result<(), Error>>,
 }
 
-/// The reader has closed it, as `| head` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutputClosed;
-
 impl Output {
     /// Writes to our own standard streams.
     pub fn start(recorder: Option<Recorder>) -> Self {
@@ -56,9 +52,9 @@ impl Output {
         Self { pieces, thread }
     }
 
-    /// Waits for room, then has the thread write it.
-    pub async fn write(&self, stream: OutputStream, bytes: Bytes) -> Result<(), OutputClosed> {
-        self.pieces.send(Piece::Output(stream, bytes)).await.map_err(|_| OutputClosed)
+    /// Waits for room, then has the thread write it; `false` if nothing can be written any more, as after `| head`.
+    pub async fn write(&self, stream: OutputStream, bytes: Bytes) -> bool {
+        self.pieces.send(Piece::Output(stream, bytes)).await.is_ok()
     }
 
     /// Records a new size of the terminal.
@@ -67,7 +63,7 @@ impl Output {
         drop(self.pieces.send(Piece::Size(size)).await);
     }
 
-    /// Waits until everything is written. A closed pipe is not an error: see [`OutputClosed`].
+    /// Waits until everything is written. A closed pipe is not an error.
     pub async fn finish(self) -> Result<(), Error> {
         drop(self.pieces);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;

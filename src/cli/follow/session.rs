@@ -172,7 +172,7 @@ where
         match received {
             Ok(Some(FromServer::Output(stream, bytes))) => {
                 let fresh = shown.fresh(&mut at, stream, bytes, tty);
-                if !fresh.is_empty() && output.write(stream, fresh).await.is_err() {
+                if !fresh.is_empty() && !output.write(stream, fresh).await {
                     return Err(Ended::OutputClosed);
                 }
             }

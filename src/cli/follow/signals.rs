@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::{
     error::Error,
-    say::terminal::{self, Raw, Size},
+    say::terminal::{self, Size},
 };
 
 /// The signals that end the plugin.
@@ -44,13 +44,14 @@ fn listen(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(Error::local("cannot listen for signals"))
 }
 
-/// The size of the terminal, now and whenever it changes.
-pub fn sizes() -> Result<(watch::Receiver<Option<Size>>, AbortOnDropHandle<()>), Error> {
+/// The size of the terminal, now and whenever it changes; `None` without a terminal, or if the command has none.
+pub fn sizes(tty: bool) -> Result<(watch::Receiver<Option<Size>>, AbortOnDropHandle<()>), Error> {
     let mut changed = listen(SignalKind::window_change())?;
-    let (sender, receiver) = watch::channel(terminal::size());
+    let size = move || terminal::size().filter(|_| tty);
+    let (sender, receiver) = watch::channel(size());
     let task = tokio::spawn(async move {
         while changed.recv().await.is_some() {
-            sender.send_replace(terminal::size());
+            sender.send_replace(size());
         }
     });
     Ok((receiver, AbortOnDropHandle::new(task)))
@@ -59,7 +60,6 @@ pub fn sizes() -> Result<(watch::Receiver<Option<Size>>, AbortOnDropHandle<()>),
 /// A raw terminal that is restored while the plugin is stopped (SIGTSTP).
 #[derive(Debug)]
 pub struct HeldTerminal {
-    _raw: Raw,
     _suspend: AbortOnDropHandle<()>,
 }
 
@@ -67,7 +67,7 @@ impl HeldTerminal {
     pub fn take() -> Result<Self, Error> {
         let on = |kind: ToSelf| listen(SignalKind::from_raw(kind.as_raw()));
         let (mut stop, mut go_on) = (on(ToSelf::TSTP)?, on(ToSelf::CONT)?);
-        let raw = Raw::enter().map_err(Error::local("cannot take the terminal"))?;
+        terminal::make_raw().map_err(Error::local("cannot take the terminal"))?;
         let suspend = tokio::spawn(async move {
             while stop.recv().await.is_some() {
                 let was_raw = terminal::is_raw();
@@ -81,6 +81,12 @@ impl HeldTerminal {
                 }
             }
         });
-        Ok(Self { _raw: raw, _suspend: AbortOnDropHandle::new(suspend) })
+        Ok(Self { _suspend: AbortOnDropHandle::new(suspend) })
+    }
+}
+
+impl Drop for HeldTerminal {
+    fn drop(&mut self) {
+        terminal::restore();
     }
 }

@@ -1,7 +1,7 @@
 //! Our own terminal: raw while a command has it, and always restored.
 //!
-//! The guard restores it when it is dropped, which covers every return and every
-//! signal that is listened for; the panic hook covers the rest.
+//! Whoever makes it raw restores it on every return and every signal that is listened
+//! for; the panic hook covers the rest.
 
 use std::{io, sync::Once};
 
@@ -18,38 +18,21 @@ pub struct Size {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// The terminal is raw as long as this lives.
-#[derive(Debug)]
-pub struct Raw(());
-
-impl Raw {
-    /// Makes the terminal on standard input raw.
-    pub fn enter() -> io::Result<Self> {
-        HOOK.call_once(|| {
-            let next = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                restore();
-                next(info);
-            }));
-        });
-        make_raw().map(|()| Self(()))
-    }
-}
-
-/// Makes the terminal raw, for a guard that exists.
+/// Makes the terminal on standard input raw.
 pub fn make_raw() -> io::Result<()> {
+    HOOK.call_once(|| {
+        let next = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            next(info);
+        }));
+    });
     let before = termios::tcgetattr(io::stdin())?;
     let mut raw = before.clone();
     raw.make_raw();
     // Saved first: whatever happens from here on is undone.
     *BEFORE.lock() = Some(before);
     Ok(termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        restore();
-    }
 }
 
 /// Restores the terminal; does nothing if it is not raw.
