@@ -1,46 +1,49 @@
-//! The plugin's exit codes: the command's own, and those above 120 for what is not the command's to say.
+//! The plugin's exit codes: the command's own, and codes above 120 for everything else.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use tokio::signal::unix::SignalKind;
 
-use crate::api::{ExecRequestStatus, Phase, Reason};
+use crate::api::{
+    ExecRequestStatus, Phase, Reason,
+    conditions::{self, ConditionType, Truth},
+};
 
-/// How the plugin ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 
 impl Exit {
-    /// All is well; also after detaching.
+    /// Success; also after detaching.
     pub const SUCCESS: Self = Self(0);
     /// The command ended with 0, but its request failed: its input was cut short, for example.
     pub const NOT_SUCCESS: Self = Self(1);
-    /// Nothing ran, and nothing will: it is safe to try again.
+    /// Nothing ran and nothing will: it is safe to try again.
     pub const NEVER_RAN: Self = Self(121);
-    /// The plugin follows no longer; the command may go on.
+    /// The plugin stopped following; the command may still run.
     pub const LEFT: Self = Self(122);
-    /// The command may have run, and how it ended cannot be known.
+    /// The command may have run, and how it ended is not known.
     pub const UNKNOWN: Self = Self(123);
-    /// The command was ended by its deadline, as `timeout` says it.
+    /// The command was ended by its deadline; the same code as `timeout` gives.
     pub const DEADLINE: Self = Self(124);
-    /// The plugin failed: wrong arguments, no way to the API server, no right.
+    /// The plugin failed: wrong arguments, no API server, no permission.
     pub const FAILED: Self = Self(125);
-    /// The command could not be started: no such program, user or folder. Nothing ran.
+    /// The command could not be started: no such program, user or directory. Nothing ran.
     pub const NOT_STARTED: Self = Self(126);
     /// The request was canceled.
     pub const CANCELED: Self = Self(130);
 
-    /// The exit code that tells the outcome of a request; `None` while it has none.
+    /// The exit code of a request's outcome; `None` while it has none.
     pub fn of(status: &ExecRequestStatus) -> Option<Self> {
         status.completion_time.as_ref()?;
         Some(match status.phase {
             Phase::Succeeded => Self::SUCCESS,
             Phase::Failed => Self::of_failed(status),
-            // A finished request is in none of the first three.
+            // A finished request is in none of the other three.
             Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running => Self::UNKNOWN,
         })
     }
 
     /// The exit code in the last frame of a stream.
-    pub fn told(status: &Status) -> Self {
+    pub fn of_stream(status: &Status) -> Self {
         if status.status.as_deref() == Some("Success") {
             return Self::SUCCESS;
         }
@@ -50,16 +53,21 @@ impl Exit {
         code.filter(|code| *code != 0).map_or(Self::UNKNOWN, Self)
     }
 
+    /// 128 and the number of the signal that ended the plugin, as a shell has it.
+    pub fn of_signal(signal: SignalKind) -> Self {
+        Self(u8::try_from(128 + signal.as_raw_value()).unwrap_or(Self::FAILED.0))
+    }
+
     fn of_failed(status: &ExecRequestStatus) -> Self {
-        let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
-        let why = status.conditions.iter().find(|c| c.type_ == "Finished").map_or("", |c| c.reason.as_str());
-        if why == Reason::Canceled.as_str() {
+        let condition = |kind| conditions::get(&status.conditions, kind);
+        let reason = condition(ConditionType::Finished).map_or("", |finished| finished.reason.as_str());
+        if reason == Reason::Canceled.as_str() {
             Self::CANCELED
-        } else if why == Reason::DeadlineExceeded.as_str() {
+        } else if reason == Reason::DeadlineExceeded.as_str() {
             Self::DEADLINE
-        } else if why == Reason::StartFailed.as_str() {
+        } else if reason == Reason::StartFailed.as_str() {
             Self::NOT_STARTED
-        } else if is("Started", "False") {
+        } else if condition(ConditionType::Started).is_some_and(|started| started.status == Truth::False.as_str()) {
             Self::NEVER_RAN
         } else {
             let code = status.exit_code.and_then(|code| u8::try_from(code).ok());
@@ -74,7 +82,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::conditions::{self, ConditionType, Truth};
 
     fn finished(phase: Phase, reason: Reason, started: Truth, code: Option<i32>) -> ExecRequestStatus {
         let mut status = ExecRequestStatus { phase, exit_code: code, ..Default::default() };
@@ -112,8 +119,9 @@ mod tests {
 
     #[test]
     fn a_last_frame_tells_the_code_or_none() {
-        let told =
-            |status: &crate::api::ExecResult| Exit::told(&serde_json::from_value(json!(status)).expect("a Status"));
+        let told = |status: &crate::api::ExecResult| {
+            Exit::of_stream(&serde_json::from_value(json!(status)).expect("a Status"))
+        };
         assert_eq!(told(&crate::api::ExecResult::of_exit_code(0)), Exit::SUCCESS);
         assert_eq!(told(&crate::api::ExecResult::of_exit_code(137)), Exit(137));
         assert_eq!(told(&crate::api::ExecResult::of_error("lost")), Exit::UNKNOWN);

@@ -1,9 +1,13 @@
-//! The plugin `kubectl execlet`: one file a verb, over the same API as everybody else's.
+//! The plugin `kubectl execlet`: one file for each verb, over the same API as every other client.
 //!
-//! It knows neither agent nor manager: what it sees is the API server. What a
-//! verb takes from the command line stands beside the verb; the program in
-//! `bin/kubectl-execlet` puts them together, parses once, and ends with the
-//! [`exit`] code that a verb gives.
+//! It does not know agent or manager, only the API server. What a verb takes from the
+//! command line stands beside the verb; the program in `bin/kubectl-execlet` puts them
+//! together, parses once, and ends with the [`exit`] code that a verb gives.
+
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "the verbs of a program, not a library: every error is a message for the user, and error.rs has them all"
+)]
 
 pub mod cluster;
 pub mod error;
@@ -11,16 +15,6 @@ pub mod exit;
 pub mod verb;
 
 mod follow;
+mod request;
 mod say;
-
-pub use cluster::connection::{Cluster, ConnectionArgs};
-pub use error::Error;
-pub use exit::Exit;
-
-/// Writes text to standard output, and is done.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn print_line(text: &str) -> Result<Exit, Error> {
-    say::print::out(text).map(|()| Exit::SUCCESS)
-}
+mod typed;

@@ -213,7 +213,7 @@ async fn ctrl_c_cancels_and_sigterm_does_not() {
     signal(&left, Signal::TERM);
     let output = left.wait_with_output().expect("its end");
     assert_eq!(output.status.code(), Some(143), "{}", text(&output.stderr));
-    let back = format!("left may go on: kubectl execlet -n {} attach left", lab.namespace);
+    let back = format!("left may still be running: kubectl execlet -n {} attach left", lab.namespace);
     assert!(text(&output.stderr).contains(&back), "{}", text(&output.stderr));
     lab.request_when("left", "to run on", |status| status.phase.to_string() == "Running").await;
 }

@@ -185,7 +185,7 @@ async fn the_terminal_is_given_back_however_the_plugin_ends() {
         tmux.shows("remote>");
         // In raw mode: what the local terminal would do with Ctrl-C, the command does.
         send(&name, signal);
-        tmux.shows(if signal == "INT" { "canceling" } else { "may go on" });
+        tmux.shows(if signal == "INT" { "canceling" } else { "may still be running" });
         tmux.is_local();
         assert_eq!(tmux.settings(), before, "after SIG{signal}");
     }

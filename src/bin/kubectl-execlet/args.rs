@@ -1,17 +1,17 @@
-//! The command line, put together of what each verb takes.
+//! The command line, put together from what each verb takes.
 
 #![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
 
 use clap::{Parser, Subcommand};
 use execlet::cli::{
-    ConnectionArgs,
+    cluster::flags::ConnectionArgs,
     verb::{
         attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
         logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
     },
 };
 
-/// Run commands in containers as requests: at most once, with a record, and also when the connection breaks.
+/// Run commands in containers as requests: at most once, on the record, and even if the connection breaks.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-execlet",
@@ -40,7 +40,7 @@ pub enum Verb {
     Replay(ReplayArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
-    /// For kubectl_complete-execlet.
+    /// Complete a command line, for kubectl_complete-execlet.
     #[command(name = "__complete", hide = true, disable_help_flag = true)]
     Complete {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,4 +1,4 @@
-//! `kubectl execlet`: requests as kubectl would have them.
+//! `kubectl execlet`: `ExecRequest`s, used like the verbs of kubectl.
 
 mod args;
 
@@ -6,7 +6,8 @@ use std::{path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use execlet::cli::{
-    Error, Exit, print_line,
+    error::Error,
+    exit::Exit,
     verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
 };
 use tokio::runtime::Runtime;
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             let failed = error.use_stderr();
-            // A terminal that is gone reads no usage either.
+            // If standard error is closed, nobody reads the usage.
             drop(error.print());
             return code(if failed { Exit::FAILED } else { Exit::SUCCESS });
         }
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(Box::pin(dispatch(args)));
-    // Whoever reads standard input cannot be called back: it ends with the program.
+    // A read of standard input cannot be cancelled: its thread ends with the program.
     runtime.shutdown_background();
     match result {
         Ok(exit) => code(exit),
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The arguments; under the name that kubectl looks for, those of a completion.
+/// Parses the arguments; under the name that kubectl runs for completion, those of `__complete`.
 fn parse() -> Result<Args, clap::Error> {
     let mut words: Vec<_> = std::env::args_os().collect();
     let name = words.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
@@ -58,23 +59,20 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
     let connection = args.connection;
     match args.verb {
         Verb::Replay(args) => replay::run(args).await,
-        Verb::Completion(_) => print_line(completion::script()),
+        Verb::Completion(_) => completion::script(),
         Verb::Complete { words } => {
             let mut definition = Args::command();
             definition.build();
-            // The connection is that of the words.
+            // The connection flags are among the words.
             let typed = ["kubectl-execlet".to_owned()].into_iter().chain(words.iter().cloned());
             let typed = Args::command().ignore_errors(true).try_get_matches_from(typed);
             let connection = typed
                 .ok()
                 .and_then(|matches| clap::FromArgMatches::from_arg_matches(&matches).ok())
                 .unwrap_or(connection);
-            print_line(&completion::complete(&definition, &connection, &words).await)
+            completion::complete(&definition, &connection, &words).await
         }
-        Verb::Version(args) => {
-            print_line(&format!("{}\n", version::own()))?;
-            if args.client { Ok(Exit::SUCCESS) } else { version::of_server(&connection.connect().await?).await }
-        }
+        Verb::Version(args) => version::run(args, connection.connect()).await,
         Verb::Run(args) => run::run(&connection.connect().await?, args).await,
         Verb::Attach(args) => attach::run(&connection.connect().await?, args).await,
         Verb::Logs(args) => logs::run(&connection.connect().await?, args).await,

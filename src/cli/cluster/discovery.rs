@@ -1,37 +1,24 @@
-//! What the cluster can do for the plugin.
+//! Whether the cluster serves the streams that the plugin needs.
 
-use crate::cli::{Cluster, Error};
+use super::connection::Cluster;
+use crate::{
+    api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
+    cli::error::Error,
+};
 
-/// The group of the streams.
-pub const SUBRESOURCES: &str = "subresources.execlet.dev";
-/// Its version.
-pub const SUBRESOURCES_VERSION: &str = "v1alpha1";
-
-/// Whether `attach` and `log` are served at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamSupport {
-    /// They are.
-    Served,
-    /// They are not, and why, with what to do.
-    Missing(String),
-}
-
-/// Asks whether the streams are served.
-///
-/// # Errors
-/// When the API server does not say.
-pub async fn streams(cluster: &Cluster) -> Result<StreamSupport, Error> {
-    let group = format!("{SUBRESOURCES}/{SUBRESOURCES_VERSION}");
+/// Why `attach` and `log` are not served; `None` if they are.
+pub async fn missing_streams(cluster: &Cluster) -> Result<Option<String>, Error> {
+    let group = format!("{SUBRESOURCES_GROUP}/{SUBRESOURCES_VERSION}");
     let asked = cluster.client.list_api_group_resources(&group);
-    match cluster.call(format!("asking for {group}"), asked).await {
-        Ok(_) => Ok(StreamSupport::Served),
+    match cluster.call(format!("discovering {group}"), asked).await {
+        Ok(_) => Ok(None),
         Err(error) => match error.answer() {
-            Some(404) => Ok(StreamSupport::Missing(format!(
-                "this cluster does not serve {group}: attach and logs are switched off in its installation of execlet"
+            Some(404) => Ok(Some(format!(
+                "this cluster does not serve {group}: attach and logs are disabled in its installation of execlet"
             ))),
-            // Discovery may be closed to some; they may attach all the same. And a manager that does not answer now,
-            // as when it is being replaced, will.
-            Some(403 | 503) => Ok(StreamSupport::Served),
+            // Who may not discover it may still be allowed to attach; and a manager that is just being replaced
+            // will answer soon.
+            Some(403 | 503) => Ok(None),
             Some(_) | None => Err(error),
         },
     }
@@ -52,8 +39,8 @@ mod tests {
                         if code == 200 { Some((200, list.clone())) } else { scripted::status(code, "no") }
                     },
                 );
-            let streams = streams(&cluster).await.expect("an answer");
-            assert_eq!(streams == StreamSupport::Served, served, "{code}: {streams:?}");
+            let missing = missing_streams(&cluster).await.expect("an answer");
+            assert_eq!(missing.is_none(), served, "{code}: {missing:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The cluster as the plugin sees it.
 
-pub mod connection;
-
+pub(crate) mod connection;
 pub(crate) mod discovery;
-pub(crate) mod requests;
+pub mod flags;
+mod kubeconfig;
+mod requests;

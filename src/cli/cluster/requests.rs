@@ -1,59 +1,44 @@
-//! Calls for requests: each bounded, each with what it was for.
+//! Calls for the requests of a namespace, each with a deadline.
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
 
+use super::connection::Cluster;
 use crate::{
     api::{ExecRequest, Requester},
-    cli::{Cluster, Error},
+    cli::error::Error,
 };
 
-/// The requests of one namespace.
-#[derive(Clone)]
-pub struct Requests {
-    cluster: Cluster,
-    /// For what is not a single call: a watch.
-    pub api: Api<ExecRequest>,
-}
-
-impl Requests {
-    /// Those of the cluster's chosen namespace.
-    pub fn new(cluster: &Cluster) -> Self {
-        let api = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        Self { cluster: cluster.clone(), api }
+impl Cluster {
+    pub fn requests(&self) -> Api<ExecRequest> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Reads one.
     pub async fn get(&self, name: &str) -> Result<ExecRequest, Error> {
-        self.cluster.call(format!("getting {name}"), self.api.get(name)).await
+        self.call(format!("getting {name}"), self.requests().get(name)).await
     }
 
-    /// Creates one, or only asks whether it could be.
     pub async fn create(&self, request: &ExecRequest, dry_run: bool) -> Result<ExecRequest, Error> {
         let params = PostParams { dry_run, ..PostParams::default() };
-        let created = self.api.create(&params, request);
-        self.cluster.call("creating the request", created).await
+        self.call("creating the request", self.requests().create(&params, request)).await
     }
 
-    /// Has it end its command, or never start it.
+    /// Ends the command, or keeps it from starting.
     pub async fn cancel(&self, name: &str) -> Result<ExecRequest, Error> {
-        let params = PatchParams::default();
-        let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
-        let patched = self.api.patch(name, &params, &patch);
-        self.cluster.call(format!("canceling {name}"), patched).await
+        let (params, patch) = (PatchParams::default(), Patch::Merge(json!({"spec": {"cancel": true}})));
+        self.call(format!("canceling {name}"), self.requests().patch(name, &params, &patch)).await
     }
 
-    /// Deletes it, if it still is the one that is meant.
+    /// Deletes this very request, not another that has its name by now.
     pub async fn delete(&self, request: &ExecRequest) -> Result<(), Error> {
-        let name = request.metadata.name.as_deref().unwrap_or_default();
+        let name = request.name_any();
         let preconditions = Preconditions { uid: request.metadata.uid.clone(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        let deleted = self.api.delete(name, &params);
-        match self.cluster.call(format!("deleting {name}"), deleted).await {
+        match self.call(format!("deleting {name}"), self.requests().delete(&name, &params)).await {
             Ok(_) => Ok(()),
             // Gone already, or another one by now.
             Err(error) if matches!(error.answer(), Some(404 | 409)) => Ok(()),
@@ -61,13 +46,13 @@ impl Requests {
         }
     }
 
-    /// Who the API server takes us for; `None` if it does not say.
+    /// Who the API server says we are; `None` if it does not say.
     pub async fn myself(&self) -> Result<Option<Requester>, Error> {
-        let api: Api<SelfSubjectReview> = Api::all(self.cluster.client.clone());
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
         let (params, question) = (PostParams::default(), SelfSubjectReview::default());
-        let answer = match self.cluster.call("asking who I am", api.create(&params, &question)).await {
+        let answer = match self.call("asking who I am", api.create(&params, &question)).await {
             Ok(answer) => answer,
-            // It may be forbidden, or the server too old to be asked.
+            // It may be forbidden, or the API server too old.
             Err(error) if matches!(error.answer(), Some(403 | 404)) => return Ok(None),
             Err(error) => return Err(error),
         };

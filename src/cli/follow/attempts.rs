@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::watched::{PATIENCE, Watched, is_finished};
+use super::watched::{PATIENCE, Watched};
 use crate::{
-    cli::{Error, error, say::speech::Speech},
+    cli::{
+        error::{self, Error},
+        request::is_finished,
+    },
     core::pauses::Pauses,
 };
 
-/// Pauses between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long to try to get the output of a request that has finished.
@@ -20,7 +22,7 @@ const AFTER_THE_END: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Attempts {
     pauses: Pauses,
-    /// Since when nobody answers at all.
+    /// Since when there is no answer at all.
     unanswered: Option<Instant>,
     /// Since when they fail though the request has finished.
     after_the_end: Option<Instant>,
@@ -33,35 +35,30 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    /// One has not failed. It may have been of no use all the same.
+    /// An attempt has succeeded; the stream may have been of no use all the same.
     pub fn opened(&mut self) {
         self.unanswered = None;
     }
 
-    /// Pauses after an attempt that has failed; `false` if there is no use in another one.
-    ///
-    /// # Errors
-    /// When the API server is silent for too long.
-    pub async fn go_on(&mut self, watched: &Watched, speech: &Speech, source: &kube::Error) -> Result<bool, Error> {
-        let request = watched.last();
-        let name = request.metadata.name.as_deref().unwrap_or_default();
+    /// Pauses after a failed attempt; `false` if another one is of no use.
+    pub async fn go_on(&mut self, watched: &Watched, source: &kube::Error) -> Result<bool, Error> {
         let (answer, why) = (error::answer(source), error::explain(source));
-        watched.is_heard()?;
+        watched.check_patience()?;
         if answer.is_some() {
             self.unanswered = None;
         } else if self.unanswered.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Err(Error::Unwatched { name: name.to_owned(), why });
+            return Err(Error::Unwatched { name: watched.name(), why });
         }
         if watched.is_gone() {
             return Ok(false);
         }
-        if is_finished(&request) {
+        if is_finished(&watched.last()) {
             let since = self.after_the_end.get_or_insert_with(Instant::now);
             if since.elapsed() > AFTER_THE_END || answer == Some(404) {
                 return Ok(false);
             }
         }
-        speech.hitch(&format!("{name}: its output cannot be had yet: {why}; trying on"));
+        watched.speech.trouble(&format!("{}: its output is not available yet: {why}; retrying", watched.name()));
         sleep(self.pauses.next()).await;
         Ok(true)
     }

@@ -1,93 +1,88 @@
-//! Following with an ear for signals, and the last word: what became of it, and
+//! Following a request while listening for signals, and the last word: the outcome, and
 //! the exit code that says the same.
 
 use std::convert::Infallible;
 
-use tokio::{pin, sync::Notify};
+use kube::ResourceExt as _;
+use tokio::{pin, signal::unix::SignalKind, sync::Notify};
 
 use super::{
     follower::{self, Ending},
     options::Options,
-    signals::{Stop, Stops},
-    watched::Watched,
+    signals::Stops,
+    watched::{Reached, Watched},
 };
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Phase},
     cli::{
-        Cluster, Error, Exit,
-        cluster::{discovery::StreamSupport, requests::Requests},
+        cluster::connection::Cluster,
+        error::Error,
+        exit::Exit,
+        request::may_have_run,
         say::{speech::Speech, words},
     },
 };
 
-/// What the first Ctrl-C does, where it does not go to a command's terminal.
+/// What the first Ctrl-C does, where it does not go to the command's terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnInterrupt {
     /// Cancels the request; a second one leaves.
     Cancel,
-    /// Leaves it as it is.
+    /// Leaves the request as it is.
     Leave,
 }
 
-/// Follows a request to its end or to ours.
-///
-/// # Errors
-/// When the plugin cannot go on; the command is not touched by that.
+/// Follows a request until it ends, or the plugin does; `missing_streams` is why there is nothing to attach to.
+/// Errors do not affect the command.
 pub async fn conclude(
     cluster: &Cluster,
-    streams: &StreamSupport,
+    missing_streams: Option<&str>,
     mut watched: Watched,
-    speech: &Speech,
     options: Options,
     on_interrupt: OnInterrupt,
 ) -> Result<Exit, Error> {
     let mut stops = Stops::listen()?;
-    let requests = Requests::new(cluster);
-    let request = watched.last();
-    let name = request.metadata.name.clone().unwrap_or_default();
-    let following = Box::pin(follower::follow(cluster, streams, &mut watched, speech, options));
-    let canceling = Box::pin(cancel(&requests, &name, speech));
+    let (name, speech) = (watched.name(), watched.speech.clone());
+    let following = Box::pin(follower::follow(cluster, missing_streams, &mut watched, options));
+    let canceling = Box::pin(cancel(cluster, &name, &speech));
     let ending = match heard(following, async || stops.next().await, on_interrupt, canceling).await {
         Heard::Ending(ending) => ending?,
-        Heard::Stop(stop) => {
+        Heard::Signal(signal) => {
             speech.say(&left(cluster, &name));
-            return Ok(if stop == Stop::Interrupt { Exit::LEFT } else { Exit(stop.exit_code()) });
+            return Ok(if signal == SignalKind::interrupt() { Exit::LEFT } else { Exit::of_signal(signal) });
         }
     };
+    let leave = |why: &str| {
+        speech.say(&format!("{why}; {}", left(cluster, &name)));
+        Exit::LEFT
+    };
     Ok(match ending {
-        Ending::Finished(request) => last_word(&request, speech),
-        Ending::Gone(request) => gone(&request, speech),
-        Ending::Told(status) => {
-            speech.say(&format!("{name} was deleted; its stream told the outcome"));
-            Exit::told(&status)
+        Ending::Object(reached) => last_word(&reached, &speech),
+        Ending::Stream(status) => {
+            speech.say(&format!("{name} was deleted; the outcome is from its stream"));
+            Exit::of_stream(&status)
         }
         Ending::Detached => {
-            let back = cluster.plugin(&format!("attach -i {name}"));
-            speech.say(&format!("detached; back to it with: {back}"));
+            let attach = cluster.plugin(&format!("attach -i {name}"));
+            speech.say(&format!("detached; to attach again: {attach}"));
             Exit::SUCCESS
         }
-        Ending::NobodyReads => {
-            speech.say(&format!("nobody reads the output any longer; {}", left(cluster, &name)));
-            Exit::LEFT
-        }
-        Ending::Lost(why) => {
-            speech.say(&format!("{why}; {}", left(cluster, &name)));
-            Exit::LEFT
-        }
+        Ending::OutputClosed => leave("the output was closed"),
+        Ending::Lost(why) => leave(&why),
     })
 }
 
-/// What is heard first.
+/// What comes first.
 #[derive(Debug)]
 enum Heard {
     Ending(Result<Ending, Error>),
-    Stop(Stop),
+    Signal(SignalKind),
 }
 
-/// Follows until that ends, or until somebody wants us to go. Neither is kept waiting while a cancel is under way.
+/// Follows until that ends, or a signal ends the plugin. A cancel that is under way holds up neither.
 async fn heard(
     following: impl Future<Output = Result<Ending, Error>>,
-    mut next: impl AsyncFnMut() -> Stop,
+    mut next: impl AsyncFnMut() -> SignalKind,
     on_interrupt: OnInterrupt,
     cancel: impl Future<Output = ()>,
 ) -> Heard {
@@ -102,9 +97,9 @@ async fn heard(
         tokio::select! {
             ending = &mut following => return Heard::Ending(ending),
             never = &mut canceling => match never {},
-            stop = next() => {
-                if stop != Stop::Interrupt || std::mem::replace(&mut asked, true) {
-                    return Heard::Stop(stop);
+            signal = next() => {
+                if signal != SignalKind::interrupt() || std::mem::replace(&mut asked, true) {
+                    return Heard::Signal(signal);
                 }
                 wanted.notify_one();
             }
@@ -112,43 +107,44 @@ async fn heard(
     }
 }
 
-async fn cancel(requests: &Requests, name: &str, speech: &Speech) {
-    match requests.cancel(name).await {
-        Ok(_) => speech.say(&format!("canceling {name}; Ctrl-C again leaves without waiting for its end")),
-        // It had finished: the outcome is about to be told.
+async fn cancel(cluster: &Cluster, name: &str, speech: &Speech) {
+    match cluster.cancel(name).await {
+        Ok(_) => speech.say(&format!("canceling {name}; press Ctrl-C again to leave without waiting for its end")),
+        // It had finished: the outcome comes in a moment.
         Err(error) if error.answer() == Some(422) => {}
-        Err(error) => speech.say(&format!("{error}; Ctrl-C again leaves it running")),
+        Err(error) => speech.say(&format!("{error}; press Ctrl-C again to leave it running")),
     }
 }
 
 /// What to do about a request that the plugin follows no longer.
 pub fn left(cluster: &Cluster, name: &str) -> String {
     let attach = cluster.plugin(&format!("attach {name}"));
-    format!("{name} may go on: {attach}, wait {name} or cancel {name}")
-}
-
-/// Says of a request that it was deleted, and gives the exit code.
-pub fn gone(request: &ExecRequest, speech: &Speech) -> Exit {
-    let name = request.metadata.name.as_deref().unwrap_or_default();
-    let ran = request.status.as_ref().is_some_and(|status| status.start_time.is_some());
-    let (then, exit) = if ran {
-        (": its command is ended by that", Exit::UNKNOWN)
-    } else {
-        (": nothing ran, and nothing will", Exit::NEVER_RAN)
-    };
-    speech.say(&format!("{name} was deleted before it had finished{then}"));
-    exit
+    format!("{name} may still be running: {attach}, wait {name} or cancel {name}")
 }
 
 /// Says what the exit code alone does not, and gives the exit code.
-pub fn last_word(request: &ExecRequest, speech: &Speech) -> Exit {
-    let empty = ExecRequestStatus::default();
-    let status = request.status.as_ref().unwrap_or(&empty);
-    let name = request.metadata.name.as_deref().unwrap_or_default();
-    for sentence in sentences(name, status) {
-        speech.say(&sentence);
+pub fn last_word(reached: &Reached, speech: &Speech) -> Exit {
+    match reached {
+        Reached::Here(request) => {
+            let empty = ExecRequestStatus::default();
+            let status = request.status.as_ref().unwrap_or(&empty);
+            for sentence in sentences(&request.name_any(), status) {
+                speech.say(&sentence);
+            }
+            Exit::of(status).unwrap_or(Exit::LEFT)
+        }
+        Reached::Gone(request) => gone(request, speech),
     }
-    Exit::of(status).unwrap_or(Exit::LEFT)
+}
+
+fn gone(request: &ExecRequest, speech: &Speech) -> Exit {
+    let (then, exit) = if may_have_run(request) {
+        ("that ends its command", Exit::UNKNOWN)
+    } else {
+        ("nothing ran, and nothing will", Exit::NEVER_RAN)
+    };
+    speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
+    exit
 }
 
 fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {
@@ -156,7 +152,7 @@ fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {
     match status.phase {
         Phase::Succeeded => {}
         Phase::Unknown => all.push(format!(
-            "{name}: OUTCOME UNKNOWN: {}. The command may have run, in part or to its end; look before you run it again",
+            "{name}: OUTCOME UNKNOWN: {}. The command may have run, partly or completely: check before you run it again",
             words::outcome(status).trim_end_matches('.')
         )),
         Phase::Failed | Phase::Pending | Phase::Bound | Phase::Running => {
@@ -165,7 +161,7 @@ fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {
     }
     if let Some(output) = status.output.as_ref().filter(|output| !output.complete && status.start_time.is_some()) {
         let why = output.incomplete_reason.as_deref().unwrap_or("not known");
-        all.push(format!("{name}: the output may not be all of it: {why}"));
+        all.push(format!("{name}: the output may be incomplete: {why}"));
     }
     all
 }
@@ -196,15 +192,16 @@ mod tests {
             while pressed > 1 && !canceling.load(Ordering::Relaxed) {
                 tokio::task::yield_now().await;
             }
-            Stop::Interrupt
+            SignalKind::interrupt()
         };
         let patience = std::time::Duration::from_secs(10);
         let heard = tokio::time::timeout(patience, heard(pending(), next, OnInterrupt::Cancel, cancel)).await;
-        assert!(matches!(heard, Ok(Heard::Stop(Stop::Interrupt))), "{heard:?}");
+        assert!(matches!(heard, Ok(Heard::Signal(told)) if told == SignalKind::interrupt()), "{heard:?}");
         // Any other does not cancel, nor does the first where it is to leave.
-        for (stop, on_interrupt) in [(Stop::Terminate, OnInterrupt::Cancel), (Stop::Interrupt, OnInterrupt::Leave)] {
-            let heard = super::heard(pending(), async || stop, on_interrupt, ready(())).await;
-            assert!(matches!(heard, Heard::Stop(told) if told == stop), "{heard:?}");
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        for (signal, on_interrupt) in [(terminate, OnInterrupt::Cancel), (interrupt, OnInterrupt::Leave)] {
+            let heard = super::heard(pending(), async || signal, on_interrupt, ready(())).await;
+            assert!(matches!(heard, Heard::Signal(told) if told == signal), "{heard:?}");
         }
     }
 
@@ -213,8 +210,9 @@ mod tests {
         let started = json!({"phase": "Running", "startTime": "2026-01-02T03:04:05.000000Z"});
         for (status, exit) in [(json!({"phase": "Bound"}), Exit::NEVER_RAN), (started, Exit::UNKNOWN)] {
             let heard = Kept::default();
-            assert_eq!(gone(&scripted::request(status), &Speech::to(false, heard.clone())), exit);
-            assert!(heard.text().starts_with("execlet: r was deleted before it had finished: "));
+            let request = Reached::Gone(scripted::request(status).into());
+            assert_eq!(last_word(&request, &Speech::to(false, heard.clone())), exit);
+            assert!(heard.text().starts_with("execlet: r was deleted before it finished: "));
         }
     }
 
@@ -224,7 +222,7 @@ mod tests {
         let _inside = runtime.enter();
         let (cluster, _) = scripted::cluster(|_| None);
         let text = left(&cluster, "r");
-        assert_eq!(text, "r may go on: kubectl execlet -n shop attach r, wait r or cancel r");
+        assert_eq!(text, "r may still be running: kubectl execlet -n shop attach r, wait r or cancel r");
     }
 
     fn said(phase: &str, reason: &str, message: &str, output: serde_json::Value) -> Vec<String> {
@@ -255,8 +253,8 @@ mod tests {
         assert_eq!(
             all,
             [
-                "r: OUTCOME UNKNOWN: OutcomeLost: the engine was restarted. The command may have run, in part or to its end; look before you run it again",
-                "r: the output may not be all of it: StreamLost",
+                "r: OUTCOME UNKNOWN: OutcomeLost: the engine was restarted. The command may have run, partly or completely: check before you run it again",
+                "r: the output may be incomplete: StreamLost",
             ]
         );
     }

@@ -1,16 +1,16 @@
-//! The keys that leave a terminal without ending what runs in it, as docker's `--detach-keys`.
+//! The keys that leave a terminal without ending what runs in it, like docker's `--detach-keys`.
 //!
 //! They may come in one read or in many. What could be their beginning is held
-//! back, and handed on as soon as it is not.
+//! back, and passed on once it is not.
 
 use std::str::FromStr;
 
-/// The keys of docker.
+/// Docker's keys.
 pub const DEFAULT: &str = "ctrl-p,ctrl-q";
-/// Most keys in a row.
+/// Longest sequence.
 const MOST: usize = 16;
 
-/// A sequence of keys; empty: there is no way to detach.
+/// A sequence of keys; if it is empty there is no way to detach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetachKeys(Vec<u8>);
 
@@ -23,14 +23,14 @@ impl FromStr for DetachKeys {
         }
         let keys: Vec<u8> = text.split(',').map(key).collect::<Result<_, _>>()?;
         if keys.len() > MOST {
-            return Err(format!("{} keys are too many: at most {MOST}", keys.len()));
+            return Err(format!("{} keys: at most {MOST} are possible", keys.len()));
         }
         Ok(Self(keys))
     }
 }
 
 fn key(text: &str) -> Result<u8, String> {
-    let wrong = || format!("{text:?} is no key: write a letter, or ctrl- and one of a-z @ [ \\ ] ^ _");
+    let wrong = || format!("{text:?} is not a key: use a character, or ctrl- with one of a-z @ [ \\ ] ^ _");
     let one = |text: &str| match text.as_bytes() {
         [byte] if byte.is_ascii_graphic() => Ok(*byte),
         _ => Err(wrong()),
@@ -45,7 +45,7 @@ fn key(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Looks for the keys in what is typed.
+/// Looks for the detach keys in what is typed.
 #[derive(Debug)]
 pub struct Scanner {
     keys: DetachKeys,
@@ -54,13 +54,11 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// For these keys.
     pub fn new(keys: DetachKeys) -> Self {
         Self { keys, held: Vec::new() }
     }
 
-    /// What of the typed bytes is to be handed on, and whether the keys were all pressed.
-    /// Nothing that was typed after them is handed on.
+    /// The typed bytes to pass on, and whether the keys were pressed. What was typed after them is dropped.
     pub fn scan(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let keys = &self.keys.0;
         if keys.is_empty() {

@@ -1,4 +1,4 @@
-//! Standard input on its way to the command, and how much of it has surely arrived.
+//! Standard input on its way to the command, and how much of it is known to have arrived.
 
 use std::{
     io::{self, Read},
@@ -11,12 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::detach::{DetachKeys, Scanner};
 
-/// Bytes of one read: what client-go sends in one frame.
+/// Bytes of one read: as much as client-go sends in one frame.
 const PIECE: usize = 32 * 1024;
-/// Reads that wait to be sent.
+/// Reads that may wait to be sent.
 const WAITING: usize = 4;
 
-/// Standard input.
 #[derive(Debug)]
 pub struct Input {
     pieces: mpsc::Receiver<Bytes>,
@@ -24,21 +23,20 @@ pub struct Input {
     pub detached: CancellationToken,
     /// Bytes given to a connection.
     pub sent: u64,
-    /// Bytes that the other end has read, as a pong has told.
+    /// Bytes that the other end has read, by its pongs.
     pub arrived: u64,
-    /// There is no more.
+    /// The end was read.
     pub ended: bool,
-    /// The command takes no more: what is read from now on is thrown away, but for the keys that leave.
+    /// The command takes no more: what is read from now on is dropped, except for the detach keys.
     pub refused: bool,
 }
 
 impl Input {
-    /// Reads our own standard input from now on; `keys` leave a terminal.
+    /// Reads our own standard input from now on; `keys` detach.
     pub fn start(keys: Option<DetachKeys>) -> Self {
         Self::from(io::stdin(), keys)
     }
 
-    /// Reads this from now on.
     pub fn from(source: impl Read + Send + 'static, keys: Option<DetachKeys>) -> Self {
         let (sender, pieces) = mpsc::channel(WAITING);
         let detached = CancellationToken::new();
@@ -48,12 +46,11 @@ impl Input {
         Self { pieces, detached, sent: 0, arrived: 0, ended: false, refused: false }
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes; `None` at the end, once. Detaching does not end the input.
     pub async fn next(&mut self) -> Option<Bytes> {
         let next = self.pieces.recv().await;
         if next.is_none() {
-            if self.detached.is_cancelled() {
-                // Who leaves has not ended the command's input.
+            if self.ended || self.detached.is_cancelled() {
                 return std::future::pending().await;
             }
             self.ended = true;
@@ -61,7 +58,7 @@ impl Input {
         next
     }
 
-    /// Whether all that was sent has surely arrived, or does not matter any more.
+    /// Whether everything that was sent is known to have arrived, or does not matter any more.
     pub fn all_arrived(&self) -> bool {
         self.sent == self.arrived || self.refused
     }
@@ -79,17 +76,17 @@ fn read(
             Ok(0) => return,
             Ok(length) => &buffer[..length],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // A terminal that is gone, or a file that cannot be read on: the end.
+            // A terminal that is gone, or a file that cannot be read further: the end.
             Err(_) => return,
         };
-        let (bytes, leave) = match &mut scanner {
+        let (bytes, detach) = match &mut scanner {
             Some(scanner) => scanner.scan(typed),
             None => (typed.to_vec(), false),
         };
         if !bytes.is_empty() && sender.blocking_send(bytes.into()).is_err() {
             return;
         }
-        if leave {
+        if detach {
             return detached.cancel();
         }
     }

@@ -5,13 +5,15 @@ pub(crate) mod conclude;
 pub(crate) mod detach;
 pub(crate) mod follower;
 pub(crate) mod input;
+pub(crate) mod kept;
+pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod passed;
 pub(crate) mod record;
-pub(crate) mod refusal;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub(crate) mod session;
+pub(crate) mod shown;
 pub(crate) mod signals;
 pub(crate) mod watched;

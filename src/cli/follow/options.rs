@@ -1,6 +1,8 @@
-//! What is wanted of following a request, and the flags that say so.
+//! How to follow a request, and the flags that say so.
 
 use std::{path::PathBuf, str::FromStr};
+
+use kube::ResourceExt as _;
 
 use super::{
     detach::{self, DetachKeys},
@@ -9,15 +11,15 @@ use super::{
 use crate::{
     api::ExecRequest,
     cli::{
-        Error,
-        say::{summary::shell_words, terminal},
+        error::Error,
+        say::{shell::shell_words, terminal},
     },
 };
 
 /// The flags of every verb that follows a request.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FollowArgs {
-    /// Keys that leave the terminal and let the command go on; empty for none.
+    /// Keys that detach from a terminal: the command goes on, and the exit code is 0. Empty: none.
     #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT, value_parser = DetachKeys::from_str)]
     pub detach_keys: DetachKeys,
 
@@ -31,18 +33,12 @@ pub struct FollowArgs {
 }
 
 impl FollowArgs {
-    /// The file to record to, if one is wanted.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// The file to record to, if one was given.
     pub fn recording(&self) -> Result<Option<Recording>, Error> {
         self.record.as_deref().map(Recording::create).transpose()
     }
 
-    /// What is wanted of this request. Begins the recording.
-    ///
-    /// # Errors
-    /// When the recording cannot be made.
+    /// How to follow this request. Begins the recording.
     pub fn options(
         self,
         request: &ExecRequest,
@@ -50,23 +46,19 @@ impl FollowArgs {
         tty: bool,
         recording: Option<Recording>,
     ) -> Result<Options, Error> {
-        let title = request.metadata.name.as_deref().unwrap_or_default();
         let command = shell_words(&request.spec.command);
-        let begin = |to| Recorder::begin(to, title, &command, terminal::size(), tty);
-        let recorder = recording.map(begin).transpose()?;
-        Ok(Options { stdin, tty, keys: self.detach_keys, recorder })
+        let begin = |to| Recorder::begin(to, &request.name_any(), &command, terminal::size(), tty);
+        Ok(Options { stdin, tty, keys: self.detach_keys, recorder: recording.map(begin).transpose()? })
     }
 }
 
-/// What is wanted of following.
+/// How to follow a request.
 #[derive(Debug)]
 pub struct Options {
     /// Our standard input is the command's.
     pub stdin: bool,
     /// The command has a terminal.
     pub tty: bool,
-    /// What leaves a terminal.
     pub keys: DetachKeys,
-    /// A recording.
     pub recorder: Option<Recorder>,
 }

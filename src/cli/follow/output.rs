@@ -1,7 +1,7 @@
 //! Where the command's output goes: our own standard streams, and a recording.
 //!
-//! A thread writes, so that a reader who stalls holds up the stream, but not the
-//! signals and the keys that leave it.
+//! A thread writes, so that a reader who stalls holds up the stream, but neither
+//! signals nor the detach keys.
 
 use std::{
     io::{self, Write},
@@ -13,7 +13,10 @@ use tokio::sync::mpsc;
 
 use super::record::Recorder;
 use crate::{
-    cli::{Error, say::terminal::Size},
+    cli::{
+        error::Error,
+        say::{print, terminal::Size},
+    },
     wire::OutputStream,
 };
 
@@ -26,14 +29,6 @@ enum Piece {
     Size(Size),
 }
 
-/// Where a stream stands in a pair; with a terminal all output is the first.
-pub const fn index(stream: OutputStream) -> usize {
-    match stream {
-        OutputStream::Stdout => 0,
-        OutputStream::Stderr => 1,
-    }
-}
-
 /// The way to the thread that writes.
 #[derive(Debug)]
 pub struct Output {
@@ -41,17 +36,12 @@ pub struct Output {
     thread: JoinHandle<Result<(), Error>>,
 }
 
-/// Nobody reads any longer: `| head` has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NobodyReads;
-
 impl Output {
-    /// To our own standard streams.
+    /// Writes to our own standard streams.
     pub fn start(recorder: Option<Recorder>) -> Self {
         Self::to(io::stdout(), io::stderr(), recorder)
     }
 
-    /// To these.
     pub fn to(
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
@@ -62,27 +52,24 @@ impl Output {
         Self { pieces, thread }
     }
 
-    /// Has something written, in its turn.
-    pub async fn write(&self, stream: OutputStream, bytes: Bytes) -> Result<(), NobodyReads> {
-        self.pieces.send(Piece::Output(stream, bytes)).await.map_err(|_| NobodyReads)
+    /// Waits for room, then has the thread write it; `false` if nothing can be written any more, as after `| head`.
+    pub async fn write(&self, stream: OutputStream, bytes: Bytes) -> bool {
+        self.pieces.send(Piece::Output(stream, bytes)).await.is_ok()
     }
 
-    /// Tells the recording of a new size.
+    /// Records a new size of the terminal.
     pub async fn resized(&self, size: Size) {
-        // A thread that has ended says why in `finish`.
+        // If the thread has ended, `finish` says why.
         drop(self.pieces.send(Piece::Size(size)).await);
     }
 
-    /// Waits until all of it is written.
-    ///
-    /// # Errors
-    /// When it could not be. A pipe that was closed is none: see [`NobodyReads`].
+    /// Waits until everything is written. A closed pipe is not an error.
     pub async fn finish(self) -> Result<(), Error> {
         drop(self.pieces);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         match joined {
             Ok(Ok(written)) => written,
-            Ok(Err(_)) | Err(_) => Err(Error::Show("the writer has failed".to_owned())),
+            Ok(Err(_)) | Err(_) => Err(Error::output("the writing thread has panicked")),
         }
     }
 }
@@ -93,30 +80,23 @@ fn write(
     mut stderr: impl Write,
     mut recorder: Option<Recorder>,
 ) -> Result<(), Error> {
-    let mut result = Ok(());
-    while let Some(piece) = waiting.blocking_recv() {
-        let written = match &piece {
-            Piece::Output(OutputStream::Stdout, bytes) => stdout.write_all(bytes).and_then(|()| stdout.flush()),
-            Piece::Output(OutputStream::Stderr, bytes) => stderr.write_all(bytes).and_then(|()| stderr.flush()),
-            Piece::Size(_) => Ok(()),
-        };
-        match written {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            Err(error) => {
-                result = Err(Error::Show(error.to_string()));
+    let mut copy = || -> Result<(), Error> {
+        while let Some(piece) = waiting.blocking_recv() {
+            let open = match &piece {
+                Piece::Output(OutputStream::Stdout, bytes) => print::write(&mut stdout, bytes)?,
+                Piece::Output(OutputStream::Stderr, bytes) => print::write(&mut stderr, bytes)?,
+                Piece::Size(_) => true,
+            };
+            if !open {
                 break;
             }
+            match (&mut recorder, piece) {
+                (Some(recorder), Piece::Output(stream, bytes)) => recorder.output(stream, &bytes)?,
+                (Some(recorder), Piece::Size(size)) => recorder.resize(size)?,
+                (None, _) => {}
+            }
         }
-        let noted = match (&mut recorder, &piece) {
-            (Some(recorder), Piece::Output(stream, bytes)) => recorder.output(index(*stream), bytes),
-            (Some(recorder), Piece::Size(size)) => recorder.resize(*size),
-            (None, _) => Ok(()),
-        };
-        if let Err(error) = noted {
-            result = Err(error);
-            break;
-        }
-    }
-    result.and(recorder.map_or(Ok(()), |mut recorder| recorder.finish()))
+        Ok(())
+    };
+    copy().and(recorder.map_or(Ok(()), |mut recorder| recorder.finish()))
 }

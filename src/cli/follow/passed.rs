@@ -1,20 +1,20 @@
-//! A log that is read anew from its beginning: what of it was printed before, and is passed over.
+//! Reading a log again from its beginning: what was printed before is passed over.
 
 use crate::wire::words::Missing;
 
-/// A notice is shorter than that.
+/// No notice is longer.
 const LONGEST_NOTICE: usize = 160;
 
 /// How far a log was printed, over as many connections as it takes.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// What is before this was printed.
+    /// The log before this offset was printed.
     up_to: u64,
-    /// Where this connection is.
+    /// The offset of this connection.
     at: u64,
     /// The beginning of a line that may become a notice.
     held: Vec<u8>,
-    /// The line that this connection is in is none.
+    /// This connection is within a line that is not a notice.
     inside: bool,
 }
 
@@ -24,8 +24,8 @@ impl Passed {
         *self = Self { up_to: self.up_to, ..Self::default() };
     }
 
-    /// What was not printed yet of what this connection gives next. Where it says that output is missing
-    /// which was printed, it is not known how far that went: all that follows is printed.
+    /// The part of the next piece that was not printed yet. After a notice that output is missing which was printed
+    /// before, it is not known where the two meet: everything that follows is printed.
     pub fn fresh(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut fresh = Vec::new();
         let mut rest = piece;
@@ -42,7 +42,7 @@ impl Passed {
         fresh
     }
 
-    /// What is left where the log ends.
+    /// What is left at the end of the log.
     pub fn end(&mut self) -> Vec<u8> {
         let mut fresh = Vec::new();
         self.release(&mut fresh);
@@ -63,7 +63,7 @@ impl Passed {
         }
     }
 
-    /// Adds of what is held what was not printed.
+    /// Adds the part of the held line that was not printed.
     fn release(&mut self, fresh: &mut Vec<u8>) {
         let begin = self.at - self.held.len() as u64;
         let printed = usize::try_from(self.up_to.saturating_sub(begin)).unwrap_or(usize::MAX).min(self.held.len());
@@ -81,7 +81,7 @@ fn is_notice(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What is printed of these connections, each cut into pieces of so many bytes.
+    /// What is printed from these connections, each in pieces of so many bytes.
     fn printed(connections: &[&str], piece: usize) -> String {
         let (mut passed, mut all) = (Passed::default(), Vec::new());
         for connection in connections {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_read_anew_is_printed_once() {
+    fn a_log_that_is_read_again_is_printed_once() {
         let notice = Missing::Bytes(7).notice();
         let later = format!("kept\n{notice}\nnew\n");
         let rows: &[(&[&str], String)] = &[

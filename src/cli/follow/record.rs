@@ -10,50 +10,50 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    cli::{Error, say::terminal::Size},
-    wire::asciicast::{Event, Header, Text, encode_event, encode_header},
+    cli::{error::Error, say::terminal::Size},
+    wire::{
+        OutputStream,
+        asciicast::{Event, Header, Text, encode_event, encode_header},
+    },
 };
 
-/// Size of a terminal that is none.
+/// The size to record where there is no terminal.
 const NO_TERMINAL: Size = Size { columns: 80, rows: 24 };
 
 /// A file that can be recorded to.
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
-    file: File,
+    file: BufWriter<File>,
 }
 
 impl Recording {
-    /// Empties the file, or makes it.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Creates the file, or empties it.
     pub fn create(path: &Path) -> Result<Self, Error> {
         let file = File::create(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+
+    fn write(&mut self, line: &str) -> Result<(), Error> {
+        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 }
 
-/// A recording that is being made.
+/// Writes a recording.
 #[derive(Debug)]
 pub struct Recorder {
-    path: PathBuf,
-    file: BufWriter<File>,
+    to: Recording,
     since: Instant,
-    text: [Text; 2],
+    stdout: Text,
+    stderr: Text,
     size: Size,
     /// A pipe has no carriage returns; a player's terminal needs them.
     lines_need_return: bool,
 }
 
 impl Recorder {
-    /// Begins a recording.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn begin(to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
-        let Recording { path, file } = to;
+    /// Writes the header.
+    pub fn begin(mut to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
         let size = size.unwrap_or(NO_TERMINAL);
         let header = Header {
             version: 2,
@@ -63,35 +63,28 @@ impl Recorder {
             command: Some(command.to_owned()),
             title: Some(title.to_owned()),
         };
-        let mut file = BufWriter::new(file);
-        let written = file.write_all(encode_header(&header).as_bytes());
-        written.map_err(|source| Error::File { path: path.clone(), source })?;
+        to.write(&encode_header(&header))?;
         Ok(Self {
-            path,
-            file,
+            to,
             since: Instant::now(),
-            text: [Text::default(), Text::default()],
+            stdout: Text::default(),
+            stderr: Text::default(),
             size,
             lines_need_return: !tty,
         })
     }
 
-    /// Something was written; `stream` is 0 for standard output, 1 for standard error.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn output(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Error> {
-        let mut text = self.text[stream].push(bytes);
+    pub fn output(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<(), Error> {
+        let mut text = match stream {
+            OutputStream::Stdout => self.stdout.push(bytes),
+            OutputStream::Stderr => self.stderr.push(bytes),
+        };
         if self.lines_need_return {
             text = text.replace('\n', "\r\n");
         }
         if text.is_empty() { Ok(()) } else { self.event(&Event::Output(text)) }
     }
 
-    /// The terminal has this size.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn resize(&mut self, size: Size) -> Result<(), Error> {
         if size == self.size {
             return Ok(());
@@ -101,17 +94,13 @@ impl Recorder {
     }
 
     /// Everything is in the file after this.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn finish(&mut self) -> Result<(), Error> {
-        self.file.flush().map_err(|source| Error::File { path: self.path.clone(), source })
+        self.to.file.flush().map_err(|source| Error::File { path: self.to.path.clone(), source })
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
         let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let line = encode_event(micros, event).unwrap_or_default();
-        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
+        self.to.write(&encode_event(micros, event).unwrap_or_default())
     }
 }
 
@@ -127,9 +116,9 @@ mod tests {
         let size = Size { columns: 100, rows: 30 };
         let to = Recording::create(&path).expect("a file");
         let mut recorder = Recorder::begin(to, "r", "seq 2", Some(size), false).expect("a file");
-        recorder.output(0, b"1\n\xc3").expect("written");
-        recorder.output(1, b"oops\n").expect("written");
-        recorder.output(0, b"\xa4\n").expect("written");
+        recorder.output(OutputStream::Stdout, b"1\n\xc3").expect("written");
+        recorder.output(OutputStream::Stderr, b"oops\n").expect("written");
+        recorder.output(OutputStream::Stdout, b"\xa4\n").expect("written");
         recorder.resize(size).expect("written");
         recorder.resize(Size { columns: 80, rows: 30 }).expect("written");
         recorder.finish().expect("written");

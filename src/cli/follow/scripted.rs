@@ -1,4 +1,4 @@
-//! An API server that answers as it is told, for tests.
+//! An API server with scripted answers, for tests.
 
 use std::{
     io::{self, Write},
@@ -13,12 +13,15 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::{api::ExecRequest, cli::Cluster};
+use crate::{
+    api::ExecRequest,
+    cli::cluster::connection::{CALL_TIMEOUT, Cluster},
+};
 
 /// What a call is answered with: a code and an object; `None`: the connection breaks.
 pub type Answer = Option<(u16, Value)>;
 
-/// The code of an answer that is cut before its end.
+/// The code of an answer whose connection breaks before its end.
 pub const CUT: u16 = 299;
 
 /// The calls that were made: `METHOD path?query`.
@@ -41,7 +44,14 @@ pub fn cluster(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Clus
             Ok::<_, io::Error>(response)
         }
     });
-    (Cluster::scripted(kube::Client::new(service, "shop")), calls)
+    let cluster = Cluster {
+        client: kube::Client::new(service, "shop"),
+        namespace: "shop".to_owned(),
+        server: "http://scripted".to_owned(),
+        timeout: Some(CALL_TIMEOUT),
+        flags: " -n shop".to_owned(),
+    };
+    (cluster, calls)
 }
 
 /// A refusal.

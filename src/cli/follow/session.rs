@@ -1,97 +1,59 @@
-//! One connection of an attach: remotecommand v5 or v4 in the client's place.
+//! One connection of an attach: the client side of remotecommand v5 or v4.
 //!
 //! Reading and writing never wait for each other, so a command that echoes its
-//! input can be given any amount of it. The connection is taken for dead after
-//! [`SILENCE`]; how much input surely arrived is known by the pongs, which come
+//! input can be given any amount of it. The connection counts as dead after
+//! [`SILENCE`]; how much input has arrived is known from the pongs, which come
 //! from whoever reads the frames.
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
+    future::pending,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream as FutureStream, StreamExt as _};
-use hyper::Request;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::client::Connection;
 use tokio::{
     sync::{Notify, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_util::sync::CancellationToken;
 
-use super::{input::Input, output::Output};
+use super::{input::Input, output::Output, shown::Shown};
 use crate::{
-    cli::{Cluster, cluster::discovery, say::terminal::Size},
-    wire::{
-        OutputStream,
-        remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
-        words::Missing,
+    cli::{
+        cluster::connection::{Cluster, open_in_time},
+        say::terminal::Size,
     },
+    wire::remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
 };
 
 /// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(16);
-/// How long the goodbye may take.
+/// How long closing may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long the server may take until a stream is open. It waits 30 s for the request to be bound, by
-/// default.
-const OPENING: Duration = Duration::from_secs(60);
 
-/// What is wanted of an attach.
+/// What an attach asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Standard input.
     pub stdin: bool,
-    /// A terminal.
     pub tty: bool,
 }
 
-/// The request that opens an attach to the request `name`.
-pub fn attach_request(cluster: &Cluster, name: &str, wanted: Wanted) -> Request<Vec<u8>> {
-    let (group, version) = (discovery::SUBRESOURCES, discovery::SUBRESOURCES_VERSION);
-    let Wanted { stdin, tty } = wanted;
-    // With a terminal there is one stream: to ask for both is refused.
-    let query = format!("stdin={stdin}&stdout=true&stderr={}&tty={tty}", !tty);
-    let mut request = Request::new(Vec::new());
-    let uri = format!("/apis/{group}/{version}/namespaces/{}/execrequests/{name}/attach?{query}", cluster.namespace);
-    // Names of Kubernetes need no escaping; what is no name is refused by the API server.
-    *request.uri_mut() = uri.parse().unwrap_or_default();
-    request
-}
-
-/// What a stream of output and input goes through, over as many connections as it takes.
+/// Our side of an attach, over as many connections as it takes.
 #[derive(Debug)]
-pub struct Ends {
-    /// Where output goes.
+pub struct LocalIo {
     pub output: Output,
-    /// Where input comes from.
     pub input: Option<Input>,
-    /// The size of our terminal, if the command has one.
-    pub sizes: Option<watch::Receiver<Option<Size>>>,
-    /// How far the output has come.
+    /// The size of our terminal; `None` if the command has no terminal.
+    pub sizes: watch::Receiver<Option<Size>>,
     pub shown: Shown,
-    /// Whether the command has a terminal: the end of our input is then not the end of its.
+    /// Whether the command has a terminal: the end of our input is then not the end of the command's.
     pub tty: bool,
-}
-
-/// How far a request's output has come here: all of it in one row, both streams in the order in which the
-/// agent received them. Each connection goes through it from the beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// What is before this was shown, or is missing.
-    pub up_to: u64,
-    /// So many bytes of that are missing: they are kept nowhere.
-    pub missing: u64,
-}
-
-impl Shown {
-    /// Whether there was nothing to show yet.
-    pub const fn is_nothing(self) -> bool {
-        self.up_to == self.missing
-    }
 }
 
 /// How a connection ended.
@@ -99,67 +61,62 @@ impl Shown {
 pub enum Ended {
     /// With the outcome.
     Status(Box<Status>),
-    /// Before it: why.
+    /// Without it: why.
     Broken(String),
-    /// By the server, because output is missing: why. To attach again would not bring it back.
+    /// By the server, because output is missing: why. Attaching again would not bring it back.
     Cut(String),
     /// The detach keys were pressed.
     Detached,
-    /// Nobody reads our output any longer.
-    NobodyReads,
+    /// The reader of our output has closed it.
+    OutputClosed,
 }
 
-/// The protocol of a connection that was opened.
-pub fn protocol(connection: &kube::client::Connection) -> Protocol {
+/// Opens a connection to the request `name`.
+pub async fn open(cluster: &Cluster, name: &str, wanted: Wanted) -> Result<Connection, kube::Error> {
+    let Wanted { stdin, tty } = wanted;
+    // A terminal has one stream for both: asking for stderr too is refused.
+    let call = format!("attach?stdin={stdin}&stdout=true&stderr={}&tty={tty}", !tty);
+    open_in_time(cluster.client.connect(cluster.subresource(name, &call))).await
+}
+
+pub fn protocol(connection: &Connection) -> Protocol {
     if connection.supports_stream_close() { Protocol::V5 } else { Protocol::V4 }
 }
 
-/// Opens a connection.
-pub async fn open(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<kube::client::Connection, kube::Error> {
-    in_time(cluster.client.connect(request)).await
-}
-
-/// Opens a stream, if that is done in time.
-pub async fn in_time<T>(opening: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    timeout(OPENING, opening).await.unwrap_or_else(|_| {
-        let why = format!("there was no answer within {} s", OPENING.as_secs());
-        Err(kube::Error::Service(why.into()))
-    })
-}
-
-/// Serves one connection to its end. It begins with all output from the first byte; what was shown
-/// over an earlier connection is passed over.
-pub async fn serve<S>(socket: S, protocol: Protocol, ends: &mut Ends) -> Ended
+/// Serves one connection to its end. It begins with all output from the first byte; what an earlier connection
+/// has shown is passed over.
+pub async fn serve<S>(socket: S, protocol: Protocol, local: &mut LocalIo) -> Ended
 where
     S: FutureStream<Item = Result<Message, SocketError>> + Sink<Message, Error = SocketError> + Unpin,
 {
     let (mut to, from) = socket.split();
     let shared = Shared { client: RefCell::new(Client::new(protocol)), arrived: Cell::new(0), pong: Notify::new() };
-    let Ends { output, input, sizes, shown, tty } = ends;
+    let LocalIo { output, input, sizes, shown, tty } = local;
+    let detached = input.as_ref().map(|input| input.detached.clone()).unwrap_or_default();
     let writer = Writer { to: &mut to, output, sizes, shared: &shared, tty: *tty };
-    let read = tokio::select! {
-        read = read(from, output, shown, &shared, *tty) => read,
-        () = writer.run(input.as_mut()) => Read::Detached,
+    let closed = tokio::select! {
+        closed = read(from, output, shown, &shared, *tty) => closed,
+        () = detached.cancelled() => Err(Ended::Detached),
+        never = writer.run(input.as_mut()) => match never {},
     };
     if let Some(input) = input {
         input.arrived = input.arrived.max(shared.arrived.get());
     }
-    // The server waits for it, but does not need it.
+    // The server waits for the close, but does not need it.
     drop(timeout(GOODBYE, to.close()).await);
-    let (code, why) = match read {
-        Read::Detached => return Ended::Detached,
-        Read::NobodyReads => return Ended::NobodyReads,
-        Read::Closed(code, why) => (code, why),
+    let Closed { code, why } = match closed {
+        Ok(closed) => closed,
+        Err(ended) => return ended,
     };
     let status = match shared.client.into_inner().closed(code) {
         Ok(status) => status,
         Err(none) => return Ended::Broken(if why.is_empty() { none.to_string() } else { why }),
     };
     match serde_json::from_slice::<Status>(&status) {
-        // A status that is not the outcome: the server had to send the viewer away.
+        // This Status is not the outcome: the server had to send the viewer away.
         Ok(status) if code.is_some_and(|code| code != close::NORMAL) => Ended::Cut(status.message.unwrap_or(why)),
         Ok(status) => Ended::Status(Box::new(status)),
-        Err(error) => Ended::Broken(format!("its last frame is no Status: {error}")),
+        Err(error) => Ended::Broken(format!("the last frame is not a Status: {error}")),
     }
 }
 
@@ -172,113 +129,83 @@ struct Shared {
     pong: Notify,
 }
 
-/// How reading ended.
-enum Read {
-    /// With a close of this code, or without any; and why.
-    Closed(Option<u16>, String),
-    Detached,
-    NobodyReads,
+/// How reading ended: the code of the close frame if there was one, and why.
+struct Closed {
+    code: Option<u16>,
+    why: String,
 }
 
-async fn read<S>(mut from: S, output: &Output, shown: &mut Shown, shared: &Shared, tty: bool) -> Read
+impl Closed {
+    /// Without a close frame.
+    fn abruptly(why: impl Into<String>) -> Self {
+        Self { code: None, why: why.into() }
+    }
+}
+
+async fn read<S>(mut from: S, output: &Output, shown: &mut Shown, shared: &Shared, tty: bool) -> Result<Closed, Ended>
 where
     S: FutureStream<Item = Result<Message, SocketError>> + Unpin,
 {
-    // Where in all of the output this connection is.
     let mut at = 0;
     let mut patience = SILENCE;
     loop {
-        let frame = match timeout(patience, from.next()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Read::Closed(None, error.to_string()),
-            Ok(None) => return Read::Closed(None, String::new()),
-            Err(_) => return Read::Closed(None, format!("nothing was heard for {} s", SILENCE.as_secs())),
+        let Ok(frame) = timeout(patience, from.next()).await else {
+            return Ok(Closed::abruptly(format!("nothing received for {} s", SILENCE.as_secs())));
         };
-        let message = match frame {
-            Message::Binary(message) => message,
-            Message::Pong(payload) => {
+        let message = match frame.transpose() {
+            Ok(Some(Message::Binary(message))) => message,
+            Ok(Some(Message::Pong(payload))) => {
                 if let Ok(sent) = <[u8; 8]>::try_from(&payload[..]) {
                     shared.arrived.set(shared.arrived.get().max(u64::from_be_bytes(sent)));
                 }
                 shared.pong.notify_one();
                 continue;
             }
-            Message::Close(Some(close)) => return Read::Closed(Some(close.code.into()), close.reason.to_string()),
-            Message::Close(None) => return Read::Closed(None, String::new()),
-            Message::Ping(_) | Message::Text(_) | Message::Frame(_) => continue,
+            Ok(Some(Message::Close(Some(close)))) => {
+                return Ok(Closed { code: Some(close.code.into()), why: close.reason.to_string() });
+            }
+            Ok(None | Some(Message::Close(None))) => return Ok(Closed::abruptly("")),
+            Ok(Some(Message::Ping(_) | Message::Text(_) | Message::Frame(_))) => continue,
+            Err(error) => return Ok(Closed::abruptly(error.to_string())),
         };
         let received = shared.client.borrow_mut().receive(message);
-        let (stream, bytes) = match received {
-            Ok(Some(FromServer::Output(stream, bytes))) => (stream, bytes),
-            Ok(Some(FromServer::Status)) => {
-                // The close comes next; what was said stands without it.
-                patience = GOODBYE;
-                continue;
+        match received {
+            Ok(Some(FromServer::Output(stream, bytes))) => {
+                let fresh = shown.fresh(&mut at, stream, bytes, tty);
+                if !fresh.is_empty() && !output.write(stream, fresh).await {
+                    return Err(Ended::OutputClosed);
+                }
             }
-            Ok(None) => continue,
-            Err(error) => return Read::Closed(None, error.to_string()),
-        };
-        // There is one where what is kept ends, and another where that has moved on meanwhile.
-        let fresh = if let Some(skipped) = notice(stream, &bytes, tty) {
-            // What was shown before is not missing here. If it is not known how much there is, it is all of that.
-            at = match skipped {
-                Missing::Bytes(skipped) => at + skipped,
-                Missing::Unknown => at.max(shown.up_to),
-            };
-            let missing = at.saturating_sub(shown.up_to);
-            shown.missing += missing;
-            match skipped {
-                Missing::Unknown => bytes,
-                Missing::Bytes(_) if missing == 0 => Bytes::new(),
-                Missing::Bytes(_) => told(missing),
-            }
-        } else {
-            let passed_over = usize::try_from(shown.up_to.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
-            at += bytes.len() as u64;
-            bytes.slice(passed_over..)
-        };
-        if !fresh.is_empty() && output.write(stream, fresh).await.is_err() {
-            return Read::NobodyReads;
+            // The close comes next; the Status stands without it.
+            Ok(Some(FromServer::Status)) => patience = GOODBYE,
+            Ok(None) => {}
+            Err(error) => return Ok(Closed::abruptly(error.to_string())),
         }
-        shown.up_to = shown.up_to.max(at);
     }
-}
-
-/// How many bytes the agent says to be missing, if it does: a message of its own, among the errors.
-fn notice(stream: OutputStream, bytes: &[u8], tty: bool) -> Option<Missing> {
-    // On a terminal there are no errors apart.
-    if stream != OutputStream::Stderr && !tty {
-        return None;
-    }
-    Missing::read(std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n")?)
-}
-
-fn told(missing: u64) -> Bytes {
-    format!("{}\r\n", Missing::Bytes(missing).notice()).into()
 }
 
 struct Writer<'a, S> {
     to: &'a mut S,
     output: &'a Output,
-    sizes: &'a mut Option<watch::Receiver<Option<Size>>>,
+    sizes: &'a mut watch::Receiver<Option<Size>>,
     shared: &'a Shared,
     tty: bool,
 }
 
 impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
-    /// Runs until the keys are pressed: a connection that breaks is for the reading half to tell,
-    /// which may still have a Status to read.
-    async fn run(mut self, mut input: Option<&mut Input>) {
-        if self.write(&mut input).await.is_err() {
-            left(input.map(|input| &input.detached)).await;
+    /// Runs for ever: only the reading half tells that the connection is broken, because it may still have a
+    /// Status to read.
+    async fn run(mut self, input: Option<&mut Input>) -> Infallible {
+        match self.write(input).await {
+            Ok(never) => never,
+            Err(_) => pending().await,
         }
     }
 
-    async fn write(&mut self, input: &mut Option<&mut Input>) -> Result<(), SocketError> {
+    async fn write(&mut self, mut input: Option<&mut Input>) -> Result<Infallible, SocketError> {
         let mut pings = interval(PING);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = None;
-        let detached = input.as_deref().map(|input| input.detached.clone());
         self.resize().await?;
         let refused = input.as_ref().is_some_and(|input| input.refused);
         if input.as_ref().is_some_and(|input| input.ended && !refused) {
@@ -294,7 +221,6 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
                     }
                 }
                 () = changed(self.sizes) => self.resize().await?,
-                () = left(detached.as_ref()) => return Ok(()),
                 piece = next(input.as_deref_mut()) => {
                     if refused {
                         continue;
@@ -303,7 +229,7 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
                         self.end_input().await?;
                         continue;
                     };
-                    if let Some(input) = input {
+                    if let Some(input) = &mut input {
                         input.sent += bytes.len() as u64;
                     }
                     let message = self.shared.client.borrow().input(&bytes);
@@ -324,14 +250,14 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
     }
 
     async fn resize(&mut self) -> Result<(), SocketError> {
-        let Some(size) = self.sizes.as_mut().and_then(|sizes| *sizes.borrow_and_update()) else { return Ok(()) };
+        let Some(size) = *self.sizes.borrow_and_update() else { return Ok(()) };
         self.output.resized(size).await;
         let message = self.shared.client.borrow().resize(TerminalSize { width: size.columns, height: size.rows });
         self.send(Some(message)).await
     }
 
     async fn end_input(&mut self) -> Result<(), SocketError> {
-        // A terminal's input has no end but the one that is typed.
+        // The end of a terminal's input is only ever typed.
         if self.tty {
             return Ok(());
         }
@@ -349,25 +275,15 @@ impl<S: Sink<Message, Error = SocketError> + Unpin> Writer<'_, S> {
 
 async fn next(input: Option<&mut Input>) -> Option<Bytes> {
     match input {
-        Some(input) if !input.ended => input.next().await,
-        Some(_) | None => std::future::pending().await,
+        Some(input) => input.next().await,
+        None => pending().await,
     }
 }
 
-async fn left(detached: Option<&CancellationToken>) {
-    match detached {
-        Some(detached) => detached.cancelled().await,
-        None => std::future::pending().await,
+async fn changed(sizes: &mut watch::Receiver<Option<Size>>) {
+    if sizes.changed().await.is_err() {
+        pending::<()>().await;
     }
-}
-
-async fn changed(sizes: &mut Option<watch::Receiver<Option<Size>>>) {
-    if let Some(sizes) = sizes
-        && sizes.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

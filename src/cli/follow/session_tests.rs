@@ -7,7 +7,7 @@ use tokio_tungstenite::{
 };
 
 use super::*;
-use crate::cli::follow::scripted::Kept;
+use crate::{cli::follow::scripted::Kept, wire::words::Missing};
 
 type Socket = WebSocketStream<DuplexStream>;
 
@@ -27,10 +27,10 @@ async fn connection_of(messages: Vec<Message>) -> (Socket, Socket) {
     (ours, server)
 }
 
-fn ends(input: Option<Input>) -> (Ends, Kept, Kept) {
+fn local(input: Option<Input>) -> (LocalIo, Kept, Kept) {
     let (stdout, stderr) = (Kept::default(), Kept::default());
     let output = Output::to(stdout.clone(), stderr.clone(), None);
-    (Ends { output, input, sizes: None, shown: Shown::default(), tty: false }, stdout, stderr)
+    (LocalIo { output, input, sizes: watch::channel(None).1, shown: Shown::default(), tty: false }, stdout, stderr)
 }
 
 const STDIN: u8 = 0;
@@ -45,7 +45,7 @@ const SUCCESS: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
 #[tokio::test]
 async fn output_is_kept_apart_and_the_status_ends_it() {
     let (ours, mut server) = connection().await;
-    let (mut ends, stdout, stderr) = ends(None);
+    let (mut local, stdout, stderr) = local(None);
     let their_part = async {
         for message in [binary(1, b""), binary(1, b"out"), binary(2, b"err"), binary(9, b"?"), binary(3, SUCCESS)] {
             server.send(message).await.expect("sent");
@@ -55,10 +55,10 @@ async fn output_is_kept_apart_and_the_status_ends_it() {
             assert!(!message.is_binary(), "{message:?}");
         }
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     let Ended::Status(status) = ended else { panic!("{ended:?}") };
     assert_eq!(status.status.as_deref(), Some("Success"));
-    ends.output.finish().await.expect("written");
+    local.output.finish().await.expect("written");
     assert_eq!((stdout.take(), stderr.take()), (b"out".to_vec(), b"err".to_vec()));
 }
 
@@ -81,18 +81,18 @@ async fn cat(mut server: Socket, received: &mut u64) {
 async fn any_amount_goes_through_cat_and_comes_back_whole() {
     let whole: Vec<u8> = (0..8 << 20).map(|at: u32| at.to_be_bytes()[2] ^ at.to_le_bytes()[0]).collect();
     let (ours, server) = connection().await;
-    let (mut ends, stdout, _) = ends(Some(Input::from(io::Cursor::new(whole.clone()), None)));
+    let (mut local, stdout, _) = local(Some(Input::from(io::Cursor::new(whole.clone()), None)));
     let mut received = 0;
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), cat(server, &mut received));
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), cat(server, &mut received));
     assert!(matches!(ended, Ended::Status(_)), "{ended:?}");
-    ends.output.finish().await.expect("written");
+    local.output.finish().await.expect("written");
     assert_eq!(received, whole.len() as u64);
     assert!(stdout.take() == whole);
 }
 
 #[tokio::test]
 async fn after_a_break_each_byte_is_shown_once() {
-    let (mut ends, stdout, stderr) = ends(None);
+    let (mut local, stdout, stderr) = local(None);
     // Both streams, in the order in which the agent received them; a connection has the first so many bytes.
     let all = [(1, &b"one "[..]), (2, b"e"), (1, b"two "), (2, b"rr"), (1, b"three")];
     for (bytes, piece, last) in [(3, 1, None), (7, 4, None), (11, 2, None), (16, 3, Some(SUCCESS))] {
@@ -112,10 +112,10 @@ async fn after_a_break_each_byte_is_shown_once() {
             }
             drop(server);
         };
-        let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+        let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
         assert_eq!(matches!(ended, Ended::Status(_)), last.is_some(), "{ended:?}");
     }
-    ends.output.finish().await.expect("written");
+    local.output.finish().await.expect("written");
     assert_eq!((stdout.take(), stderr.take()), (b"one two three".to_vec(), b"err".to_vec()));
 }
 
@@ -174,8 +174,8 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
     ];
     for tty in [false, true] {
         for (connections, out, err, shown) in &rows {
-            let (mut ends, stdout, stderr) = ends(None);
-            ends.tty = tty;
+            let (mut local, stdout, stderr) = local(None);
+            local.tty = tty;
             for (kept, missing, live) in *connections {
                 let (ours, mut server) = connection().await;
                 let their_part = async {
@@ -186,10 +186,10 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
                     server.send(binary(1, live.as_bytes())).await.expect("sent");
                     drop(server);
                 };
-                tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+                tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
             }
-            assert_eq!(ends.shown, *shown, "{connections:?}");
-            ends.output.finish().await.expect("written");
+            assert_eq!(local.shown, *shown, "{connections:?}");
+            local.output.finish().await.expect("written");
             let heard = (stdout.take(), stderr.take());
             assert_eq!(heard, (out.as_bytes().to_vec(), err.clone().into_bytes()), "{connections:?}");
         }
@@ -198,7 +198,7 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
 
 #[tokio::test]
 async fn each_notice_of_a_connection_counts() {
-    let (mut ends, stdout, stderr) = ends(None);
+    let (mut local, stdout, stderr) = local(None);
     let notice = |bytes| binary(2, skipped(Missing::Bytes(bytes)).as_bytes());
     for connection in [
         // What is kept ended, and moved on before the first live piece.
@@ -206,29 +206,19 @@ async fn each_notice_of_a_connection_counts() {
         vec![binary(1, b"kept"), notice(11), binary(1, b"more, and"), notice(5), binary(1, b"the end")],
     ] {
         let (ours, mut server) = connection_of(connection).await;
-        tokio::join!(serve(ours, Protocol::V5, &mut ends), async { server.close(None).await.ok() });
+        tokio::join!(serve(ours, Protocol::V5, &mut local), async { server.close(None).await.ok() });
     }
-    assert_eq!(ends.shown, Shown { up_to: 36, missing: 16 });
-    ends.output.finish().await.expect("written");
+    assert_eq!(local.shown, Shown { up_to: 36, missing: 16 });
+    local.output.finish().await.expect("written");
     assert_eq!(String::from_utf8(stdout.take()).expect("text"), "keptmore, andthe end");
     let told: String = [8, 3, 5].map(|bytes| skipped(Missing::Bytes(bytes))).concat();
     assert_eq!(String::from_utf8(stderr.take()).expect("text"), told);
 }
 
-#[test]
-fn a_commands_own_words_are_no_notice() {
-    let text = skipped(Missing::Bytes(7));
-    assert_eq!(notice(OutputStream::Stderr, text.as_bytes(), false), Some(Missing::Bytes(7)));
-    assert_eq!(notice(OutputStream::Stdout, text.as_bytes(), false), None);
-    for other in [&text[1..], &text[..text.len() - 1], &text.replace('7', "-7"), &text.replace('7', "many")] {
-        assert_eq!(notice(OutputStream::Stderr, other.as_bytes(), false), None, "{other:?}");
-    }
-}
-
 #[tokio::test]
 async fn the_pongs_tell_how_much_input_has_arrived() {
     let (reader, mut writer) = io::pipe().expect("a pipe");
-    let (mut ends, _, _) = ends(Some(Input::from(reader, None)));
+    let (mut local, _, _) = local(Some(Input::from(reader, None)));
     writer.write_all(b"12345").expect("written");
     let (ours, mut server) = connection().await;
     let their_part = async {
@@ -244,9 +234,9 @@ async fn the_pongs_tell_how_much_input_has_arrived() {
         server.flush().await.expect("the pong");
         drop(server);
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
-    let input = ends.input.as_ref().expect("input");
+    let input = local.input.as_ref().expect("input");
     assert!(input.all_arrived(), "{input:?}");
     // The next connection breaks before anything is read.
     writer.write_all(b"678").expect("written");
@@ -257,14 +247,14 @@ async fn the_pongs_tell_how_much_input_has_arrived() {
         half.next().await;
         drop(half);
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
     drop(writer);
 }
 
 #[tokio::test]
 async fn input_that_is_not_known_to_have_arrived_counts_as_lost() {
-    let (mut ends, _, _) = ends(Some(Input::from(&b"12345"[..], None)));
+    let (mut local, _, _) = local(Some(Input::from(&b"12345"[..], None)));
     let (ours, server) = connection().await;
     let their_part = async {
         // Frames come in, but nobody answers the pings.
@@ -274,15 +264,15 @@ async fn input_that_is_not_known_to_have_arrived_counts_as_lost() {
             read += tokio::io::AsyncReadExt::read(&mut raw, &mut buffer).await.expect("bytes");
         }
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
-    let input = ends.input.expect("input");
+    let input = local.input.expect("input");
     assert_eq!((input.sent, input.all_arrived()), (5, false));
 }
 
 #[tokio::test]
 async fn input_that_had_ended_is_ended_again_on_the_next_connection() {
-    let (mut ends, _, _) = ends(Some(Input::from(&b""[..], None)));
+    let (mut local, _, _) = local(Some(Input::from(&b""[..], None)));
     for _ in 0..2 {
         let (ours, mut server) = connection().await;
         let their_part = async {
@@ -294,7 +284,7 @@ async fn input_that_had_ended_is_ended_again_on_the_next_connection() {
                 }
             }
         };
-        tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+        tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     }
 }
 
@@ -302,7 +292,7 @@ async fn input_that_had_ended_is_ended_again_on_the_next_connection() {
 async fn input_that_is_refused_goes_nowhere_and_is_not_missed() {
     let mut input = Input::from(&b"12345"[..], None);
     input.refused = true;
-    let (mut ends, stdout, _) = ends(Some(input));
+    let (mut local, stdout, _) = local(Some(input));
     let (ours, mut server) = connection().await;
     let their_part = async {
         server.send(binary(1, b"out")).await.expect("sent");
@@ -311,10 +301,10 @@ async fn input_that_is_refused_goes_nowhere_and_is_not_missed() {
             assert!(!message.is_binary(), "{message:?}");
         }
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Status(_)), "{ended:?}");
-    assert!(ends.input.is_some_and(|input| input.all_arrived()));
-    ends.output.finish().await.expect("written");
+    assert!(local.input.is_some_and(|input| input.all_arrived()));
+    local.output.finish().await.expect("written");
     assert_eq!(stdout.take(), b"out");
 }
 
@@ -322,9 +312,9 @@ async fn input_that_is_refused_goes_nowhere_and_is_not_missed() {
 async fn the_size_is_told_first_and_then_each_change() {
     let size = |columns| Some(Size { columns, rows: 24 });
     let (sender, receiver) = watch::channel(size(80));
-    let (mut ends, _, _) = ends(None);
-    ends.sizes = Some(receiver);
-    ends.tty = true;
+    let (mut local, _, _) = local(None);
+    local.sizes = receiver;
+    local.tty = true;
     let (ours, mut server) = connection().await;
     let their_part = async {
         let mut told = Vec::new();
@@ -338,15 +328,15 @@ async fn the_size_is_told_first_and_then_each_change() {
         drop(server);
         told
     };
-    let (_, told) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (_, told) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert_eq!(told, [r#"{"Width":80,"Height":24}"#, r#"{"Width":100,"Height":24}"#]);
 }
 
 #[tokio::test]
 async fn the_keys_leave_a_connection_that_lives() {
     let keys = "ctrl-p,ctrl-q".parse().expect("keys");
-    let (mut ends, _, _) = ends(Some(Input::from(&b"ls\n\x10\x11"[..], Some(keys))));
-    ends.tty = true;
+    let (mut local, _, _) = local(Some(Input::from(&b"ls\n\x10\x11"[..], Some(keys))));
+    local.tty = true;
     let (ours, mut server) = connection().await;
     let their_part = async {
         let mut typed = Vec::new();
@@ -357,7 +347,7 @@ async fn the_keys_leave_a_connection_that_lives() {
         }
         typed
     };
-    let (ended, typed) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, typed) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Detached), "{ended:?}");
     // What was typed before may or may not have gone out; the keys and an end never do.
     assert!(typed.is_empty() || typed == b"\0ls\n", "{typed:?}");
@@ -366,32 +356,32 @@ async fn the_keys_leave_a_connection_that_lives() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_is_taken_for_dead() {
     let (ours, server) = connection().await;
-    let (mut ends, _, _) = ends(None);
-    let ended = serve(ours, Protocol::V5, &mut ends).await;
-    assert!(matches!(&ended, Ended::Broken(why) if why == "nothing was heard for 16 s"), "{ended:?}");
+    let (mut local, _, _) = local(None);
+    let ended = serve(ours, Protocol::V5, &mut local).await;
+    assert!(matches!(&ended, Ended::Broken(why) if why == "nothing received for 16 s"), "{ended:?}");
     drop(server);
 }
 
 #[tokio::test]
 async fn a_close_is_never_taken_for_success() {
     let (ours, mut server) = connection().await;
-    let (mut ends, _, _) = ends(None);
+    let (mut local, _, _) = local(None);
     let their_part = async { server.close(None).await };
-    let (ended, _) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, _) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::Broken(_)), "{ended:?}");
 }
 
 #[tokio::test]
 async fn who_is_sent_away_is_not_told_an_outcome() {
     let (ours, mut server) = connection().await;
-    let (mut ends, _, _) = ends(None);
+    let (mut local, _, _) = local(None);
     let their_part = async {
         let status = br#"{"status":"Failure","message":"10 bytes are kept nowhere"}"#;
         server.send(binary(3, status)).await.expect("sent");
         let close = CloseFrame { code: close::POLICY.into(), reason: "gap".into() };
         server.send(Message::Close(Some(close))).await.expect("sent");
     };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(&ended, Ended::Cut(why) if why == "10 bytes are kept nowhere"), "{ended:?}");
 }
 
@@ -407,15 +397,15 @@ async fn a_reader_who_has_left_ends_it() {
         }
     }
     let (ours, mut server) = connection().await;
-    let mut ends = Ends {
+    let mut local = LocalIo {
         output: Output::to(Closed, io::sink(), None),
         input: None,
-        sizes: None,
+        sizes: watch::channel(None).1,
         shown: Shown::default(),
         tty: false,
     };
     let their_part = async { while server.send(binary(1, b"y\n")).await.is_ok() {} };
-    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut ends), their_part);
-    assert!(matches!(ended, Ended::NobodyReads), "{ended:?}");
-    ends.output.finish().await.expect("no error of ours");
+    let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
+    assert!(matches!(ended, Ended::OutputClosed), "{ended:?}");
+    local.output.finish().await.expect("no error of ours");
 }

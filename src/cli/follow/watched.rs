@@ -1,21 +1,23 @@
-//! One request as it changes, and waiting for what it is to become.
+//! One request as it changes, and waiting for what it becomes.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{
+    ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher},
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use super::signals::Owned;
 use crate::{
     api::ExecRequest,
     cli::{
-        Error,
-        cluster::requests::Requests,
-        error,
+        cluster::connection::Cluster,
+        error::{self, Error},
         say::{speech::Speech, words},
     },
     infra::retry::WatchPauses,
@@ -23,22 +25,29 @@ use crate::{
 
 /// How long the API server may be silent before the plugin gives up.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-/// How often the progress is told anew.
+/// How often the progress line is drawn again.
 const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 struct View {
     request: Arc<ExecRequest>,
     gone: bool,
-    /// Since when the API server does not answer, and what it is.
-    trouble: Option<(Instant, Arc<watcher::Error>)>,
+    trouble: Option<Trouble>,
 }
 
-/// A request that is being watched.
-#[derive(Debug)]
+/// The watch fails.
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Instant,
+    refused: bool,
+    why: String,
+}
+
+/// A request that is being watched, and where to say so.
 pub struct Watched {
     view: watch::Receiver<View>,
-    _task: Owned,
+    pub speech: Speech,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// What became of a request that was waited for.
@@ -52,17 +61,16 @@ pub enum Reached {
 
 impl Watched {
     /// Watches a request that has just been read.
-    pub fn new(requests: &Requests, request: ExecRequest) -> Self {
-        let name = request.metadata.name.clone().unwrap_or_default();
+    pub fn new(cluster: &Cluster, request: ExecRequest, speech: &Speech) -> Self {
+        let watch = watcher::watch_object(cluster.requests(), &request.name_any()).backoff(WatchPauses::default());
         let (sender, view) = watch::channel(View { request: Arc::new(request), gone: false, trouble: None });
-        let watch = watcher::watch_object(requests.api.clone(), &name).backoff(WatchPauses::default());
-        let task = Owned::spawn(async move {
+        let task = tokio::spawn(async move {
             let mut watch = Box::pin(watch);
             while let Some(seen) = watch.next().await {
-                sender.send_modify(|view| take(view, seen));
+                sender.send_modify(|view| update(view, seen));
             }
         });
-        Self { view, _task: task }
+        Self { view, speech: speech.clone(), _task: AbortOnDropHandle::new(task) }
     }
 
     /// The request as it was last seen.
@@ -70,32 +78,29 @@ impl Watched {
         self.view.borrow().request.clone()
     }
 
+    pub fn name(&self) -> String {
+        self.view.borrow().request.name_any()
+    }
+
     /// Whether it has been deleted.
     pub fn is_gone(&self) -> bool {
         self.view.borrow().gone
     }
 
-    /// Whether the API server may still come back.
-    ///
-    /// # Errors
-    /// When it has been silent for too long.
-    pub fn is_heard(&self) -> Result<(), Error> {
+    /// Fails once the watch has failed for too long.
+    pub fn check_patience(&self) -> Result<(), Error> {
         let view = self.view.borrow();
         match &view.trouble {
-            Some((since, why)) if since.elapsed() > PATIENCE => {
-                Err(failed(view.request.metadata.name.as_deref().unwrap_or_default(), why))
-            }
+            Some(trouble) if trouble.since.elapsed() > PATIENCE => Err(failed(&view, trouble)),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Waits until the request is so, or is gone.
-    ///
-    /// # Errors
-    /// When the API server refuses to tell, or is silent for too long.
-    pub async fn until(&mut self, speech: &Speech, holds: impl Fn(&ExecRequest) -> bool) -> Result<Reached, Error> {
+    /// Waits until the request is so, or is gone; shows the progress meanwhile.
+    pub async fn until(&mut self, holds: impl Fn(&ExecRequest) -> bool) -> Result<Reached, Error> {
         loop {
             let view = self.view.borrow_and_update().clone();
+            let (name, speech) = (view.request.name_any(), &self.speech);
             if holds(&view.request) {
                 speech.clear();
                 return Ok(Reached::Here(view.request));
@@ -104,29 +109,23 @@ impl Watched {
                 speech.clear();
                 return Ok(Reached::Gone(view.request));
             }
-            let name = view.request.metadata.name.as_deref().unwrap_or_default();
             match &view.trouble {
                 None => speech.progress(&format!("{name}: {}", words::state(&view.request))),
-                Some((since, why)) => {
-                    if is_refusal(why) || since.elapsed() > PATIENCE {
-                        speech.clear();
-                        return Err(failed(name, why));
-                    }
-                    speech.hitch(&format!("{name}: the API server does not answer: {}", cause(why)));
+                Some(trouble) if trouble.refused || trouble.since.elapsed() > PATIENCE => {
+                    speech.clear();
+                    return Err(failed(&view, trouble));
+                }
+                Some(Trouble { why, .. }) => {
+                    speech.trouble(&format!("{name}: the API server does not answer: {why}; retrying"));
                 }
             }
-            // A closed channel is a watch that has ended, which it does not; the tick goes on.
+            // A closed channel would be a watch that has ended, which none does; the tick goes on.
             drop(timeout(TICK, self.view.changed()).await);
         }
     }
 }
 
-/// Whether it has finished, in whichever way.
-pub fn is_finished(request: &ExecRequest) -> bool {
-    request.status.as_ref().is_some_and(|status| status.completion_time.is_some())
-}
-
-fn take(view: &mut View, seen: Result<Option<ExecRequest>, watcher::Error>) {
+fn update(view: &mut View, seen: Result<Option<ExecRequest>, watcher::Error>) {
     match seen {
         Ok(Some(request)) if request.metadata.uid == view.request.metadata.uid => {
             view.trouble = None;
@@ -138,31 +137,20 @@ fn take(view: &mut View, seen: Result<Option<ExecRequest>, watcher::Error>) {
             view.gone = true;
         }
         Err(error) => {
-            let since = view.trouble.take().map_or_else(Instant::now, |(since, _)| since);
-            view.trouble = Some((since, Arc::new(error)));
+            let since = view.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+            let (answer, why) = match &error {
+                watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+                    (error::answer(error), error::explain(error))
+                }
+                watcher::Error::WatchFailed(error) => (None, error::explain(error)),
+                watcher::Error::WatchError(status) => (None, status.message.clone()),
+                watcher::Error::NoResourceVersion => (None, error.to_string()),
+            };
+            view.trouble = Some(Trouble { since, refused: matches!(answer, Some(401 | 403)), why });
         }
     }
 }
 
-fn is_refusal(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
-            matches!(error::answer(error), Some(401 | 403))
-        }
-        watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_) | watcher::Error::NoResourceVersion => false,
-    }
-}
-
-fn cause(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error::explain(error),
-        watcher::Error::WatchError(status) => status.message.clone(),
-        watcher::Error::NoResourceVersion => error.to_string(),
-    }
-}
-
-fn failed(name: &str, error: &watcher::Error) -> Error {
-    Error::Unwatched { name: name.to_owned(), why: cause(error) }
+fn failed(view: &View, trouble: &Trouble) -> Error {
+    Error::Unwatched { name: view.request.name_any(), why: trouble.why.clone() }
 }

@@ -1,47 +1,26 @@
-//! Durations as kubectl writes them: `90s`, `1h30m`, `1.5h`, and `90` for seconds.
+//! Durations: read as kubectl takes them (`90s`, `1h30m`, `1.5h`, and `90` for seconds), and written for people.
 
 use std::time::Duration;
 
-const UNITS: [(&str, f64); 6] = [("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
-/// Longest that makes sense, and far from where arithmetic ends: ten years.
-const LONGEST: f64 = 10.0 * 366.0 * 24.0 * 3600.0;
+use k8s_openapi::jiff::fmt::friendly::SpanParser;
+
+/// Longest duration taken, far from where arithmetic ends: ten years.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Reads a duration.
-///
-/// # Errors
-/// With words for the user, when it is none.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration: write 90s, 10m or 1h30m");
-    if text.is_empty() {
-        return Err(wrong());
+    // jiff also takes `1 hour, 2 minutes` and `01:02:03`.
+    let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.');
+    let unit = if text.contains(|c: char| c.is_ascii_lowercase()) { "" } else { "s" };
+    let parsed = SpanParser::new().parse_unsigned_duration(format!("{text}{unit}")).ok().filter(|_| plain);
+    match parsed {
+        None => Err(format!("{text:?} is not a duration: use 90s, 10m or 1h30m")),
+        Some(duration) if duration > LONGEST => Err(format!("{text:?} is longer than ten years")),
+        Some(duration) => Ok(duration),
     }
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let unit = match UNITS.iter().find(|(name, _)| rest.starts_with(name)) {
-            Some((name, factor)) => {
-                rest = &rest[name.len()..];
-                factor
-            }
-            // A bare number, if it is all there is.
-            None if rest.is_empty() && digits == text.len() => &1.0,
-            None => return Err(wrong()),
-        };
-        seconds += number * unit;
-    }
-    if seconds > LONGEST {
-        return Err(format!("{text:?} is longer than ten years"));
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
-/// Whole seconds, at least 1, for a field of the API.
-///
-/// # Errors
-/// With words for the user.
+/// Reads whole seconds, at least 1, for a field of the API.
 pub fn parse_seconds(text: &str) -> Result<i32, String> {
     let duration = parse(text)?;
     match i32::try_from(duration.as_secs()) {

@@ -1,8 +1,10 @@
-//! What the plugin says, and to whom: words, columns, durations, the terminal.
+//! What the plugin prints and says: objects, sentences, durations, the terminal.
 
 pub(crate) mod duration;
 pub(crate) mod print;
+pub(crate) mod shell;
 pub(crate) mod speech;
 pub(crate) mod summary;
+pub(crate) mod tails;
 pub(crate) mod terminal;
 pub(crate) mod words;

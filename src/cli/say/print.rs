@@ -1,11 +1,14 @@
-//! Objects as kubectl prints them: JSON, YAML, names.
+//! Writing to standard output, and objects as kubectl prints them: JSON, YAML, names.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use crate::{api::ExecRequest, cli::Error};
+use crate::{
+    api::ExecRequest,
+    cli::{error::Error, exit::Exit},
+};
 
 /// How an object is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,57 +21,53 @@ pub enum Format {
     Name,
 }
 
-/// Writes to standard output; a reader who has left is none of our errors.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn out(text: &str) -> Result<(), Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Show(error.to_string())),
-        Ok(()) | Err(_) => Ok(()),
+/// Writes and flushes; `false` if the reader has closed the pipe, as `| head` does.
+pub fn write(mut to: impl Write, bytes: &[u8]) -> Result<bool, Error> {
+    match to.write_all(bytes).and_then(|()| to.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::output(error)),
     }
 }
 
-/// The name of a request as kubectl prints and takes it.
+/// Writes to standard output; a closed pipe is not an error.
+pub fn out(text: &str) -> Result<Exit, Error> {
+    write(io::stdout().lock(), text.as_bytes()).map(|_| Exit::SUCCESS)
+}
+
+/// The name of a request as kubectl prints it.
 pub fn full_name(request: &ExecRequest) -> String {
     format!("execrequest.execlet.dev/{}", request.name_any())
 }
 
-/// An object in a format.
-///
-/// # Errors
-/// When it cannot be encoded.
+/// A request in a format.
 pub fn object(request: &ExecRequest, format: Format) -> Result<String, Error> {
-    if format == Format::Name {
-        return Ok(full_name(request) + "\n");
+    match format {
+        Format::Name => Ok(full_name(request) + "\n"),
+        Format::Json | Format::Yaml => encode(&value(request)?, format),
     }
-    let value = serde_json::to_value(request).map_err(|error| Error::Show(error.to_string()))?;
-    encode(&tidy(value), format)
 }
 
 /// JSON or YAML of any value.
-///
-/// # Errors
-/// When it cannot be encoded.
 pub fn encode(value: &Value, format: Format) -> Result<String, Error> {
     match format {
         Format::Json | Format::Name => {
-            serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|error| Error::Show(error.to_string()))
+            serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(Error::output)
         }
-        Format::Yaml => serde_yaml_ng::to_string(value).map_err(|error| Error::Show(error.to_string())),
+        Format::Yaml => serde_yaml_ng::to_string(value).map_err(Error::output),
     }
 }
 
-/// Without what kubectl leaves out, and without what is not set.
-pub fn tidy(mut value: Value) -> Value {
+/// A request as a value, without what kubectl leaves out and what is not set.
+pub fn value(request: &ExecRequest) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(request).map_err(Error::output)?;
     if let Some(meta) = value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
     }
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, field| !field.is_null());
     }
-    value
+    Ok(value)
 }
 
 #[cfg(test)]

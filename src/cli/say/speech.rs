@@ -1,21 +1,25 @@
-//! What the plugin says itself, on standard error: sentences, and one line of
-//! progress that is overwritten and leaves nothing behind.
+//! What the plugin says on standard error: sentences, and a progress line that is overwritten and leaves
+//! nothing behind.
 //!
-//! Progress and colour are for a terminal only, colour only without `NO_COLOR`.
+//! Progress and colour are only for a terminal, colour only without `NO_COLOR`.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{duration, terminal};
 
-/// Before each sentence, so that it is not taken for the command's own.
+/// Before each sentence, to tell it from the command's output.
 const WHO: &str = "execlet: ";
-/// What is done sooner needs no word.
-const UNSAID: Duration = Duration::from_millis(700);
-/// A hitch that is over sooner needs no sentence.
-const LASTS: Duration = Duration::from_secs(5);
+/// A wait that is shorter shows no progress.
+const QUIET_WAIT: Duration = Duration::from_millis(700);
+/// Trouble that is over sooner is not mentioned.
+const QUIET_TROUBLE: Duration = Duration::from_secs(5);
 const ERASE: &str = "\r\x1b[K";
 
 /// The plugin's voice.
@@ -25,47 +29,45 @@ pub struct Speech {
     quiet: bool,
     since: Instant,
     shown: Arc<Mutex<bool>>,
-    hitch: Arc<Mutex<Option<Hitch>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
     to: Arc<Mutex<dyn io::Write + Send>>,
 }
 
-/// Something does not go as it should, and was not told yet or was.
 #[derive(Clone, Copy, Debug)]
-struct Hitch {
+struct Trouble {
     since: Instant,
     said: bool,
 }
 
 impl Speech {
-    /// On standard error; a quiet one shows no progress.
+    /// Speaks on standard error; shows no progress if `quiet`.
     pub fn new(quiet: bool) -> Self {
-        let is_terminal = terminal::errors_are_terminal();
-        Self { is_terminal, ..Self::to(quiet, io::stderr()) }
+        Self { is_terminal: io::stderr().is_terminal(), ..Self::to(quiet, io::stderr()) }
     }
 
-    /// To something that is no terminal.
+    /// Speaks to something that is not a terminal.
     pub fn to(quiet: bool, to: impl io::Write + Send + 'static) -> Self {
         Self {
             is_terminal: false,
             quiet,
             since: Instant::now(),
             shown: Arc::default(),
-            hitch: Arc::default(),
+            trouble: Arc::default(),
             to: Arc::new(Mutex::new(to)),
         }
     }
 
-    /// A sentence that stays.
+    /// Says a sentence, which stays.
     pub fn say(&self, sentence: &str) {
         self.erase();
         let end = if terminal::is_raw() { "\r\n" } else { "\n" };
         self.write(&format!("{WHO}{sentence}{end}"));
     }
 
-    /// What is being waited for.
+    /// Shows what is being waited for.
     pub fn progress(&self, text: &str) {
         let waited = self.since.elapsed();
-        if !self.is_terminal || self.quiet || waited < UNSAID {
+        if !self.is_terminal || self.quiet || waited < QUIET_WAIT {
             return;
         }
         let columns = terminal::size().map_or(80, |size| usize::from(size.columns));
@@ -73,40 +75,39 @@ impl Speech {
         *self.shown.lock() = true;
     }
 
-    /// What is waited for because something does not go as it should: where nobody sees the progress, a
-    /// sentence, once, if it lasts.
-    pub fn hitch(&self, text: &str) {
+    /// Tells of trouble that is being waited out: as progress where that is shown, else as a sentence, once, if
+    /// it lasts.
+    pub fn trouble(&self, text: &str) {
         if self.is_terminal && !self.quiet {
             return self.progress(text);
         }
-        let mut hitch = self.hitch.lock();
-        let hitch = hitch.get_or_insert_with(|| Hitch { since: Instant::now(), said: false });
-        if !hitch.said && hitch.since.elapsed() >= LASTS {
-            hitch.said = true;
+        let mut trouble = self.trouble.lock();
+        let trouble = trouble.get_or_insert_with(|| Trouble { since: Instant::now(), said: false });
+        if !trouble.said && trouble.since.elapsed() >= QUIET_TROUBLE {
+            trouble.said = true;
             self.say(text);
         }
     }
 
-    /// It goes on: takes the line of progress away, and ends a hitch.
+    /// Takes the progress line away, and ends the trouble.
     pub fn clear(&self) {
-        *self.hitch.lock() = None;
+        *self.trouble.lock() = None;
         self.erase();
     }
 
     fn erase(&self) {
-        let mut shown = self.shown.lock();
-        if std::mem::take(&mut *shown) {
+        if std::mem::take(&mut *self.shown.lock()) {
             self.write(ERASE);
         }
     }
 
     fn write(&self, text: &str) {
-        // A standard error that is closed is no reason to end a command's stream.
+        // A closed standard error is no reason to end a command's stream.
         drop(self.to.lock().write_all(text.as_bytes()));
     }
 }
 
-/// A line of progress that fits: the time is always seen.
+/// A progress line that fits: the time is always seen.
 fn line(text: &str, waited: Duration, columns: usize) -> String {
     let tail = format!(" ({})", duration::words(Duration::from_secs(waited.as_secs())).replace(".0", ""));
     let room = columns.saturating_sub(1 + WHO.len() + tail.chars().count());
@@ -118,35 +119,25 @@ fn line(text: &str, waited: Duration, columns: usize) -> String {
     format!("{WHO}{}...{tail}", cut.trim_end())
 }
 
-/// What may be coloured.
+/// A colour on standard output, by its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// It went well.
-    Green,
-    /// It did not.
-    Red,
-    /// It is not known, or not yet.
-    Yellow,
-    /// A heading.
-    Bold,
+    Bold = 1,
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
 }
 
 /// Whether standard output takes colours.
 pub fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    terminal::output_is_terminal() && !refused && !dumb
+    io::stdout().is_terminal() && !refused && !dumb
 }
 
 /// The text in a colour, or as it is.
 pub fn paint(text: &str, colour: Colour, colours: bool) -> String {
-    let code = match colour {
-        Colour::Green => 32,
-        Colour::Red => 31,
-        Colour::Yellow => 33,
-        Colour::Bold => 1,
-    };
-    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -155,20 +146,20 @@ mod tests {
     use crate::cli::follow::scripted::Kept;
 
     #[tokio::test(start_paused = true)]
-    async fn a_hitch_that_lasts_is_said_once_where_there_is_no_progress() {
+    async fn trouble_that_lasts_is_said_once_where_there_is_no_progress() {
         let heard = Kept::default();
         let speech = Speech::to(false, heard.clone());
-        speech.hitch("r: no answer");
+        speech.trouble("r: no answer");
         speech.clear();
         for said in ["", "execlet: r: no answer\n", ""] {
-            speech.hitch("r: no answer");
+            speech.trouble("r: no answer");
             assert_eq!(heard.text(), said);
-            tokio::time::advance(LASTS).await;
+            tokio::time::advance(QUIET_TROUBLE).await;
         }
         speech.clear();
-        speech.hitch("r: no answer again");
-        tokio::time::advance(LASTS).await;
-        speech.hitch("r: no answer again");
+        speech.trouble("r: no answer again");
+        tokio::time::advance(QUIET_TROUBLE).await;
+        speech.trouble("r: no answer again");
         assert_eq!(heard.text(), "execlet: r: no answer again\n");
     }
 

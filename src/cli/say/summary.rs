@@ -1,5 +1,5 @@
-//! A request in words: who, what, where, when, why, what became of it, and what
-//! to do next. Pure: it is told the time.
+//! A request in words: who, what, where, when, why, its outcome, and what to do next.
+//! Pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -7,18 +7,20 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     duration,
+    shell::shell_words,
     speech::{Colour, paint},
+    tails::tail_bytes,
     words,
 };
 use crate::{
     api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, StreamStatus},
-    cli::follow::follower::tail_bytes,
+    cli::request::{may_have_run, takes_input},
 };
 
 /// Lines of each tail that are shown.
 const TAIL_LINES: usize = 10;
 
-/// The request in words; `plugin` makes of a verb with its arguments what to type.
+/// The request in words; `plugin` makes of a verb and its arguments what to type.
 pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: impl Fn(&str) -> String) -> String {
     let empty = ExecRequestStatus::default();
     let status = request.status.as_ref().unwrap_or(&empty);
@@ -31,12 +33,12 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: imp
     line("What", what(request));
     line("Where", place(request, status));
     line("When", when(request, status, now));
-    line("Why", request.spec.reason.clone().unwrap_or_else(|| "no reason was given".to_owned()));
+    line("Why", request.spec.reason.clone().unwrap_or_else(|| "no reason given".to_owned()));
     line("Outcome", outcome(request, status, colours));
     if let Some(output) = &status.output {
         line("Output", output_words(output));
     }
-    line("Next", next(name, request, status, plugin));
+    line("Next", next(request, status, |verb| plugin(&format!("{verb} {name}"))));
     if let Some(output) = &status.output {
         tail(&mut lines, "Standard output", &output.stdout);
         tail(&mut lines, "Standard error", &output.stderr);
@@ -44,47 +46,26 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: imp
     lines.join("\n") + "\n"
 }
 
-/// A command as a shell would have to be given it.
-pub fn shell_words(command: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    let word = |word: &String| {
-        let bare = !word.is_empty() && word.chars().all(plain);
-        if bare { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    command.iter().map(word).collect::<Vec<_>>().join(" ")
-}
-
 fn who(request: &ExecRequest) -> String {
     let Some(by) = &request.spec.requested_by else { return "not recorded".to_owned() };
-    let groups: Vec<&str> =
-        by.groups.iter().map(String::as_str).filter(|group| *group != "system:authenticated").collect();
-    if groups.is_empty() { by.username.clone() } else { format!("{} ({})", by.username, groups.join(", ")) }
+    let groups = by.groups.iter().map(String::as_str).filter(|group| *group != "system:authenticated");
+    let groups = groups.collect::<Vec<_>>().join(", ");
+    if groups.is_empty() { by.username.clone() } else { format!("{} ({groups})", by.username) }
 }
 
 fn what(request: &ExecRequest) -> String {
     let spec = &request.spec;
-    let mut text = shell_words(&spec.command);
-    let mut with = Vec::new();
-    if let Some(user) = &spec.user {
-        with.push(format!("as user {user}"));
-    }
-    if let Some(folder) = &spec.working_dir {
-        with.push(format!("in {folder}"));
-    }
-    if !spec.env.is_empty() {
-        let names: Vec<&str> = spec.env.iter().map(|variable| variable.name.as_str()).collect();
-        with.push(format!("with {}", names.join(", ")));
-    }
-    if spec.tty {
-        with.push("with a terminal".to_owned());
-    }
-    if let Some(stdin) = &spec.stdin {
-        with.push(if stdin.attach.is_some() { "input from a client" } else { "input from the request" }.to_owned());
-    }
-    if !with.is_empty() {
-        text = format!("{text}   ({})", with.join("; "));
-    }
-    text
+    let env = spec.env.iter().map(|variable| variable.name.as_str()).collect::<Vec<_>>().join(", ");
+    let input = if takes_input(request) { "input from a client" } else { "input from the request" };
+    let with = [
+        spec.user.as_ref().map(|user| format!("as user {user}")),
+        spec.working_dir.as_ref().map(|folder| format!("in {folder}")),
+        (!env.is_empty()).then(|| format!("with {env}")),
+        spec.tty.then(|| "with a terminal".to_owned()),
+        spec.stdin.is_some().then(|| input.to_owned()),
+    ];
+    let (command, with) = (shell_words(&spec.command), with.into_iter().flatten().collect::<Vec<_>>().join("; "));
+    if with.is_empty() { command } else { format!("{command}   ({with})") }
 }
 
 fn place(request: &ExecRequest, status: &ExecRequestStatus) -> String {
@@ -101,17 +82,17 @@ fn when(request: &ExecRequest, status: &ExecRequestStatus, now: Timestamp) -> St
     };
     let started = status.start_time.as_ref().map(|time| time.0);
     let finished = status.completion_time.as_ref().map(|time| time.0);
-    let born = format!("created {} ({} ago)", created.strftime("%Y-%m-%dT%H:%M:%SZ"), between(created, now));
     let at = |time: Timestamp| time.strftime("%H:%M:%S").to_string();
-    // The creation is told in whole seconds: how long after it something was, is not known.
-    match (started, finished) {
-        (None, None) => born,
-        (Some(started), None) => format!("{born}, started {}, runs for {}", at(started), between(started, now)),
+    // The creation time has whole seconds: how long after it something happened is not known.
+    let then = match (started, finished) {
+        (None, None) => String::new(),
+        (None, Some(finished)) => format!(", given up {}", at(finished)),
+        (Some(started), None) => format!(", started {}, running for {}", at(started), between(started, now)),
         (Some(started), Some(finished)) => {
-            format!("{born}, started {}, ran for {}", at(started), between(started, finished))
+            format!(", started {}, ran for {}", at(started), between(started, finished))
         }
-        (None, Some(finished)) => format!("{born}, given up {}", at(finished)),
-    }
+    };
+    format!("created {} ({} ago){then}", created.strftime("%Y-%m-%dT%H:%M:%SZ"), between(created, now))
 }
 
 fn between(from: Timestamp, to: Timestamp) -> String {
@@ -136,26 +117,20 @@ fn outcome(request: &ExecRequest, status: &ExecRequestStatus, colours: bool) -> 
 fn output_words(output: &OutputStatus) -> String {
     let whole = match (&output.incomplete_reason, output.complete) {
         (_, true) => "complete".to_owned(),
-        (Some(reason), false) => format!("may not be complete: {reason}"),
-        (None, false) => "may not be complete".to_owned(),
+        (Some(reason), false) => format!("may be incomplete: {reason}"),
+        (None, false) => "may be incomplete".to_owned(),
     };
     format!("{} B on standard output, {} B on standard error; {whole}", output.stdout.bytes, output.stderr.bytes)
 }
 
-fn next(name: &str, request: &ExecRequest, status: &ExecRequestStatus, plugin: impl Fn(&str) -> String) -> String {
-    let verb = |verb: &str| plugin(&format!("{verb} {name}"));
-    let waits_for_input = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+fn next(request: &ExecRequest, status: &ExecRequestStatus, plugin: impl Fn(&str) -> String) -> String {
     match status.phase {
-        Phase::Pending => format!("wait: {}; or give up: {}", verb("wait"), verb("cancel")),
-        Phase::Bound if waits_for_input => format!("start it: {}", verb("attach -i")),
-        Phase::Bound | Phase::Running => {
-            format!("follow: {}; or end it: {}", verb("attach"), verb("cancel"))
-        }
-        Phase::Failed if status.start_time.is_none() => {
-            "nothing ran: mend what is wrong, then create it again".to_owned()
-        }
-        Phase::Succeeded | Phase::Failed => format!("all of its output: {}", verb("logs")),
-        Phase::Unknown => "look what it has done before you run it again: it may have run".to_owned(),
+        Phase::Pending => format!("wait: {}; or give up: {}", plugin("wait"), plugin("cancel")),
+        Phase::Bound if takes_input(request) => format!("start it: {}", plugin("attach -i")),
+        Phase::Bound | Phase::Running => format!("follow: {}; or end it: {}", plugin("attach"), plugin("cancel")),
+        Phase::Failed if !may_have_run(request) => "nothing ran: fix the cause, then create it again".to_owned(),
+        Phase::Succeeded | Phase::Failed => format!("read its output: {}", plugin("logs")),
+        Phase::Unknown => "it may have run: check what it did before you run it again".to_owned(),
     }
 }
 
@@ -168,15 +143,10 @@ fn tail(lines: &mut Vec<String>, heading: &str, stream: &StreamStatus) {
     let all: Vec<&str> = text.lines().collect();
     let shown = &all[all.len().saturating_sub(TAIL_LINES)..];
     let cut = stream.truncated || shown.len() < all.len();
-    lines.push(format!("  {heading}{}:", if cut { ", its end" } else { "" }));
+    lines.push(format!("  {heading}{}:", if cut { " (end)" } else { "" }));
     // Somebody's output in somebody else's terminal: no control characters.
-    let plain = |line: &&str| line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-    lines.extend(shown.iter().map(|line| {
-        format!("    {}", {
-            let text: String = plain(line);
-            text
-        })
-    }));
+    let plain = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    lines.extend(shown.iter().map(|line| format!("    {}", line.chars().map(plain).collect::<String>())));
 }
 
 #[cfg(test)]

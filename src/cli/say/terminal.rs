@@ -1,83 +1,54 @@
-//! Our own terminal: raw while a command has it, and always given back.
+//! Our own terminal: raw while a command has it, and always restored.
 //!
-//! It is restored when the guard goes, which covers every return and every
-//! signal that is listened for, and by the panic hook.
+//! Whoever makes it raw restores it on every return and every signal that is listened
+//! for; the panic hook covers the rest.
 
-use std::{
-    io::{self, IsTerminal},
-    sync::Once,
-};
+use std::{io, sync::Once};
 
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
 
-/// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Columns.
     pub columns: u16,
-    /// Rows.
     pub rows: u16,
 }
 
-/// How the terminal was before it became raw, while it is.
+/// The settings from before the terminal became raw, while it is.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// The terminal is raw as long as this lives.
-#[derive(Debug)]
-pub struct Raw(());
-
-impl Raw {
-    /// Makes the terminal on standard input raw.
-    ///
-    /// # Errors
-    /// When it is none, or is not ours.
-    pub fn enter() -> io::Result<Self> {
-        HOOK.call_once(|| {
-            let next = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                restore();
-                next(info);
-            }));
-        });
-        make_raw().map(|()| Self(()))
-    }
-}
-
-/// Makes the terminal raw, for a guard that lives.
-///
-/// # Errors
-/// When it is none, or is not ours.
+/// Makes the terminal on standard input raw.
 pub fn make_raw() -> io::Result<()> {
+    HOOK.call_once(|| {
+        let next = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            next(info);
+        }));
+    });
     let before = termios::tcgetattr(io::stdin())?;
     let mut raw = before.clone();
     raw.make_raw();
-    // Noted first: whatever happens from here on is undone.
+    // Saved first: whatever happens from here on is undone.
     *BEFORE.lock() = Some(before);
     Ok(termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
 }
 
-impl Drop for Raw {
-    fn drop(&mut self) {
-        restore();
-    }
-}
-
-/// Gives the terminal back as it was; does nothing if it is not raw.
+/// Restores the terminal; does nothing if it is not raw.
 pub fn restore() {
     if let Some(before) = BEFORE.lock().take() {
-        // There is nobody left to tell if this fails: the terminal is gone.
+        // If this fails the terminal is gone, and nobody is left to be told.
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &before).unwrap_or_default();
     }
 }
 
-/// Whether lines need a carriage return of their own.
+/// Whether lines must end with a carriage return.
 pub fn is_raw() -> bool {
     BEFORE.lock().is_some()
 }
 
-/// The size of the terminal, of whichever of the standard streams is one.
+/// The size of the terminal, on whichever of the standard streams is one.
 pub fn size() -> Option<Size> {
     let of = |size: rustix::io::Result<termios::Winsize>| {
         let size = size.ok().filter(|size| size.ws_col > 0 && size.ws_row > 0)?;
@@ -86,19 +57,4 @@ pub fn size() -> Option<Size> {
     of(termios::tcgetwinsize(io::stdout()))
         .or_else(|| of(termios::tcgetwinsize(io::stdin())))
         .or_else(|| of(termios::tcgetwinsize(io::stderr())))
-}
-
-/// Whether standard input is a terminal.
-pub fn input_is_terminal() -> bool {
-    io::stdin().is_terminal()
-}
-
-/// Whether standard output is a terminal.
-pub fn output_is_terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
-/// Whether standard error is a terminal.
-pub fn errors_are_terminal() -> bool {
-    io::stderr().is_terminal()
 }

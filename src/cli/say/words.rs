@@ -1,40 +1,44 @@
-//! Where a request is, in words for the one who waits for it.
+//! The state of a request, in words for whoever waits for it.
 
-use crate::api::{ExecRequest, ExecRequestStatus, Phase, Reason};
+use crate::{
+    api::{
+        ExecRequest, ExecRequestStatus, Phase, Reason,
+        conditions::{self, ConditionType},
+    },
+    cli::request::takes_input,
+};
 
-/// What a request waits for, or what it does: the rest of the sentence "NAME: ...".
+/// What a request waits for, does, or has come to: the rest of the sentence "NAME: ...".
 pub fn state(request: &ExecRequest) -> String {
     let empty = ExecRequestStatus::default();
     let status = request.status.as_ref().unwrap_or(&empty);
-    let pod = &request.spec.target.pod_name;
     let node = status.node_name.as_deref().unwrap_or("its node");
-    let (reason, message) = finished(status);
     match status.phase {
-        Phase::Pending => pending(reason, message, pod),
-        Phase::Bound if request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some()) => {
+        Phase::Pending => pending(status, &request.spec.target.pod_name),
+        Phase::Bound if takes_input(request) => {
             format!("waiting for a client to attach with standard input (node {node})")
         }
         Phase::Bound => format!("waiting for its turn on node {node}"),
-        Phase::Running if request.spec.cancel => format!("being ended on node {node}"),
+        Phase::Running if request.spec.cancel => format!("being canceled on node {node}"),
         Phase::Running => format!("running on node {node}"),
-        Phase::Succeeded | Phase::Failed | Phase::Unknown => sentence(reason, message),
+        Phase::Succeeded | Phase::Failed | Phase::Unknown => outcome(status),
     }
 }
 
-/// The outcome of a finished request, with its reason.
+/// The reason and the message of the condition Finished.
 pub fn outcome(status: &ExecRequestStatus) -> String {
     let (reason, message) = finished(status);
     sentence(reason, message)
 }
 
-/// Reason and message of the condition Finished.
-pub fn finished(status: &ExecRequestStatus) -> (&str, &str) {
-    let condition = status.conditions.iter().find(|condition| condition.type_ == "Finished");
+fn finished(status: &ExecRequestStatus) -> (&str, &str) {
+    let condition = conditions::get(&status.conditions, ConditionType::Finished);
     condition.map_or(("Pending", ""), |condition| (&condition.reason, &condition.message))
 }
 
-fn pending(reason: &str, message: &str, pod: &str) -> String {
-    let begin = if reason == Reason::Pending.as_str() {
+fn pending(status: &ExecRequestStatus, pod: &str) -> String {
+    let (reason, message) = finished(status);
+    let waiting = if reason == Reason::Pending.as_str() {
         return "waiting for the execlet manager".to_owned();
     } else if reason == Reason::PodNotRunning.as_str() {
         format!("waiting for pod {pod} to run")
@@ -45,11 +49,11 @@ fn pending(reason: &str, message: &str, pod: &str) -> String {
     } else {
         format!("waiting ({reason})")
     };
-    if message.is_empty() { begin } else { format!("{begin}: {message}") }
+    sentence(&waiting, message)
 }
 
-fn sentence(reason: &str, message: &str) -> String {
-    if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") }
+fn sentence(begin: &str, message: &str) -> String {
+    if message.is_empty() { begin.to_owned() } else { format!("{begin}: {message}") }
 }
 
 #[cfg(test)]

@@ -1,31 +1,33 @@
 //! `attach`: everything that a request has written and writes, and its input.
 
+use std::io::{self, IsTerminal as _};
+
 use crate::cli::{
-    Cluster, Error, Exit,
-    cluster::{
-        discovery::{self, StreamSupport},
-        requests::Requests,
-    },
+    cluster::{connection::Cluster, discovery::missing_streams},
+    error::Error,
+    exit::Exit,
     follow::{
         conclude::{OnInterrupt, conclude},
         options::FollowArgs,
         watched::Watched,
     },
-    say::{speech::Speech, terminal},
+    request::takes_input,
+    say::speech::Speech,
+    typed::request_name,
 };
 
-/// Follow a request from its first byte to its end, and end as its command does.
+/// Show all output of a request, follow it to its end, and exit as its command does.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AttachArgs {
     /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = super::get::request_name)]
+    #[arg(value_name = "NAME", value_parser = request_name)]
     pub name: String,
 
-    /// Give the command our standard input; it must have been created to take it.
+    /// Pass standard input to the command; only for a request that was created with -i.
     #[arg(long, short = 'i')]
     pub stdin: bool,
 
-    /// For habit's sake: a command that has a terminal gets ours.
+    /// No effect: a command that has a terminal always gets ours.
     #[arg(long, short = 't')]
     pub tty: bool,
 
@@ -33,35 +35,31 @@ pub struct AttachArgs {
     follow: FollowArgs,
 }
 
-/// Attaches.
-///
-/// # Errors
-/// When it cannot be attached to.
 pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
+    let AttachArgs { name, stdin, .. } = args;
     let speech = Speech::new(args.follow.quiet);
-    let requests = Requests::new(cluster);
-    if let StreamSupport::Missing(why) = discovery::streams(cluster).await? {
-        let wait = cluster.plugin(&format!("wait {}", args.name));
-        return Err(Error::NoStreams(format!("{why}. For its outcome: {wait}")));
+    if let Some(why) = missing_streams(cluster).await? {
+        let wait = cluster.plugin(&format!("wait {name}"));
+        return Err(Error::Message(format!("{why}. For its outcome: {wait}")));
     }
-    let request = requests.get(&args.name).await?;
-    let takes_input = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
-    if args.stdin && !takes_input {
-        return Err(Error::Usage(format!(
-            "{} takes no standard input from a client: it was created without stdin.attach (run -i)",
-            args.name
+    let request = cluster.get(&name).await?;
+    if stdin && !takes_input(&request) {
+        return Err(Error::Message(format!(
+            "{name} takes no input from clients: it was created without -i (spec.stdin.attach). Leave out -i"
         )));
     }
     if args.tty && !request.spec.tty {
-        speech.say("the command has no terminal: -t is without effect");
+        speech.say("the command has no terminal: -t has no effect");
     }
-    // A command's terminal needs one here to be typed at.
-    let tty = request.spec.tty && (!args.stdin || terminal::input_is_terminal());
+    // Typing at a command's terminal takes one here.
+    let tty = request.spec.tty && (!stdin || io::stdin().is_terminal());
     if request.spec.tty && !tty {
-        return Err(Error::Usage("the command has a terminal, and standard input is none: leave out -i".to_owned()));
+        return Err(Error::Message(
+            "the command has a terminal, but standard input is not one: leave out -i".to_owned(),
+        ));
     }
     let recording = args.follow.recording()?;
-    let options = args.follow.options(&request, args.stdin, tty, recording)?;
-    let watched = Watched::new(&requests, request);
-    conclude(cluster, &StreamSupport::Served, watched, &speech, options, OnInterrupt::Leave).await
+    let options = args.follow.options(&request, stdin, tty, recording)?;
+    let watched = Watched::new(cluster, request, &speech);
+    conclude(cluster, None, watched, options, OnInterrupt::Leave).await
 }

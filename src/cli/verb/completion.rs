@@ -1,63 +1,69 @@
-//! Completion by way of kubectl: for `kubectl execlet ...` it runs
+//! Completion through kubectl: for `kubectl execlet ...` it runs
 //! `kubectl_complete-execlet` with the words typed so far, and reads one
-//! suggestion a line and a last line `:DIRECTIVE` of cobra's.
+//! suggestion from each line and from the last one a `:DIRECTIVE` of cobra's.
 //!
-//! What there is to complete is read off the definition of the command line.
+//! What can be completed comes from the definition of the command line.
+
+use std::fmt::Debug;
 
 use clap::{Arg, Command};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, api::ListParams};
+use serde::de::DeserializeOwned;
 
-use super::{get, run::pod_name};
-use crate::cli::{Cluster, ConnectionArgs, Error};
+use crate::cli::{
+    cluster::{connection::Cluster, flags::ConnectionArgs},
+    error::Error,
+    exit::Exit,
+    say::print,
+    typed::pod_name,
+};
 
-/// Names of the executable that kubectl runs to complete.
+/// The name of the executable that kubectl runs to complete.
 pub const EXECUTABLE: &str = "kubectl_complete-execlet";
+/// The executable, where it is not a link to the plugin.
+const SCRIPT: &str = "#!/bin/sh
+# Completes `kubectl execlet`: kubectl runs it, by its name on the PATH.
+exec kubectl-execlet __complete \"$@\"
+";
 /// Cobra's directive: suggest no files.
 const NO_FILES: u8 = 4;
-/// Cobra's directive: files are fine.
+/// Cobra's directive: suggest files too.
 const FILES: u8 = 0;
 
-/// Print the executable that completes `kubectl execlet`, to be put on the PATH as kubectl_complete-execlet.
+/// Print a script that completes `kubectl execlet`: save it on the PATH as kubectl_complete-execlet.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CompletionArgs {}
 
-/// The executable, where it is no link to the plugin.
-pub fn script() -> &'static str {
-    "#!/bin/sh\n# Completes `kubectl execlet`: kubectl runs it, by its name on the PATH.\nexec kubectl-execlet __complete \"$@\"\n"
+/// Prints the script.
+pub fn script() -> Result<Exit, Error> {
+    print::out(SCRIPT)
 }
 
-/// What may stand where the cursor is.
+/// A suggestion, and what it means.
+type Suggestion = (String, String);
+
+/// What may stand at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// One of these words, each with what it means.
-    Words(Vec<(String, String)>),
-    /// A pod.
+    /// One of these.
+    Words(Vec<Suggestion>),
     Pod,
-    /// A container of that pod.
+    /// A container of this pod.
     Container(Option<String>),
-    /// A request.
     Request,
-    /// A namespace.
     Namespace,
-    /// A context of the kubeconfig.
     Context,
-    /// A cluster of the kubeconfig.
     Cluster,
-    /// A user of the kubeconfig.
     User,
-    /// A file.
     File,
-    /// Something that nobody can guess.
+    /// Nothing that can be guessed.
     Nothing,
 }
 
-/// What may stand at the last of the words.
+/// What may stand in place of the last word.
 pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
-    let (last, before) = match words.split_last() {
-        Some((last, before)) => (last.as_str(), before),
-        None => ("", words),
-    };
+    let (last, before) = words.split_last().map_or(("", words), |(last, before)| (last.as_str(), before));
     let mut verb: Option<&Command> = None;
     let mut positional = Vec::new();
     let mut open: Option<&Arg> = None;
@@ -69,7 +75,8 @@ pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
             return Wanted::Nothing;
         }
         if word.starts_with('-') && word.len() > 1 {
-            open = flag_of(definition, verb, word).filter(|flag| takes_value(flag) && !word.contains('='));
+            open =
+                flag_of(definition, verb, word).filter(|flag| flag.get_action().takes_values() && !word.contains('='));
         } else if let Some(found) = definition.find_subcommand(word).filter(|_| verb.is_none()) {
             verb = Some(found);
         } else {
@@ -83,13 +90,10 @@ pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
         return Wanted::Words(flags(definition, verb));
     }
     match verb {
-        None => Wanted::Words(
-            definition
-                .get_subcommands()
-                .filter(|verb| !verb.is_hide_set())
-                .map(|verb| about(verb.get_name(), verb.get_about()))
-                .collect(),
-        ),
+        None => {
+            let verbs = definition.get_subcommands().filter(|verb| !verb.is_hide_set());
+            Wanted::Words(verbs.map(|verb| about(verb.get_name(), verb.get_about())).collect())
+        }
         Some(verb) => match (verb.get_name(), positional.len()) {
             ("run", 0) => Wanted::Pod,
             ("attach" | "logs" | "wait", 0) | ("get" | "describe" | "cancel", _) => Wanted::Request,
@@ -131,73 +135,66 @@ fn arguments<'a>(definition: &'a Command, verb: Option<&'a Command>) -> impl Ite
     verb.into_iter().flat_map(Command::get_arguments).chain(definition.get_arguments())
 }
 
-fn takes_value(flag: &Arg) -> bool {
-    flag.get_action().takes_values()
-}
-
-fn flags(definition: &Command, verb: Option<&Command>) -> Vec<(String, String)> {
+fn flags(definition: &Command, verb: Option<&Command>) -> Vec<Suggestion> {
     let shown = arguments(definition, verb).filter(|flag| !flag.is_hide_set());
     shown.filter_map(|flag| flag.get_long().map(|long| about(&format!("--{long}"), flag.get_help()))).collect()
 }
 
-fn about(word: &str, help: Option<&clap::builder::StyledStr>) -> (String, String) {
-    (
-        word.to_owned(),
-        help.map(|help| help.to_string().lines().next().unwrap_or_default().to_owned()).unwrap_or_default(),
-    )
+/// A word with the first line of its help.
+fn about(word: &str, help: Option<&clap::builder::StyledStr>) -> Suggestion {
+    let help = help.map(ToString::to_string).unwrap_or_default();
+    (word.to_owned(), help.lines().next().unwrap_or_default().to_owned())
 }
 
-/// The lines for kubectl.
-pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: &[String]) -> String {
+/// Prints the suggestions as kubectl reads them.
+pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: &[String]) -> Result<Exit, Error> {
     let wanted = wanted(definition, words);
     let directive = if wanted == Wanted::File { FILES } else { NO_FILES };
     let typed = words.last().map(String::as_str).unwrap_or_default();
-    // Completion that fails suggests nothing: there is nowhere to say why.
+    // A completion that fails suggests nothing: there is nowhere to say why.
     let all = suggestions(wanted, connection).await.unwrap_or_default();
-    let mut text = String::new();
-    for (word, meaning) in all.iter().filter(|(word, _)| word.starts_with(typed)) {
-        text += word;
-        if !meaning.is_empty() {
-            text += "\t";
-            text += meaning;
-        }
-        text += "\n";
-    }
-    format!("{text}:{directive}\n")
+    let line = |(word, meaning): &Suggestion| match meaning.as_str() {
+        "" => format!("{word}\n"),
+        meaning => format!("{word}\t{meaning}\n"),
+    };
+    let lines: String = all.iter().filter(|(word, _)| word.starts_with(typed)).map(line).collect();
+    print::out(&format!("{lines}:{directive}\n"))
 }
 
-async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<(String, String)>, Error> {
-    let bare = |names: Vec<String>| names.into_iter().map(|name| (name, String::new())).collect();
+async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<Suggestion>, Error> {
     let kubeconfig = || connection.kubeconfig().map(Option::unwrap_or_default);
-    Ok(match wanted {
-        Wanted::Words(words) => words,
+    let names: Vec<String> = match wanted {
+        Wanted::Words(words) => return Ok(words),
         Wanted::File | Wanted::Nothing | Wanted::Container(None) => Vec::new(),
-        Wanted::Context => bare(kubeconfig()?.contexts.into_iter().map(|entry| entry.name).collect()),
-        Wanted::Cluster => bare(kubeconfig()?.clusters.into_iter().map(|entry| entry.name).collect()),
-        Wanted::User => bare(kubeconfig()?.auth_infos.into_iter().map(|entry| entry.name).collect()),
+        Wanted::Context => kubeconfig()?.contexts.into_iter().map(|entry| entry.name).collect(),
+        Wanted::Cluster => kubeconfig()?.clusters.into_iter().map(|entry| entry.name).collect(),
+        Wanted::User => kubeconfig()?.auth_infos.into_iter().map(|entry| entry.name).collect(),
         Wanted::Namespace => {
             let cluster = connection.connect().await?;
-            let api: Api<Namespace> = Api::all(cluster.client.clone());
-            let params = ListParams::default();
-            let list = cluster.call("listing namespaces", api.list_metadata(&params)).await?;
-            bare(list.items.iter().map(ResourceExt::name_any).collect())
+            list::<Namespace>(&cluster, &Api::all(cluster.client.clone())).await?
         }
         Wanted::Pod => {
             let cluster = connection.connect().await?;
-            let params = ListParams::default();
-            let pods = pods(&cluster);
-            let list = cluster.call("listing pods", pods.list_metadata(&params)).await?;
-            bare(list.items.iter().map(ResourceExt::name_any).collect())
+            list(&cluster, &pods(&cluster)).await?
+        }
+        Wanted::Request => {
+            let cluster = connection.connect().await?;
+            list(&cluster, &cluster.requests()).await?
         }
         Wanted::Container(Some(pod)) => {
             let cluster = connection.connect().await?;
             let pod = cluster.call("getting the pod", pods(&cluster).get(&pod)).await?;
-            bare(pod.spec.map(|spec| spec.containers).unwrap_or_default().into_iter().map(|one| one.name).collect())
+            pod.spec.map(|spec| spec.containers).unwrap_or_default().into_iter().map(|one| one.name).collect()
         }
-        Wanted::Request => bare(get::names(&connection.connect().await?).await?),
-    })
+    };
+    Ok(names.into_iter().map(|name| (name, String::new())).collect())
 }
 
 fn pods(cluster: &Cluster) -> Api<Pod> {
     Api::namespaced(cluster.client.clone(), &cluster.namespace)
+}
+
+async fn list<K: Clone + DeserializeOwned + Debug>(cluster: &Cluster, api: &Api<K>) -> Result<Vec<String>, Error> {
+    let list = cluster.call("listing names", api.list_metadata(&ListParams::default())).await?;
+    Ok(list.items.into_iter().filter_map(|item| item.metadata.name).collect())
 }

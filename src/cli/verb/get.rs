@@ -1,43 +1,50 @@
 //! `get`: requests, in the API server's own columns.
 
-use hyper::{Request, header::ACCEPT};
+use hyper::{
+    Request,
+    header::{ACCEPT, HeaderValue},
+};
 use k8s_openapi::serde_json::Value;
-use kube::{ResourceExt, api::ListParams};
+use kube::{
+    Api, Resource as _,
+    api::{GetParams, ListParams},
+};
 
 use crate::{
     api::ExecRequest,
     cli::{
-        Cluster, Error, Exit,
-        cluster::requests::Requests,
+        cluster::connection::Cluster,
+        error::Error,
+        exit::Exit,
         say::print::{self, Format, full_name},
+        typed::request_name,
     },
 };
 
-/// List requests, or show some.
+/// List requests, or show some of them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GetArgs {
-    /// Names of the requests; default: all of the namespace.
+    /// Names of the requests (default: all in the namespace).
     #[arg(value_name = "NAME", value_parser = request_name)]
     pub names: Vec<String>,
 
-    /// How to print them; a table by default.
+    /// Output format (default: a table).
     #[arg(long, short = 'o', value_name = "FORMAT", value_enum)]
     pub output: Option<Columns>,
 
-    /// Only those with these labels.
+    /// Only requests with these labels.
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
     pub selector: Option<String>,
 
-    /// Only those with these fields: status.phase, status.nodeName, status.completionTime.
+    /// Only requests with these fields: status.phase, status.nodeName, status.completionTime.
     #[arg(long, value_name = "SELECTOR", conflicts_with = "names")]
     pub field_selector: Option<String>,
 
-    /// Of all namespaces.
+    /// In all namespaces.
     #[arg(long, short = 'A', conflicts_with = "names")]
     pub all_namespaces: bool,
 }
 
-/// How they are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Columns {
     /// JSON.
@@ -50,25 +57,16 @@ pub enum Columns {
     Wide,
 }
 
-/// Reads `NAME`, `xr/NAME` or `execrequest.execlet.dev/NAME`, as kubectl prints it.
-///
-/// # Errors
-/// With words for the user.
-pub fn request_name(text: &str) -> Result<String, String> {
-    const KINDS: [&str; 5] =
-        ["xr", "execrequest", "execrequests", "execrequest.execlet.dev", "execrequests.execlet.dev"];
-    match text.split_once('/') {
-        None if text.is_empty() => Err("the name is empty".to_owned()),
-        None => Ok(text.to_owned()),
-        Some((kind, name)) if KINDS.contains(&kind) && !name.is_empty() && !name.contains('/') => Ok(name.to_owned()),
-        Some((kind, _)) => Err(format!("a {kind} is no request: give NAME or xr/NAME")),
+impl GetArgs {
+    fn list_params(&self) -> ListParams {
+        ListParams {
+            label_selector: self.selector.clone(),
+            field_selector: self.field_selector.clone(),
+            ..ListParams::default()
+        }
     }
 }
 
-/// Prints them.
-///
-/// # Errors
-/// When they cannot be read.
 pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
     let text = match args.output {
         None => table(cluster, &args, false).await?,
@@ -81,88 +79,65 @@ pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
         let place = if args.all_namespaces { "any" } else { cluster.namespace.as_str() };
         eprintln!("execlet: no requests found in {place} namespace");
     }
-    print::out(&text)?;
-    Ok(Exit::SUCCESS)
+    print::out(&text)
 }
 
 async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<String, Error> {
-    let requests = Requests::new(cluster);
     let mut found = Vec::new();
     for name in &args.names {
-        found.push(requests.get(name).await?);
+        found.push(cluster.get(name).await?);
     }
     if args.names.is_empty() {
-        let mut params = ListParams::default();
-        params.label_selector.clone_from(&args.selector);
-        params.field_selector.clone_from(&args.field_selector);
-        let api = if args.all_namespaces { kube::Api::all(cluster.client.clone()) } else { requests.api.clone() };
-        found = cluster.call("listing requests", api.list(&params)).await?.items;
+        let api = if args.all_namespaces { Api::all(cluster.client.clone()) } else { cluster.requests() };
+        found = cluster.call("listing requests", api.list(&args.list_params())).await?.items;
     }
     match (format, found.as_slice()) {
         (Format::Name, all) => Ok(all.iter().map(|request| full_name(request) + "\n").collect()),
         (_, [one]) if args.names.len() == 1 => print::object(one, format),
         (_, all) => {
-            let encoded = |request: &ExecRequest| {
-                serde_json::to_value(request).map(print::tidy).map_err(|error| Error::Show(error.to_string()))
-            };
-            let items = all.iter().map(encoded).collect::<Result<Vec<Value>, Error>>()?;
+            let items = all.iter().map(print::value).collect::<Result<Vec<Value>, Error>>()?;
             print::encode(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}), format)
         }
     }
 }
 
 async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<String, Error> {
-    let folder = if args.all_namespaces {
-        "/apis/execlet.dev/v1alpha1/execrequests".to_owned()
-    } else {
-        format!("/apis/execlet.dev/v1alpha1/namespaces/{}/execrequests", cluster.namespace)
-    };
-    let paths: Vec<String> = match args.names.as_slice() {
-        [] => {
-            let mut query = Vec::new();
-            for (name, value) in [("labelSelector", &args.selector), ("fieldSelector", &args.field_selector)] {
-                if let Some(value) = value {
-                    query.push(format!("{name}={}", escape(value)));
-                }
-            }
-            vec![format!("{folder}?{}", query.join("&"))]
-        }
-        names => names.iter().map(|name| format!("{folder}/{}", escape(name))).collect(),
-    };
-    let mut all: Option<Value> = None;
-    for path in paths {
-        let mut request = Request::new(Vec::new());
-        *request.uri_mut() = path.parse().map_err(|_| Error::Usage(format!("{path} cannot be asked for")))?;
-        let accept = hyper::header::HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
-        request.headers_mut().insert(ACCEPT, accept);
-        let mut table: Value = cluster.call("getting requests", cluster.client.request(request)).await?;
-        match &mut all {
-            None => all = Some(table),
-            Some(all) => {
-                let rows = table["rows"].as_array_mut().map(std::mem::take).unwrap_or_default();
-                if let Some(into) = all["rows"].as_array_mut() {
-                    into.extend(rows);
-                }
-            }
+    let mut all = Value::Null;
+    for mut call in calls(cluster, args)? {
+        let accept = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+        call.headers_mut().insert(ACCEPT, accept);
+        let mut table: Value = cluster.call("getting requests", cluster.client.request(call)).await?;
+        match all["rows"].as_array_mut() {
+            Some(rows) => rows.append(table["rows"].as_array_mut().unwrap_or(&mut Vec::new())),
+            None => all = table,
         }
     }
-    Ok(all.map(|table| lay_out(&table, wide, args.all_namespaces)).unwrap_or_default())
+    Ok(lay_out(&all, wide, args.all_namespaces))
 }
 
-/// A `meta.k8s.io/v1` Table as text; nothing if it has no rows.
+/// The calls that get what was asked for.
+fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<Request<Vec<u8>>>, Error> {
+    let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
+    let url = kube::core::Request::new(ExecRequest::url_path(&(), namespace));
+    let calls: Result<Vec<_>, _> = match args.names.as_slice() {
+        [] => url.list(&args.list_params()).map(|call| vec![call]),
+        names => names.iter().map(|name| url.get(name, &GetParams::default())).collect(),
+    };
+    calls.map_err(|error| cluster.failed("getting requests", kube::Error::BuildRequest(error)))
+}
+
+/// A `meta.k8s.io/v1` Table as text; empty if it has no rows.
 fn lay_out(table: &Value, wide: bool, namespaces: bool) -> String {
-    let empty = Vec::new();
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_else(|| empty.clone());
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let columns = list(&table["columnDefinitions"]);
     let shown: Vec<usize> =
         (0..columns.len()).filter(|at| wide || columns[*at]["priority"].as_i64().unwrap_or(0) == 0).collect();
     let mut lines = Vec::new();
     for row in list(&table["rows"]) {
-        let cells = list(&row["cells"]);
-        let cell = |at: &usize| match cells.get(*at) {
-            Some(Value::String(text)) => text.clone(),
-            None | Some(Value::Null) => String::new(),
-            Some(other) => other.to_string(),
+        let cell = |at: &usize| match &row["cells"][*at] {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
         };
         let namespace = row["object"]["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         lines.push(namespaces.then_some(namespace).into_iter().chain(shown.iter().map(cell)).collect::<Vec<_>>());
@@ -172,39 +147,13 @@ fn lay_out(table: &Value, wide: bool, namespaces: bool) -> String {
     }
     let name = |at: &usize| columns[*at]["name"].as_str().unwrap_or_default().to_uppercase();
     lines.insert(0, namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(shown.iter().map(name)).collect());
-    let count = lines[0].len();
     let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
     let text = |line: &Vec<String>| {
-        let cells: Vec<String> =
-            line.iter().enumerate().map(|(at, cell)| format!("{cell:<width$}", width = widths[at])).collect();
-        cells.join("   ").trim_end().to_owned() + "\n"
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
     };
     lines.iter().map(text).collect()
-}
-
-/// Percent-encodes what a query or a segment of a path may not hold.
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.extend(["%", &format!("{byte:02X}")]);
-        }
-    }
-    escaped
-}
-
-/// Names of the requests of a namespace, for completion.
-///
-/// # Errors
-/// When they cannot be listed.
-pub async fn names(cluster: &Cluster) -> Result<Vec<String>, Error> {
-    let requests = Requests::new(cluster);
-    let params = ListParams::default();
-    let listed = requests.api.list_metadata(&params);
-    Ok(cluster.call("listing requests", listed).await?.items.iter().map(ResourceExt::name_any).collect())
 }
 
 #[cfg(test)]
@@ -235,18 +184,19 @@ mod tests {
         assert_eq!(lay_out(&json!({"columnDefinitions": [{"name": "Name"}], "rows": []}), false, false), "");
     }
 
-    #[test]
-    fn names_are_taken_as_kubectl_prints_them() {
-        for text in ["r", "xr/r", "execrequest/r", "execrequest.execlet.dev/r"] {
-            assert_eq!(request_name(text).as_deref(), Ok("r"), "{text}");
-        }
-        for text in ["", "xr/", "pod/r", "xr/a/b"] {
-            assert!(request_name(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_selector_is_escaped() {
-        assert_eq!(escape("status.phase=Running,a!=b c"), "status.phase%3DRunning%2Ca%21%3Db%20c");
+    #[tokio::test]
+    async fn a_selector_is_escaped() {
+        let (cluster, _) = crate::cli::follow::scripted::cluster(|_| None);
+        let args = GetArgs {
+            names: Vec::new(),
+            output: None,
+            selector: None,
+            field_selector: Some("status.phase=Running,a!=b c".to_owned()),
+            all_namespaces: false,
+        };
+        let calls = calls(&cluster, &args).expect("calls");
+        let uris: Vec<String> = calls.iter().map(|call| call.uri().to_string()).collect();
+        let base = "/apis/execlet.dev/v1alpha1/namespaces/shop/execrequests";
+        assert_eq!(uris, [format!("{base}?&fieldSelector=status.phase%3DRunning%2Ca%21%3Db+c")]);
     }
 }

@@ -1,4 +1,4 @@
-//! `logs`: what a request has written, as `kubectl logs` has it for pods.
+//! `logs`: what a request has written, like `kubectl logs` for pods.
 
 use std::{
     io::{self, Write},
@@ -6,19 +6,19 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncReadExt as _};
-use hyper::Request;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
     cluster::{
-        discovery::{self, SUBRESOURCES, SUBRESOURCES_VERSION, StreamSupport},
-        requests::Requests,
+        connection::{Cluster, open_in_time},
+        discovery::missing_streams,
     },
-    error,
-    follow::{attempts::Attempts, follower::is_attachable, passed::Passed, session, signals::Stops, watched::Watched},
-    say::{duration, speech::Speech},
+    error::{self, Error},
+    exit::Exit,
+    follow::{attempts::Attempts, passed::Passed, signals::Stops, watched::Watched},
+    request::is_attachable,
+    say::{duration, print, speech::Speech},
+    typed::request_name,
 };
 
 /// Bytes of one read.
@@ -28,10 +28,10 @@ const PIECE: usize = 64 * 1024;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LogsArgs {
     /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = get::request_name)]
+    #[arg(value_name = "NAME", value_parser = request_name)]
     pub name: String,
 
-    /// Go on until the command has ended.
+    /// Follow the output until the command has ended.
     #[arg(long, short = 'f')]
     pub follow: bool,
 
@@ -39,15 +39,15 @@ pub struct LogsArgs {
     #[arg(long, value_name = "LINES", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=i64::from(u32::MAX)))]
     pub tail: Option<i64>,
 
-    /// Only what is younger than that.
+    /// Only output that is newer than this, as 5s, 2m or 3h.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "since_time")]
     pub since: Option<Duration>,
 
-    /// Only what was written after that time, as 2026-01-02T03:04:05Z.
+    /// Only output from after this time, as 2026-01-02T03:04:05Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since_time: Option<Timestamp>,
 
-    /// Begin each line with the time.
+    /// Begin each line with its time.
     #[arg(long)]
     pub timestamps: bool,
 
@@ -55,12 +55,11 @@ pub struct LogsArgs {
     #[arg(long, value_name = "STREAM", value_enum, default_value_t = Which::All)]
     pub stream: Which,
 
-    /// Not more bytes than that.
+    /// At most this many bytes.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit_bytes: Option<u64>,
 }
 
-/// Which streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Which {
     /// Both.
@@ -73,39 +72,32 @@ pub enum Which {
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| format!("{text:?} is no time: write 2026-01-02T03:04:05Z"))
+    text.parse().map_err(|_| format!("{text:?} is not a time: use 2026-01-02T03:04:05Z"))
 }
 
-/// Prints it.
-///
-/// # Errors
-/// When it cannot be read.
 pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
     let describe = cluster.plugin(&format!("describe {}", args.name));
-    if let StreamSupport::Missing(why) = discovery::streams(cluster).await? {
-        return Err(Error::NoStreams(format!("{why}. The end of its output is in its status: {describe}")));
+    let instead = |why: String| Error::Message(format!("{why}. The end of its output is in its status: {describe}"));
+    if let Some(why) = missing_streams(cluster).await? {
+        return Err(instead(why));
     }
     let mut stops = Stops::listen()?;
     let speech = Speech::new(false);
     let printed = tokio::select! {
         printed = print(cluster, args, &speech, io::stdout()) => printed,
-        stop = stops.next() => Ok(Exit(stop.exit_code())),
+        signal = stops.next() => Ok(Exit::of_signal(signal)),
     };
     speech.clear();
-    printed.map_err(|error| match error.answer() {
-        Some(503) => Error::NoStreams(format!("{error}. The end of its output is in its status: {describe}")),
-        Some(_) | None => error,
-    })
+    printed.map_err(|error| if error.answer() == Some(503) { instead(error.to_string()) } else { error })
 }
 
 async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl Write) -> Result<Exit, Error> {
     let what = format!("reading the log of {}", args.name);
     let mut watched = None;
     if args.follow {
-        args.fix(Timestamp::now());
-        let requests = Requests::new(cluster);
-        let mut request = Watched::new(&requests, requests.get(&args.name).await?);
-        request.until(speech, is_attachable).await?;
+        args.fix_since(Timestamp::now());
+        let mut request = Watched::new(cluster, cluster.get(&args.name).await?, speech);
+        request.until(is_attachable).await?;
         watched = Some(request);
     }
     let mut attempts = Attempts::default();
@@ -114,15 +106,15 @@ async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl
             if moved {
                 attempts = Attempts::default();
             }
-            let cut = Error::Show(format!("{what}: the connection broke: {why}"));
-            // The last lines are others by then.
-            let again = watched.as_ref().filter(|_| args.last().is_none()).ok_or(cut)?;
+            let broken = Error::Message(format!("{what}: the connection broke: {why}"));
+            // By then the last lines are others.
+            let again = watched.as_ref().filter(|_| args.last().is_none()).ok_or(broken)?;
             let source = kube::Error::Service(why.into());
-            if !attempts.go_on(again, speech, &source).await? {
+            if !attempts.go_on(again, &source).await? {
                 return Err(cluster.failed(&what, source));
             }
         }
-        open_log(cluster, &args, &what, watched.as_ref(), speech, &mut attempts).await
+        open_log(cluster, &args, &what, watched.as_ref(), &mut attempts).await
     };
     copy(open, out).await
 }
@@ -130,33 +122,33 @@ async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl
 /// A connection that broke.
 struct Broke {
     why: io::Error,
-    /// It has brought something new.
+    /// It has brought new output.
     moved: bool,
 }
 
-/// Opens the log; one that is watched, as often as it takes and makes sense.
+/// Opens the log; while it is followed, as often as it takes.
 async fn open_log(
     cluster: &Cluster,
     args: &LogsArgs,
     what: &str,
     watched: Option<&Watched>,
-    speech: &Speech,
     attempts: &mut Attempts,
 ) -> Result<impl AsyncRead + Unpin + use<>, Error> {
     loop {
-        let mut request = Request::new(Vec::new());
-        *request.uri_mut() = path(&cluster.namespace, args).parse().unwrap_or_default();
-        let source = match session::in_time(cluster.client.request_stream(request)).await {
+        let request = cluster.subresource(&args.name, &call(args));
+        let source = match open_in_time(cluster.client.request_stream(request)).await {
             Ok(stream) => {
                 attempts.opened();
-                speech.clear();
+                if let Some(watched) = watched {
+                    watched.speech.clear();
+                }
                 return Ok(Box::pin(stream));
             }
             Err(source) => source,
         };
         let refused = matches!(error::answer(&source), Some(400 | 401 | 403 | 405 | 410 | 422));
         let again = match watched {
-            Some(watched) if !refused => attempts.go_on(watched, speech, &source).await?,
+            Some(watched) if !refused => attempts.go_on(watched, &source).await?,
             Some(_) | None => false,
         };
         if !again {
@@ -165,7 +157,7 @@ async fn open_log(
     }
 }
 
-/// Copies the log to its end. `open` is told why the connection before broke, and may give another one.
+/// Copies the log to its end. `open` is told why the last connection broke, and may open another one.
 async fn copy<S: AsyncRead + Unpin>(
     mut open: impl AsyncFnMut(Option<Broke>) -> Result<S, Error>,
     mut out: impl Write,
@@ -183,11 +175,8 @@ async fn copy<S: AsyncRead + Unpin>(
                 Err(why) => break why,
             };
             moved |= !fresh.is_empty();
-            match out.write_all(&fresh).and_then(|()| out.flush()) {
-                Ok(()) if ended => return Ok(Exit::SUCCESS),
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::SUCCESS),
-                Err(error) => return Err(Error::Show(error.to_string())),
+            if !print::write(&mut out, &fresh)? || ended {
+                return Ok(Exit::SUCCESS);
             }
         };
         broke = Some(Broke { why, moved });
@@ -195,13 +184,13 @@ async fn copy<S: AsyncRead + Unpin>(
 }
 
 impl LogsArgs {
-    /// So many lines, if not all are wanted.
+    /// How many of the last lines, if not all.
     fn last(&self) -> Option<i64> {
         self.tail.filter(|lines| *lines >= 0)
     }
 
-    /// What is younger than so long is what was written after a time, which stays the same.
-    fn fix(&mut self, now: Timestamp) {
+    /// Turns `--since` into a time, which stays the same over several connections.
+    fn fix_since(&mut self, now: Timestamp) {
         if let Some(since) = self.since.take() {
             let ago = SignedDuration::try_from(since).unwrap_or(SignedDuration::MAX);
             self.since_time = Some(now.checked_sub(ago).unwrap_or(Timestamp::MIN));
@@ -209,41 +198,27 @@ impl LogsArgs {
     }
 }
 
-fn path(namespace: &str, args: &LogsArgs) -> String {
-    let name = &args.name;
-    let mut path =
-        format!("/apis/{SUBRESOURCES}/{SUBRESOURCES_VERSION}/namespaces/{namespace}/execrequests/{name}/log");
-    let mut parameters = Vec::new();
-    let mut with = |name: &str, value: String| parameters.push(format!("{name}={value}"));
-    if args.follow {
-        with("follow", "true".to_owned());
-    }
-    if let Some(lines) = args.last() {
-        with("tailLines", lines.to_string());
-    }
-    if let Some(since) = args.since {
-        // As kubectl: rounded up to whole seconds.
-        with("sinceSeconds", (since.as_secs() + u64::from(since.subsec_nanos() > 0)).max(1).to_string());
-    }
-    if let Some(time) = args.since_time {
-        with("sinceTime", time.to_string());
-    }
-    if args.timestamps {
-        with("timestamps", "true".to_owned());
-    }
-    match args.stream {
-        Which::All => {}
-        Which::Stdout => with("stream", "Stdout".to_owned()),
-        Which::Stderr => with("stream", "Stderr".to_owned()),
-    }
-    if let Some(bytes) = args.limit_bytes {
-        with("limitBytes", bytes.to_string());
-    }
-    if !parameters.is_empty() {
-        path.push('?');
-        path.push_str(&parameters.join("&"));
-    }
-    path
+/// The subresource with its query; no value needs escaping.
+fn call(args: &LogsArgs) -> String {
+    let is = |flag: bool| flag.then(|| "true".to_owned());
+    // As kubectl: rounded up to whole seconds.
+    let seconds = |since: Duration| (since.as_secs() + u64::from(since.subsec_nanos() > 0)).max(1).to_string();
+    let stream = match args.stream {
+        Which::All => None,
+        Which::Stdout => Some("Stdout".to_owned()),
+        Which::Stderr => Some("Stderr".to_owned()),
+    };
+    let query = [
+        ("follow", is(args.follow)),
+        ("tailLines", args.last().map(|lines| lines.to_string())),
+        ("sinceSeconds", args.since.map(seconds)),
+        ("sinceTime", args.since_time.map(|time| time.to_string())),
+        ("timestamps", is(args.timestamps)),
+        ("stream", stream),
+        ("limitBytes", args.limit_bytes.map(|bytes| bytes.to_string())),
+    ];
+    let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?))).collect();
+    if query.is_empty() { "log".to_owned() } else { format!("log?{}", query.join("&")) }
 }
 
 #[cfg(test)]
@@ -292,7 +267,7 @@ mod tests {
         for args in [LogsArgs { tail: Some(1), ..args.clone() }, LogsArgs { follow: false, ..args }] {
             let (error, calls) = broken(args, scripted::never_ran()).await;
             assert_eq!(calls, 1);
-            assert!(error.starts_with("cannot show it: reading the log of r: the connection broke: "), "{error}");
+            assert!(error.starts_with("reading the log of r: the connection broke: "), "{error}");
         }
     }
 
@@ -319,8 +294,8 @@ mod tests {
     fn what_is_followed_begins_at_one_time_on_each_connection() {
         let now = "2026-01-02T03:04:05Z".parse().expect("a time");
         let mut args = LogsArgs { follow: true, since: Some(Duration::from_mins(1)), ..LogsArgs::default() };
-        args.fix(now);
-        assert!(path("shop", &args).ends_with("?follow=true&sinceTime=2026-01-02T03:03:05Z"), "{args:?}");
+        args.fix_since(now);
+        assert!(call(&args).ends_with("?follow=true&sinceTime=2026-01-02T03:03:05Z"), "{args:?}");
     }
 
     #[test]
@@ -336,11 +311,12 @@ mod tests {
         assert!(last("-2").is_err());
     }
 
-    #[test]
-    fn the_query_is_that_of_a_pods_log() {
+    #[tokio::test]
+    async fn the_query_is_that_of_a_pods_log() {
         let plain = LogsArgs { name: "r".into(), ..LogsArgs::default() };
-        let base = "/apis/subresources.execlet.dev/v1alpha1/namespaces/shop/execrequests/r/log";
-        assert_eq!(path("shop", &plain), base);
+        let (cluster, _) = scripted::cluster(|_| None);
+        let uri = cluster.subresource("r", &call(&plain)).uri().to_string();
+        assert_eq!(uri, "/apis/subresources.execlet.dev/v1alpha1/namespaces/shop/execrequests/r/log");
         let all = LogsArgs {
             follow: true,
             tail: Some(0),
@@ -350,12 +326,9 @@ mod tests {
             limit_bytes: Some(9),
             ..plain.clone()
         };
-        assert_eq!(
-            path("shop", &all),
-            format!("{base}?follow=true&tailLines=0&sinceSeconds=2&timestamps=true&stream=Stderr&limitBytes=9")
-        );
+        assert_eq!(call(&all), "log?follow=true&tailLines=0&sinceSeconds=2&timestamps=true&stream=Stderr&limitBytes=9");
         let since = LogsArgs { since_time: Some(time("2026-01-02T04:04:05+01:00").expect("a time")), ..plain };
-        assert_eq!(path("shop", &since), format!("{base}?sinceTime=2026-01-02T03:04:05Z"));
+        assert_eq!(call(&since), "log?sinceTime=2026-01-02T03:04:05Z");
         assert!(time("yesterday").is_err());
     }
 }

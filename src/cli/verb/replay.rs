@@ -2,13 +2,18 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader, ErrorKind, Write as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use crate::{
-    cli::{Error, Exit, follow::signals::Stops, say::terminal},
+    cli::{
+        error::Error,
+        exit::Exit,
+        follow::signals::Stops,
+        say::{duration, print, terminal},
+    },
     wire::asciicast::{Event, Malformed, decode_event, decode_header},
 };
 
@@ -19,63 +24,52 @@ pub struct ReplayArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// How many times as fast.
+    /// Speed, as a multiple of the original.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     pub speed: f64,
 
-    /// Longest pause, whatever was recorded.
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::say::duration::parse)]
+    /// Longest pause; longer ones are shortened.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub idle_limit: Option<Duration>,
 }
 
 fn factor(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(factor) if (0.01..=1000.0).contains(&factor) => Ok(factor),
-        Ok(_) | Err(_) => Err("a number from 0.01 to 1000".to_owned()),
+        Ok(_) | Err(_) => Err("give a number from 0.01 to 1000".to_owned()),
     }
 }
 
-/// Plays it.
-///
-/// # Errors
-/// When it is none, or cannot be shown.
 pub async fn run(args: ReplayArgs) -> Result<Exit, Error> {
     let mut stops = Stops::listen()?;
-    let file = File::open(&args.file).map_err(|source| Error::File { path: args.file.clone(), source })?;
+    let unreadable = |source| Error::File { path: args.file.clone(), source };
     let wrong = |line: usize, why: Malformed| Error::Content { path: args.file.clone(), line, why: why.to_string() };
-    let mut lines = BufReader::new(file).lines().enumerate();
-    let mut next = || -> Result<Option<(usize, String)>, Error> {
-        let Some((at, line)) = lines.next() else { return Ok(None) };
-        let line = line.map_err(|source| Error::File { path: args.file.clone(), source })?;
-        Ok(Some((at + 1, line)))
-    };
-    let (_, first) = next()?.unwrap_or_default();
+    let mut lines = BufReader::new(File::open(&args.file).map_err(unreadable)?).lines();
+    let first = lines.next().unwrap_or(Ok(String::new())).map_err(unreadable)?;
     let header = decode_header(&first).map_err(|why| wrong(1, why))?;
-    if let Some(size) = terminal::size().filter(|_| terminal::output_is_terminal())
+    if let Some(size) = terminal::size().filter(|_| io::stdout().is_terminal())
         && (size.columns < header.width || size.rows < header.height)
     {
         let (columns, rows) = (header.width, header.height);
         eprintln!("execlet: recorded on a larger terminal: {columns} columns, {rows} rows");
     }
     let (mut due, mut before) = (Instant::now(), 0.0);
-    while let Some((at, line)) = next()? {
+    for (number, line) in (2..).zip(lines) {
+        let line = line.map_err(unreadable)?;
         if line.trim().is_empty() {
             continue;
         }
-        let (seconds, event) = decode_event(&line).map_err(|why| wrong(at, why))?;
+        let (seconds, event) = decode_event(&line).map_err(|why| wrong(number, why))?;
         due += pause(seconds - before, args.speed, args.idle_limit);
         before = seconds;
         tokio::select! {
             () = tokio::time::sleep_until(due.into()) => {}
-            stop = stops.next() => return Ok(Exit(stop.exit_code())),
+            signal = stops.next() => return Ok(Exit::of_signal(signal)),
         }
-        if let Event::Output(text) = event {
-            let mut stdout = std::io::stdout().lock();
-            match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Err(Error::Show(error.to_string())),
-            }
+        if let Event::Output(text) = event
+            && !print::write(io::stdout().lock(), text.as_bytes())?
+        {
+            break;
         }
     }
     Ok(Exit::SUCCESS)

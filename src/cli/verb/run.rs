@@ -1,33 +1,32 @@
-//! `run`: creates a request, follows it, and ends as its command did.
+//! `run`: creates a request, follows it, and exits as its command did.
 
-use std::str::FromStr;
+use std::io::{self, IsTerminal as _};
 
-use kube::core::ObjectMeta;
+use kube::{ResourceExt as _, core::ObjectMeta};
 use tokio::try_join;
 
 use crate::{
     api::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target, request},
     cli::{
-        Cluster, Error, Exit,
-        cluster::{
-            discovery::{self, StreamSupport},
-            requests::Requests,
-        },
+        cluster::{connection::Cluster, discovery},
+        error::Error,
+        exit::Exit,
         follow::{
             conclude::{OnInterrupt, conclude, left},
             options::FollowArgs,
-            watched::{Watched, is_finished},
+            watched::Watched,
         },
+        request::is_finished,
         say::{
             duration,
             print::{self, Format},
             speech::Speech,
-            terminal,
         },
+        typed::{key_value, pod_name},
     },
 };
 
-/// Run a command in a container, at most once, and end as it does.
+/// Run a command in a container, at most once, and exit as it does.
 #[derive(Clone, Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RunArgs {
@@ -35,11 +34,11 @@ pub struct RunArgs {
     #[arg(value_name = "POD", value_parser = pod_name)]
     pub pod: String,
 
-    /// Container of the pod; default: as for kubectl exec.
+    /// Container of the pod (default: the one that kubectl exec takes).
     #[arg(long, short = 'c', value_name = "NAME")]
     pub container: Option<String>,
 
-    /// Give the command our standard input.
+    /// Pass standard input to the command, which starts once the plugin has attached.
     #[arg(long, short = 'i')]
     pub stdin: bool,
 
@@ -55,43 +54,43 @@ pub struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 
-    /// How long the command may run; then it is ended, and the exit code is 124.
+    /// How long the command may run (default: no limit). After that it is ended, and the exit code is 124.
     #[arg(long, visible_alias = "timeout", value_name = "DURATION", value_parser = duration::parse_seconds)]
     pub active_deadline: Option<i32>,
 
-    /// How long it may take until the command starts (60s by default); later it never runs.
+    /// How long the command may take to start (default: 60s). After that it never runs.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse_seconds)]
     pub starting_deadline: Option<i32>,
 
-    /// Seconds between SIGTERM and SIGKILL when it has to be ended (10 by default).
+    /// Seconds between SIGTERM and SIGKILL when the command is ended (default: 10).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..=3600))]
     pub grace_period: Option<i32>,
 
-    /// User inside the container: NAME, UID, NAME:GROUP or UID:GID. (--user is kubectl's: a user of the kubeconfig.)
+    /// User inside the container: NAME, UID, NAME:GROUP or UID:GID. (--user is a user of the kubeconfig.)
     #[arg(long, value_name = "USER")]
     pub run_as: Option<String>,
 
-    /// Environment variable KEY=VALUE; may be given more than once. Whoever reads the request reads it.
-    #[arg(long, short = 'e', value_name = "KEY=VALUE")]
-    pub env: Vec<Variable>,
+    /// Environment variable; can be repeated. Not for secrets: it can be read in the request.
+    #[arg(long, short = 'e', value_name = "KEY=VALUE", value_parser = key_value)]
+    pub env: Vec<(String, String)>,
 
-    /// Folder inside the container to run the command in.
-    #[arg(long, short = 'w', value_name = "FOLDER")]
+    /// Working directory inside the container.
+    #[arg(long, short = 'w', value_name = "DIRECTORY")]
     pub workdir: Option<String>,
 
-    /// Name of the request; default: the pod's name and five characters.
+    /// Name of the request (default: the pod's name and five characters).
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Bytes of the output that are kept on the node, and can be had again after a break (100 MiB by default).
+    /// Bytes of output to keep on the node (default: 100 MiB). The rest is shown once, as it comes.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
     pub spool_bytes: Option<i64>,
 
-    /// Create the request and do not wait for it.
+    /// Create the request and do not wait for it; not with -i or --record. For the name alone, add -o name.
     #[arg(long, short = 'd', conflicts_with_all = ["stdin", "record"])]
     pub detach: bool,
 
-    /// Create nothing: print what would be created (client), or have the API server check it (server).
+    /// Create nothing: print the request (client), or have the API server check it (server).
     #[arg(long, value_name = "WHERE", value_enum)]
     pub dry_run: Option<DryRun>,
 
@@ -102,7 +101,7 @@ pub struct RunArgs {
     #[command(flatten)]
     follow: FollowArgs,
 
-    /// The program and its arguments.
+    /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
@@ -112,140 +111,97 @@ pub struct RunArgs {
 pub enum DryRun {
     /// Before the API server.
     Client,
-    /// In the API server, which checks and forgets it.
+    /// In the API server, which checks the request and stores nothing.
     Server,
 }
 
-/// `KEY=VALUE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable(EnvVar);
-
-impl FromStr for Variable {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => {
-                Ok(Self(EnvVar { name: name.to_owned(), value: value.to_owned() }))
-            }
-            Some(_) | None => Err("write KEY=VALUE".to_owned()),
-        }
-    }
-}
-
-/// Reads `NAME` or `pod/NAME`.
-///
-/// # Errors
-/// With words for the user.
-pub fn pod_name(text: &str) -> Result<String, String> {
-    match text.split_once('/') {
-        None if text.is_empty() => Err("the pod's name is empty".to_owned()),
-        None => Ok(text.to_owned()),
-        Some(("pod" | "pods" | "po", name)) if !name.is_empty() && !name.contains('/') => Ok(name.to_owned()),
-        Some((kind, _)) => Err(format!("a request is for one pod: give its name, not a {kind}")),
-    }
-}
-
-/// Runs it.
-///
-/// # Errors
-/// When the request could not be created, or not followed.
 pub async fn run(cluster: &Cluster, args: RunArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.follow.quiet);
     run_with(cluster, args, &speech).await
 }
 
 async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
-    if args.tty && args.stdin && !terminal::input_is_terminal() {
-        speech.say("standard input is no terminal: the command gets none either");
+    if args.tty && args.stdin && !io::stdin().is_terminal() {
+        speech.say("standard input is not a terminal: the command gets none either");
         args.tty = false;
     }
     if args.output.is_some() && !args.detach && args.dry_run.is_none() {
-        return Err(Error::Usage("-o prints the request: it needs --detach or --dry-run".to_owned()));
+        return Err(Error::Message("-o prints the request: it needs --detach or --dry-run".to_owned()));
     }
     let mut request = request_of(&args, cluster);
     if args.dry_run == Some(DryRun::Client) {
-        print::out(&print::object(&request, args.output.unwrap_or(Format::Yaml))?)?;
-        return Ok(Exit::SUCCESS);
+        return print::out(&print::object(&request, args.output.unwrap_or(Format::Yaml))?);
     }
-    // What must be known and had before anything exists: whether it can be attached to, who we are, and where to
-    // record to.
-    let requests = Requests::new(cluster);
-    let (streams, requester) = try_join!(streams(cluster, &args), requests.myself())?;
-    // Where the cluster has a policy that fills it in, that does so all the same.
+    // Before anything exists: whether it can be attached to, who we are, and where to record to.
+    let (missing, requester) = try_join!(missing_streams(cluster, &args), cluster.myself())?;
+    // Where the cluster has a policy that fills it in, the policy overwrites it.
     request.spec.requested_by = requester;
-    let recording = if args.dry_run.is_some() { None } else { args.follow.recording()? };
-    let created = match requests.create(&request, args.dry_run.is_some()).await {
-        Err(error) if args.dry_run.is_none() => return Err(not_created(cluster, error)),
-        created => created?,
-    };
     if args.dry_run.is_some() {
+        let created = cluster.create(&request, true).await?;
         return announce(&created, args.output, "created (server dry run)");
     }
-    // From here on there is a command that runs or may, whatever becomes of us.
-    let name = created.metadata.name.clone().unwrap_or_default();
+    let recording = args.follow.recording()?;
+    let created = cluster.create(&request, false).await.map_err(|error| not_created(cluster, error))?;
+    // From here on the command runs or may run, whatever becomes of the plugin.
+    let name = created.name_any();
     let leaves = |error: Error| error.leaves(left(cluster, &name));
     if args.detach {
         return announce(&created, args.output, "created").map_err(leaves);
     }
-    let rm = args.rm;
     let followed = async {
         let options = args.follow.options(&created, args.stdin, args.tty, recording)?;
-        let watched = Watched::new(&requests, created.clone());
-        conclude(cluster, &streams, watched, speech, options, OnInterrupt::Cancel).await
+        let watched = Watched::new(cluster, created.clone(), speech);
+        conclude(cluster, missing.as_deref(), watched, options, OnInterrupt::Cancel).await
     };
     let exit = followed.await.map_err(leaves)?;
-    if rm && exit != Exit::LEFT {
-        // How the command ended is told all the same.
-        if let Err(error) = remove(&requests, &created).await {
-            let delete = cluster.kubectl(&format!("delete xr {name}"));
-            speech.say(&format!("{error}; {name} is left there: {delete}"));
-        }
+    if args.rm
+        && exit != Exit::LEFT
+        && let Err(error) = remove(cluster, &created).await
+    {
+        // The exit code stays the command's.
+        let delete = cluster.kubectl(&format!("delete xr {name}"));
+        speech.say(&format!("{error}; {name} was not deleted: {delete}"));
     }
     Ok(exit)
 }
 
 /// Prints a request that was created, or would have been.
 fn announce(created: &ExecRequest, format: Option<Format>, what: &str) -> Result<Exit, Error> {
-    let text = match format {
+    print::out(&match format {
         Some(format) => print::object(created, format)?,
         None => format!("{} {what}\n", print::full_name(created)),
-    };
-    print::out(&text).map(|()| Exit::SUCCESS)
+    })
 }
 
-/// A creation that has failed; where it is not known whether it has, with that.
+/// The error of a creation that failed, or may have failed.
 fn not_created(cluster: &Cluster, error: Error) -> Error {
     if matches!(error.answer(), Some(400..500)) {
         return error;
     }
-    let look = cluster.plugin("get");
-    error.leaves(format!("the request may be there all the same, and its command may run: {look}"))
+    let get = cluster.plugin("get");
+    error.leaves(format!("the request may exist all the same, and its command may run: {get}"))
 }
 
 /// Deletes a request if it has finished.
-async fn remove(requests: &Requests, created: &ExecRequest) -> Result<(), Error> {
-    match requests.get(created.metadata.name.as_deref().unwrap_or_default()).await {
-        Ok(request) if is_finished(&request) => requests.delete(created).await,
+async fn remove(cluster: &Cluster, created: &ExecRequest) -> Result<(), Error> {
+    match cluster.get(&created.name_any()).await {
+        Ok(request) if is_finished(&request) => cluster.delete(created).await,
         Ok(_) => Ok(()),
         Err(error) if error.answer() == Some(404) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-async fn streams(cluster: &Cluster, args: &RunArgs) -> Result<StreamSupport, Error> {
+async fn missing_streams(cluster: &Cluster, args: &RunArgs) -> Result<Option<String>, Error> {
     if args.detach || args.dry_run.is_some() {
-        return Ok(StreamSupport::Served);
+        return Ok(None);
     }
-    match discovery::streams(cluster).await? {
-        StreamSupport::Missing(why) if args.stdin => {
-            Err(Error::NoStreams(format!("{why}. Nothing was created: run it without -i")))
-        }
-        streams => Ok(streams),
+    match discovery::missing_streams(cluster).await? {
+        Some(why) if args.stdin => Err(Error::Message(format!("{why}. Nothing was created: run it without -i"))),
+        missing => Ok(missing),
     }
 }
 
-/// The request for what was typed.
 fn request_of(args: &RunArgs, cluster: &Cluster) -> ExecRequest {
     let mut request = ExecRequest::new("", spec_of(args));
     request.metadata = ObjectMeta {
@@ -258,12 +214,15 @@ fn request_of(args: &RunArgs, cluster: &Cluster) -> ExecRequest {
 }
 
 fn spec_of(args: &RunArgs) -> ExecRequestSpec {
+    let env = args.env.iter().map(|(name, value)| EnvVar { name: name.clone(), value: value.clone() }).collect();
+    let mut output = OutputLimits::default();
+    output.spool_bytes = args.spool_bytes.unwrap_or(output.spool_bytes);
     let stdin = Stdin { attach: Some(StdinAttach::default()), ..Stdin::default() };
     ExecRequestSpec {
         target: Target { pod_name: args.pod.clone(), pod_uid: None, container: args.container.clone() },
         command: args.command.clone(),
         working_dir: args.workdir.clone(),
-        env: args.env.iter().map(|variable| variable.0.clone()).collect(),
+        env,
         user: args.run_as.clone(),
         tty: args.tty,
         stdin: args.stdin.then_some(stdin),
@@ -271,10 +230,7 @@ fn spec_of(args: &RunArgs) -> ExecRequestSpec {
         active_deadline_seconds: args.active_deadline,
         termination_grace_period_seconds: args.grace_period.unwrap_or(request::DEFAULT_GRACE_SECONDS),
         cancel: false,
-        output: OutputLimits {
-            spool_bytes: args.spool_bytes.unwrap_or(request::DEFAULT_SPOOL_BYTES),
-            ..OutputLimits::default()
-        },
+        output,
         reason: args.reason.clone(),
         requested_by: None,
     }
@@ -357,7 +313,7 @@ mod tests {
         assert_eq!((error.exit(), created(&calls)), (Exit::LEFT, true), "{error}");
         assert_eq!(
             error.to_string(),
-            "attaching to r: jane cannot create execrequests/attach; r may go on: kubectl execlet -n shop attach r, wait r or cancel r"
+            "attaching to r: jane cannot create execrequests/attach; r may still be running: kubectl execlet -n shop attach r, wait r or cancel r"
         );
     }
 
@@ -375,11 +331,11 @@ mod tests {
         for (get, said) in [
             (
                 Some((200, scripted::object(scripted::never_ran()))),
-                "execlet: deleting r: no right to; r is left there: kubectl -n shop delete xr r\n",
+                "execlet: deleting r: no right to; r was not deleted: kubectl -n shop delete xr r\n",
             ),
             (
                 scripted::status(500, "not now"),
-                "execlet: getting r: not now; r is left there: kubectl -n shop delete xr r\n",
+                "execlet: getting r: not now; r was not deleted: kubectl -n shop delete xr r\n",
             ),
             (scripted::status(404, "gone"), ""),
         ] {
@@ -412,7 +368,7 @@ mod tests {
             ("web --timeout 1.5s -- true", "whole number of seconds"),
             ("web -e A -- true", "KEY=VALUE"),
             ("web -d -i -- true", "cannot be used with"),
-            ("web --detach-keys ctrl -- true", "no key"),
+            ("web --detach-keys ctrl -- true", "not a key"),
             ("web -o table -- true", "possible values"),
         ] {
             let error = parse(line).expect_err(line);

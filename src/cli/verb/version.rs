@@ -1,26 +1,22 @@
 //! `version`.
 
-use crate::cli::{Cluster, Error, Exit, say::print};
+use crate::cli::{cluster::connection::Cluster, error::Error, exit::Exit, say::print};
 
-/// Print the version of the plugin and of the API server.
+/// Print the versions of the plugin and of the API server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VersionArgs {
-    /// Ask no API server.
+    /// Print the plugin's version only.
     #[arg(long)]
     pub client: bool,
 }
 
-/// This plugin's version.
-pub fn own() -> String {
-    format!("kubectl-execlet {}", env!("CARGO_PKG_VERSION"))
-}
-
-/// Prints them.
-///
-/// # Errors
-/// When the API server does not answer.
-pub async fn of_server(cluster: &Cluster) -> Result<Exit, Error> {
+/// Prints the versions; connects to `cluster` only to ask for its version.
+pub async fn run(args: VersionArgs, cluster: impl Future<Output = Result<Cluster, Error>>) -> Result<Exit, Error> {
+    let own = print::out(concat!("kubectl-execlet ", env!("CARGO_PKG_VERSION"), "\n"))?;
+    if args.client {
+        return Ok(own);
+    }
+    let cluster = cluster.await?;
     let info = cluster.call("asking for the version", cluster.client.apiserver_version()).await?;
-    print::out(&format!("Kubernetes {}\n", info.git_version))?;
-    Ok(Exit::SUCCESS)
+    print::out(&format!("Kubernetes {}\n", info.git_version))
 }

@@ -2,26 +2,24 @@
 
 use std::time::Duration;
 
-use super::get;
 use crate::cli::{
-    Cluster, Error, Exit,
-    cluster::requests::Requests,
-    follow::{
-        conclude::{gone, last_word},
-        signals::Stops,
-        watched::{Reached, Watched, is_finished},
-    },
-    say::{duration, speech::Speech},
+    cluster::connection::Cluster,
+    error::Error,
+    exit::Exit,
+    follow::{conclude::last_word, signals::Stops, watched::Watched},
+    request::is_finished,
+    say::{duration, speech::Speech, words},
+    typed::request_name,
 };
 
-/// Wait for the end of a request, without its output, and end as its command did.
+/// Wait until a request has finished, without its output, and exit as its command did.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
     /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = get::request_name)]
+    #[arg(value_name = "NAME", value_parser = request_name)]
     pub name: String,
 
-    /// How long to wait (for ever by default); then the exit code is 122, and the command goes on.
+    /// How long to wait (default: no limit). After that the exit code is 122, and the command goes on.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
 
@@ -30,37 +28,23 @@ pub struct WaitArgs {
     pub quiet: bool,
 }
 
-/// Waits.
-///
-/// # Errors
-/// When it cannot be waited for.
 pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.quiet);
-    let requests = Requests::new(cluster);
     let mut stops = Stops::listen()?;
-    let mut watched = Watched::new(&requests, requests.get(&args.name).await?);
-    let over = async {
-        match args.timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
+    let mut watched = Watched::new(cluster, cluster.get(&args.name).await?, &speech);
+    // Without a limit it never comes.
+    let timeout = tokio::time::sleep(args.timeout.unwrap_or(Duration::MAX));
+    tokio::select! {
+        reached = watched.until(is_finished) => Ok(last_word(&reached?, &speech)),
+        () = timeout => {
+            speech.say(&format!("{} has not finished in time: {}", args.name, words::state(&watched.last())));
+            Ok(Exit::LEFT)
         }
-    };
-    let reached = tokio::select! {
-        reached = watched.until(&speech, is_finished) => reached?,
-        () = over => {
-            let state = crate::cli::say::words::state(&watched.last());
-            speech.say(&format!("{} has not finished in time: {state}", args.name));
-            return Ok(Exit::LEFT);
-        }
-        stop = stops.next() => {
+        signal = stops.next() => {
             speech.clear();
-            return Ok(Exit(stop.exit_code()));
+            Ok(Exit::of_signal(signal))
         }
-    };
-    Ok(match reached {
-        Reached::Here(request) => last_word(&request, &speech),
-        Reached::Gone(request) => gone(&request, &speech),
-    })
+    }
 }
 
 #[cfg(test)]

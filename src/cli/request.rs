@@ -1,0 +1,22 @@
+//! What can be told from a request object.
+
+use crate::api::ExecRequest;
+
+pub fn is_finished(request: &ExecRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| status.completion_time.is_some())
+}
+
+/// Whether it was committed: its command may have run.
+pub fn may_have_run(request: &ExecRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
+/// Whether it is bound to a node, or has finished without.
+pub fn is_attachable(request: &ExecRequest) -> bool {
+    is_finished(request) || request.status.as_ref().is_some_and(|status| status.node_name.is_some())
+}
+
+/// Whether its input comes from a client.
+pub fn takes_input(request: &ExecRequest) -> bool {
+    request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some())
+}
