@@ -10,7 +10,8 @@ use std::{
 
 use execlet::core::audit::{
     chain,
-    event::{Event, Verb, key},
+    event::{Event, Verb},
+    key,
     verify::{File, Report, first_of, verify},
 };
 use kube::api::DeleteParams;

@@ -9,7 +9,7 @@ use crate::{
     agent::node::{Node, World},
     api::ExecRequest,
     core::{
-        audit::event::Subject,
+        audit::subject::Subject,
         decide::{Entry, Stage},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::Kill,

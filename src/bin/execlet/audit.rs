@@ -14,7 +14,8 @@ use execlet::{
     core::audit::{
         chain::{Head, published},
         complete::complete,
-        event::{Event, Verb, key},
+        event::{Event, Verb},
+        key,
         verify::{File, Report, first_of, verify},
     },
 };

@@ -7,10 +7,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{
-    event::{Event, key},
-    sha256,
-};
+use super::{event::Event, key, sha256};
 
 /// `previous` of the first line.
 pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";

@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     chain::Link,
-    event::{Event, Verb, key},
+    event::{Event, Verb},
+    key,
 };
 use crate::{
     api::{

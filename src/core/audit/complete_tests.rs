@@ -7,8 +7,8 @@ use crate::{
     core::{
         audit::{
             chain::{Chain, Head, parse},
-            event::{Client, Subject},
             redact::CommandDetail,
+            subject::{Client, Subject},
         },
         ids::{ContainerRef, ExecRef},
         kill::Cause,

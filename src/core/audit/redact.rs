@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde_json::Value;
 
-use super::{event::key, sha256};
+use super::{key, sha256};
 use crate::api::Requester;
 
 /// Most bytes of a command, as JSON, in a record. A longer one is cut after a whole argument, and

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
-    audit::{chain::Chain, event::Subject, redact::CommandDetail},
+    audit::{chain::Chain, redact::CommandDetail, subject::Subject},
     ids::{ContainerRef, ExecRef, RequestKey},
 };
 
