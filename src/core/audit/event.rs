@@ -13,34 +13,32 @@ use crate::{
     core::ids::RequestUid,
 };
 
-/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verb {
-    /// The writer has begun to write, at its start.
+    /// The writer has started.
     Opened,
-    /// The writer writes again, after it could not.
+    /// The writer writes again after it could not.
     Resumed,
-    /// The requester may not do this: nothing ran.
+    /// The requester was not allowed to do this: nothing ran.
     Denied,
-    /// The request was given to a node, a pod and a container.
+    /// The request was bound to a node, a pod and a container.
     Bound,
-    /// The command is being started.
+    /// The command is about to start.
     Started,
-    /// Somebody is being connected to the command.
+    /// A client is about to be connected to the command.
     Attached,
-    /// Somebody was connected until now.
+    /// A client has disconnected.
     Detached,
-    /// The command is being ended from outside.
+    /// The command is about to be killed.
     Cancelled,
-    /// The request has ended, and it is known how.
+    /// The request has ended with a known outcome.
     Finished,
-    /// The request has ended, and how its command ended is not known.
+    /// The request has ended, but nobody knows how its command did.
     OutcomeUnknown,
 }
 
 impl Verb {
-    /// Every verb there is.
     pub const ALL: [Self; 10] = [
         Self::Opened,
         Self::Resumed,
@@ -54,7 +52,6 @@ impl Verb {
         Self::OutcomeUnknown,
     ];
 
-    /// The word in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
@@ -70,7 +67,7 @@ impl Verb {
         }
     }
 
-    /// Whether nothing follows it in a request's records.
+    /// Whether it is the last of a request's records.
     pub const fn is_end(self) -> bool {
         match self {
             Self::Denied | Self::Finished | Self::OutcomeUnknown => true,
@@ -84,7 +81,7 @@ impl Verb {
         }
     }
 
-    /// The verb for the end of a request.
+    /// For a request that ended with this reason.
     pub const fn of_end(reason: Reason) -> Self {
         match (reason, reason.final_phase()) {
             (Reason::Forbidden, _) => Self::Denied,
@@ -94,17 +91,7 @@ impl Verb {
     }
 
     const fn stage(self) -> Stage {
-        match self {
-            Self::Started | Self::Attached => Stage::ResponseStarted,
-            Self::Opened
-            | Self::Resumed
-            | Self::Denied
-            | Self::Bound
-            | Self::Detached
-            | Self::Cancelled
-            | Self::Finished
-            | Self::OutcomeUnknown => Stage::ResponseComplete,
-        }
+        if matches!(self, Self::Started | Self::Attached) { Stage::ResponseStarted } else { Stage::ResponseComplete }
     }
 }
 
@@ -114,80 +101,61 @@ impl fmt::Display for Verb {
     }
 }
 
-/// How far an act has come, in the words of Kubernetes.
+/// The audit stages of Kubernetes that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// It has begun, and lasts.
+    /// Begun, and still going on.
     ResponseStarted,
-    /// It is done.
     ResponseComplete,
 }
 
-/// The object that an act is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectReference {
-    /// `execrequests`.
     pub resource: String,
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
-    /// Its UID.
     pub uid: RequestUid,
-    /// `execlet.dev`.
     pub api_group: String,
-    /// `v1alpha1`.
     pub api_version: String,
-    /// What of it, if not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subresource: Option<String>,
 }
 
-/// A record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// `Event`.
     pub kind: String,
-    /// `audit.k8s.io/v1`.
     pub api_version: String,
-    /// `Metadata`: neither input nor output of a command is in it.
+    /// `Metadata`: input and output of a command are not recorded.
     pub level: String,
-    /// The same for the same act, so that a record that is repeated after a crash can be told.
+    /// The same for the same act, so that a record repeated after a crash is recognized.
     #[serde(rename = "auditID")]
     pub audit_id: String,
-    /// How far the act has come.
     pub stage: Stage,
-    /// Path of the request at the API server.
+    /// The request's path at the API server.
     #[serde(rename = "requestURI")]
     pub request_uri: String,
-    /// What happened.
     pub verb: Verb,
-    /// Who created the request, if that is proven; for `attached` and `detached`, who is connected. Empty if
-    /// not known.
+    /// Who created the request, if a policy vouches for it; for `attached` and `detached`, who is
+    /// connected. Empty if not known.
     pub user: Requester,
-    /// Where a client is connected from.
+    /// Of the connected client.
     #[serde(rename = "sourceIPs", default, skip_serializing_if = "Vec::is_empty")]
     pub source_ips: Vec<String>,
-    /// Which request; none for the writer's own acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_ref: Option<ObjectReference>,
-    /// When the request was created; when that is not known, the time of the act.
+    /// When the request was created; if that is not known, the time of the act.
     pub request_received_timestamp: MicroTime,
-    /// When the act happened.
     pub stage_timestamp: MicroTime,
-    /// Everything else.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Event {
-    /// An annotation.
     pub fn note(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
 
-    /// UID of the request.
     pub fn uid(&self) -> Option<&RequestUid> {
         self.object_ref.as_ref().map(|object| &object.uid)
     }
@@ -213,7 +181,7 @@ impl Event {
     }
 }
 
-/// A UUID (version 8) that is made of what it stands for: the same for the same parts.
+/// A UUID (version 8) derived from these parts: the same for the same parts.
 pub(super) fn audit_id(parts: &[&str]) -> String {
     let digest = sha256(parts.join("\n").as_bytes());
     format!("{}-{}-8{}-8{}-{}", &digest[..8], &digest[8..12], &digest[13..16], &digest[17..20], &digest[20..32])

@@ -1,4 +1,4 @@
-//! Keys of a record's annotations: `docs/audit.md` says what they mean.
+//! Keys of a record's annotations; `docs/audit.md` explains them.
 
 pub const WRITER: &str = "execlet.dev/writer";
 pub const SEQUENCE: &str = "execlet.dev/sequence";

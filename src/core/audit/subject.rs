@@ -21,25 +21,25 @@ use crate::{
     },
 };
 
-/// Most characters of a message or of `spec.reason` in a record.
+/// In characters: how much of a message or of `spec.reason` is recorded.
 const TEXT_LIMIT: usize = 1024;
 
-/// A request, as far as it is known to who records.
+/// A request, as far as the recorder knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject {
     key: RequestKey,
     user: Requester,
-    /// Whether that is proven.
+    /// Whether the admission policies vouch for the user.
     vouched_for: bool,
     created: Option<Timestamp>,
-    /// Messages may name the program: they are shown only where the whole command is.
+    /// Messages may name the program, so they are recorded only with the whole command.
     detail: CommandDetail,
     annotations: BTreeMap<String, String>,
 }
 
 impl Subject {
-    /// A request that has been read. Who it says has created it is a mere claim, unless it was bound while
-    /// the admission policies vouched for that: see [`vouched_for`](Self::vouched_for).
+    /// A request that was read. Its `spec.requestedBy` is only a claim unless the admission policies
+    /// vouched for it when the request was bound: see [`vouched_for`](Self::vouched_for).
     ///
     /// # Errors
     /// When the object has no namespace, name or UID.
@@ -68,12 +68,13 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The admission policies vouch for its requester.
+    /// The admission policies vouch for the requester.
+    #[must_use]
     pub fn vouched_for(self) -> Self {
         Self { vouched_for: true, ..self }
     }
 
-    /// A request of which no more is known than which one it is.
+    /// A request of which only the key is known.
     pub fn known_by_key(key: &RequestKey, detail: CommandDetail) -> Self {
         Self {
             key: key.clone(),
@@ -85,7 +86,6 @@ impl Subject {
         }
     }
 
-    /// Which request.
     pub fn key(&self) -> &RequestKey {
         &self.key
     }
@@ -96,7 +96,7 @@ impl Subject {
         }
     }
 
-    /// It is bound. `image` is that of the container, if it is known.
+    /// `image` is the container's, if known.
     pub fn bound(&self, binding: &Binding, image: Option<&str>, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Bound, &[&binding.node, &binding.pod_uid, &binding.container], at);
         for (key, value) in
@@ -108,7 +108,6 @@ impl Subject {
         event
     }
 
-    /// Its command is being started.
     pub fn started(&self, exec: &ExecRef, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Started, &[exec.id.as_str()], at);
         event.annotations.insert(key::EXEC_ID.to_owned(), exec.id.to_string());
@@ -116,7 +115,6 @@ impl Subject {
         event
     }
 
-    /// Its command is being ended.
     pub fn cancelled(&self, cause: Cause, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Cancelled, &[cause.reason().as_str()], at);
         event.annotations.insert(key::REASON.to_owned(), cause.reason().to_string());
@@ -124,7 +122,6 @@ impl Subject {
         event
     }
 
-    /// It has ended.
     pub fn ended(&self, outcome: &Outcome, at: Timestamp) -> Event {
         let mut event = self.event(Verb::of_end(outcome.reason), &[outcome.reason.as_str()], at);
         let mut note = |key: &str, value: String| drop(event.annotations.insert(key.to_owned(), value));
@@ -152,7 +149,6 @@ impl Subject {
         event
     }
 
-    /// Somebody is being connected to its command.
     pub fn attached(&self, by: &Requester, client: &Client, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Attached, &[&by.username, &client.address, &at.to_string()], at);
         event.connected(by, client);
@@ -160,7 +156,7 @@ impl Subject {
         event
     }
 
-    /// Somebody was connected until now. `session` is what the record `attached` has.
+    /// `session` is the one in the record `attached`.
     pub fn detached(&self, by: &Requester, client: &Client, session: &str, at: Timestamp) -> Event {
         let mut event = self.event(Verb::Detached, &[session], at);
         event.connected(by, client);
@@ -197,7 +193,7 @@ impl Event {
     fn connected(&mut self, by: &Requester, client: &Client) {
         let (user, digest) = limited(by);
         self.user = user;
-        // It is about another one.
+        // Those are about the requester.
         for key in [key::CLAIMED_USER, key::USER_INFO_SHA256] {
             self.annotations.remove(key);
         }
@@ -210,12 +206,11 @@ impl Event {
     }
 }
 
-/// A client that is connected to a command.
+/// A client connected to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address, as far as known.
     pub address: String,
-    /// Whether it holds standard input.
+    /// Whether it sends the command's input.
     pub stdin: bool,
 }
 
