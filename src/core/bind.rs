@@ -260,15 +260,13 @@ fn container_name(request: &ExecRequest, pod: &Pod) -> Result<Chosen, BindDecisi
     // As with kubectl, an annotation that names no container of the pod is an error.
     let wanted = request.spec.target.container.as_ref().or(annotated.filter(|name| !name.is_empty()));
     let mut all = containers(pod);
-    match all.iter().position(|c| wanted.is_none_or(|name| c.name == *name)) {
-        Some(index) => Ok(all.swap_remove(index)),
-        None => {
-            let wanted = wanted.map_or("", String::as_str);
-            let names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
-            let message = format!("container {wanted} not found in pod {pod_name}: it has {}", names.join(", "));
-            Err(BindDecision::Refuse(Reason::ContainerNotFound, message))
-        }
+    if let Some(index) = all.iter().position(|c| wanted.is_none_or(|name| c.name == *name)) {
+        return Ok(all.swap_remove(index));
     }
+    let wanted = wanted.map_or("", String::as_str);
+    let names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
+    let message = format!("container {wanted} not found in pod {pod_name}: it has {}", names.join(", "));
+    Err(BindDecision::Refuse(Reason::ContainerNotFound, message))
 }
 
 fn containers(pod: &Pod) -> Vec<Chosen> {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 #[derive(Debug, clap::Args)]
 pub struct ProbeArgs {
-    /// URL to get, for example http://execlet-manager:9090/readyz
+    /// URL to get, for example `http://execlet-manager:9090/readyz`.
     #[arg(long)]
     pub url: String,
 

@@ -15,7 +15,7 @@ pub const ENV_LIMIT: usize = 4 << 10;
 /// In bytes of JSON. Of a larger user the name, the UID, the first groups and the digest of the whole
 /// are recorded.
 pub const USER_LIMIT: usize = 16 << 10;
-/// In characters, of such a user's name and UID: what the CustomResourceDefinition allows.
+/// In characters, of such a user's name and UID: what the `CustomResourceDefinition` allows.
 const NAME_LIMIT: usize = 1024;
 
 /// How much of a command is recorded.
