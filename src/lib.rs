@@ -2,7 +2,7 @@
 //!
 //! `ARCHITECTURE.md` has the map. Arrows point down only: programs build agent
 //! and manager, those use engine and infra, everything may use wire, core and
-//! api, and core and api are pure. `tests/layering.rs` holds that.
+//! api, and core and api are pure. `tests/layering/` holds that.
 
 #![cfg_attr(
     test,

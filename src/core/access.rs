@@ -1,77 +1,56 @@
-//! Rights, and which of them it takes to create a request, to attach to it and to read its log.
+//! Which rights it takes to create a request, to attach to it and to read its log.
 //!
-//! The policy `execlet-create` asks for the same ones at creation. Who is asked, and how, is not
-//! known here.
+//! The policy `execlet-create` requires the same at creation.
 
 use std::fmt;
 
 use crate::api::{ExecRequest, names};
 
-/// One right in one namespace, as RBAC speaks of rights.
+/// One right in one namespace, in the terms of RBAC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// For example `create`.
     pub verb: &'static str,
-    /// API group; empty for the core group.
+    /// Empty for the core group.
     pub group: &'static str,
-    /// Resource, in the plural.
     pub resource: &'static str,
-    /// Subresource; empty for none.
     pub subresource: &'static str,
-    /// Namespace.
     pub namespace: String,
-    /// Name of the object.
     pub name: String,
 }
 
 impl Right {
-    /// What `kubectl exec` takes, and what input to a command takes, which is a command as well.
+    /// What `kubectl exec` needs. Input to a command needs it too: it is a command as well.
     pub fn exec(namespace: &str, pod: &str) -> Self {
-        Self {
-            verb: "create",
-            group: "",
-            resource: "pods",
-            subresource: "exec",
-            namespace: namespace.to_owned(),
-            name: pod.to_owned(),
-        }
+        Self::new("create", "", "pods", "exec", namespace, pod)
     }
 
-    /// To attach. The API server itself asks only `get` for a WebSocket: who may read shall not command.
+    /// For a WebSocket the API server itself asks only for `get`: read access must not be enough to attach.
     pub fn attach(namespace: &str, request: &str) -> Self {
-        Self::on_stream("create", "attach", namespace, request)
+        Self::new("create", names::SUBRESOURCES_GROUP, "execrequests", "attach", namespace, request)
     }
 
-    /// To read the log.
     pub fn log(namespace: &str, request: &str) -> Self {
-        Self::on_stream("get", "log", namespace, request)
+        Self::new("get", names::SUBRESOURCES_GROUP, "execrequests", "log", namespace, request)
     }
 
-    fn on_stream(verb: &'static str, subresource: &'static str, namespace: &str, request: &str) -> Self {
-        Self {
-            verb,
-            group: names::SUBRESOURCES_GROUP,
-            resource: "execrequests",
-            subresource,
-            namespace: namespace.to_owned(),
-            name: request.to_owned(),
-        }
-    }
-
-    /// What it takes to run as `user` and not as the container's own user.
+    /// To run as `user` instead of the container's own user.
     pub fn run_as(namespace: &str, user: &str) -> Self {
-        Self {
-            verb: "use",
-            group: names::GROUP,
-            resource: names::EXEC_USERS,
-            subresource: "",
-            namespace: namespace.to_owned(),
-            name: user.to_owned(),
-        }
+        Self::new("use", names::GROUP, names::EXEC_USERS, "", namespace, user)
+    }
+
+    fn new(
+        verb: &'static str,
+        group: &'static str,
+        resource: &'static str,
+        subresource: &'static str,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
+        Self { verb, group, resource, subresource, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 
-/// In Kubernetes' own words.
+/// As the API server words it.
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verb, group, resource, subresource, namespace, name } = self;
@@ -83,7 +62,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// The rights that a request takes.
+/// The rights that a request needs.
 pub fn rights(request: &ExecRequest) -> Vec<Right> {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
     let exec = Right::exec(namespace, &request.spec.target.pod_name);

@@ -1,12 +1,12 @@
-//! The admission policies: what must stand, whether it does, and since when.
+//! The admission policies: which must be installed, whether they are, and since when.
 //!
-//! The policies are the files of the chart; the program carries them, so that what stands in a
-//! cluster is held against what this version was built with. How they are read is not known here.
+//! The policies are files of the chart that are built into the program, so that the installed ones
+//! can be compared with those of this version.
 //!
-//! An object that was created while they did not stand may name anybody as its requester. So the
-//! question is never only whether they stand, but since when nobody has changed them. The API
-//! server answers that by UID and generation: a policy that was deleted and created again has
-//! another UID, one that was changed, and be it back and forth, another generation.
+//! An object created while they were not in place may name anybody as its requester. So it is not
+//! enough that they are in place now: they must be unchanged since. UID and generation tell: a
+//! policy that was deleted and created again has another UID, and one that was changed has another
+//! generation, even if it was changed back.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::api::names::policies as names;
 
-/// The chart's files. `@AGENT@`, `@MANAGER@` and `@NAMESPACE@` are filled in.
+/// The chart's files, with the placeholders `@AGENT@`, `@MANAGER@` and `@NAMESPACE@`.
 const GUARD_AND_FENCES: [&str; 3] = [
     include_str!("../../charts/execlet/files/policies/execlet-create.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-status.yaml"),
@@ -26,34 +26,29 @@ const GUARD_AND_FENCES: [&str; 3] = [
 ];
 const STAMP: &str = include_str!("../../charts/execlet/files/policies/execlet-stamp.yaml");
 
-/// Which policies the installation has.
+/// Which policies are installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All of them.
     Stamped,
-    /// All but the stamp, on servers that have no `MutatingAdmissionPolicy`: clients fill
-    /// `spec.requestedBy` in, and the guard checks it all the same.
+    /// All but the stamp, for servers without `MutatingAdmissionPolicy`: clients set
+    /// `spec.requestedBy` themselves, and the guard still checks it.
     Guarded,
-    /// None: who asks for what is not checked.
+    /// None: nobody checks who requests what.
     Off,
 }
 
-/// A service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAccount {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
-/// A text that names no service account.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("write it as NAMESPACE:NAME")]
+#[error("must be NAMESPACE:NAME")]
 pub struct NotAServiceAccount;
 
 impl ServiceAccount {
-    /// The name by which the API server knows it as a user.
+    /// Its user name at the API server.
     pub fn username(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
@@ -64,7 +59,7 @@ impl FromStr for ServiceAccount {
 
     fn from_str(text: &str) -> Result<Self, NotAServiceAccount> {
         let (namespace, name) = text.split_once(':').ok_or(NotAServiceAccount)?;
-        // What is not a DNS name could break out of the policies' quotes.
+        // Anything but a DNS name could break out of the quotes in the policies.
         let fine = |part: &str| {
             !part.is_empty()
                 && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
@@ -76,28 +71,25 @@ impl FromStr for ServiceAccount {
     }
 }
 
-/// Whom the policies speak of.
+/// The accounts that the policies name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accounts {
-    /// The manager's account.
     pub manager: ServiceAccount,
-    /// The agents' account; its namespace is that of their Leases.
+    /// Its namespace is also that of the agents' Leases.
     pub agent: ServiceAccount,
 }
 
-/// The built-in policies cannot be read, which a unit test shows not to be so.
+/// Cannot happen: a unit test parses the built-in policies.
 #[derive(Debug, Error)]
-#[error("a policy that this program carries cannot be read: {0}")]
+#[error("a built-in admission policy cannot be parsed: {0}")]
 pub struct Unreadable(#[from] serde_yaml_ng::Error);
 
-/// One object that must stand.
+/// A policy or binding that must be installed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
-    /// Its kind, for asking for it.
     pub resource: ApiResource,
-    /// Its name.
     pub name: String,
-    /// The whole object, as it is applied.
+    /// As it is applied.
     pub object: Value,
 }
 
@@ -108,10 +100,10 @@ impl fmt::Display for Expected {
     }
 }
 
-/// The policies and bindings of an installation; none if it has none.
+/// The policies and bindings that must be installed.
 ///
 /// # Errors
-/// When a file that this program carries is broken.
+/// When a built-in policy is broken.
 pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unreadable> {
     let files: &[&str] = match mode {
         Mode::Stamped => &[STAMP, GUARD_AND_FENCES[0], GUARD_AND_FENCES[1], GUARD_AND_FENCES[2]],
@@ -137,35 +129,35 @@ pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unread
 }
 
 impl Expected {
-    /// Whether what was found is what must stand; if not, what is wrong with it.
+    /// Compares with what was found.
     ///
     /// # Errors
-    /// When it is missing, or is another one.
+    /// When it is missing or different.
     pub fn check(&self, found: Option<&DynamicObject>) -> Result<(), String> {
         let Some(found) = found else {
             return Err(format!("{self} is missing"));
         };
         let spec = found.data.get("spec").unwrap_or(&Value::Null);
         match difference("spec", &pruned(&self.object["spec"]), &pruned(spec)) {
-            Some(path) => Err(format!("{self} was altered: {path} is not as this version of execlet has it")),
+            Some(path) => Err(format!("{self} was altered: {path} differs from this version of execlet")),
             None => Ok(()),
         }
     }
 }
 
-/// Without fields that say nothing: the API server writes an empty selector where none was given.
+/// Without empty fields: the API server adds an empty selector where none was given.
 fn pruned(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(name, field)| (name.clone(), pruned(field)));
-            Value::Object(fields.filter(|(_, field)| !says_nothing(field)).collect::<Map<_, _>>())
+            Value::Object(fields.filter(|(_, field)| !is_empty(field)).collect::<Map<_, _>>())
         }
         Value::Array(items) => Value::Array(items.iter().map(pruned).collect()),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
 
-fn says_nothing(value: &Value) -> bool {
+fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Object(fields) => fields.is_empty(),
@@ -175,7 +167,7 @@ fn says_nothing(value: &Value) -> bool {
     }
 }
 
-/// The first place where two values are not the same.
+/// The path of the first difference.
 fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
@@ -193,7 +185,7 @@ fn difference(path: &str, one: &Value, other: &Value) -> Option<String> {
     }
 }
 
-/// Which versions of the policies stand: the same text for as long as nobody touches one of them.
+/// The versions of the policies as text: the same as long as nobody touches one of them.
 pub fn versions<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> String {
     let version = |meta: &ObjectMeta| {
         format!("{}@{}", meta.uid.as_deref().unwrap_or_default(), meta.generation.unwrap_or_default())
@@ -201,29 +193,28 @@ pub fn versions<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> String {
     found.map(version).collect::<Vec<_>>().join(" ")
 }
 
-/// What the manager remembers beyond its own life.
+/// What the manager stores about the policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Since when these versions were seen to stand.
+    /// Since when these versions have been seen.
     pub since: Timestamp,
-    /// [`versions`] of them.
     pub versions: String,
 }
 
 impl Record {
-    /// These versions stand now. If they stood before, then since then: nobody has touched them
-    /// in between, or they would be others.
+    /// These versions were found now. If they are those of the record before, its time holds: nobody
+    /// has touched them in between, or the versions would differ.
     pub fn seen(before: Option<&Self>, versions: String, changed: Option<Timestamp>, now: Timestamp) -> Self {
         let since = match before {
             Some(before) if before.versions == versions => before.since,
-            // The API server's clock may be ahead of ours; requests bear its time.
+            // The API server's clock, which dates requests, may be ahead of ours.
             Some(_) | None => changed.map_or(now, |changed| now.max(changed)),
         };
         Self { since, versions }
     }
 }
 
-/// When the API server last wrote one of these objects, as far as it says so.
+/// When the API server last wrote one of these objects, as far as they tell.
 pub fn last_change<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> Option<Timestamp> {
     let times = |meta: &'a ObjectMeta| {
         let managed = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
@@ -232,24 +223,26 @@ pub fn last_change<'a>(found: impl Iterator<Item = &'a ObjectMeta>) -> Option<Ti
     found.flat_map(times).max()
 }
 
-/// What can be said of the policies at a moment after a request was read.
+/// The state of the policies at a moment after a request was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// The installation has none, and says so.
+    /// None are installed, on purpose.
     Off,
-    /// They stand; what was created from then on is what it says.
+    /// In place: they vouch for requests created from then on.
     Since(Timestamp),
-    /// They do not, or it is not known whether they do; for people.
+    /// Not in place, or it is not known; with the reason.
     Broken(String),
 }
 
 impl Admission {
-    /// From a record: `margin` later, because a policy takes a moment to reach every API server,
-    /// and clocks differ.
+    /// `margin` after the record's time, because a policy takes a moment to reach every API server and
+    /// clocks differ.
     pub fn since(record: &Record, margin: SignedDuration) -> Self {
         match record.since.checked_add(margin) {
             Ok(from) => Self::Since(from),
-            Err(_) => Self::Broken(format!("the policies are said to stand since {}", record.since)),
+            Err(_) => {
+                Self::Broken(format!("the recorded time of the admission policies is out of range: {}", record.since))
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Whether and where a request is to run: from the request, what is known of its
-//! requester, its pod and the agents that live, to a binding, a reason to wait, or a refusal.
+//! Whether and where a request runs: takes the request and what is known of its
+//! requester, its pod and the agents; gives a binding, a reason to wait, or a refusal.
 
 use std::{fmt::Display, time::Duration};
 
@@ -15,43 +15,39 @@ use crate::api::{
     names::{DEFAULT_CONTAINER_ANNOTATION, MIRROR_ANNOTATION},
 };
 
-/// What the manager is to do with an unbound request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindDecision {
-    /// Bind it.
     Bind(Binding),
-    /// Say why it waits, and look again soon.
+    /// Report why, and look again soon.
     Wait(Reason, String),
-    /// It never runs.
+    /// Final: it never runs.
     Refuse(Reason, String),
 }
 
-/// What was found out about an unbound request, in this order.
+/// What is known of an unbound request, in the order in which it was found out.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// The request.
     pub request: &'a ExecRequest,
-    /// The policies, at a moment after the request was read.
+    /// At a moment after the request was read.
     pub admission: &'a Admission,
-    /// A right that [`suspect`] must have and has not.
+    /// A right that the [`requester_to_check`] lacks.
     pub lacks: Option<&'a Right>,
-    /// The pod that it names; `None` if there is none.
+    /// The pod it names, if there is one.
     pub pod: Option<&'a Pod>,
 }
 
 /// Whether the agent of a node renews its Lease.
 pub trait Agents {
-    /// `Ok` if it does, else what is wrong, for people.
-    ///
     /// # Errors
-    /// When no agent lives on the node.
+    /// With what is wrong, when no agent lives on the node.
     fn alive(&self, node: &str) -> Result<(), String>;
 }
 
-/// Said with every request that is bound without policies.
+/// Ends the message of `Bound` when admission is off. [`was_vouched_for`] reads it back from requests
+/// that other versions have bound, so it does not change.
 const UNVERIFIED: &str = "admission is off, so it was not checked who asked for this and whether they may";
 
-/// Whether the policies vouch for what a request says of its requester.
+/// Whether the policies vouch for the request's `spec.requestedBy`.
 pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
     match (admission, &request.metadata.creation_timestamp) {
         (Admission::Since(from), Some(created)) => created.0 >= *from,
@@ -59,20 +55,19 @@ pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
     }
 }
 
-/// Whether they vouched for it when the request was bound, as its status tells.
+/// Whether they vouched for it when the request was bound, according to its status.
 pub fn was_vouched_for(request: &ExecRequest) -> bool {
     let conditions = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let bound = conditions::get(conditions, ConditionType::Bound);
     bound.is_some_and(|bound| bound.status == Truth::True.as_str() && !bound.message.ends_with(UNVERIFIED))
 }
 
-/// Whose rights are to be asked for before the request is bound: nobody's, if it will not be bound
-/// anyhow, or if nobody knows who it was.
-pub fn suspect<'a>(request: &'a ExecRequest, admission: &Admission) -> Option<&'a Requester> {
+/// Whose rights must be checked before the request is bound: nobody's if it will not be bound anyway,
+/// or if the requester is unknown.
+pub fn requester_to_check<'a>(request: &'a ExecRequest, admission: &Admission) -> Option<&'a Requester> {
     admit(request, admission).ok().flatten()
 }
 
-/// Decides about an unbound request.
 pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDecision {
     let request = facts.request;
     if request.spec.cancel {
@@ -87,7 +82,7 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
     match permitted.and_then(|()| choose(request, facts.pod, agents)) {
         Ok(_) if too_late => match waited_for_audit(request) {
             Some(message) => exceeded(Reason::AuditUnavailable, message),
-            None => exceeded(Reason::Pending, "no manager had looked at it before"),
+            None => exceeded(Reason::Pending, "no manager had processed it by then"),
         },
         Ok(binding) => BindDecision::Bind(Binding { caveat: caveat(facts.admission), ..binding }),
         Err(BindDecision::Wait(reason, message)) if too_late => exceeded(reason, &message),
@@ -95,7 +90,7 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
     }
 }
 
-/// What people must know of a request that is bound.
+/// A warning for the message of `Bound`.
 pub fn caveat(admission: &Admission) -> Option<&'static str> {
     match admission {
         Admission::Off => Some(UNVERIFIED),
@@ -103,43 +98,44 @@ pub fn caveat(admission: &Admission) -> Option<&'static str> {
     }
 }
 
-/// Who asked for it, if the policies vouch for that, or if there are none and it says so itself.
+/// The requester, if the policies vouch for it, or if admission is off.
 fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&'a Requester>, BindDecision> {
     let by = request.spec.requested_by.as_ref();
     let forbidden = |why: String| {
-        let message = format!("{why}, so who asked for it cannot be told: create it again");
+        let message = format!("{why}, so its requester is not verified: create the request again");
         Err(BindDecision::Refuse(Reason::Forbidden, message))
     };
     match admission {
         Admission::Off => Ok(by),
         Admission::Broken(why) => Err(BindDecision::Wait(
             Reason::AdmissionNotReady,
-            format!("{why}: nothing is bound until every admission policy stands (helm upgrade puts them back)"),
+            format!("{why}: nothing is bound until every admission policy is in place (helm upgrade restores them)"),
         )),
         Admission::Since(_) if vouched_for(request, admission) => match by {
             Some(by) => Ok(Some(by)),
             None => forbidden("spec.requestedBy is missing".to_owned()),
         },
-        Admission::Since(from) => forbidden(format!("it was created before {from}, when the admission policies stood")),
+        Admission::Since(from) => forbidden(too_early(*from)),
     }
 }
 
-/// Why what somebody has bound must not run, if the policies do not vouch for it. `Err`: it must
-/// wait, because they do not stand.
+/// Why a bound request must not run: the policies do not vouch for it.
 ///
 /// # Errors
-/// While they do not stand, with what is wrong.
+/// While they are not in place, with the reason: then the request must wait.
 pub fn unvouched(request: &ExecRequest, admission: &Admission) -> Result<Option<String>, String> {
     match admission {
         Admission::Off => Ok(None),
         Admission::Since(from) => Ok((!vouched_for(request, admission)).then(|| {
-            format!(
-                "it was created before {from}, when the admission policies stood, so who asked for it and who \
-                 bound it cannot be told: create it again"
-            )
+            let why = too_early(*from);
+            format!("{why}, so neither its requester nor who bound it is verified: create the request again")
         })),
         Admission::Broken(why) => Err(why.clone()),
     }
+}
+
+fn too_early(from: Timestamp) -> String {
+    format!("it was created before the admission policies took effect at {from}")
 }
 
 fn permit(by: Option<&Requester>, lacks: Option<&Right>) -> Result<(), BindDecision> {
@@ -152,7 +148,7 @@ fn permit(by: Option<&Requester>, lacks: Option<&Right>) -> Result<(), BindDecis
     }
 }
 
-/// A request is not bound while that could not be recorded, and must be.
+/// Does not bind while the audit log is required and cannot be written.
 pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(), E>) -> BindDecision {
     match (decision, available) {
         (BindDecision::Bind(_), Err(why)) => BindDecision::Wait(Reason::AuditUnavailable, why.to_string()),
@@ -160,14 +156,14 @@ pub fn unless_unrecorded<E: Display>(decision: BindDecision, available: Result<(
     }
 }
 
-/// The image of a container, by its digest if that is known.
+/// By its digest, if known.
 pub fn image(pod: &Pod, container: &str) -> Option<String> {
     let chosen = containers(pod).into_iter().find(|chosen| chosen.name == container)?;
     let status = container_status(pod, &chosen)?;
     [&status.image_id, &status.image].into_iter().find(|image| !image.is_empty()).cloned()
 }
 
-/// Whether a request that is bound but not committed must be given up: its node may be gone for good.
+/// Gives up a request that is bound but not committed: its node may be gone for good.
 pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestamp) -> Option<(Reason, String)> {
     let status = request.status.as_ref()?;
     let node = status.node_name.as_deref()?;
@@ -178,7 +174,7 @@ pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestam
     Some((Reason::StartingDeadlineExceeded, deadline_message(request, Reason::AgentNotReady, &why)))
 }
 
-/// Whether a request that was committed must be given up, because its agent has been silent for so long.
+/// Gives up a committed request whose agent has been silent for too long.
 pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Option<(Reason, String)> {
     let status = request.status.as_ref()?;
     let node = status.node_name.as_deref()?;
@@ -192,7 +188,7 @@ pub fn node_lost(request: &ExecRequest, silent: Duration, limit: Duration) -> Op
     Some((Reason::NodeLost, message))
 }
 
-/// What it waited for, if that was the audit log.
+/// The message of its status, if it was waiting for the audit log.
 fn waited_for_audit(request: &ExecRequest) -> Option<&str> {
     let finished = conditions::get(&request.status.as_ref()?.conditions, ConditionType::Finished)?;
     (finished.reason == Reason::AuditUnavailable.as_str()).then_some(finished.message.as_str())
@@ -209,53 +205,43 @@ fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Res
     let target = &request.spec.target;
     let name = &target.pod_name;
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
-    let refuse = |reason, message| BindDecision::Refuse(reason, message);
+    let refuse = |reason, message: String| Err(BindDecision::Refuse(reason, message));
 
-    let pod = pod.ok_or_else(|| {
-        refuse(
-            Reason::PodNotFound,
-            format!("pod {name} not found in namespace {namespace}: kubectl get pods -n {namespace}"),
-        )
-    })?;
+    let Some(pod) = pod else {
+        let message = format!("pod {name} not found in namespace {namespace}: kubectl get pods -n {namespace}");
+        return refuse(Reason::PodNotFound, message);
+    };
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    if let Some(wanted) = &target.pod_uid
-        && *wanted != uid
-    {
-        return Err(refuse(
-            Reason::PodReplaced,
-            format!("pod {name} has UID {uid}, target.podUID wants {wanted}: it is another pod"),
-        ));
+    if let Some(wanted) = target.pod_uid.as_ref().filter(|wanted| **wanted != uid) {
+        let message = format!("pod {name} has UID {uid}, but target.podUID is {wanted}: the pod was replaced");
+        return refuse(Reason::PodReplaced, message);
     }
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
     if matches!(phase, "Succeeded" | "Failed") {
-        return Err(refuse(
-            Reason::ContainerNotRunning,
-            format!("cannot exec into a container in a completed pod: pod {name} is {phase}"),
-        ));
+        let message = format!("cannot exec into a container in a completed pod: pod {name} is {phase}");
+        return refuse(Reason::ContainerNotRunning, message);
     }
     let container = container_name(request, pod)?;
     let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
     let Some(node) = node.filter(|node| !node.is_empty()) else {
-        return Err(BindDecision::Wait(
-            Reason::PodNotRunning,
-            format!("pod {name} is {phase}: it is not on a node yet"),
-        ));
+        let message = format!("pod {name} is {phase}: it is not scheduled to a node yet");
+        return Err(BindDecision::Wait(Reason::PodNotRunning, message));
     };
     container_runs(pod, name, phase, &container)?;
     agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
     Ok(Binding { node, pod_uid: uid_on_node(pod).unwrap_or(uid), container: container.name, caveat: None })
 }
 
-/// A static pod has another UID on its node than its mirror has at the API server.
+/// A static pod has another UID on its node than its mirror pod at the API server.
 fn uid_on_node(pod: &Pod) -> Option<String> {
     pod.metadata.annotations.as_ref()?.get(MIRROR_ANNOTATION).cloned()
 }
 
-/// The three kinds of container that a pod has. `kubectl exec` reaches each of them while it runs.
+/// `kubectl exec` reaches a container of each kind while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     App,
-    /// Restartable ones (sidecars) run as long as the pod.
+    /// Restartable ones are sidecars: they run as long as the pod.
     Init {
         restartable: bool,
     },
@@ -267,24 +253,20 @@ struct Chosen {
     kind: Kind,
 }
 
-/// The container asked for, or the one that kubectl would take: annotated, else the first.
+/// The requested container, or the one kubectl would choose: the annotated one, else the first.
 fn container_name(request: &ExecRequest, pod: &Pod) -> Result<Chosen, BindDecision> {
     let pod_name = &request.spec.target.pod_name;
     let annotated = pod.metadata.annotations.as_ref().and_then(|a| a.get(DEFAULT_CONTAINER_ANNOTATION));
-    // As in kubectl, an annotation that names no container of the pod is an error, not a hint.
+    // As with kubectl, an annotation that names no container of the pod is an error.
     let wanted = request.spec.target.container.as_ref().or(annotated.filter(|name| !name.is_empty()));
     let mut all = containers(pod);
-    match all.iter().position(|c| wanted.is_none_or(|name| c.name == *name)) {
-        Some(index) => Ok(all.swap_remove(index)),
-        None => Err(BindDecision::Refuse(
-            Reason::ContainerNotFound,
-            format!(
-                "container {} not found in pod {pod_name}: it has {}",
-                wanted.map_or("", String::as_str),
-                all.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-        )),
+    if let Some(index) = all.iter().position(|c| wanted.is_none_or(|name| c.name == *name)) {
+        return Ok(all.swap_remove(index));
     }
+    let wanted = wanted.map_or("", String::as_str);
+    let names: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
+    let message = format!("container {wanted} not found in pod {pod_name}: it has {}", names.join(", "));
+    Err(BindDecision::Refuse(Reason::ContainerNotFound, message))
 }
 
 fn containers(pod: &Pod) -> Vec<Chosen> {
@@ -312,11 +294,11 @@ fn container_runs(pod: &Pod, pod_name: &str, phase: &str, container: &Chosen) ->
         Some(ContainerState { running: Some(_), .. }) => Ok(()),
         Some(ContainerState { terminated: Some(end), .. }) => {
             let message = format!(
-                "container {name} of pod {pod_name} has ended with exit code {}{}",
+                "container {name} of pod {pod_name} has terminated with exit code {}{}",
                 end.exit_code,
                 end.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default()
             );
-            // An init container that failed is tried again; one that succeeded is not.
+            // An init container is retried only if it failed.
             let retried = matches!(container.kind, Kind::Init { .. }) && end.exit_code != 0;
             if restarts || retried {
                 wait(Reason::ContainerNotRunning, message)

@@ -145,7 +145,7 @@ fn another_pod_than_the_pinned_one_is_refused() {
     refused(
         &decide(&pinned, &json!({})),
         Reason::PodReplaced,
-        "pod web has UID uid-1, target.podUID wants uid-0: it is another pod",
+        "pod web has UID uid-1, but target.podUID is uid-0: the pod was replaced",
     );
 }
 
@@ -184,7 +184,7 @@ fn a_container_that_will_be_restarted_waits_and_one_that_will_not_is_refused() {
     waits(&decide(&web(), &backoff), Reason::ContainerNotRunning);
     let mut never = crashed.clone();
     never["spec"] = json!({"restartPolicy": "Never"});
-    let message = "container app of pod web has ended with exit code 1 (Completed) and will not run again";
+    let message = "container app of pod web has terminated with exit code 1 (Completed) and will not run again";
     refused(&decide(&web(), &never), Reason::ContainerNotRunning, message);
 }
 
@@ -193,7 +193,7 @@ fn an_init_container_is_reached_while_it_runs() {
     let init = |state: &Value| json!({"spec": {"initContainers": [{"name": "setup"}]}, "status": {"phase": "Pending", "initContainerStatuses": [status("setup", state)]}});
     bound_to(decide(&named("setup"), &init(&running())), "setup");
     waits(&decide(&named("setup"), &init(&ended(1))), Reason::ContainerNotRunning);
-    let message = "container setup of pod web has ended with exit code 0 (Completed) and will not run again";
+    let message = "container setup of pod web has terminated with exit code 0 (Completed) and will not run again";
     refused(&decide(&named("setup"), &init(&ended(0))), Reason::ContainerNotRunning, message);
 }
 
@@ -210,7 +210,7 @@ fn a_sidecar_that_ended_waits_for_its_restart() {
 fn an_ephemeral_container_is_reached_while_it_runs_and_never_again() {
     let debug = |state: &Value| json!({"spec": {"ephemeralContainers": [{"name": "dbg"}]}, "status": {"ephemeralContainerStatuses": [status("dbg", state)]}});
     bound_to(decide(&named("dbg"), &debug(&running())), "dbg");
-    let message = "container dbg of pod web has ended with exit code 1 (Completed) and will not run again";
+    let message = "container dbg of pod web has terminated with exit code 1 (Completed) and will not run again";
     refused(&decide(&named("dbg"), &debug(&ended(1))), Reason::ContainerNotRunning, message);
 }
 
@@ -250,7 +250,7 @@ fn a_bound_request_whose_agent_died_is_given_up_at_the_deadline_and_not_before()
 fn while_a_policy_is_missing_everything_waits_and_nobody_is_asked_about() {
     let broken = Admission::Broken("validatingadmissionpolicy/execlet-create is missing".to_owned());
     waits(&admitted(&web(), &broken, None), Reason::AdmissionNotReady);
-    assert_eq!(suspect(&web(), &broken), None);
+    assert_eq!(requester_to_check(&web(), &broken), None);
     let facts = Facts { request: &web(), admission: &broken, lacks: None, pod: None };
     let late = bind(&facts, &live(), at(60));
     assert!(matches!(&late, BindDecision::Refuse(Reason::StartingDeadlineExceeded, why) if why.contains("is missing")));
@@ -261,10 +261,10 @@ fn what_was_created_before_the_policies_stood_never_runs_whatever_it_names() {
     let since = Admission::Since(at(10));
     for second in [0, 9] {
         let forged = created(second);
-        let message = "it was created before 1970-01-01T00:00:10Z, when the admission policies stood, \
-            so who asked for it cannot be told: create it again";
+        let message = "it was created before the admission policies took effect at 1970-01-01T00:00:10Z, \
+            so its requester is not verified: create the request again";
         refused(&admitted(&forged, &since, None), Reason::Forbidden, message);
-        assert_eq!(suspect(&forged, &since), None, "whom it names is not even asked about");
+        assert_eq!(requester_to_check(&forged, &since), None, "whom it names is not even asked about");
     }
     bound_to(admitted(&created(10), &since, None), "app");
     let mut undated = web();
@@ -276,14 +276,14 @@ fn what_was_created_before_the_policies_stood_never_runs_whatever_it_names() {
 fn a_request_that_names_nobody_is_refused() {
     let mut anonymous = web();
     anonymous.spec.requested_by = None;
-    let message = "spec.requestedBy is missing, so who asked for it cannot be told: create it again";
+    let message = "spec.requestedBy is missing, so its requester is not verified: create the request again";
     refused(&admitted(&anonymous, &Admission::Since(at(0)), None), Reason::Forbidden, message);
 }
 
 #[test]
 fn a_right_that_was_withdrawn_counts() {
     let since = Admission::Since(at(0));
-    assert_eq!(suspect(&web(), &since).map(|by| by.username.as_str()), Some("alice"));
+    assert_eq!(requester_to_check(&web(), &since).map(|by| by.username.as_str()), Some("alice"));
     let message = r#"User "alice" cannot create resource "pods/exec" in API group "" in the namespace "shop" for "web": the right was withdrawn after the request was created"#;
     refused(&admitted(&web(), &since, Some(&Right::exec("shop", "web"))), Reason::Forbidden, message);
 }
@@ -347,6 +347,6 @@ fn an_agent_prepares_nothing_that_was_created_or_bound_without_the_policies() {
     assert_eq!(unvouched(&created(10), &Admission::Since(at(10))), Ok(None));
     assert_eq!(unvouched(&created(0), &Admission::Off), Ok(None));
     let forged = unvouched(&created(9), &Admission::Since(at(10)));
-    assert!(forged.is_ok_and(|why| why.is_some_and(|why| why.contains("who bound it cannot be told"))));
+    assert!(forged.is_ok_and(|why| why.is_some_and(|why| why.contains("nor who bound it is verified"))));
     assert_eq!(unvouched(&created(10), &Admission::Broken("missing".to_owned())), Err("missing".to_owned()));
 }

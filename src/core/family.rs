@@ -1,8 +1,8 @@
-//! Which processes are those of one exec.
+//! Which processes belong to one exec.
 //!
-//! Three marks, because each can be lost: a `setsid` child leaves the session, a
-//! cleared environment the tag, a redirected output the pipe. Who loses all three
-//! is not found: `docs/engine.md`.
+//! There are three marks, because each can be lost: a child that calls `setsid`
+//! leaves the session, a cleared environment loses the tag, redirected output the
+//! pipe. A process that loses all three is not found: `docs/engine.md`.
 
 use std::time::Duration;
 
@@ -16,27 +16,26 @@ pub fn ticks(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000
 }
 
-/// What makes a process one of an exec's.
+/// The marks of an exec's processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
-    /// Its request, which tags the environment; `None`: whose tag a process has does not matter.
+    /// Of its request: the tag in the environment. `None`: the tag does not matter.
     pub uid: Option<RequestUid>,
-    /// The process that the engine started, which leads a session of its own.
+    /// The process that the engine started; it leads a session of its own.
     pub leader: Option<ProcessRef>,
-    /// Inodes of the pipes that it writes its output to.
+    /// Inodes of the pipes for its output.
     pub pipes: Vec<u64>,
-    /// Nothing of it is older, in the kernel's clock ticks since boot.
+    /// No process of it is older, in the kernel's clock ticks since boot.
     pub since_ticks: u64,
 }
 
-/// What can be seen of one process of the container.
+/// What can be seen of a process in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Which process.
     pub process: ProcessRef,
-    /// Its session, as the PID of the leader.
+    /// PID of the session's leader.
     pub session: u32,
-    /// The tag in the environment that it was started with, if there is one and it may be read.
+    /// The tag in its initial environment, if there is one and it can be read.
     pub tag: Option<RequestUid>,
     /// Inodes of all pipes that it has open.
     pub pipes: Vec<u64>,
@@ -45,17 +44,17 @@ pub struct Facts {
 /// A living process of a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Which process.
     pub process: ProcessRef,
-    /// Its command's name, for people.
+    /// The command's name.
     pub command: String,
-    /// Its state, in the kernel's letter.
+    /// The kernel's letter for its state.
     pub state: char,
 }
 
 impl Family {
-    /// Without the pipes that older processes of the container hold: those were not made for this
-    /// exec, which may have been told to write into another's, such as `/proc/1/fd/1`.
+    /// Drops the pipes that older processes of the container hold: they were not made for this exec,
+    /// which may write into another's, such as `/proc/1/fd/1`.
+    #[must_use]
     pub fn without_pipes_of(mut self, older: impl IntoIterator<Item = u64>) -> Self {
         for pipe in older {
             self.pipes.retain(|own| *own != pipe);
@@ -63,9 +62,8 @@ impl Family {
         self
     }
 
-    /// Whether a process belongs to it.
     pub fn claims(&self, facts: &Facts) -> bool {
-        // The leader may have ended, and another exec's begin with its PID.
+        // The leader may have ended and another exec's process have taken its PID.
         let tagged = facts.tag.as_ref().zip(self.uid.as_ref()).map(|(tag, uid)| tag == uid);
         facts.process.start_ticks >= self.since_ticks
             && (self.leader.is_some_and(|leader| facts.session == leader.pid && tagged != Some(false))

@@ -1,6 +1,6 @@
-//! Ending a command that runs: why, since when, and what follows next.
+//! Killing a running command: why, since when, and which signal is due.
 //!
-//! The processes are found and signalled elsewhere. Here is which signal is due.
+//! The processes are found and signalled elsewhere.
 
 use std::time::Duration;
 
@@ -9,31 +9,28 @@ use serde::{Deserialize, Serialize};
 use super::{family::Member, ids::ProcessRef};
 use crate::api::Reason;
 
-/// How long after SIGKILL a process may live before it is said to survive.
+/// How long a process may live on after SIGKILL before it counts as a survivor.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Time between SIGTERM and SIGKILL where the request is gone and cannot say.
+/// Time between SIGTERM and SIGKILL where the request is gone and its own value unknown.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// Most survivors that are named.
+/// How many survivors are named.
 const NAMED: usize = 5;
 
-/// Why a command is ended.
+/// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
-    /// `spec.cancel`.
     Canceled,
-    /// `spec.activeDeadlineSeconds`.
     DeadlineExceeded,
-    /// The request was deleted.
     Deleted,
-    /// The client that held the input went away, and the request says that the command ends with it.
+    /// The client with the input disconnected, and the request says that this ends the command.
     Disconnected,
-    /// The status was finished by somebody else, while the command ran.
+    /// Somebody else finished the status while the command ran.
     GivenUp,
 }
 
 impl Cause {
-    /// The reason of a request whose command was ended so.
+    /// The reason of a request whose command was killed for this.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Canceled | Self::Disconnected => Reason::Canceled,
@@ -43,82 +40,74 @@ impl Cause {
         }
     }
 
-    /// Why, for people.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Canceled => "the request was canceled",
             Self::DeadlineExceeded => "activeDeadlineSeconds passed",
             Self::Deleted => "the request was deleted",
-            Self::Disconnected => "the client that held the input went away (stdin.attach.onDisconnect=Cancel)",
+            Self::Disconnected => "the client with the input disconnected (stdin.attach.onDisconnect=Cancel)",
             Self::GivenUp => "the request was given up as lost",
         }
     }
 }
 
-/// A killing that has begun.
+/// A kill in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kill {
-    /// Why.
     pub cause: Cause,
-    /// Since when, as time since boot.
+    /// Time since boot.
     pub since: Duration,
-    /// Time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// The process of the exec, as far as it was known in the end.
+    /// The exec's process, if it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessRef>,
-    /// Inodes of the pipes that it wrote to.
+    /// Inodes of the pipes for its output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pipes: Vec<u64>,
-    /// Whether it was given up as an outcome: processes live on, and are killed for as long as they do.
+    /// The outcome was reported although processes live on; they are killed for as long as they do.
     #[serde(default)]
     pub survivors: bool,
 }
 
-/// A signal that ends processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM: a request.
     Term,
-    /// SIGKILL: no choice.
     Kill,
 }
 
-/// The course of one killing, from look to look.
+/// The course of one kill, from look to look.
 #[derive(Clone, Debug)]
 pub struct Course {
     since: Duration,
     grace: Duration,
-    asked: Vec<ProcessRef>,
+    terminated: Vec<ProcessRef>,
     empty_looks: u32,
 }
 
-/// What a look at the living processes leads to.
+/// What to do after a look at the living processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Signal these, then look again.
+    /// Then look again.
     Signal(Signal, Vec<ProcessRef>),
-    /// Nothing was found, once: look again.
+    /// Nothing was found for the first time.
     LookAgain,
-    /// Two looks in a row found nothing: all are gone.
+    /// Two looks in a row found nothing.
     Gone,
 }
 
 impl Kill {
-    /// Begins now.
     pub fn new(cause: Cause, since: Duration, grace: Duration) -> Self {
         Self { cause, since, grace, process: None, pipes: Vec::new(), survivors: false }
     }
 }
 
 impl Course {
-    /// Begun at `since`, with so much time between SIGTERM and SIGKILL.
+    /// `grace` is the time between SIGTERM and SIGKILL.
     pub fn new(since: Duration, grace: Duration) -> Self {
-        Self { since, grace, asked: Vec::new(), empty_looks: 0 }
+        Self { since, grace, terminated: Vec::new(), empty_looks: 0 }
     }
 
-    /// What is due, given the processes that live now.
     pub fn step(&mut self, living: &[Member], now: Duration) -> Step {
         if living.is_empty() {
             self.empty_looks += 1;
@@ -129,29 +118,29 @@ impl Course {
         if now.saturating_sub(self.since) >= self.grace {
             return Step::Signal(Signal::Kill, all.collect());
         }
-        // Each is asked once; those that come later are asked when they are seen.
-        let new: Vec<ProcessRef> = all.filter(|process| !self.asked.contains(process)).collect();
-        self.asked.extend(&new);
+        // Each gets SIGTERM once: also those that are only seen later.
+        let new: Vec<ProcessRef> = all.filter(|process| !self.terminated.contains(process)).collect();
+        self.terminated.extend(&new);
         Step::Signal(Signal::Term, new)
     }
 
-    /// Whether everything that can be done was done in vain, for long enough to say so.
+    /// Whether processes have survived SIGKILL long enough to report them.
     pub fn is_vain(&self, now: Duration) -> bool {
         now.saturating_sub(self.since) >= self.grace + KILL_PATIENCE
     }
 }
 
-/// Names the processes that cannot be killed.
+/// For messages.
 pub fn name_survivors(living: &[Member]) -> String {
     let named: Vec<String> = living
         .iter()
         .take(NAMED)
         .map(|member| format!("{} (PID {} on the node, state {})", member.command, member.process.pid, member.state))
         .collect();
-    let more = living.len().saturating_sub(NAMED);
-    match more {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+    let named = named.join(", ");
+    match living.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 

@@ -1,10 +1,10 @@
-//! The bounded end of a stream, and how it goes into a status.
+//! The tail of a stream, and how it goes into a status.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::api::StreamStatus;
 
-/// The last bytes of a stream, at most as many as asked for.
+/// The last bytes of a stream, at most `limit`.
 #[derive(Debug)]
 pub struct Tail {
     limit: usize,
@@ -13,17 +13,15 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Keeps at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, bytes: Vec::new(), total: 0 }
     }
 
-    /// Goes on where another has stopped, after `total` bytes of which these are the end.
+    /// Continues another tail, after `total` bytes of which these are the last.
     pub fn resume(limit: usize, total: u64, bytes: Vec<u8>) -> Self {
         Self { limit, bytes, total }
     }
 
-    /// Takes the next bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
         self.total += chunk.len() as u64;
         if chunk.len() >= self.limit {
@@ -32,7 +30,7 @@ impl Tail {
             return;
         }
         self.bytes.extend_from_slice(chunk);
-        // Cut rarely: moving the rest on each small write would cost more than the copy itself.
+        // Cut rarely: moving the rest for each small write would cost more than the copy itself.
         if self.bytes.len() >= self.limit * 2 {
             self.cut();
         }
@@ -43,18 +41,16 @@ impl Tail {
         self.bytes.drain(..excess);
     }
 
-    /// Bytes seen in all.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The bytes kept.
     pub fn bytes(&mut self) -> &[u8] {
         self.cut();
         &self.bytes
     }
 
-    /// What goes into the status. `sha256` is of the whole stream.
+    /// `sha256` is that of the whole stream.
     pub fn status(&mut self, sha256: String) -> StreamStatus {
         self.cut();
         let truncated = self.total > self.bytes.len() as u64;
@@ -74,13 +70,12 @@ impl Tail {
     }
 }
 
-/// Control characters other than these take six bytes each in JSON, and say
-/// nothing to a reader of YAML.
+/// Other control characters take six bytes each in JSON and are unreadable in YAML.
 fn is_plain(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
-/// Leaves out the rest of a character that the cut went through.
+/// Skips the rest of a character that was cut in two.
 fn from_character_start(bytes: &[u8]) -> &[u8] {
     const LONGEST_REST: usize = 3;
     let rest = bytes.iter().take(LONGEST_REST).take_while(|b| **b & 0xC0 == 0x80).count();

@@ -1,52 +1,46 @@
-//! Who runs next: in turn over namespaces, oldest first within one, within the
+//! Who runs next: round robin over namespaces, oldest first within one, up to the
 //! limits of the node, of each namespace and of each container.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-/// How many may run at the same time.
+/// How many requests may run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// On the node.
     pub node: usize,
-    /// Of one namespace.
+    /// In one namespace.
     pub namespace: usize,
-    /// In one container. The engine handles the ends of one container one after another.
+    /// In one container.
     pub container: usize,
 }
 
-/// One that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A request that waits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    /// Its namespace.
     pub namespace: String,
-    /// Its pod's UID and its container's name, as one word.
+    /// The pod's UID and the container's name.
     pub container: String,
-    /// When it was created.
     pub created: Timestamp,
-    /// Its UID, which makes equal times distinct.
+    /// The request's UID: orders those created at the same time.
     pub uid: String,
-    /// When it must have started.
+    /// By when it must have started.
     pub deadline: Timestamp,
 }
 
-/// Requests that wait for a free place on this node.
-///
-/// The namespace with the fewest running comes first, then the one that was
-/// served longest ago; so a namespace that fills the queue delays only itself, and
-/// so does a container within its namespace.
+/// The namespace with the fewest running comes first, then the one served longest
+/// ago: a namespace that fills the queue delays only itself, and so does a container
+/// within its namespace.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     limits: Limits,
     namespaces: BTreeMap<String, Lane<T>>,
-    deadlines: BTreeSet<(Timestamp, String, String, String, Timestamp)>,
+    deadlines: BTreeSet<(Timestamp, Ticket)>,
     running: usize,
     waiting: usize,
     turn: u64,
 }
 
-/// The requests of one namespace.
 #[derive(Debug)]
 struct Lane<T> {
     containers: BTreeMap<String, Container<T>>,
@@ -57,7 +51,8 @@ struct Lane<T> {
 /// The requests of one container, oldest first.
 #[derive(Debug)]
 struct Container<T> {
-    waiting: BTreeMap<(Timestamp, String), (Timestamp, T)>,
+    /// By creation time and UID.
+    waiting: BTreeMap<(Timestamp, String), (Ticket, T)>,
     running: usize,
 }
 
@@ -74,87 +69,77 @@ impl<T> Default for Container<T> {
 }
 
 impl<T> Lane<T> {
-    /// The container whose oldest is the oldest of those that may run.
-    fn next(&self, limits: Limits) -> Option<&str> {
+    /// The oldest of those that may run.
+    fn next(&self, limits: Limits) -> Option<&Ticket> {
         if self.running >= limits.namespace {
             return None;
         }
-        let free = self.containers.iter().filter(|(_, container)| container.running < limits.container);
-        let heads = free.filter_map(|(name, container)| Some((container.waiting.first_key_value()?.0, name)));
-        heads.min().map(|(_, name)| name.as_str())
+        let free = self.containers.values().filter(|container| container.running < limits.container);
+        let oldest = free.filter_map(|container| container.waiting.first_key_value());
+        oldest.min_by_key(|(key, _)| *key).map(|(_, (ticket, _))| ticket)
     }
 }
 
 impl<T> FairQueue<T> {
-    /// Within these limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, namespaces: BTreeMap::new(), deadlines: BTreeSet::new(), running: 0, waiting: 0, turn: 0 }
     }
 
-    /// Adds one, in its place by creation time, then UID. The same one twice is one.
+    /// Adds a request; the same one twice counts once.
     pub fn push(&mut self, ticket: &Ticket, item: T) {
-        let Ticket { namespace, container, created, uid, deadline } = ticket.clone();
-        let lane = self.namespaces.entry(namespace.clone()).or_default();
-        let place = lane.containers.entry(container.clone()).or_default();
-        if place.waiting.insert((created, uid.clone()), (deadline, item)).is_none() {
-            self.waiting += 1;
+        let lane = self.namespaces.entry(ticket.namespace.clone()).or_default();
+        let container = lane.containers.entry(ticket.container.clone()).or_default();
+        let key = (ticket.created, ticket.uid.clone());
+        match container.waiting.insert(key, (ticket.clone(), item)) {
+            Some((before, _)) => drop(self.deadlines.remove(&(before.deadline, before))),
+            None => self.waiting += 1,
         }
-        self.deadlines.insert((deadline, namespace, container, uid, created));
+        self.deadlines.insert((ticket.deadline, ticket.clone()));
     }
 
-    /// The next to run, if there is a free place. Say [`FairQueue::done`] when it has ended.
+    /// The next to run, if there is room for it. Call [`FairQueue::done`] when it has ended.
     pub fn pop(&mut self) -> Option<T> {
         if self.running >= self.limits.node {
             return None;
         }
-        let limits = self.limits;
-        let ready = self.namespaces.iter().filter_map(|(name, lane)| Some((name, lane, lane.next(limits)?)));
-        let (namespace, _, container) = ready.min_by_key(|(_, lane, _)| (lane.running, lane.last_turn))?;
-        let (namespace, container) = (namespace.clone(), container.to_owned());
-        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
-        let ((created, uid), (deadline, item)) = place.waiting.pop_first()?;
-        self.waiting -= 1;
-        self.deadlines.remove(&(deadline, namespace.clone(), container.clone(), uid, created));
+        let ready = self.namespaces.values().filter_map(|lane| Some((lane, lane.next(self.limits)?)));
+        let (_, ticket) = ready.min_by_key(|(lane, _)| (lane.running, lane.last_turn))?;
+        let ticket = ticket.clone();
         self.turn += 1;
-        if let Some(lane) = self.namespaces.get_mut(&namespace) {
+        if let Some(lane) = self.namespaces.get_mut(&ticket.namespace) {
             lane.last_turn = self.turn;
         }
-        self.admit(&namespace, &container);
-        Some(item)
+        self.take(&ticket)
     }
 
-    /// One whose deadline has passed while it waited. It takes a place, whether one is free or not:
-    /// all there is to do is to say so.
+    /// One whose deadline has passed while it waited. It counts as running even beyond the limits:
+    /// all that is left to do is to report it.
     pub fn pop_expired(&mut self, now: Timestamp) -> Option<T> {
-        let (deadline, ..) = self.deadlines.first()?;
+        let (deadline, ticket) = self.deadlines.first()?;
         if *deadline > now {
             return None;
         }
-        let (_, namespace, container, uid, created) = self.deadlines.pop_first()?;
-        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
-        let (_, item) = place.waiting.remove(&(created, uid))?;
-        self.waiting -= 1;
-        self.admit(&namespace, &container);
-        Some(item)
+        let ticket = ticket.clone();
+        self.take(&ticket)
     }
 
-    /// Takes one out before its turn. It takes a place, as one whose deadline has passed.
+    /// Takes one out of turn. It counts as running even beyond the limits.
     pub fn take(&mut self, ticket: &Ticket) -> Option<T> {
-        let Ticket { namespace, container, created, uid, .. } = ticket.clone();
-        let place = self.namespaces.get_mut(&namespace)?.containers.get_mut(&container)?;
-        let (deadline, item) = place.waiting.remove(&(created, uid.clone()))?;
+        let lane = self.namespaces.get_mut(&ticket.namespace)?;
+        let container = lane.containers.get_mut(&ticket.container)?;
+        let (ticket, item) = container.waiting.remove(&(ticket.created, ticket.uid.clone()))?;
         self.waiting -= 1;
-        self.deadlines.remove(&(deadline, namespace.clone(), container.clone(), uid, created));
-        self.admit(&namespace, &container);
+        self.admit(&ticket.namespace, &ticket.container);
+        self.deadlines.remove(&(ticket.deadline, ticket));
         Some(item)
     }
 
-    /// When the next one that waits passes its deadline.
+    /// When the next waiting one passes its deadline.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// One that runs already takes a place, whether one is free or not.
+    /// Counts one that runs already, even beyond the limits.
     pub fn admit(&mut self, namespace: &str, container: &str) {
         let lane = self.namespaces.entry(namespace.to_owned()).or_default();
         lane.running += 1;
@@ -162,7 +147,7 @@ impl<T> FairQueue<T> {
         self.running += 1;
     }
 
-    /// One of this container has ended.
+    /// Call when one has ended.
     pub fn done(&mut self, namespace: &str, container: &str) {
         self.running = self.running.saturating_sub(1);
         let Some(lane) = self.namespaces.get_mut(namespace) else { return };
@@ -178,7 +163,6 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// How many wait.
     pub fn waiting(&self) -> usize {
         self.waiting
     }

@@ -1,5 +1,5 @@
-//! A request as the agent may use it: parsed once, so that no step has to ask
-//! again whether a field is there.
+//! A bound request, parsed once so that no step has to check again whether a field
+//! is set.
 
 use std::time::Duration;
 
@@ -9,31 +9,23 @@ use thiserror::Error;
 use super::ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey};
 use crate::api::{ExecRequest, ExecRequestSpec};
 
-/// A request that the manager has bound to a node, a pod and a container.
+/// A request bound to a node, a pod and a container.
 #[derive(Clone, Debug)]
 pub struct BoundRequest {
-    /// Which request.
     pub key: RequestKey,
-    /// The node that it is bound to.
     pub node: NodeName,
-    /// The pod's name.
     pub pod_name: String,
-    /// The pod that it is bound to.
     pub pod_uid: PodUid,
-    /// Name of the container in the pod.
     pub container: String,
-    /// What to run.
     pub spec: ExecRequestSpec,
-    /// When the start must have happened.
+    /// By when the command must have started.
     pub starting_deadline: Timestamp,
-    /// How far its status has come.
     pub progress: Progress,
-    /// When it was committed, by the clock of the agent that did it.
+    /// By the clock of the agent that committed it.
     pub committed_at: Option<Timestamp>,
 }
 
 impl BoundRequest {
-    /// How long the command may run.
     pub fn active_deadline(&self) -> Option<Duration> {
         let seconds = u64::try_from(self.spec.active_deadline_seconds?).ok()?;
         Some(Duration::from_secs(seconds))
@@ -56,27 +48,22 @@ pub enum Progress {
     Finished,
 }
 
-/// Why an object is not a bound request.
+/// A field that a bound request has is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NotBound {
-    /// The field is missing.
-    #[error("{0} is not set")]
-    Missing(&'static str),
-}
+#[error("{0} is not set")]
+pub struct NotBound(&'static str);
 
-/// The key of an object.
-///
 /// # Errors
 /// When the object has no namespace, name or UID.
 pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
     Ok(RequestKey {
-        namespace: meta.namespace.clone().ok_or(NotBound::Missing("metadata.namespace"))?,
-        name: meta.name.clone().ok_or(NotBound::Missing("metadata.name"))?,
-        uid: meta.uid.clone().ok_or(NotBound::Missing("metadata.uid"))?.into(),
+        namespace: meta.namespace.clone().ok_or(NotBound("metadata.namespace"))?,
+        name: meta.name.clone().ok_or(NotBound("metadata.name"))?,
+        uid: meta.uid.clone().ok_or(NotBound("metadata.uid"))?.into(),
     })
 }
 
-/// When the command must have started.
+/// By when the command must have started.
 pub fn starting_deadline(request: &ExecRequest) -> Option<Timestamp> {
     let created = request.metadata.creation_timestamp.as_ref()?.0;
     created.checked_add(SignedDuration::from_secs(i64::from(request.spec.starting_deadline_seconds))).ok()
@@ -86,7 +73,7 @@ impl TryFrom<&ExecRequest> for BoundRequest {
     type Error = NotBound;
 
     fn try_from(request: &ExecRequest) -> Result<Self, NotBound> {
-        let status = request.status.as_ref().ok_or(NotBound::Missing("status"))?;
+        let status = request.status.as_ref().ok_or(NotBound("status"))?;
         let progress = match (&status.completion_time, &status.exec_id) {
             (Some(_), _) => Progress::Finished,
             (None, Some(id)) => {
@@ -98,12 +85,12 @@ impl TryFrom<&ExecRequest> for BoundRequest {
         };
         Ok(Self {
             key: key_of(&request.metadata)?,
-            node: status.node_name.as_deref().ok_or(NotBound::Missing("status.nodeName"))?.into(),
+            node: status.node_name.as_deref().ok_or(NotBound("status.nodeName"))?.into(),
             pod_name: request.spec.target.pod_name.clone(),
-            pod_uid: status.pod_uid.as_deref().ok_or(NotBound::Missing("status.podUID"))?.into(),
-            container: status.container.clone().ok_or(NotBound::Missing("status.container"))?,
+            pod_uid: status.pod_uid.as_deref().ok_or(NotBound("status.podUID"))?.into(),
+            container: status.container.clone().ok_or(NotBound("status.container"))?,
             spec: request.spec.clone(),
-            starting_deadline: starting_deadline(request).ok_or(NotBound::Missing("metadata.creationTimestamp"))?,
+            starting_deadline: starting_deadline(request).ok_or(NotBound("metadata.creationTimestamp"))?,
             progress,
             committed_at: status.start_time.as_ref().map(|time| time.0),
         })

@@ -1,7 +1,6 @@
-//! The status writes of a request's life: pending, bind, commit, report.
+//! The status writes in a request's life: pending, bind, commit, report.
 //!
-//! Each takes the status that was read and gives the one to write. What the
-//! moment is and whether the write wins are the caller's to know.
+//! Each takes the status that was read and returns the one to write.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
@@ -18,29 +17,24 @@ use crate::api::{
 /// What the manager binds a request to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The node that runs the pod.
     pub node: String,
-    /// The pod's UID.
     pub pod_uid: String,
-    /// The container's name.
     pub container: String,
-    /// What people must know of it.
+    /// A warning for the condition's message.
     pub caveat: Option<&'static str>,
 }
 
-/// One status write: what was read, of which generation, and when.
+/// One status write.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
-    /// The status as it was read.
+    /// As it was read.
     pub from: &'a ExecRequestStatus,
-    /// The generation of the object as it was read.
+    /// Of the object as it was read.
     pub generation: Option<i64>,
-    /// Now.
     pub at: Timestamp,
 }
 
 impl Write<'_> {
-    /// Still waiting to be bound, and why.
     pub fn pending(&self, reason: Reason, message: &str) -> ExecRequestStatus {
         let mut status = self.start();
         self.set(&mut status, Bound, Truth::False, reason, message);
@@ -48,7 +42,6 @@ impl Write<'_> {
         status
     }
 
-    /// Bound to a node: its agent takes over.
     pub fn bound(&self, binding: &Binding) -> ExecRequestStatus {
         let mut status = self.start();
         status.phase = Phase::Bound;
@@ -63,7 +56,7 @@ impl Write<'_> {
         status
     }
 
-    /// Committed to run this exec, and no other.
+    /// Committed to this exec: no other will ever start.
     pub fn committed(&self, exec: &ExecRef) -> ExecRequestStatus {
         let mut status = self.start();
         status.phase = Phase::Running;
@@ -76,7 +69,7 @@ impl Write<'_> {
         status
     }
 
-    /// Ended, for ever.
+    /// Final.
     pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
         let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
         let mut status = self.start();
@@ -90,7 +83,7 @@ impl Write<'_> {
             status.start_time = None;
             self.set(&mut status, Started, Truth::False, *reason, message);
         } else if conditions::get(&status.conditions, Started).is_none() {
-            // An older state was restored, which does not know of the commit.
+            // A backup from before the commit was restored.
             let started = if exit.is_some() { Truth::True } else { Truth::Unknown };
             self.set(&mut status, Started, started, *reason, message);
         }
@@ -124,7 +117,7 @@ impl Write<'_> {
     }
 }
 
-/// A status without the tails, for an API server that refused it as too large.
+/// For an API server that refused the status as too large.
 pub fn without_tails(mut outcome: Outcome) -> Outcome {
     if let Some(output) = &mut outcome.output {
         for stream in [&mut output.stdout, &mut output.stderr] {

@@ -1,63 +1,50 @@
 //! asciicast v2: a recording of a terminal, one JSON value a line.
 //!
 //! <https://docs.asciinema.org/manual/asciicast/v2/>. The first line is the
-//! header, each further one `[seconds, kind, data]`. Data is text: bytes that
-//! are cut in the middle of a character wait for their rest.
+//! header, every other one `[seconds, kind, data]`. Data is text: an incomplete
+//! character at the end of a piece waits for the rest of it.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The first line of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// 2.
     pub version: u8,
-    /// Columns.
     pub width: u16,
-    /// Rows.
     pub height: u16,
-    /// Seconds since 1970 when it began.
+    /// When it began, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<i64>,
-    /// What was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// What it is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Something was written to the terminal.
     Output(String),
-    /// The terminal has another size: columns and rows.
+    /// Columns and rows.
     Resize(u16, u16),
-    /// What this program does not know or play: input, markers.
+    /// What is not played: input, markers.
     Other,
 }
 
-/// What is no recording.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Malformed {
-    /// The first line.
-    #[error("no asciicast: the first line must be a JSON object with version, width and height")]
+    #[error("not an asciicast: the first line must be a JSON object with version, width and height")]
     Header,
-    /// Another version.
-    #[error("asciicast version {0} cannot be read: only version 2")]
+    #[error("asciicast version {0} is not supported, only version 2")]
     Version(u8),
-    /// A later line.
-    #[error("no event of an asciicast: [SECONDS, KIND, DATA]")]
+    #[error("not an asciicast event: it must be [SECONDS, KIND, DATA]")]
     Event,
 }
 
-/// The header's line, with its newline.
 pub fn encode_header(header: &Header) -> String {
     line(header)
 }
 
-/// An event's line, with its newline; `micros` since the beginning.
+/// A line with its newline; `micros` since the beginning.
 pub fn encode_event(micros: u64, event: &Event) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "exact for a hundred years")]
     let seconds = micros as f64 / 1e6;
@@ -69,23 +56,21 @@ pub fn encode_event(micros: u64, event: &Event) -> Option<String> {
 }
 
 fn line(value: &impl Serialize) -> String {
-    // Strings and numbers: there is nothing that JSON could not say.
+    // Strings and numbers: this cannot fail.
     serde_json::to_string(value).unwrap_or_default() + "\n"
 }
 
-/// Reads the first line.
-///
 /// # Errors
-/// When it is none, or of another version.
+/// When it is not a header, or of another version.
 pub fn decode_header(line: &str) -> Result<Header, Malformed> {
     let header: Header = serde_json::from_str(line).map_err(|_| Malformed::Header)?;
     if header.version == 2 { Ok(header) } else { Err(Malformed::Version(header.version)) }
 }
 
-/// Reads a later line: seconds since the beginning, and what happened.
+/// Reads a line after the header: seconds since the beginning, and the event.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not an event.
 pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     let (seconds, kind, data): (f64, String, String) = serde_json::from_str(line).map_err(|_| Malformed::Event)?;
     if !seconds.is_finite() || seconds < 0.0 {
@@ -103,14 +88,14 @@ pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     Ok((seconds, event))
 }
 
-/// Makes text of bytes that come in pieces.
+/// Decodes UTF-8 that comes in pieces.
 #[derive(Debug, Default)]
 pub struct Text {
     rest: Vec<u8>,
 }
 
 impl Text {
-    /// All of the text that is whole by now. What is not UTF-8 becomes U+FFFD.
+    /// The text that is complete by now. Invalid bytes become U+FFFD.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.rest.extend_from_slice(bytes);
         let mut text = String::new();

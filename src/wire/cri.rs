@@ -1,15 +1,15 @@
 //! The CRI log format, as the kubelet and every log collector read it:
 //! `TIMESTAMP STREAM TAG CONTENT\n`.
 //!
-//! Tag `F` ends a line; tag `P` is part of one, to be continued. Written as
-//! here, the format loses no byte: the content of all records of a stream, with
-//! a newline after each `F`, is the stream.
+//! Tag `F` ends a line; tag `P` is part of one, to be continued. Written as here,
+//! the format is lossless: the contents of a stream's records, with a newline
+//! after each `F`, are the stream.
 
 use memchr::memchr;
 
 use super::OutputStream;
 
-/// Longest content of one record, in bytes; longer lines are split, as containerd does.
+/// Longest content of one record, in bytes; longer lines are split, as container runtimes do.
 pub const MAX_CONTENT: usize = 16 * 1024;
 
 /// Appends the records of one chunk to `out`. `timestamp` is RFC 3339 with nanoseconds.
@@ -40,20 +40,17 @@ fn record(out: &mut Vec<u8>, stream: OutputStream, timestamp: &str, tag: u8, con
     out.push(b'\n');
 }
 
-/// One record of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When it was received.
     pub timestamp: &'a str,
-    /// From which stream.
     pub stream: OutputStream,
     /// Whether it ends a line.
     pub ends_line: bool,
-    /// The bytes, without the newline.
+    /// Without the newline.
     pub content: &'a [u8],
 }
 
-/// Reads one line of a log, without its newline. `None` if it is no record.
+/// Reads one line of a log, without its newline. `None` if it is not a record.
 pub fn decode(line: &[u8]) -> Option<Record<'_>> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let timestamp = std::str::from_utf8(fields.next()?).ok()?;

@@ -1,4 +1,5 @@
-//! What an agent says in words, and a client acts upon: both sides take them from here.
+//! Messages of an agent that a client acts upon: both sides take the words from here. A client
+//! may be older or newer than the agent, so they do not change.
 
 use std::fmt;
 
@@ -11,21 +12,18 @@ const BYTES: &str = " bytes";
 /// How many bytes of output are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// So many.
     Bytes(u64),
-    /// It is not known how many.
     Unknown,
 }
 
 impl Missing {
-    /// What stands in place of them, without a line end.
+    /// What is shown in their place, without a newline.
     pub fn notice(self) -> String {
         let (before, after) = NOTICE;
         format!("{before}{self}{after}")
     }
 
-    /// From such a notice. One that a command writes itself looks the same, and deceives nobody about
-    /// more than that command's own output.
+    /// Reads such a notice. A command can forge one, but only about its own output.
     pub fn read(notice: &str) -> Option<Self> {
         let (before, after) = NOTICE;
         match notice.strip_prefix(before)?.strip_suffix(after)? {
@@ -54,22 +52,19 @@ const HELD: &str = "the input is held by ";
 const ENDED: &str = "the input was ended already";
 const LOST: &str = "the input cannot reach the command any more";
 
-/// Why a client cannot have the input of a command.
+/// Why a client cannot send input to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InputError {
-    /// Another has it.
     #[error("{HELD}{0}: attach without stdin to watch")]
     Held(String),
-    /// It was ended.
     #[error("{ENDED}: attach without stdin to watch")]
     Ended,
-    /// It cannot reach the command any more.
     #[error("{LOST}: the agent was restarted and has lost the connection; attach without stdin to watch")]
     Lost,
 }
 
 impl InputError {
-    /// From its words; `None` if they are about something else.
+    /// Reads its message; `None` if it is another one.
     pub fn read(words: &str) -> Option<Self> {
         if let Some(holder) = words.strip_prefix(HELD) {
             return Some(Self::Held(holder.split(": ").next().unwrap_or(holder).to_owned()));

@@ -1,6 +1,6 @@
 //! The fences: what is forged, edited, or written by the wrong hands is refused, whatever RBAC says.
 
-use execlet::core::audit::event::{Verb, key};
+use execlet::core::audit::{event::Verb, key};
 use serde_json::{Value, json};
 
 use crate::{

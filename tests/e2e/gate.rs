@@ -227,7 +227,7 @@ async fn what_somebody_else_binds_while_the_fences_are_away_never_runs() {
     let status = done.status.expect("a status");
     let of = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).expect("a condition");
     assert_eq!((of("Finished").reason.as_str(), of("Started").status.as_str()), ("Forbidden", "False"));
-    assert!(of("Finished").message.contains("who bound it cannot be told"), "{status:#?}");
+    assert!(of("Finished").message.contains("nor who bound it is verified"), "{status:#?}");
     assert_eq!(lab.exec("web", "test -e /tmp/bound").1, 1, "it ran");
 }
 

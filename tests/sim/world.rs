@@ -9,7 +9,10 @@ use execlet::{
     },
     api::{ExecRequest, ExecRequestStatus},
     core::{
-        audit::event::{Event, Verb, key},
+        audit::{
+            event::{Event, Verb},
+            key,
+        },
         family::{Facts, Family, Member},
         ids::{ContainerId, ProcessRef, RequestKey, RequestUid},
         kill::Signal,

@@ -16,7 +16,7 @@ use crate::{
     },
     api::{ExecRequest, OutputLimits},
     core::{
-        audit::event::Subject,
+        audit::subject::Subject,
         decide::{Entry, Stage},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::Kill,

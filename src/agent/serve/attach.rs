@@ -29,7 +29,7 @@ use super::{
 use crate::{
     agent::streams::{input::MESSAGE_BYTES, view::View},
     api::ExecRequestSpec,
-    core::audit::event::Client,
+    core::audit::subject::Client,
     infra::requests::Requests,
     wire::{
         remotecommand::{PROTOCOL_HEADER, Protocol, Streams},

@@ -49,7 +49,10 @@ use crate::{
         spool::LogState,
     },
     api::{ExecRequestStatus, OutputLimits},
-    core::audit::event::{Event, Verb, key},
+    core::audit::{
+        event::{Event, Verb},
+        key,
+    },
     infra::{
         audit::{
             Audit, Policy,

@@ -1,5 +1,7 @@
 //! `execlet audit`: reads what agents and managers have recorded.
 
+#![allow(clippy::doc_markdown, reason = "some comments are what `--help` prints, which knows no Markdown")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -9,21 +11,57 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
 use execlet::{
     api::{ExecRequest, Requester, names},
     core::audit::{
         chain::{Head, published},
         complete::complete,
-        event::{Event, Verb, key},
+        event::{Event, Verb},
+        key,
         verify::{File, Report, first_of, verify},
     },
 };
 use serde::Deserialize as _;
 
-use super::args::{AuditCommand, ShowArgs, VerifyArgs};
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that no line was changed, dropped, moved, inserted or truncated. Exits with 1 if one was.
+    Verify(VerifyArgs),
+    /// Print who ran what, where, when, why and with which outcome, one line per request.
+    Show(ShowArgs),
+}
 
-/// Exit code where something is wrong with a log. Errors have 1 too, and say so in words.
-const WRONG: u8 = 1;
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Files or directories. The files of one directory are one chain, in the order of their names.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// The head that the chain must have reached, as SEQUENCE:SHA256.
+    #[arg(long)]
+    pub head: Option<Head>,
+
+    /// Leases with published heads, as printed by `kubectl get lease -o yaml` or `-o json`.
+    #[arg(long)]
+    pub lease: Vec<PathBuf>,
+
+    /// Also check that each request has all of its records. Pass all chains at once.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// Requests to compare the records with, as printed by `kubectl get execrequests -A -o json`, or one
+    /// per line. Implies --complete.
+    #[arg(long)]
+    pub requests: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Files or directories.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
 
 pub fn run(command: &AuditCommand) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
@@ -40,12 +78,15 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
     }
     let chains = chains(&args.paths)?;
     if args.head.is_some() && chains.len() > 1 {
-        bail!("--head is of one chain, and these are {}: give the files of one folder, or --lease", chains.len());
+        bail!(
+            "--head is for one chain, and these are {}: pass the files of one directory, or use --lease",
+            chains.len()
+        );
     }
     let (mut wrong, mut events, mut read) = (false, Vec::new(), BTreeSet::new());
-    for (folder, files) in &chains {
-        // Whose chain it is decides which head it must have: read once without, if that has to be asked.
-        let bare = verify(files, args.head.as_ref()).with_context(|| format!("{}: no record", folder.display()))?;
+    for (directory, files) in &chains {
+        // The first pass tells the writer, and so the head to check against.
+        let bare = verify(files, args.head.as_ref()).with_context(|| format!("{}: no records", directory.display()))?;
         let head = args.head.as_ref().or_else(|| heads.get(&bare.writer));
         let report = verify(files, head).unwrap_or(bare);
         wrong |= !report.findings.is_empty();
@@ -54,7 +95,7 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
         events.extend(report.events);
     }
     for (writer, head) in heads.iter().filter(|(writer, _)| !read.contains(*writer)) {
-        writeln!(out, "{writer}: its chain is not here, and went on to line {}", head.sequence)?;
+        writeln!(out, "{writer}: its chain is missing: it reached line {}", head.sequence)?;
         wrong |= args.complete;
     }
     if args.complete || !args.requests.is_empty() {
@@ -69,43 +110,43 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
         let (recorded, compared) = (result.recorded, result.compared);
         writeln!(
             out,
-            "{recorded} requests have records, {compared} finished ones were compared, {} gaps",
+            "{recorded} requests have records, {compared} finished requests were compared, {} gaps",
             result.gaps.len()
         )?;
         wrong |= !result.gaps.is_empty();
     }
-    Ok(if wrong { ExitCode::from(WRONG) } else { ExitCode::SUCCESS })
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The bad lines, then what the chain is.
+/// Prints the bad lines, then a summary of the chain.
 fn say(report: &Report, files: usize, head: Option<&Head>, out: &mut impl Write) -> io::Result<()> {
     for finding in &report.findings {
         writeln!(out, "{finding}")?;
     }
     let Report { writer, first, starts, cuts, lost, events, .. } = report;
-    let state = if report.findings.is_empty() { "whole" } else { "NOT WHOLE" };
+    let state = if report.findings.is_empty() { "intact" } else { "NOT INTACT" };
     let against = match head {
-        Some(_) if report.head_is_older => ", the published head is older than the first line",
-        Some(_) => ", held against the published head",
-        None => ", no head to hold it against",
+        Some(_) if report.head_is_older => ", the published head is older than its first line",
+        Some(_) => ", checked against the published head",
+        None => ", no head to check against",
     };
     writeln!(
         out,
-        "{writer}: {state}: {} records in {files} files, from {first}, {starts} starts, {cuts} cut lines owned up to, {lost} lost{against}; head {}",
+        "{writer}: {state}: {} records in {files} files, from line {first}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {}",
         events.len(),
         report.head,
     )
 }
 
-/// The files of each folder, in the order of their names.
+/// The files of each directory, in the order of their names.
 fn chains(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Vec<File>>> {
     let mut chains: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {
         let mut found = Vec::new();
         collect(path, true, &mut found).with_context(|| format!("cannot read {}", path.display()))?;
         for file in found {
-            let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-            chains.entry(folder).or_default().push(file);
+            let directory = file.parent().unwrap_or(Path::new("")).to_owned();
+            chains.entry(directory).or_default().push(file);
         }
     }
     let read = |path: &PathBuf| {
@@ -114,18 +155,18 @@ fn chains(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Vec<File>>> {
         Ok(File { name: path.display().to_string(), first, text })
     };
     if chains.is_empty() {
-        bail!("no file of an audit log is there: they are called audit-NUMBER.jsonl");
+        bail!("found no audit log: its files are named audit-NUMBER.jsonl");
     }
     let mut all = BTreeMap::new();
-    for (folder, mut paths) in chains {
+    for (directory, mut paths) in chains {
         paths.sort_unstable();
         paths.dedup();
-        all.insert(folder, paths.iter().map(read).collect::<Result<Vec<_>>>()?);
+        all.insert(directory, paths.iter().map(read).collect::<Result<Vec<_>>>()?);
     }
     Ok(all)
 }
 
-/// A file that is named is read; in folders only those that are called so.
+/// Takes any file that was given by name, but of a directory only audit logs.
 fn collect(path: &Path, named: bool, into: &mut Vec<PathBuf>) -> io::Result<()> {
     if fs::metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
@@ -137,28 +178,29 @@ fn collect(path: &Path, named: bool, into: &mut Vec<PathBuf>) -> io::Result<()> 
     Ok(())
 }
 
-/// The heads in a Lease, or a list of them.
+/// The heads in a Lease or a list of Leases.
 fn heads_of(path: &Path) -> Result<BTreeMap<String, Head>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut heads = BTreeMap::new();
     for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        let object = serde_json::Value::deserialize(document).with_context(|| format!("{}", path.display()))?;
+        let object = serde_json::Value::deserialize(document).with_context(|| path.display().to_string())?;
         let leases = object["items"].as_array().cloned().unwrap_or_else(|| vec![object]);
         for lease in leases {
             let annotation = lease["metadata"]["annotations"][names::AUDIT_HEADS_ANNOTATION].as_str();
             for own in published(annotation.unwrap_or_default()) {
-                let head = own.head.parse().with_context(|| format!("{}: head of {}", path.display(), own.writer))?;
+                let head =
+                    own.head.parse().with_context(|| format!("{}: the head of {}", path.display(), own.writer))?;
                 heads.insert(own.writer, head);
             }
         }
     }
     if heads.is_empty() {
-        bail!("{}: no Lease in it has the annotation {}", path.display(), names::AUDIT_HEADS_ANNOTATION);
+        bail!("{}: it has no Lease with the annotation {}", path.display(), names::AUDIT_HEADS_ANNOTATION);
     }
     Ok(heads)
 }
 
-/// The requests in a list, or one after the other.
+/// The requests in a list, or in a sequence of JSON objects.
 fn requests_of(path: &Path) -> Result<Vec<ExecRequest>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut requests = Vec::new();
@@ -169,17 +211,18 @@ fn requests_of(path: &Path) -> Result<Vec<ExecRequest>> {
             _ => vec![value],
         };
         for item in items {
-            requests.push(serde_json::from_value(item).with_context(|| format!("{}: no ExecRequest", path.display()))?);
+            requests
+                .push(serde_json::from_value(item).with_context(|| format!("{}: not an ExecRequest", path.display()))?);
         }
     }
     Ok(requests)
 }
 
-/// One line for each request, in the order of their first records.
+/// One line per request, in the order of their first records.
 fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
     let mut events = Vec::new();
-    for (folder, files) in chains(&args.paths)? {
-        events.extend(verify(&files, None).with_context(|| format!("{}: no record", folder.display()))?.events);
+    for (directory, files) in chains(&args.paths)? {
+        events.extend(verify(&files, None).with_context(|| format!("{}: no records", directory.display()))?.events);
     }
     events.sort_by(|one, other| one.stage_timestamp.cmp(&other.stage_timestamp));
     let mut order = Vec::new();
@@ -196,7 +239,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
         vec![["TIME", "USER", "REQUEST", "POD/CONTAINER", "NODE", "COMMAND", "WHY", "OUTCOME"].map(str::to_owned)];
     rows.extend(order.iter().filter_map(|uid| sets.get(uid)).map(|events| row(events)));
     for cell in rows.iter_mut().flatten() {
-        // What somebody wrote into a request must not write to a terminal.
+        // A request must not be able to send control sequences to a terminal.
         *cell = cell.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
     }
     let widths: Vec<usize> =
@@ -208,7 +251,7 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who is said to have created the request, where nobody vouches for it.
+/// Who claims to have created the request, where no policy vouches for it.
 fn claimed(event: &Event) -> Option<String> {
     let claimed: Requester = serde_json::from_str(event.note(key::CLAIMED_USER)?).ok()?;
     Some(format!("{} (claimed)", claimed.username))

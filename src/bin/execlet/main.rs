@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs};
 
-/// How long what is left may take once the program has ended its work.
+/// How long blocking calls may go on after the program has ended.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -145,8 +145,8 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync
     let shutdown = shutdown::on_signal().context("cannot listen for signals")?;
     let listener =
         TcpListener::bind(common.http_addr).await.with_context(|| format!("cannot listen on {}", common.http_addr))?;
-    let config = Config::infer().await.context("no way to the API server: run in a pod, or set KUBECONFIG")?;
-    let client = Client::try_from(config).context("cannot make a client for the API server")?;
+    let config = Config::infer().await.context("cannot find the API server: run in a pod, or set KUBECONFIG")?;
+    let client = Client::try_from(config).context("cannot create a client for the API server")?;
     Ok((listener, client, shutdown))
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP GET, for `helm test`: the image has no other program to do it.
+//! One HTTP GET, for `helm test`: the image has no other program that could do it.
 
 use std::{
     io::{Read, Write},
@@ -9,12 +9,21 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::args::ProbeArgs;
+#[derive(Debug, clap::Args)]
+pub struct ProbeArgs {
+    /// URL to get, for example `http://execlet-manager:9090/readyz`.
+    #[arg(long)]
+    pub url: String,
 
-const ONE_TRY: Duration = Duration::from_secs(5);
+    /// How long to keep trying, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub timeout_seconds: u64,
+}
+
+const ATTEMPT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tries until the endpoint answers 200, or the time is over.
+/// Tries until the endpoint answers 200 or the time is up.
 pub fn run(args: &ProbeArgs) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(args.timeout_seconds);
     loop {
@@ -24,24 +33,24 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
                 return Ok(());
             }
             Err(error) if Instant::now() >= until => return Err(error),
-            Err(error) => eprintln!("execlet probe: {error:#}; trying again"),
+            Err(error) => eprintln!("execlet probe: {error:#}; retrying"),
         }
         sleep(PAUSE);
     }
 }
 
 fn get(url: &str) -> Result<String> {
-    let rest = url.strip_prefix("http://").with_context(|| format!("{url:?} does not begin with http://"))?;
+    let rest = url.strip_prefix("http://").with_context(|| format!("{url:?} does not start with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address = host.to_socket_addrs().with_context(|| format!("cannot resolve {host}"))?.next();
     let address = address.ok_or_else(|| anyhow!("{host} has no address"))?;
     let mut connection =
-        TcpStream::connect_timeout(&address, ONE_TRY).with_context(|| format!("cannot connect to {address}"))?;
-    connection.set_read_timeout(Some(ONE_TRY))?;
+        TcpStream::connect_timeout(&address, ATTEMPT).with_context(|| format!("cannot connect to {address}"))?;
+    connection.set_read_timeout(Some(ATTEMPT))?;
     write!(connection, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).with_context(|| format!("no answer from {url}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{url} did not answer in HTTP"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{url} did not answer with HTTP"))?;
     if head.split_ascii_whitespace().nth(1) != Some("200") {
         bail!("{url} answered {}: {body}", head.lines().next().unwrap_or_default());
     }

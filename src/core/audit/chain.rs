@@ -1,29 +1,29 @@
 //! The chain: each line of a writer carries its number and the SHA-256 of the
-//! line before it, so that a line cannot be changed, dropped, moved or inserted
-//! unless all that follow are made anew, and the head, kept elsewhere, shows that.
+//! line before it. Whoever changes, drops, moves or inserts a line must rewrite all
+//! that follow, which shows in the head: that is published elsewhere.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::event::{Event, key};
+use super::{event::Event, key};
 use crate::core::digest::sha256;
 
-/// `previous` of the first line.
+/// `previous` in the first line.
 pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The last line of a chain: which it is, and its SHA-256.
+/// The last line of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Its number; the first line has 1, and 0 is a chain without a line.
+    /// Counts from 1; 0 for an empty chain.
     pub sequence: u64,
-    /// SHA-256 of the line, without its line end, in hexadecimal.
+    /// Of the line without its newline, in hexadecimal.
     pub sha256: String,
 }
 
 impl Head {
-    /// Of a chain without a line.
+    /// Of an empty chain.
     pub fn start() -> Self {
         Self { sequence: 0, sha256: NO_LINE.to_owned() }
     }
@@ -35,42 +35,39 @@ impl fmt::Display for Head {
     }
 }
 
-/// Not a head.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not SEQUENCE:SHA256")]
-pub struct NoHead(String);
+pub struct NotAHead(String);
 
 impl FromStr for Head {
-    type Err = NoHead;
+    type Err = NotAHead;
 
-    fn from_str(text: &str) -> Result<Self, NoHead> {
+    fn from_str(text: &str) -> Result<Self, NotAHead> {
         let parts = text.trim().split_once(':');
         let head = parts.and_then(|(sequence, sha256)| {
             let digest = sha256.len() == NO_LINE.len() && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
             Some(Self { sequence: sequence.parse().ok().filter(|_| digest)?, sha256: sha256.to_ascii_lowercase() })
         });
-        head.ok_or_else(|| NoHead(text.to_owned()))
+        head.ok_or_else(|| NotAHead(text.to_owned()))
     }
 }
 
-/// The head of a writer, as it is published in a Lease.
+/// A writer's head, as it is published in a Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// Whose chain it is.
     pub writer: String,
-    /// Its head, as `SEQUENCE:SHA256`.
     pub head: String,
 }
 
-/// Heads in one annotation; those that changed longest ago make room for new ones.
+/// How many heads fit in one annotation; new ones replace those that changed longest ago.
 const PUBLISHED: usize = 16;
 
-/// The heads in an annotation, the latest last. What cannot be read is no head.
+/// The heads in an annotation, the latest last; none if it cannot be read.
 pub fn published(annotation: &str) -> Vec<Published> {
     serde_json::from_str(annotation).unwrap_or_default()
 }
 
-/// An annotation with the head of one writer set; `None` if it says so already.
+/// The annotation with this writer's head; `None` if it has it already.
 pub fn publish(annotation: &str, writer: &str, head: &Head) -> Option<String> {
     let mut all = published(annotation);
     let own = Published { writer: writer.to_owned(), head: head.to_string() };
@@ -83,7 +80,6 @@ pub fn publish(annotation: &str, writer: &str, head: &Head) -> Option<String> {
     serde_json::to_string(&all[excess..]).ok()
 }
 
-/// A chain that goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     writer: String,
@@ -91,22 +87,19 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The chain of `writer`, which has got as far as `head`.
     pub fn new(writer: impl Into<String>, head: Head) -> Self {
         Self { writer: writer.into(), head }
     }
 
-    /// Its last line.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Whose it is.
     pub fn writer(&self) -> &str {
         &self.writer
     }
 
-    /// The next line, without its line end.
+    /// Makes the next line, without its newline.
     ///
     /// # Errors
     /// When the event cannot be written as JSON.
@@ -125,19 +118,16 @@ impl Chain {
     }
 }
 
-/// Where a line stands in its chain, as it says itself.
+/// The place in its chain that a line claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Who wrote it.
     pub writer: String,
-    /// Its number.
     pub sequence: u64,
     /// SHA-256 of the line before it.
     pub previous: String,
 }
 
 impl Link {
-    /// The link of a record, if it has one.
     pub fn of(event: &Event) -> Option<Self> {
         Some(Self {
             writer: event.note(key::WRITER)?.to_owned(),
@@ -147,24 +137,23 @@ impl Link {
     }
 }
 
-/// A line, without its line end, as a record with its link.
+/// Parses a line without its newline; `None` if it is not a record of a chain.
 pub fn parse(text: &[u8]) -> Option<(Event, Link)> {
     let event: Event = serde_json::from_slice(text).ok()?;
     let link = Link::of(&event)?;
     Some((event, link))
 }
 
-/// Where a file of lines ends.
+/// The end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End<'a> {
-    /// The last line that is a record, if there is one, and who wrote it.
+    /// The writer of the last record, and the head.
     pub last: Option<(String, Head)>,
-    /// What stands behind it: lines whose writing was cut off.
+    /// What follows it: lines that a crash truncated.
     cut: &'a [u8],
 }
 
 impl<'a> End<'a> {
-    /// Finds it.
     pub fn of(text: &'a [u8]) -> Self {
         let mut whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         while let Some(line) = text[..whole].strip_suffix(b"\n") {
@@ -178,20 +167,20 @@ impl<'a> End<'a> {
         Self { last: None, cut: text }
     }
 
-    /// Whether a line end has to be added before the next line.
+    /// Whether the next line must start with a newline.
     pub fn is_open(&self) -> bool {
         self.cut.last().is_some_and(|byte| *byte != b'\n')
     }
 
-    /// Annotations by which the writer owns up to what was cut off.
-    pub fn confession(&self) -> BTreeMap<String, String> {
+    /// Annotations with which the writer reports what was truncated.
+    pub fn cut_notes(&self) -> BTreeMap<String, String> {
         let cut = self.cut.strip_suffix(b"\n").unwrap_or(self.cut);
-        if self.cut.is_empty() { BTreeMap::new() } else { confession(cut) }
+        if self.cut.is_empty() { BTreeMap::new() } else { cut_notes(cut) }
     }
 }
 
-/// What a writer says about lines, joined by line ends, whose writing was cut off.
-pub fn confession(cut: &[u8]) -> BTreeMap<String, String> {
+/// Annotations that report these truncated lines, joined by newlines.
+pub fn cut_notes(cut: &[u8]) -> BTreeMap<String, String> {
     let notes = [(key::CUT_BYTES, cut.len().to_string()), (key::CUT_SHA256, sha256(cut))];
     notes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -1,4 +1,4 @@
-//! Whether each request has all the records that it must have.
+//! Checks that each request has all its records.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     chain::Link,
-    event::{Event, Verb, key},
+    event::{Event, Verb},
+    key,
 };
 use crate::{
     api::{
@@ -17,14 +18,11 @@ use crate::{
     core::ids::RequestUid,
 };
 
-/// A record that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Namespace and name of the request.
+    /// Namespace and name.
     pub request: String,
-    /// Its UID.
     pub uid: RequestUid,
-    /// What is missing.
     pub missing: String,
 }
 
@@ -34,19 +32,17 @@ impl fmt::Display for Gap {
     }
 }
 
-/// What was looked at, and what is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    /// Requests that have records.
+    /// How many requests have records.
     pub recorded: usize,
-    /// Finished requests that the records were held against.
+    /// How many finished requests the records were compared with.
     pub compared: usize,
-    /// What is missing.
     pub gaps: Vec<Gap>,
 }
 
-/// Holds the records of all writers against each other, and against the requests as the API server
-/// has, or had, them. A request that has not finished need not have all of its records yet.
+/// Compares the records of all writers with each other, and with the requests as the API server has,
+/// or had, them. A request that has not finished may still lack records.
 pub fn complete<'a>(
     events: impl IntoIterator<Item = &'a Event>,
     requests: impl IntoIterator<Item = &'a ExecRequest>,
@@ -61,7 +57,7 @@ pub fn complete<'a>(
     }
     let mut result = Completeness { recorded: sets.len(), ..Completeness::default() };
     for (uid, events) in &sets {
-        let missing = among_themselves(events).into_iter().chain(writers.unpaired(events));
+        let missing = required_by_records(events).into_iter().chain(writers.unpaired(events));
         result.gaps.extend(missing.map(|missing| gap(&name_of(events), uid, missing)));
     }
     for request in requests {
@@ -74,7 +70,7 @@ pub fn complete<'a>(
         let events = sets.get(&uid).map_or(&[][..], Vec::as_slice);
         let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
         let name = format!("{namespace}/{}", request.metadata.name.as_deref().unwrap_or_default());
-        result.gaps.extend(of_request(status, events).into_iter().map(|missing| gap(&name, &uid, missing)));
+        result.gaps.extend(required_by_status(status, events).into_iter().map(|missing| gap(&name, &uid, missing)));
     }
     result
 }
@@ -88,68 +84,68 @@ fn name_of(events: &[&Event]) -> String {
     object.map(|object| format!("{}/{}", object.namespace, object.name)).unwrap_or_default()
 }
 
-/// What the records say that there must be.
-fn among_themselves(events: &[&Event]) -> Vec<String> {
+/// Records that other records of the request require.
+fn required_by_records(events: &[&Event]) -> Vec<String> {
     let has = |verb| events.iter().any(|event| event.verb == verb);
     let ended = events.iter().any(|event| event.verb.is_end());
     let code = events.iter().any(|event| event.note(key::EXIT_CODE).is_some());
     let mut missing = Vec::new();
     if has(Verb::Started) && !ended {
-        missing.push("started, and no record of its end".to_owned());
+        missing.push("it started, but has no record of its end".to_owned());
     }
     if (code || has(Verb::Cancelled)) && !has(Verb::Started) {
-        missing.push("it ran, and no record of its start".to_owned());
+        missing.push("it ran, but has no record of its start".to_owned());
     }
     if has(Verb::Started) && !has(Verb::Bound) {
-        missing.push("started, and no record that it was bound".to_owned());
+        missing.push("it started, but has no record of being bound".to_owned());
     }
     missing
 }
 
-/// What is known of a writer's chain.
-struct Life {
-    /// Number of its first line that is here.
+/// Line numbers in a writer's chain.
+struct Lines {
+    /// Of the first line at hand.
     first: u64,
-    /// Number of the last line that says that the writer has begun.
-    begun: u64,
+    /// Of the writer's latest start.
+    started: u64,
 }
 
-/// The writers of the records, by their names.
+/// By the writer's name.
 #[derive(Default)]
-struct Writers(HashMap<String, Life>);
+struct Writers(HashMap<String, Lines>);
 
 impl Writers {
     fn see(&mut self, event: &Event) {
         let Some(link) = Link::of(event) else { return };
-        let life = self.0.entry(link.writer).or_insert(Life { first: link.sequence, begun: 0 });
-        life.first = life.first.min(link.sequence);
+        let lines = self.0.entry(link.writer).or_insert(Lines { first: link.sequence, started: 0 });
+        lines.first = lines.first.min(link.sequence);
         if event.verb == Verb::Opened {
-            life.begun = life.begun.max(link.sequence);
+            lines.started = lines.started.max(link.sequence);
         }
     }
 
-    /// Clients of a request that has ended who came and did not go, or went and did not come. A writer that
-    /// has begun anew may have left one open, and the older lines of a log may be gone.
+    /// Connections to a request that has ended with only one of `attached` and `detached`. A writer that
+    /// restarted may have left one open, and older lines of a log may be gone.
     fn unpaired(&self, events: &[&Event]) -> Vec<String> {
         let has = |verb, session| events.iter().any(|other| other.verb == verb && other.note(key::SESSION) == session);
         let ended = events.iter().any(|event| event.verb.is_end());
         let mut missing = Vec::new();
         for event in events {
             let Some(link) = Link::of(event) else { continue };
-            let (Some(life), session) = (self.0.get(&link.writer), event.note(key::SESSION)) else { continue };
-            if event.verb == Verb::Attached && ended && link.sequence > life.begun && !has(Verb::Detached, session) {
-                missing.push("a client was attached, and no record that it has gone".to_owned());
+            let (Some(lines), session) = (self.0.get(&link.writer), event.note(key::SESSION)) else { continue };
+            if event.verb == Verb::Attached && ended && link.sequence > lines.started && !has(Verb::Detached, session) {
+                missing.push("a client attached, but has no record of its disconnection".to_owned());
             }
-            if event.verb == Verb::Detached && life.first == 1 && !has(Verb::Attached, session) {
-                missing.push("a client has gone, and no record that it was attached".to_owned());
+            if event.verb == Verb::Detached && lines.first == 1 && !has(Verb::Attached, session) {
+                missing.push("a client disconnected, but has no record of attaching".to_owned());
             }
         }
         missing
     }
 }
 
-/// What the status says that there must be.
-fn of_request(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
+/// Records that the request's status requires.
+fn required_by_status(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
     let with = |verb: Verb, notes: &[(&str, Option<&str>)]| {
         events.iter().any(|event| event.verb == verb && notes.iter().all(|(key, value)| event.note(key) == *value))
     };
@@ -163,7 +159,7 @@ fn of_request(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
     let end = [(key::REASON, Some(reason)), (key::EXIT_CODE, code.as_deref())];
     let known = Reason::ALL.iter().find(|known| known.as_str() == reason);
     if !known.is_some_and(|known| with(Verb::of_end(*known), &end)) {
-        missing.push(format!("ended with {reason} (exit code {code:?}), and no record says so"));
+        missing.push(format!("it ended with {reason} (exit code {code:?}), but no record says so"));
     }
     let place = [
         (key::NODE, status.node_name.as_deref()),
@@ -171,16 +167,16 @@ fn of_request(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
         (key::CONTAINER, status.container.as_deref()),
     ];
     if status.node_name.is_some() && !with(Verb::Bound, &place) {
-        missing.push("no record that it was bound to its node, pod and container".to_owned());
+        missing.push("it has no record of being bound to its node, pod and container".to_owned());
     }
-    // What was lost may have been lost between the commit and the start.
+    // A lost request may have been lost between commit and start.
     let lost = [Reason::OutcomeLost, Reason::NodeLost].map(Reason::as_str).contains(&reason);
     if started && !lost && !with(Verb::Started, &[(key::EXEC_ID, status.exec_id.as_deref())]) {
-        missing.push("no record that its exec was started".to_owned());
+        missing.push("it has no record of starting its exec".to_owned());
     }
     let cut_short = [Reason::Canceled, Reason::DeadlineExceeded].map(Reason::as_str).contains(&reason);
     if started && cut_short && !with(Verb::Cancelled, &[(key::REASON, Some(reason))]) {
-        missing.push(format!("its command was ended ({reason}), and no record says so"));
+        missing.push(format!("its command was killed ({reason}), but no record says so"));
     }
     missing
 }

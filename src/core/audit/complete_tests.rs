@@ -7,8 +7,8 @@ use crate::{
     core::{
         audit::{
             chain::{Chain, Head, parse},
-            event::{Client, Subject},
             redact::CommandDetail,
+            subject::{Client, Subject},
         },
         ids::{ContainerRef, ExecRef},
         kill::Cause,
@@ -83,7 +83,7 @@ fn each_record_that_is_missing_is_named() {
     for (verb, word) in [
         (Verb::Bound, "bound"),
         (Verb::Started, "start"),
-        (Verb::Cancelled, "was ended (Canceled)"),
+        (Verb::Cancelled, "was killed (Canceled)"),
         (Verb::Finished, "ended with Canceled"),
     ] {
         let rest: Vec<Event> = events.iter().filter(|event| event.verb != verb).cloned().collect();
@@ -111,9 +111,9 @@ fn records_that_do_not_fit_the_request_do_not_count() {
 fn records_alone_tell_a_start_without_an_end_and_an_end_without_a_start() {
     let (_, events) = ran(&exited(0));
     assert_eq!(gaps(None, &events), Vec::<String>::new());
-    assert_eq!(gaps(None, &events[..2]), ["started, and no record of its end"]);
-    assert_eq!(gaps(None, &events[2..]), ["it ran, and no record of its start"]);
-    assert_eq!(gaps(None, &events[1..]), ["started, and no record that it was bound"]);
+    assert_eq!(gaps(None, &events[..2]), ["it started, but has no record of its end"]);
+    assert_eq!(gaps(None, &events[2..]), ["it ran, but has no record of its start"]);
+    assert_eq!(gaps(None, &events[1..]), ["it started, but has no record of being bound"]);
     assert_eq!(gaps(None, &events[..1]), Vec::<String>::new(), "it waits, or was deleted");
 }
 
@@ -139,8 +139,8 @@ fn who_was_attached_has_gone_unless_the_writer_has_begun_anew() {
         gaps(None, &written(&[opened.clone()].into_iter().chain(events.clone()).chain(more).collect::<Vec<_>>()))
     };
     assert_eq!(said(&[&attached, &detached]), Vec::<String>::new());
-    assert_eq!(said(&[&attached]), ["a client was attached, and no record that it has gone"]);
-    assert_eq!(said(&[&detached]), ["a client has gone, and no record that it was attached"]);
+    assert_eq!(said(&[&attached]), ["a client attached, but has no record of its disconnection"]);
+    assert_eq!(said(&[&detached]), ["a client disconnected, but has no record of attaching"]);
     assert_eq!(said(&[&attached, &opened]), Vec::<String>::new(), "it may have crashed");
     let running = written(&[opened.clone(), subject.bound(&binding(), None, at), attached]);
     assert_eq!(gaps(None, &running), Vec::<String>::new(), "it may be connected still");

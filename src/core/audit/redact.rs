@@ -1,28 +1,26 @@
-//! How much of a request goes into the audit trail. Values of variables and
-//! standard input never do, and what does has a limit each.
+//! How much of a request goes into the audit trail: never the values of variables
+//! nor standard input, and everything else up to a limit.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde_json::Value;
 
-use super::event::key;
+use super::key;
 use crate::{api::Requester, core::digest::sha256};
 
-/// Most bytes of a command, as JSON, in a record. A longer one is cut after a whole argument, and
-/// its digest is added.
+/// In bytes of JSON. A longer command is cut after a whole argument, and its digest is added.
 pub const COMMAND_LIMIT: usize = 32 << 10;
-/// The same for the names of variables.
+/// The same for the names of environment variables.
 pub const ENV_LIMIT: usize = 4 << 10;
-/// Most bytes of a user, as JSON, in a record. Of a longer one the name, the UID and the first groups are
-/// recorded, and the digest of all of it.
+/// In bytes of JSON. Of a larger user the name, the UID, the first groups and the digest of the whole
+/// are recorded.
 pub const USER_LIMIT: usize = 16 << 10;
-/// Most characters of the name and of the UID of such a user, which is what the definition allows.
+/// In characters, of such a user's name and UID: what the `CustomResourceDefinition` allows.
 const NAME_LIMIT: usize = 1024;
 
-/// What of a command is recorded.
+/// How much of a command is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommandDetail {
-    /// All of it.
     #[default]
     Full,
     /// The program, without its arguments.
@@ -42,7 +40,6 @@ impl CommandDetail {
         }
     }
 
-    /// Puts as much of a command into annotations as may be shown.
     pub(super) fn annotate(self, command: &[String], into: &mut BTreeMap<String, String>) {
         let whole = json(command);
         let mut note = |key: &str, value| drop(into.insert(key.to_owned(), value));
@@ -64,7 +61,6 @@ impl CommandDetail {
     }
 }
 
-/// Puts the names of variables into annotations.
 pub(super) fn annotate_env(names: &[String], into: &mut BTreeMap<String, String>) {
     let whole = json(names);
     if whole.len() > ENV_LIMIT {
@@ -77,7 +73,7 @@ pub(super) fn annotate_env(names: &[String], into: &mut BTreeMap<String, String>
     }
 }
 
-/// As much of a user as may be shown; the digest of all of it, if that is more.
+/// As much of a user as is recorded, and the digest of the whole if that is not all.
 pub(super) fn limited(user: &Requester) -> (Requester, Option<String>) {
     let whole = as_json(user);
     if whole.len() <= USER_LIMIT {
@@ -89,13 +85,13 @@ pub(super) fn limited(user: &Requester) -> (Requester, Option<String>) {
     (shown, Some(sha256(whole.as_bytes())))
 }
 
-/// A user as JSON, in the order of the record's own fields.
+/// As JSON, with the fields in the order of the record's `user`.
 pub(super) fn as_json(user: &Requester) -> String {
-    // Text alone cannot fail to be JSON.
+    // Strings only: this cannot fail.
     serde_json::to_string(user).unwrap_or_default()
 }
 
-/// The first texts of a list, as many as fit into a limit, in bytes as JSON.
+/// As many of the first texts as fit into `limit` bytes of JSON.
 fn fitting(texts: &[String], limit: usize) -> &[String] {
     let mut taken = "[]".len();
     let count = texts.iter().take_while(|text| {
@@ -106,7 +102,6 @@ fn fitting(texts: &[String], limit: usize) -> &[String] {
     &texts[..count.count()]
 }
 
-/// A list of texts as JSON.
 pub(super) fn json(texts: &[String]) -> String {
     Value::Array(texts.iter().cloned().map(Value::String).collect()).to_string()
 }
@@ -122,7 +117,7 @@ impl FromStr for CommandDetail {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|detail| detail.as_str() == text);
-        found.ok_or_else(|| "full, program or digest".to_owned())
+        found.ok_or_else(|| "must be full, program or digest".to_owned())
     }
 }
 

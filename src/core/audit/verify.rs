@@ -1,46 +1,41 @@
-//! Reading a chain back: lines in, findings out.
+//! Verifies a chain: lines in, findings out.
 //!
-//! A line is what its successor says it is: where two lines claim the same place,
-//! the one that a later line, or the published head, vouches for is the true one.
+//! Each line vouches for its predecessor. Of two lines with the same number the
+//! genuine one is that for which a later line or the published head vouches.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     chain::{self, Head, Link, NO_LINE},
-    event::{Event, Verb, key},
+    event::{Event, Verb},
+    finding::{Finding, Wrong},
+    key,
 };
 use crate::core::digest::sha256;
 
-/// The files of a chain are named by the number of their first line.
+/// A file of a chain is named after the number of its first line.
 pub const FILE_PREFIX: &str = "audit-";
-/// What their names end with.
 pub const FILE_SUFFIX: &str = ".jsonl";
 
-/// The name of a file whose first line has this number. By name they are in order.
+/// The name of the file that starts with this line; sorts by line number.
 pub fn file_name(first: u64) -> String {
     format!("{FILE_PREFIX}{first:012}{FILE_SUFFIX}")
 }
 
-/// The number in the name of a file.
+/// The inverse of [`file_name`].
 pub fn first_of(name: &str) -> Option<u64> {
     name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?.parse().ok()
 }
 
-/// A file of lines.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Its name, for people.
+    /// For messages.
     pub name: String,
-    /// The number that its first line must have, if its name says one.
+    /// The number its first line must have, if the file's name tells it.
     pub first: Option<u64>,
-    /// What is in it.
     pub text: Vec<u8>,
 }
 
-/// A line of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     file: usize,
@@ -48,123 +43,47 @@ struct Place {
     line: usize,
 }
 
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is no record: changed, or cut off.
-    NotARecord,
-    /// Its end is missing, and no line follows.
-    CutOff,
-    /// It is not the line that was written.
-    Changed,
-    /// Lines are missing before it.
-    Missing {
-        /// The first.
-        from: u64,
-        /// The last.
-        to: u64,
-    },
-    /// It stands in another place than it was written in.
-    OutOfOrder,
-    /// There is another line of this number, which is the true one as far as can be seen.
-    Inserted,
-    /// Another writer wrote it.
-    Foreign(String),
-    /// The chain begins anew: what was before it is not vouched for.
-    BeganAnew,
-    /// Lines are missing after it: that was the head.
-    TailMissing(Head),
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotARecord => f.write_str("not a record: changed, or cut off"),
-            Self::CutOff => f.write_str("truncated: its end is missing"),
-            Self::Changed => f.write_str("changed: it is not the line that was written"),
-            Self::Missing { from, to } if from == to => write!(f, "dropped: line {from} is missing before it"),
-            Self::Missing { from, to } => write!(f, "dropped: lines {from} to {to} are missing before it"),
-            Self::OutOfOrder => f.write_str("reordered: it was written in another place"),
-            Self::Inserted => f.write_str("inserted: another line has this number"),
-            Self::Foreign(writer) => write!(f, "foreign: it was written by {writer}"),
-            Self::BeganAnew => f.write_str("began anew: nothing vouches for what was before it"),
-            Self::TailMissing(head) => {
-                write!(f, "truncated: the chain went on to line {}, which is missing or not the same", head.sequence)
-            }
-        }
-    }
-}
-
-/// A bad line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file.
-    pub file: String,
-    /// The line in it, from 1 on.
-    pub line: usize,
-    /// The number that it has in the chain, as far as it can be read.
-    pub sequence: Option<u64>,
-    /// What is wrong.
-    pub wrong: Wrong,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, sequence, wrong } = self;
-        match sequence {
-            Some(sequence) => write!(f, "{file}:{line}: sequence {sequence}: {wrong}"),
-            None => write!(f, "{file}:{line}: {wrong}"),
-        }
-    }
-}
-
-/// What a chain is.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Who wrote it.
     pub writer: String,
-    /// Number of its first line: more than 1 if older files are gone.
+    /// Number of the first line: more than 1 if older files are gone.
     pub first: u64,
-    /// Its last line.
     pub head: Head,
-    /// How often its writer began.
+    /// How often the writer started.
     pub starts: usize,
-    /// How often a line was cut off by the end of its writer, and owned up to.
+    /// How often a crash truncated a line and the writer reported it.
     pub cuts: usize,
-    /// Records that its writer says it could not write.
+    /// How many records the writer reports it could not write.
     pub lost: u64,
-    /// Whether the published head lies before the first line, so that it says nothing.
+    /// Whether the published head is older than the first line, and so proves nothing.
     pub head_is_older: bool,
-    /// What is wrong, in the order of the lines.
     pub findings: Vec<Finding>,
-    /// All records.
     pub events: Vec<Event>,
 }
 
-/// A line that is a record.
 struct Line {
     place: Place,
     event: Event,
     link: Link,
     sha256: String,
-    /// What stands before it and is no record.
-    debris: Vec<(Place, Vec<u8>, bool)>,
+    /// Unreadable lines before it.
+    garbage: Garbage,
 }
 
-/// Verifies the files of one chain, in their order. `head` is what its writer has published. `None` if
-/// there is no record in them.
+/// Verifies the files of one chain, in order. `head` is the one its writer has published. `None` if
+/// they hold no record.
 pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
     let (lines, rest) = read(files);
     let mut walk = Walk::new(&lines, head)?;
     for line in &lines {
-        walk.debris(line);
+        walk.garbage(line);
         walk.step(line);
     }
     if let Some((place, _, ended)) = rest.first() {
         walk.findings.insert(*place, (None, if *ended { Wrong::NotARecord } else { Wrong::CutOff }));
     }
-    walk.begin(files);
-    walk.end();
+    walk.check_first(files);
+    walk.check_head();
     let findings = walk.findings.into_iter().map(|(place, (sequence, wrong))| Finding {
         file: files.get(place.file).map(|file| file.name.clone()).unwrap_or_default(),
         line: place.line,
@@ -185,41 +104,40 @@ pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
     })
 }
 
-type Debris = Vec<(Place, Vec<u8>, bool)>;
+/// Unreadable lines, and whether each has its line end.
+type Garbage = Vec<(Place, Vec<u8>, bool)>;
 
-fn read(files: &[File]) -> (Vec<Line>, Debris) {
-    let (mut lines, mut debris) = (Vec::new(), Vec::new());
+fn read(files: &[File]) -> (Vec<Line>, Garbage) {
+    let (mut lines, mut garbage) = (Vec::new(), Vec::new());
     for (file, File { text, .. }) in files.iter().enumerate() {
         for (index, text) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let place = Place { file, line: index + 1 };
             let (bare, ended) = text.strip_suffix(b"\n").map_or((text, false), |bare| (bare, true));
             match chain::parse(bare).filter(|_| ended) {
                 Some((event, link)) => {
-                    let debris = std::mem::take(&mut debris);
-                    lines.push(Line { place, event, link, sha256: sha256(bare), debris });
+                    let garbage = std::mem::take(&mut garbage);
+                    lines.push(Line { place, event, link, sha256: sha256(bare), garbage });
                 }
-                None => debris.push((place, bare.to_vec(), ended)),
+                None => garbage.push((place, bare.to_vec(), ended)),
             }
         }
     }
-    (lines, debris)
+    (lines, garbage)
 }
 
-/// On the way through the lines.
 struct Walk<'a> {
     writer: String,
     head: Option<&'a Head>,
-    /// Digests that a line or the head vouches for.
+    /// Digests for which a line or the published head vouches.
     vouched: BTreeSet<&'a str>,
-    /// The lines of each number.
     by_sequence: BTreeMap<u64, Vec<&'a Line>>,
     first: &'a Line,
     final_line: &'a Line,
-    /// The last line that stands in its place.
+    /// The last line that was in its place.
     last: Option<(Place, Head)>,
-    /// Numbers and digests of the lines so far.
+    /// Numbers and digests of the accepted lines.
     passed: BTreeMap<u64, String>,
-    /// What the lines so far say of the lines before them.
+    /// Digests for which the accepted lines vouch.
     named: BTreeSet<&'a str>,
     cuts: usize,
     head_is_older: bool,
@@ -258,13 +176,13 @@ impl<'a> Walk<'a> {
         self.findings.entry(line.place).or_insert((Some(line.link.sequence), wrong));
     }
 
-    /// What stands before a line and is no record: fine only if the writer owns up to it.
-    fn debris(&mut self, line: &Line) {
-        let Some((place, _, _)) = line.debris.first() else { return };
-        let bytes: Vec<&[u8]> = line.debris.iter().map(|(_, bytes, _)| bytes.as_slice()).collect();
-        let confession = chain::confession(&bytes.join(&b'\n'));
-        let owned_up = confession.iter().all(|(key, value)| line.event.note(key) == Some(value));
-        if owned_up && matches!(line.event.verb, Verb::Opened | Verb::Resumed) {
+    /// Unreadable lines are a finding unless the writer reports them in its next record.
+    fn garbage(&mut self, line: &Line) {
+        let Some((place, _, _)) = line.garbage.first() else { return };
+        let bytes: Vec<&[u8]> = line.garbage.iter().map(|(_, bytes, _)| bytes.as_slice()).collect();
+        let notes = chain::cut_notes(&bytes.join(&b'\n'));
+        let reported = notes.iter().all(|(key, value)| line.event.note(key) == Some(value));
+        if reported && matches!(line.event.verb, Verb::Opened | Verb::Resumed) {
             self.cuts += 1;
         } else {
             self.findings.insert(*place, (None, Wrong::NotARecord));
@@ -285,7 +203,7 @@ impl<'a> Walk<'a> {
         };
         let (next, linked) = (*sequence == last.sequence + 1, *previous == last.sha256);
         match (next, linked) {
-            (true, true) if self.has_truer_twin(line) => self.found(line, Wrong::Inserted),
+            (true, true) if self.has_genuine_twin(line) => self.found(line, Wrong::Inserted),
             (true, true) => self.pass(line),
             (true, false) if self.twins(line).any(|twin| twin.link.previous == last.sha256) => {
                 self.found(line, Wrong::Inserted);
@@ -307,15 +225,15 @@ impl<'a> Walk<'a> {
         self.published(line);
     }
 
-    /// A line that neither its number nor its link puts here.
+    /// A line that is not the next one by its number nor by its link.
     fn jump(&mut self, line: &'a Line, last: &Head) {
         let sequence = line.link.sequence;
-        if self.passed.contains_key(&sequence) && !self.begins(line) {
+        if self.passed.contains_key(&sequence) && !self.starts_chain(line) {
             self.found(line, Wrong::Inserted);
         } else if self.named.contains(line.sha256.as_str()) {
             self.found(line, Wrong::OutOfOrder);
-        } else if self.begins(line) {
-            self.found(line, Wrong::BeganAnew);
+        } else if self.starts_chain(line) {
+            self.found(line, Wrong::Restarted);
             self.passed.clear();
             self.pass(line);
         } else if sequence < last.sequence {
@@ -328,7 +246,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn begins(&self, line: &Line) -> bool {
+    fn starts_chain(&self, line: &Line) -> bool {
         let again = self.passed.get(&1).is_some_and(|first| *first == line.sha256);
         line.link.sequence == 1 && line.link.previous == NO_LINE && !again
     }
@@ -339,13 +257,13 @@ impl<'a> Walk<'a> {
         self.named.insert(&line.link.previous);
     }
 
-    /// Other lines of the same number.
+    /// Later lines of the same number.
     fn twins(&self, line: &'a Line) -> impl Iterator<Item = &'a Line> {
         let all = self.by_sequence.get(&line.link.sequence).cloned().unwrap_or_default();
         all.into_iter().filter(|twin| !std::ptr::eq(*twin, line) && twin.place > line.place)
     }
 
-    fn has_truer_twin(&self, line: &'a Line) -> bool {
+    fn has_genuine_twin(&self, line: &'a Line) -> bool {
         !self.is_vouched(line)
             && self.twins(line).any(|twin| twin.link.previous == line.link.previous && self.is_vouched(twin))
     }
@@ -354,7 +272,7 @@ impl<'a> Walk<'a> {
         self.vouched.contains(line.sha256.as_str())
     }
 
-    /// A writer that begins tells the head that was known of it: the line must be there.
+    /// A writer that starts records the head it had published: that line must be there.
     fn published(&mut self, line: &Line) {
         let Some(head) = line.event.note(key::PUBLISHED).and_then(|head| head.parse::<Head>().ok()) else { return };
         let gone = head.sequence >= line.link.sequence;
@@ -364,8 +282,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The first line must be the one that the name of its file says.
-    fn begin(&mut self, files: &[File]) {
+    /// The first line must have the number in the name of its file.
+    fn check_first(&mut self, files: &[File]) {
         let first = self.first;
         let named = files.get(first.place.file).and_then(|file| file.first);
         if let Some(from) = named.filter(|named| *named < first.link.sequence) {
@@ -373,8 +291,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The last line must not come before the published head, nor may the head be another line.
-    fn end(&mut self) {
+    /// The chain must reach the published head, and contain it.
+    fn check_head(&mut self) {
         let (Some(head), Some((place, last))) = (self.head, self.last.clone()) else { return };
         if head.sequence > last.sequence {
             let missing = Wrong::TailMissing(head.clone());

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
-    audit::{chain::Chain, event::Subject, redact::CommandDetail},
+    audit::{chain::Chain, redact::CommandDetail, subject::Subject},
     ids::{ContainerRef, ExecRef, RequestKey},
 };
 
@@ -112,7 +112,7 @@ fn a_line_that_was_cut_off_by_the_end_of_its_writer_is_fine_if_the_next_one_owns
     let end = chain::End::of(&text);
     assert_eq!(end.last, Some((WRITER.to_owned(), head_of(&lines))));
     assert!(end.is_open());
-    let next = line(&mut chain, &opened(end.confession()));
+    let next = line(&mut chain, &opened(end.cut_notes()));
     lines.extend([[cut, b"\n"].concat(), next]);
     let report = checked(&lines, None);
     assert_eq!((report.findings, report.cuts, report.starts), (vec![], 1, 1));
@@ -129,7 +129,7 @@ fn a_writer_that_is_cut_off_again_and_again_owns_up_to_all_of_it() {
     for cut in [5, 60] {
         let end = chain::End::of(&text);
         let mut chain = Chain::new(WRITER, end.last.clone().expect("a line").1);
-        let mut next = line(&mut chain, &opened(end.confession()));
+        let mut next = line(&mut chain, &opened(end.cut_notes()));
         if end.is_open() {
             next.insert(0, b'\n');
         }
@@ -137,7 +137,7 @@ fn a_writer_that_is_cut_off_again_and_again_owns_up_to_all_of_it() {
     }
     let end = chain::End::of(&text);
     let mut chain = Chain::new(WRITER, end.last.clone().expect("a line").1);
-    let next = line(&mut chain, &opened(end.confession()));
+    let next = line(&mut chain, &opened(end.cut_notes()));
     let whole = [text.clone(), b"\n".to_vec(), next].concat();
     let report = verify(&[File { name: "f".into(), first: None, text: whole }], None).expect("records");
     assert_eq!((report.findings, report.cuts), (vec![], 1));
@@ -164,7 +164,7 @@ fn a_restart_in_the_middle_is_seen_and_one_that_begins_anew_is_found() {
     let mut anew = Chain::new(WRITER, Head::start());
     all.push(line(&mut anew, &opened(BTreeMap::from([(key::VERSION.to_owned(), "2".to_owned())]))));
     all.push(line(&mut anew, &event(9)));
-    assert_eq!(first_bad(&all, None), (5, Wrong::BeganAnew));
+    assert_eq!(first_bad(&all, None), (5, Wrong::Restarted));
     assert_eq!(checked(&all, None).findings.len(), 1, "what follows is whole in itself");
 }
 

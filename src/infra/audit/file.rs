@@ -84,7 +84,7 @@ impl Folder {
             let text = fs::read(path)?;
             let end = End::of(&text);
             if open.is_none() {
-                found.confession = end.confession();
+                found.confession = end.cut_notes();
                 let file = OpenOptions::new().append(true).open(path)?;
                 let (bytes, has_lines) = (text.len() as u64, end.last.is_some());
                 open = Some(Open { file, bytes, has_lines, unended: end.is_open() });

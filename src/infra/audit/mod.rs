@@ -22,8 +22,10 @@ use crate::{
     api::{ExecRequest, Requester},
     core::{
         audit::{
-            event::{Client, Event, Subject, key},
+            event::Event,
+            key,
             redact::CommandDetail,
+            subject::{Client, Subject},
         },
         ids::{ExecRef, RequestKey},
         kill::Cause,

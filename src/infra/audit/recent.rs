@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::core::audit::event::{Event, key};
+use crate::core::audit::{event::Event, key};
 
 /// Acts that are remembered: more than are tried again at a time.
 const RECENT: usize = 1024;

@@ -28,7 +28,8 @@ use super::{
 use crate::{
     core::audit::{
         chain::{Chain, Head},
-        event::{Event, Verb, key},
+        event::{Event, Verb},
+        key,
     },
     infra::clock::Clock,
 };

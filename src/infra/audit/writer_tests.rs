@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     core::{
         audit::{
-            event::Subject,
             redact::CommandDetail,
+            subject::Subject,
             verify::{File, Report, first_of, verify},
         },
         ids::{ContainerRef, ExecRef, RequestKey},

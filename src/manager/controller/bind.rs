@@ -341,7 +341,7 @@ async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, 
     }
     let admission = binder.gate.look().await;
     let rights = access::rights(request);
-    let lacks = match bind::suspect(request, &admission) {
+    let lacks = match bind::requester_to_check(request, &admission) {
         Some(by) => binder.access.first_lacking(by, &rights).await?,
         None => None,
     };

@@ -1,36 +1,36 @@
-//! The side that has the terminal.
+//! The client's side of a connection.
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Channel, MAX_STATUS, Message, Protocol, ProtocolError, TerminalSize, close, message, parse};
+use super::{
+    message::{CLOSE, Channel, MAX_STATUS, Message, ProtocolError, message, parse},
+    protocol::{Protocol, close},
+    resize::TerminalSize,
+};
 use crate::wire::OutputStream;
 
-/// What a server has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromServer {
     /// Output of the command; never empty.
     Output(OutputStream, Bytes),
-    /// A piece of the status. All of it is had from [`Client::closed`].
+    /// A piece of the status: [`Client::closed`] gives all of it.
     Status,
 }
 
-/// The connection ended without saying how the command did. To take this for success is the trap of the
+/// The connection ended without a status. Taking this for success is the classic mistake with this
 /// protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoStatus {
-    /// The server closed as after a status.
-    #[error("the connection was closed, and no status was sent")]
+    /// With code 1000, as after a status.
+    #[error("the connection was closed without a status")]
     Closed,
-    /// The server closed for another reason.
-    #[error("the connection was closed with code {0}, before there was a status")]
+    #[error("the connection was closed with code {0} before a status was sent")]
     Code(u16),
-    /// It broke.
-    #[error("the connection broke off before there was a status")]
+    #[error("the connection broke before a status was sent")]
     Broken,
 }
 
-/// One connection, as the client sees it.
 #[derive(Debug)]
 pub struct Client {
     protocol: Protocol,
@@ -39,35 +39,34 @@ pub struct Client {
 }
 
 impl Client {
-    /// After a handshake in which the server took this protocol.
+    /// `protocol` is the one the server took in the handshake.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, input_ended: false, status: BytesMut::new() }
     }
 
-    /// A message with input; `None` if there is nothing to say, or after the end of the input.
+    /// A message with input; `None` if it would be empty, or after the end of the input.
     pub fn input(&self, bytes: &[u8]) -> Option<Bytes> {
         (!bytes.is_empty() && !self.input_ended).then(|| message(Channel::Stdin, bytes))
     }
 
-    /// The message that ends the input; `None` if that was said before, or cannot be: version 4 has no
-    /// way to say it.
+    /// The message that ends the input; `None` if it was sent before, or with version 4, which has no
+    /// such message.
     pub fn end_input(&mut self) -> Option<Bytes> {
         match self.protocol {
             Protocol::V5 if !self.input_ended => {
                 self.input_ended = true;
-                Some(Bytes::from_static(&[super::CLOSE, Channel::Stdin as u8]))
+                Some(Bytes::from_static(&[CLOSE, Channel::Stdin as u8]))
             }
             Protocol::V5 | Protocol::V4 => None,
         }
     }
 
-    /// A message with the size of the terminal.
     pub fn resize(&self, size: TerminalSize) -> Bytes {
         let TerminalSize { width, height } = size;
         message(Channel::Resize, format!(r#"{{"Width":{width},"Height":{height}}}"#).as_bytes())
     }
 
-    /// What a message of the server says; `None` if it says nothing that matters here.
+    /// Reads a message of the server; `None` if it can be ignored.
     ///
     /// # Errors
     /// When it breaks the protocol.
@@ -86,8 +85,8 @@ impl Client {
         })
     }
 
-    /// The status, once the connection has ended: with the code of the server's close, or `None` if it
-    /// broke. A status that came stands, however the connection ended.
+    /// The status, once the connection has ended: `code` is that of the server's close, or `None` if it
+    /// broke. A status that was received counts, however the connection ended.
     ///
     /// # Errors
     /// When there was none.

@@ -1,39 +1,36 @@
-//! Sizes of a terminal: JSON documents, one after the other, cut anywhere.
+//! Terminal sizes: a stream of JSON documents, which may be cut anywhere.
 
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::ProtocolError;
+use super::message::ProtocolError;
 
 /// Most bytes that wait for the rest of a document. One has about 30.
 const MAX_PENDING: usize = 1024;
 
-/// The size of a terminal, in characters.
+/// In characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
-    /// Columns.
     #[serde(rename = "Width", alias = "width", default)]
     pub width: u16,
-    /// Rows.
     #[serde(rename = "Height", alias = "height", default)]
     pub height: u16,
 }
 
 impl TerminalSize {
-    /// Whether it is one that a terminal can have. A client without a terminal tells 0.
+    /// A client without a terminal sends 0.
     pub const fn is_real(self) -> bool {
         self.width > 0 && self.height > 0
     }
 }
 
-/// Takes the bytes of the channel, gives the last size.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     pending: BytesMut,
 }
 
 impl Decoder {
-    /// The last real size that is whole now: those before it are of no interest any more.
+    /// The latest complete size in the bytes so far; earlier ones no longer matter.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<TerminalSize>, ProtocolError> {
         if self.pending.len() + bytes.len() > MAX_PENDING.max(bytes.len()) {
             return Err(ProtocolError::Resize(format!("{MAX_PENDING} bytes without an end")));

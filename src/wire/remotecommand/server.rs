@@ -1,28 +1,27 @@
-//! The side that has the command.
+//! The server's side of a connection.
 
 use bytes::Bytes;
 
 use super::{
-    Channel, Message, Protocol, ProtocolError, Streams, TerminalSize, gathered, message, parse, resize::Decoder,
+    message::{Channel, Message, ProtocolError, gathered, message, parse},
+    protocol::Protocol,
+    resize::{Decoder, TerminalSize},
+    streams::Streams,
 };
 use crate::wire::OutputStream;
 
-/// What a client has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromClient {
-    /// Input for the command; never empty.
+    /// Never empty.
     Input(Bytes),
-    /// The end of the input. Told once; nothing more of it comes after.
+    /// Given once; no input comes after it.
     InputEnded,
-    /// The size of its terminal.
     Resized(TerminalSize),
 }
 
-/// One connection, as the server sees it.
-///
-/// The order is: [`Server::greeting`], then [`Server::output`] as often as there is some, then
-/// [`Server::finish`] once, a close with code 1000, and a wait of at most
-/// [`CLOSE_WAIT`](super::CLOSE_WAIT) for the client's close.
+/// One connection. Call [`Server::greeting`], then [`Server::output`] for each piece of output,
+/// then [`Server::finish`]; then close with code 1000, and wait at most
+/// [`CLOSE_WAIT`](super::protocol::CLOSE_WAIT) for the client's close.
 #[derive(Debug)]
 pub struct Server {
     protocol: Protocol,
@@ -33,13 +32,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// After a handshake in which this protocol was taken.
     pub fn new(protocol: Protocol, streams: Streams) -> Self {
         Self { protocol, streams, resize: Decoder::default(), input_ended: !streams.stdin, finished: false }
     }
 
-    /// The first message: empty, on the lowest channel that is written to. It tells the client that the
-    /// connection stands, before there is any output.
+    /// The first message: empty, on the lowest channel that is written to. It tells the client that it
+    /// is connected before there is any output.
     pub fn greeting(&self) -> Bytes {
         let channel = match self.streams {
             Streams { stdout: true, .. } => Channel::Stdout,
@@ -49,8 +47,8 @@ impl Server {
         message(channel, &[])
     }
 
-    /// A message with output, given in parts; `None` if the client did not ask for this stream, if there is
-    /// nothing to say, or after the status.
+    /// A message with output, given in parts; `None` if the client did not ask for this stream, if it
+    /// would be empty, or after the status.
     pub fn output(&self, stream: OutputStream, parts: &[impl AsRef<[u8]>]) -> Option<Bytes> {
         let some = parts.iter().any(|part| !part.as_ref().is_empty());
         let wanted = self.streams.wants(stream) && some && !self.finished;
@@ -58,12 +56,12 @@ impl Server {
     }
 
     /// The message with the status, a `metav1.Status` as JSON. `None` if it was sent before: there is
-    /// exactly one, and nothing after it.
+    /// exactly one, and it is the last message.
     pub fn finish(&mut self, status: &[u8]) -> Option<Bytes> {
         (!std::mem::replace(&mut self.finished, true)).then(|| message(Channel::Error, status))
     }
 
-    /// What a message of the client says; `None` if it says nothing that matters here.
+    /// Reads a message of the client; `None` if it can be ignored.
     ///
     /// # Errors
     /// When it breaks the protocol: close with code 1002.

@@ -1,6 +1,8 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::*;
+use super::{message::message, *};
+use crate::wire::OutputStream;
 
 const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };
 const TERMINAL: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };

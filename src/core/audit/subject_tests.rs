@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::{EnvVar, ExitCodeSource, OutputStatus},
+    api::{EnvVar, ExitCodeSource, OutputStatus, Reason},
     core::{admission::Admission, bind::caveat, ids::ContainerRef, outcome::Exit},
 };
 

@@ -1,0 +1,77 @@
+//! What the agent takes.
+
+#![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::common::{AuditSettings, Common, RulesArgs, at_least_one};
+
+#[derive(Debug, clap::Args)]
+pub struct AgentArgs {
+    /// Name of the node that this agent serves.
+    #[arg(long, env = "EXECLET_NODE_NAME")]
+    pub node_name: String,
+
+    /// Namespace of the agent's Lease.
+    #[arg(long, env = "EXECLET_NAMESPACE")]
+    pub namespace: String,
+
+    /// Path of the Docker Engine's socket.
+    #[arg(long, env = "EXECLET_ENGINE_SOCKET", default_value = "/run/docker.sock")]
+    pub engine_socket: PathBuf,
+
+    /// Directory of the journal. Must outlive the pod.
+    #[arg(long, env = "EXECLET_STATE_DIR", default_value = "/var/lib/execlet")]
+    pub state_dir: PathBuf,
+
+    /// Directory of the commands' output in CRI log format, one subdirectory per request.
+    #[arg(long, env = "EXECLET_LOG_DIR", default_value = "/var/log/execlet")]
+    pub log_dir: PathBuf,
+
+    /// How many requests may run at the same time; further ones wait their turn.
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT", default_value_t = 64, value_parser = at_least_one)]
+    pub max_concurrent: usize,
+
+    /// How many requests of one namespace may run at the same time [default: as many as on the node]
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT_PER_NAMESPACE", value_parser = at_least_one)]
+    pub max_concurrent_per_namespace: Option<usize>,
+
+    /// How many requests may run at the same time in one container. The engine starts and ends the
+    /// commands of a container one after another, about 11 a second.
+    #[arg(long, env = "EXECLET_MAX_CONCURRENT_PER_CONTAINER", default_value_t = 32, value_parser = at_least_one)]
+    pub max_concurrent_per_container: usize,
+
+    /// How many bytes the output of all requests may take on this node. The output of the request that
+    /// finished first is deleted first.
+    #[arg(long, env = "EXECLET_SPOOL_TOTAL_BYTES", default_value_t = 10 << 30)]
+    pub spool_total_bytes: u64,
+
+    /// How long running commands may go on after the agent is told to stop. Keep it below the pod's
+    /// grace period.
+    #[arg(long, env = "EXECLET_DRAIN_TIMEOUT_SECONDS", default_value_t = 105)]
+    pub drain_timeout_seconds: u64,
+
+    /// Directory of the audit log.
+    #[arg(long, env = "EXECLET_AUDIT_DIR", default_value = "/var/log/execlet-audit")]
+    pub audit_dir: PathBuf,
+
+    #[command(flatten)]
+    pub audit: AuditSettings,
+
+    /// Address for attach and log over HTTPS, which only the manager may call [default: not served]
+    #[arg(long, env = "EXECLET_STREAM_ADDR", requires = "pod_ip")]
+    pub stream_addr: Option<SocketAddr>,
+
+    /// IP address at which the manager reaches this agent.
+    #[arg(long, env = "EXECLET_POD_IP")]
+    pub pod_ip: Option<IpAddr>,
+
+    #[command(flatten)]
+    pub rules: RulesArgs,
+
+    #[command(flatten)]
+    pub common: Common,
+}

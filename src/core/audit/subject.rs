@@ -1,0 +1,231 @@
+//! What is recorded of a request, and the record of each act on it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
+
+use super::{
+    event::{Event, ObjectReference, Verb, audit_id},
+    key,
+    redact::{CommandDetail, annotate_env, as_json, limited},
+};
+use crate::{
+    api::{ExecRequest, Requester, Stdin, names},
+    core::{
+        bind::was_vouched_for,
+        ids::{ExecRef, RequestKey},
+        kill::Cause,
+        outcome::Outcome,
+        request::{NotBound, key_of},
+        transition::Binding,
+    },
+};
+
+/// In characters: how much of a message or of `spec.reason` is recorded.
+const TEXT_LIMIT: usize = 1024;
+
+/// A request, as far as the recorder knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subject {
+    key: RequestKey,
+    user: Requester,
+    /// Whether the admission policies vouch for the user.
+    vouched_for: bool,
+    created: Option<Timestamp>,
+    /// Messages may name the program, so they are recorded only with the whole command.
+    detail: CommandDetail,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Subject {
+    /// A request that was read. Its `spec.requestedBy` is only a claim unless the admission policies
+    /// vouched for it when the request was bound: see [`vouched_for`](Self::vouched_for).
+    ///
+    /// # Errors
+    /// When the object has no namespace, name or UID.
+    pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
+        let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
+        subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        if let Some(by) = &request.spec.requested_by {
+            let (user, digest) = limited(by);
+            subject.user = user;
+            subject.note(key::USER_INFO_SHA256, digest.as_deref());
+        }
+        let (spec, status) = (&request.spec, request.status.as_ref());
+        let stdin = spec.stdin.as_ref().map(stdin_kind);
+        let container = status.and_then(|status| status.container.as_deref()).or(spec.target.container.as_deref());
+        subject.note(key::POD, Some(&spec.target.pod_name));
+        subject.note(key::CONTAINER, container);
+        subject.note(key::POD_UID, status.and_then(|status| status.pod_uid.as_deref()));
+        subject.note(key::NODE, status.and_then(|status| status.node_name.as_deref()));
+        subject.note(key::USER, spec.user.as_deref());
+        subject.note(key::STDIN, stdin);
+        subject.note(key::REQUEST_REASON, spec.reason.as_deref().map(cut).as_deref());
+        let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
+        annotate_env(&names, &mut subject.annotations);
+        detail.annotate(&spec.command, &mut subject.annotations);
+        subject.vouched_for = was_vouched_for(request);
+        Ok(subject)
+    }
+
+    /// The admission policies vouch for the requester.
+    #[must_use]
+    pub fn vouched_for(self) -> Self {
+        Self { vouched_for: true, ..self }
+    }
+
+    /// A request of which only the key is known.
+    pub fn known_by_key(key: &RequestKey, detail: CommandDetail) -> Self {
+        Self {
+            key: key.clone(),
+            user: Requester::default(),
+            vouched_for: false,
+            created: None,
+            detail,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub fn key(&self) -> &RequestKey {
+        &self.key
+    }
+
+    fn note(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.annotations.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// `image` is the container's, if known.
+    pub fn bound(&self, binding: &Binding, image: Option<&str>, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::Bound, &[&binding.node, &binding.pod_uid, &binding.container], at);
+        for (key, value) in
+            [(key::NODE, &binding.node), (key::POD_UID, &binding.pod_uid), (key::CONTAINER, &binding.container)]
+        {
+            event.annotations.insert(key.to_owned(), value.clone());
+        }
+        event.annotations.extend(image.map(|image| (key::IMAGE.to_owned(), image.to_owned())));
+        event
+    }
+
+    pub fn started(&self, exec: &ExecRef, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::Started, &[exec.id.as_str()], at);
+        event.annotations.insert(key::EXEC_ID.to_owned(), exec.id.to_string());
+        event.annotations.insert(key::CONTAINER_ID.to_owned(), exec.container.id.to_string());
+        event
+    }
+
+    pub fn cancelled(&self, cause: Cause, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::Cancelled, &[cause.reason().as_str()], at);
+        event.annotations.insert(key::REASON.to_owned(), cause.reason().to_string());
+        event.annotations.insert(key::MESSAGE.to_owned(), cause.words().to_owned());
+        event
+    }
+
+    pub fn ended(&self, outcome: &Outcome, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::of_end(outcome.reason), &[outcome.reason.as_str()], at);
+        let mut note = |key: &str, value: String| drop(event.annotations.insert(key.to_owned(), value));
+        note(key::REASON, outcome.reason.to_string());
+        if self.detail == CommandDetail::Full {
+            note(key::MESSAGE, cut(&outcome.message));
+        }
+        note(key::RAN, outcome.may_have_run.to_string());
+        if let Some(exit) = outcome.exit {
+            note(key::EXIT_CODE, exit.code.to_string());
+            note(key::EXIT_CODE_SOURCE, format!("{:?}", exit.source));
+        }
+        if let Some(output) = &outcome.output {
+            note(key::OUTPUT_COMPLETE, output.complete.to_string());
+            for (bytes, digest, stream) in [
+                (key::STDOUT_BYTES, key::STDOUT_SHA256, &output.stdout),
+                (key::STDERR_BYTES, key::STDERR_SHA256, &output.stderr),
+            ] {
+                note(bytes, stream.bytes.to_string());
+                if let Some(sha256) = &stream.sha256 {
+                    note(digest, sha256.clone());
+                }
+            }
+        }
+        event
+    }
+
+    pub fn attached(&self, by: &Requester, client: &Client, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::Attached, &[&by.username, &client.address, &at.to_string()], at);
+        event.connected(by, client);
+        event.annotations.insert(key::SESSION.to_owned(), event.audit_id.clone());
+        event
+    }
+
+    /// `session` is the one in the record `attached`.
+    pub fn detached(&self, by: &Requester, client: &Client, session: &str, at: Timestamp) -> Event {
+        let mut event = self.event(Verb::Detached, &[session], at);
+        event.connected(by, client);
+        event.annotations.insert(key::SESSION.to_owned(), session.to_owned());
+        event
+    }
+
+    fn event(&self, verb: Verb, act: &[&str], at: Timestamp) -> Event {
+        let RequestKey { namespace, name, uid } = &self.key;
+        let (group, version, resource) = (names::GROUP, "v1alpha1", "execrequests");
+        let mut event = Event::of_writer(verb, "", at, self.annotations.clone());
+        event.audit_id = audit_id(&[&[uid.as_str(), verb.as_str()], act].concat());
+        event.request_uri = format!("/apis/{group}/{version}/namespaces/{namespace}/{resource}/{name}");
+        if self.vouched_for {
+            event.user = self.user.clone();
+        } else if self.user != Requester::default() {
+            event.annotations.insert(key::CLAIMED_USER.to_owned(), as_json(&self.user));
+        }
+        event.request_received_timestamp = MicroTime(self.created.unwrap_or(at));
+        event.object_ref = Some(ObjectReference {
+            resource: resource.to_owned(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            api_group: group.to_owned(),
+            api_version: version.to_owned(),
+            subresource: None,
+        });
+        event
+    }
+}
+
+impl Event {
+    fn connected(&mut self, by: &Requester, client: &Client) {
+        let (user, digest) = limited(by);
+        self.user = user;
+        // Those are about the requester.
+        for key in [key::CLAIMED_USER, key::USER_INFO_SHA256] {
+            self.annotations.remove(key);
+        }
+        self.annotations.extend(digest.map(|digest| (key::USER_INFO_SHA256.to_owned(), digest)));
+        self.source_ips = vec![client.address.clone()];
+        self.annotations.insert(key::STDIN.to_owned(), client.stdin.to_string());
+        if let Some(object) = &mut self.object_ref {
+            object.subresource = Some("attach".to_owned());
+        }
+    }
+}
+
+/// A client connected to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    pub address: String,
+    /// Whether it sends the command's input.
+    pub stdin: bool,
+}
+
+const fn stdin_kind(stdin: &Stdin) -> &'static str {
+    match stdin {
+        Stdin { attach: Some(_), .. } => "attach",
+        Stdin { data: Some(_), .. } => "data",
+        Stdin { .. } => "text",
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_LIMIT).collect()
+}
+
+#[cfg(test)]
+#[path = "subject_tests.rs"]
+mod tests;
