@@ -23,14 +23,13 @@ use super::{
     Shared, Subject, find,
     limits::{self, Share},
     refuse::Refused,
-    seats::Seat,
     viewer::{End, Viewer},
 };
 use crate::{
     agent::streams::{input::Input, view::View},
     api::ExecRequestSpec,
     core::audit::event::Client,
-    infra::requests::Requests,
+    infra::{listener::seats::Seat, requests::Requests},
     wire::{
         remotecommand::{PROTOCOL_HEADER, Protocol, Streams},
         words::InputError,

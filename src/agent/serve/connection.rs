@@ -18,11 +18,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use super::{
-    limits::{self, Share},
-    seats::{Seat, Seats},
+use super::limits::{self, Share};
+use crate::infra::{
+    buffered::buffered,
+    listener::seats::{Seat, Seats},
+    metrics::Metrics,
+    rarely::Rarely,
 };
-use crate::infra::{buffered::buffered, metrics::Metrics, rarely::Rarely};
 
 /// Pause after a connection could not be accepted: the process has too many files open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

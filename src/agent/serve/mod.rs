@@ -13,7 +13,6 @@ mod connection;
 mod lines;
 mod log;
 mod refuse;
-mod seats;
 mod viewer;
 
 use std::sync::Arc;
@@ -35,7 +34,6 @@ use self::{
     admission::{Admission, Refusal},
     limits::{Place, Viewers},
     refuse::Refused,
-    seats::Seat,
 };
 use super::streams::{
     hub::{Hub, Hubs, Written},
@@ -48,6 +46,7 @@ use crate::{
     infra::{
         audit::{Audit, writer::Log},
         clock::Clock,
+        listener::seats::Seat,
         metrics::Metrics,
         requests::Requests,
     },

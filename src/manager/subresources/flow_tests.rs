@@ -577,7 +577,7 @@ async fn a_log_is_passed_on_as_it_comes() {
 
 /// A call of the log, at the agent itself.
 async fn call(agents: &Agents, endpoint: &agent::connect::Endpoint) -> Result<(), agent::connect::CallError> {
-    let target = call::query::Target::new("shop".into(), "bound".into()).expect("a target");
+    let target = crate::infra::query::Target::new("shop".into(), "bound".into()).expect("a target");
     let who = crate::api::Requester::default();
     let call = agent::connect::Call {
         target: &target,

@@ -10,7 +10,6 @@ mod agent;
 mod call;
 mod certificate;
 mod discovery;
-mod keep_alive;
 mod listen;
 mod metrics;
 

@@ -25,7 +25,7 @@ use super::tokens::Tokens;
 use crate::{
     api::{Requester, names},
     infra::buffered::{self, buffered},
-    manager::subresources::{call::query::Target, keep_alive::keep_alive},
+    infra::{listener::keep_alive::keep_alive, query::Target},
 };
 
 /// How long the connection may take, with TLS.

@@ -16,8 +16,8 @@ use crate::{
         conditions::{self, ConditionType},
         names,
     },
+    infra::query::Target,
     infra::refusal::Refusal,
-    manager::subresources::call::query::Target,
 };
 
 /// How long the API server may take for one call.

@@ -23,13 +23,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     authorize,
     limits::{Place, Streams},
-    query::{AttachOptions, LogOptions, Target},
 };
 use crate::{
     api::{ExecRequest, Requester},
     core::access::{self, Right},
     infra::{
         clock::Clock,
+        query::{AttachOptions, LogOptions, Target},
         refusal::Refusal,
         retry::WatchPauses,
         websocket::{self, Handshake},

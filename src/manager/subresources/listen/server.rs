@@ -39,11 +39,11 @@ use crate::{
     infra::{
         buffered::{self, Buffered, buffered},
         clock::Clock,
+        listener::keep_alive::keep_alive,
         rarely::Rarely,
     },
     manager::subresources::{
         certificate::Serving,
-        keep_alive::keep_alive,
         metrics::{Dropped, Metrics},
     },
 };

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// All of them.
 #[derive(Clone, Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     taken: Arc<Mutex<Taken>>,
     most: usize,
     most_strangers: usize,
@@ -29,7 +29,7 @@ struct Taken {
 
 /// That of one connection, for as long as it is there.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     of: Seats,
     address: IpAddr,
     number: u64,
@@ -37,13 +37,13 @@ pub(super) struct Seat {
 
 impl Seats {
     /// At most so many, and of strangers.
-    pub(super) fn new(most: usize, most_strangers: usize) -> Self {
+    pub(crate) fn new(most: usize, most_strangers: usize) -> Self {
         Self { taken: Arc::default(), most, most_strangers }
     }
 
     /// One more, of a stranger; none if the admitted have all. If strangers are too many, the oldest of the address that
     /// has the most loses its seat. The token says that it is this one.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
         let mut taken = self.lock();
         let room = self.most.saturating_sub(taken.admitted.len()).min(self.most_strangers);
         if room == 0 {
@@ -59,7 +59,7 @@ impl Seats {
     }
 
     /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         let taken = self.lock();
         taken.strangers() + taken.admitted.len()
     }
@@ -97,7 +97,7 @@ impl Taken {
 
 impl Seat {
     /// From now on it is no stranger's, and not lost any more.
-    pub(super) fn admit(&self) {
+    pub(crate) fn admit(&self) {
         let mut taken = self.of.lock();
         if taken.leave(self.address, self.number).is_some() {
             taken.admitted.insert(self.number);

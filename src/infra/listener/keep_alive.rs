@@ -11,7 +11,7 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 const QUESTIONS: u32 = 3;
 
 /// Lets the kernel ask.
-pub(super) fn keep_alive(socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn keep_alive(socket: impl AsFd) -> io::Result<()> {
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, ASK_AFTER)?;
     sockopt::set_tcp_keepintvl(&socket, ASK_EVERY)?;
