@@ -154,7 +154,7 @@ pub async fn run(mut config: Config, edges: Edges) -> Result<(), ManagerError> {
         Ok(())
     });
 
-    let binder = controller::bind::Binder {
+    let binder = controller::write::Binder {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
         audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),

@@ -1,5 +1,5 @@
-//! The seats of connections. A stranger's is lent until it is admitted: where strangers are too many, an older one goes,
-//! so that half-open connections keep out nobody whose handshake takes milliseconds.
+//! Seats for connections. A connection is a stranger's until it is admitted. Where strangers are too many, an older one
+//! is ended: a flood of half-open connections keeps nobody out whose handshake takes milliseconds.
 
 use std::{
     cmp::Reverse,
@@ -11,7 +11,6 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
-/// All of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Seats {
     taken: Arc<Mutex<Taken>>,
@@ -22,12 +21,12 @@ pub(crate) struct Seats {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// Of each address, the oldest first.
+    /// By address, the oldest first.
     strangers: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
     admitted: HashSet<u64>,
 }
 
-/// That of one connection, for as long as it is there.
+/// The seat of one connection, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     of: Seats,
@@ -36,13 +35,12 @@ pub(crate) struct Seat {
 }
 
 impl Seats {
-    /// At most so many, and of strangers.
     pub(crate) fn new(most: usize, most_strangers: usize) -> Self {
         Self { taken: Arc::default(), most, most_strangers }
     }
 
-    /// One more, of a stranger; none if the admitted have all. If strangers are too many, the oldest of the address that
-    /// has the most loses its seat. The token says that it is this one.
+    /// Seats a stranger; none if those admitted have all seats. If strangers are too many, the oldest of the address
+    /// that has the most of them loses its seat, which its token tells.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
         let mut taken = self.lock();
         let room = self.most.saturating_sub(taken.admitted.len()).min(self.most_strangers);
@@ -53,12 +51,11 @@ impl Seats {
         taken.next += 1;
         taken.strangers.entry(address).or_default().insert(number, crowded.clone());
         if taken.strangers() > room {
-            taken.end_one();
+            taken.evict_one();
         }
         Some((Seat { of: self.clone(), address, number }, crowded))
     }
 
-    /// How many are taken.
     pub(crate) fn taken(&self) -> usize {
         let taken = self.lock();
         taken.strangers() + taken.admitted.len()
@@ -74,8 +71,8 @@ impl Taken {
         self.strangers.values().map(BTreeMap::len).sum()
     }
 
-    fn end_one(&mut self) {
-        // Of several addresses the one whose oldest is the oldest of all.
+    fn evict_one(&mut self) {
+        // Among several such addresses, the oldest of all.
         let crowd = |(_, of): &(&IpAddr, &BTreeMap<u64, _>)| (of.len(), Reverse(of.keys().next().copied()));
         let Some((&address, of)) = self.strangers.iter().max_by_key(crowd) else { return };
         if let Some(&oldest) = of.keys().next()
@@ -96,7 +93,7 @@ impl Taken {
 }
 
 impl Seat {
-    /// From now on it is no stranger's, and not lost any more.
+    /// From now on it cannot be lost.
     pub(crate) fn admit(&self) {
         let mut taken = self.of.lock();
         if taken.leave(self.address, self.number).is_some() {

@@ -7,6 +7,7 @@ use prometheus_client::{
 };
 
 use super::agent::join::Carried;
+use crate::infra::listener::Dropped;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -24,28 +25,6 @@ struct WhyLabel {
     why: &'static str,
 }
 
-/// Why a connection was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
-    /// TLS failed, or took too long.
-    Handshake,
-    /// Its handshake was the oldest of too many.
-    Crowded,
-    /// Too many are open.
-    Full,
-}
-
-impl Dropped {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Crowded => "crowded",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// The metrics.
 #[derive(Clone, Default)]
 pub(super) struct Metrics {
     calls: Family<CallLabels, Counter>,
@@ -100,6 +79,11 @@ impl Metrics {
     }
 
     pub(super) fn dropped(&self, why: Dropped) {
-        self.dropped.get_or_create(&WhyLabel { why: why.as_str() }).inc();
+        let why = match why {
+            Dropped::Handshake => "handshake",
+            Dropped::Crowded => "crowded",
+            Dropped::Full => "full",
+        };
+        self.dropped.get_or_create(&WhyLabel { why }).inc();
     }
 }

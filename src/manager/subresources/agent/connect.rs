@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 use super::tokens::Tokens;
 use crate::{
     api::{Requester, names},
-    infra::buffered::{self, buffered},
-    infra::{listener::keep_alive::keep_alive, query::Target},
+    infra::socket,
+    manager::subresources::target::Target,
 };
 
 /// How long the connection may take, with TLS.
@@ -124,13 +124,10 @@ impl Agents {
         let connect = |why: String| CallError::Connect { address, why };
         let connecting = async {
             let socket = TcpStream::connect(address).await?;
-            socket.set_nodelay(true)?;
-            keep_alive(&socket)?;
+            let socket = socket::prepare(socket, socket::LARGE)?;
             let config = self.config(endpoint).map_err(io::Error::other)?;
             // An address in place of a name, so that none is sent: the certificate is known.
-            TlsConnector::from(Arc::new(config))
-                .connect(ServerName::IpAddress(address.ip().into()), buffered(socket, buffered::LARGE))
-                .await
+            TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), socket).await
         };
         let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => stream,

@@ -29,7 +29,7 @@ use crate::{
     core::access::{self, Right},
     infra::{
         clock::Clock,
-        query::{AttachOptions, LogOptions, Target},
+        query::{self, LogOptions},
         refusal::Refusal,
         retry::WatchPauses,
         websocket::{self, Handshake},
@@ -46,6 +46,7 @@ use crate::{
             server::{Peer, Seat},
         },
         metrics::Metrics,
+        target::Target,
     },
 };
 
@@ -98,9 +99,9 @@ impl Api {
             .route("/openapi/v3", get(discovery::openapi_v3_index))
             .route(discovery::OPENAPI_V3, get(discovery::openapi_v3))
             .method_not_allowed_fallback(|request: Request| async move {
-                Refusal::MethodNotAllowed(format!("{} is not served at this path", request.method()))
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not served at this path", request.method()))
             })
-            .fallback(|| async { Refusal::NotFound("the server could not find the requested resource".to_owned()) })
+            .fallback(|| async { Refusal::not_found("the server could not find the requested resource".to_owned()) })
             .layer(middleware::from_fn_with_state(self.clone(), authenticate))
             .route("/healthz", get(ok))
             .route("/livez", get(ok))
@@ -126,7 +127,7 @@ impl Api {
                 // The agent may hear later than we that the request is its own.
                 Ok(answer) if answer.status() == StatusCode::NOT_FOUND && !ended && Instant::now() < until => None,
                 Ok(answer) => return Ok(answer),
-                Err(refusal @ Refusal::Unavailable(_)) => Some(refusal),
+                Err(refusal) if refusal.code == StatusCode::SERVICE_UNAVAILABLE => Some(refusal),
                 Err(refusal) => return Err(refusal),
             };
             let pause = pauses.next().unwrap_or_default();
@@ -141,9 +142,9 @@ impl Api {
         let endpoint = self.locator.agent(node).await?;
         self.agents.call(&endpoint, call).await.map_err(|error| match error {
             CallError::Connect { .. } | CallError::Answer { .. } => {
-                Refusal::Unavailable(format!("the execlet agent on node {node} cannot be reached: {error}"))
+                Refusal::unavailable(format!("the execlet agent on node {node} cannot be reached: {error}"))
             }
-            CallError::Token { .. } => Refusal::Internal(error.to_string()),
+            CallError::Token { .. } => Refusal::internal(error.to_string()),
         })
     }
 }
@@ -159,11 +160,11 @@ async fn attach(
     let asked = Asked::of(path, who, request.headers())?;
     websocket::check_origin(request.headers())?;
     let handshake = Handshake::of(request.method(), request.headers())?;
-    let options = AttachOptions::parse(request.uri().query().unwrap_or_default())?;
+    let streams = query::attach(request.uri().query().unwrap_or_default())?;
     authorize::check(&api.client, &asked.who, &Right::attach(&asked.target.namespace, &asked.target.name)).await?;
     let until = Instant::now() + api.wait;
     let object = api.locator.request(&asked.target).await?;
-    if options.stdin {
+    if streams.stdin {
         // Input is a command as well: it takes what the request itself took.
         for right in access::rights(&object) {
             authorize::check(&api.client, &asked.who, &right).await?;
@@ -171,17 +172,17 @@ async fn attach(
     }
     let place = api.streams.take(&asked.who.username)?;
     seat.leave();
-    let call = |uid: &str| asked.call(uid, "attach", options.query(), handshake.request());
+    let call = |uid: &str| asked.call(uid, "attach", query::of_attach(streams), handshake.request());
     let mut answer = api.ask(object, call, &asked.target, until).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(error_of(answer).await);
     }
     let headers = handshake
         .accept(answer.status(), answer.headers())
-        .map_err(|why| Refusal::Internal(format!("the agent's answer is not the one to the handshake: {why}")))?;
+        .map_err(|why| Refusal::internal(format!("the agent's answer is not the one to the handshake: {why}")))?;
     let ours = (upgrade::on(&mut request), upgrade::on(&mut answer));
     let user = asked.who.username.clone();
-    tracing::info!(request = %asked.target, user, client = asked.client, stdin = options.stdin, "attached");
+    tracing::info!(request = %asked.target, user, client = asked.client, stdin = streams.stdin, "attached");
     let cut = api.cut.clone();
     api.joined.clone().spawn(async move {
         tokio::select! {
@@ -263,7 +264,7 @@ impl Asked {
         who: Requester,
         headers: &HeaderMap,
     ) -> Result<Self, Refusal> {
-        let Path((namespace, name)) = path.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+        let Path((namespace, name)) = path.map_err(|error| Refusal::bad_request(error.body_text()))?;
         // What stands before the last element, the client may have made up.
         let forwarded = headers.get_all(FORWARDED_FOR).iter().next_back().map(HeaderValue::as_bytes);
         let last = forwarded.and_then(|list| list.rsplit(|byte| *byte == b',').next());
@@ -297,18 +298,15 @@ async fn error_of(answer: Response<Incoming>) -> Refusal {
     if !(code.is_client_error() || code.is_server_error())
         || matches!(code, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     {
-        return Refusal::Internal(format!("the agent answers {code} to the manager"));
+        return Refusal::internal(format!("the agent answers {code} to the manager"));
     }
     let body = timeout(ERROR_TIMEOUT, Limited::new(answer.into_body(), LARGEST_ERROR).collect()).await;
     let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
     let message = text("message").filter(|_| text("kind").is_some_and(|kind| kind == "Status"));
-    Refusal::Agent {
-        code,
-        reason: text("reason").unwrap_or_default(),
-        message: message.unwrap_or_else(|| format!("the agent answers {code}")),
-    }
+    let message = message.unwrap_or_else(|| format!("the agent answers {code}"));
+    Refusal::passed_on(code, text("reason").unwrap_or_default(), message)
 }
 
 /// Lets through whom the front proxy names.
@@ -317,7 +315,10 @@ async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) 
     let chain = request.extensions().get::<Peer>().map(|peer| Arc::clone(&peer.chain)).unwrap_or_default();
     let who = match known {
         Some(front_proxy) => front_proxy.authenticate(&chain, request.headers(), api.clock.now()),
-        None => Err(Refusal::Unauthenticated("it is not known yet by what the API server is known".to_owned())),
+        None => Err(Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "it is not known yet by what the API server is known".to_owned(),
+        )),
     };
     let who = match who {
         Ok(who) => who,
@@ -349,7 +350,7 @@ async fn observe(State(api): State<Api>, request: Request, next: Next) -> axum::
     api.metrics.call(call, response.status().as_u16());
     if let Some(refusal) = response.extensions().get::<Refusal>() {
         let user = response.extensions().get::<User>().map(|user| user.0.as_str());
-        tracing::info!(path, user, peer = ?peer, code = refusal.code().as_u16(), why = %refusal, "refused");
+        tracing::info!(path, user, peer = ?peer, code = refusal.code.as_u16(), why = %refusal, "refused");
     }
     response
 }

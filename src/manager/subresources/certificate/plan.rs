@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// Begin of a certificate's life before it was made: clocks differ.
-pub(in crate::manager::subresources) const BACKDATED: Duration = Duration::from_secs(300);
+pub(super) const BACKDATED: Duration = Duration::from_secs(300);
 /// Longest time that the next one is trusted before it is served.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(600);
 
@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long certificates live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::manager::subresources) struct Lifetimes {
+pub(crate) struct Lifetimes {
     /// From its making to its end.
     pub(super) life: Duration,
     /// What is left of it when the next one is made.
@@ -29,7 +29,7 @@ pub(in crate::manager::subresources) struct Lifetimes {
 }
 
 impl Lifetimes {
-    pub(in crate::manager::subresources) fn of(life: Duration) -> Self {
+    pub(crate) fn of(life: Duration) -> Self {
         Self { life, renew_before: life / 3, overlap: (life / 12).min(LONGEST_OVERLAP) }
     }
 

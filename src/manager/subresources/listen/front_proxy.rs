@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -160,9 +160,9 @@ impl FrontProxy {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Requester, Refusal> {
-        self.admit(chain, now)
-            .and_then(|()| self.requester(headers))
-            .map_err(|why| Refusal::Unauthenticated(format!("{why}: this API is reached through the API server alone")))
+        self.admit(chain, now).and_then(|()| self.requester(headers)).map_err(|why| {
+            Refusal::new(StatusCode::UNAUTHORIZED, format!("{why}: this API is reached through the API server alone"))
+        })
     }
 }
 
