@@ -1,11 +1,11 @@
-//! Admission to the stream server: the manager's service account, by a token that is meant for the agent
-//! of this node and nobody else. Who of the manager's users may do what is the manager's to say.
+//! Admission to the stream server: the manager's service account, by a token for the agent of this node. What the
+//! manager's users may do is for the manager to decide.
 
 use std::{collections::HashMap, time::Duration};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::{
@@ -18,38 +18,34 @@ use crate::{
     core::{admission::ServiceAccount, ids::NodeName},
 };
 
-/// How long the answer to a token is believed. A token that is revoked works for so long.
+/// How long a review of a token counts. A revoked token works for that long.
 const ADMITTED_FOR: Duration = Duration::from_secs(60);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Answers that are remembered.
 const REMEMBERED: usize = 256;
-/// Questions to the API server at the same time.
+/// Reviews at a time.
 const ASKED_AT_ONCE: usize = 8;
-/// How long one may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest token, in bytes. One of a service account has about 1 KB.
+/// A service account's token has about 1 KB.
 const TOKEN_BYTES: usize = 16 * 1024;
 
-/// Why somebody is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotAdmitted {
     /// 401.
     #[error("a bearer token with the audience of this node's agent is needed")]
     NoToken,
-    /// 401: the API server does not know it, or it is meant for somebody else.
+    /// 401: unknown to the API server, or for another audience.
     #[error("the token is not valid for the audience of this node's agent")]
     Invalid,
-    /// 403: whose it is.
+    /// 403: the token's user.
     #[error("{0} is not the manager: attach through the API server")]
     NotTheManager(String),
-    /// 503: whether it may cannot be found out now.
-    #[error("the API server does not say whose token this is: {0}")]
+    /// 503: it could not be reviewed.
+    #[error("the token could not be reviewed by the API server: {0}")]
     Unknown(String),
 }
 
 type Remembered = HashMap<[u8; 32], (Result<(), NotAdmitted>, Instant)>;
 
-/// Knows the manager.
 pub struct Admission {
     reviews: Api<TokenReview>,
     manager: String,
@@ -106,17 +102,17 @@ impl Admission {
     }
 
     fn remembered(&self, key: &[u8; 32]) -> Option<Result<(), NotAdmitted>> {
-        let (answer, until) = self.lock().get(key).cloned()?;
+        let (answer, until) = self.remembered.lock().get(key).cloned()?;
         (Instant::now() < until).then_some(answer)
     }
 
     fn remember(&self, key: [u8; 32], answer: Result<(), NotAdmitted>, until: Instant) {
-        let mut remembered = self.lock();
+        let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED {
             let now = Instant::now();
             remembered.retain(|_, (_, until)| *until > now);
         }
-        // Whoever sends one wrong token after another does not displace the manager's.
+        // A flood of wrong tokens does not displace the manager's.
         if remembered.len() >= REMEMBERED {
             remembered.retain(|_, (answer, _)| answer.is_ok());
         }
@@ -124,15 +120,10 @@ impl Admission {
             remembered.insert(key, (answer, until));
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock()
-    }
 }
 
-/// What the API server's answer means.
 fn judge(status: &TokenReviewStatus, manager: &str, audience: &str) -> Result<(), NotAdmitted> {
-    // One that does not know audiences answers without them, and may take any token for valid.
+    // An API server that ignores audiences answers without them, and would accept any valid token.
     let meant = status.audiences.iter().flatten().any(|meant| meant == audience);
     if status.authenticated != Some(true) || !meant {
         return Err(NotAdmitted::Invalid);
@@ -239,7 +230,7 @@ mod tests {
         for number in 0..2000 {
             assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(NotAdmitted::Invalid));
         }
-        assert!(admission.lock().len() <= REMEMBERED);
+        assert!(admission.remembered.lock().len() <= REMEMBERED);
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         assert_eq!(asked.load(Ordering::Relaxed), 2001);
     }

@@ -1,5 +1,5 @@
-//! Audit lines in the files of a folder. Each is named by the number of its first
-//! line, none is ever renamed, and the oldest go when there are too many.
+//! Audit lines in the files of a folder. A file is named by the number of its first line and never renamed; the oldest
+//! are deleted when there are too many.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use crate::core::audit::{
     verify::{file_name, first_of},
 };
 
-/// For root and whoever collects logs for it.
+/// For root, and a log collector in its group.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 const LOCK: &str = "lock";
@@ -22,9 +22,9 @@ const LOCK: &str = "lock";
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Bytes from which on a file is not added to.
+    /// A file of this size is not appended to.
     pub file_bytes: u64,
-    /// Files, the one that is written included; at least 2.
+    /// Files, including the one that is written; at least 2.
     pub files: usize,
 }
 
@@ -36,23 +36,23 @@ pub struct Folder {
     _lock: File,
 }
 
-/// The end of a folder's files, opened to add to it.
+/// The last file of a folder.
 #[derive(Debug)]
 pub struct Open {
     file: File,
     bytes: u64,
-    /// A file without one is gone on with, however large it is: it has the name that another would get.
+    /// Without lines it is used whatever its size: the next file would have the same name.
     has_lines: bool,
-    /// What is in it does not end with a line end.
+    /// It does not end with a line end.
     unended: bool,
 }
 
 /// Where the lines of a folder end.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Who wrote the last line, and which it is.
+    /// The last line, and its writer.
     pub last: Option<(String, Head)>,
-    /// What its writer has to say about what was cut off.
+    /// Notes for the next record, on what was cut off.
     pub confession: BTreeMap<String, String>,
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Seats {
     /// Seats a stranger; none if those admitted have all seats. If strangers are too many, the oldest of the address
     /// that has the most of them loses its seat, which its token tells.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let room = self.most.saturating_sub(taken.admitted.len()).min(self.most_strangers);
         if room == 0 {
             return None;
@@ -57,12 +57,8 @@ impl Seats {
     }
 
     pub(crate) fn taken(&self) -> usize {
-        let taken = self.lock();
+        let taken = self.taken.lock();
         taken.strangers() + taken.admitted.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock()
     }
 }
 
@@ -95,7 +91,7 @@ impl Taken {
 impl Seat {
     /// From now on it cannot be lost.
     pub(crate) fn admit(&self) {
-        let mut taken = self.of.lock();
+        let mut taken = self.of.taken.lock();
         if taken.leave(self.address, self.number).is_some() {
             taken.admitted.insert(self.number);
         }
@@ -104,7 +100,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.of.lock();
+        let mut taken = self.of.taken.lock();
         taken.admitted.remove(&self.number);
         taken.leave(self.address, self.number);
     }
@@ -138,7 +134,7 @@ mod tests {
         assert_eq!(seats.taken(), 4);
         drop(all);
         assert_eq!(seats.taken(), 0);
-        assert!(seats.lock().strangers.is_empty(), "no address is kept");
+        assert!(seats.taken.lock().strangers.is_empty(), "no address is kept");
     }
 
     #[test]

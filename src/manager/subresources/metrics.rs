@@ -1,4 +1,4 @@
-//! What is counted of the aggregated API. Labels come from fixed lists.
+//! Metrics of the aggregated API. Labels come from fixed lists.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -30,7 +30,6 @@ pub(super) struct Metrics {
     calls: Family<CallLabels, Counter>,
     carried: Family<DirectionLabel, Counter>,
     dropped: Family<WhyLabel, Counter>,
-    /// Streams that are open.
     pub(super) streams: Gauge,
     /// When the certificate that is served ends, in Unix seconds.
     pub(super) certificate_ends: Gauge,

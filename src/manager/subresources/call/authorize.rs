@@ -1,4 +1,4 @@
-//! May they: asked of the API server, with everything that it told of the user itself.
+//! Asks the API server whether a user may, with all that it told about the user.
 
 use kube::Client;
 
@@ -8,7 +8,6 @@ use crate::{
     infra::{access::Access, refusal::Refusal},
 };
 
-/// Asks.
 pub(crate) async fn check(client: &Client, who: &Requester, right: &Right) -> Result<(), Refusal> {
     let verdict = Access::new(client.clone()).ask(who, right).await;
     let verdict = verdict.map_err(|error| Refusal::internal(error.to_string()))?;
