@@ -8,7 +8,7 @@ use kube::{Api, Client, api::PostParams};
 use super::call::{ApiError, within};
 use crate::{api::Requester, core::access::Right};
 
-/// How long one answer may take: an authorizer may be a webhook.
+/// An authorizer may be a webhook.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +30,6 @@ impl Access {
     }
 
     /// The first of these rights that `who` does not have.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     pub async fn first_lacking<'a>(&self, who: &Requester, rights: &'a [Right]) -> Result<Option<&'a Right>, ApiError> {
         for right in rights {
             if !self.ask(who, right).await?.allowed {
@@ -43,9 +40,6 @@ impl Access {
     }
 
     /// Whether `who` has this right, as every authorizer of the cluster sees it now.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     pub async fn ask(&self, who: &Requester, right: &Right) -> Result<Verdict, ApiError> {
         let (params, review) = (PostParams::default(), review(who, right));
         let call = format!("say whether {} may {right}", who.username);

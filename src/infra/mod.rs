@@ -1,7 +1,7 @@
 //! The edges that agent and manager share: the API server, the kernel, the
 //! clock, the audit trail, logs, metrics, and what both serve over HTTP.
 
-pub mod access;
+pub(crate) mod access;
 pub mod audit;
 pub mod call;
 pub mod clock;

@@ -38,7 +38,6 @@ use crate::{
     },
 };
 
-/// How long giving the Lease back may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -67,11 +66,9 @@ pub struct Edges {
     pub listener: TcpListener,
     /// Where the aggregated API is served.
     pub subresources: Option<TcpListener>,
-    /// When to stop.
     pub shutdown: CancellationToken,
 }
 
-/// Why the manager cannot go on.
 #[derive(Debug, Error)]
 pub enum ManagerError {
     #[error("health endpoints: {0}")]

@@ -22,7 +22,7 @@ const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
 const CONCURRENCY: u16 = 16;
 
 impl Binder {
-    /// Binds for as long as it is polled and `term` lasts.
+    /// Binds until `term` is cancelled.
     pub(crate) async fn lead(self, namespace: &str, term: CancellationToken) {
         let (told, mut synced) = watch::channel(false);
         let watching = self.agents.watch(self.client.clone(), namespace, || {

@@ -24,7 +24,7 @@ impl Binder {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            // Whoever leads for the first time has to listen for as long.
+            // A new leader must have watched for that long itself.
             if watching.elapsed() < self.node_lost {
                 continue;
             }
@@ -61,7 +61,7 @@ impl Binder {
         if let Err(error) =
             self.apply(request, &key, next, Change::Finished(outcome), bind::was_vouched_for(request)).await
         {
-            tracing::warn!(request = %key, %error, "a lost request could not be given up, it will be tried again");
+            tracing::warn!(request = %key, %error, "a lost request could not be given up; retrying");
         }
     }
 }

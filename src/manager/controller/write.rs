@@ -29,7 +29,7 @@ use crate::{
 /// How soon a request that waits is looked at again: a tenth of its age, within these.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
-/// How soon a failed attempt is repeated.
+/// Pause after a failure.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// What the leader works with.
@@ -59,7 +59,7 @@ pub(super) enum BindError {
 }
 
 impl Binder {
-    /// Records what is about to be written.
+    /// Writes the audit record of what is about to be written.
     async fn record(&self, read: &ExecRequest, change: &Change, vouched_for: bool) -> Result<(), BindError> {
         let mut subject = self.audit.subject(read)?;
         if vouched_for {
@@ -113,7 +113,7 @@ impl Binder {
                 tracing::info!(request = %key, uid = %key.uid, node, "bound");
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
                 let pod = PodRef { name: read.spec.target.pod_name.clone(), uid: pod_uid.clone() };
-                let by = read.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
+                let by = read.spec.requested_by.as_ref().map_or("an unknown user", |by| by.username.as_str());
                 let note = format!("ExecRequest {} of {by} is to run a command in container {container}", key.name);
                 self.events.publish_on_pod(&pod, key, "Bind", Reason::Bound, &note).await;
             }

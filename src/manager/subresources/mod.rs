@@ -52,12 +52,10 @@ const STILL_SERVED: Duration = Duration::from_secs(3);
 /// How long streams may take to end once cut.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
-/// What the aggregated API is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Namespace of the agents' Leases, of the Service and of the Secret.
     pub namespace: String,
-    /// Where the certificate comes from.
     pub certificate: CertificateSource,
     /// The manager's own, of which agents admit tokens.
     pub account: ServiceAccount,
@@ -65,9 +63,7 @@ pub struct Config {
     pub pod: String,
     /// How long a call waits for its request to be bound, and for the agent.
     pub wait: Duration,
-    /// Streams at a time.
     pub most_streams: usize,
-    /// Streams of one user at a time.
     pub most_streams_per_user: usize,
     /// How long client and command may both be silent.
     pub idle: Duration,
@@ -75,14 +71,11 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
 pub enum CertificateSource {
-    /// Made here, and told to the API server.
+    /// Made here.
     Own {
-        /// Name of the Secret.
         secret: String,
-        /// Name of the Service.
         service: String,
         /// How long each certificate lives.
         life: Duration,
@@ -91,7 +84,6 @@ pub enum CertificateSource {
     Mounted(PathBuf),
 }
 
-/// The edges of the aggregated API.
 pub(super) struct Edges {
     pub(super) client: Client,
     pub(super) clock: Arc<dyn Clock>,
@@ -101,20 +93,15 @@ pub(super) struct Edges {
     pub(super) shutdown: CancellationToken,
 }
 
-/// What is counted here.
 pub(super) struct Counters(Metrics);
 
 impl Counters {
-    /// In this registry.
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self(Metrics::register(registry))
     }
 }
 
 /// Serves until told to stop, and then the streams that are open for as long as they may.
-///
-/// # Errors
-/// When TLS cannot be set up.
 pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Error> {
     let provider = Arc::new(default_provider());
     let (known, front_proxy) = watch::channel(None);

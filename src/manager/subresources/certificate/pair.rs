@@ -19,7 +19,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::plan::{BACKDATED, Validity};
 
-/// A pair cannot be made or read.
 #[derive(Debug, Error)]
 pub(super) enum PairError {
     #[error("a certificate could not be made: {0}")]
@@ -39,7 +38,7 @@ pub(super) struct Pair {
     pub(super) key: String,
 }
 
-/// Shows no key.
+/// Without the key.
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
