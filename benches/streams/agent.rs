@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use execlet::{
     api::{ExecRequest, names},
-    infra::buffered::{self, Buffered, buffered},
+    infra::socket::{self, Buffered},
     wire::remotecommand::{PROTOCOL_HEADER, Protocol},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -111,8 +111,7 @@ impl Agent {
             socket.set_recv_buffer_size(SMALL_BUFFER)?;
         }
         let connection = socket.connect(self.address).await?;
-        connection.set_nodelay(true)?;
-        let connection = buffered(connection, if small { buffered::SMALL } else { buffered::LARGE });
+        let connection = socket::prepare(connection, if small { socket::SMALL } else { socket::LARGE })?;
         Ok(self.tls.connect(ServerName::try_from(names::STREAM_SERVER)?, connection).await?)
     }
 }

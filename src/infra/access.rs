@@ -1,70 +1,36 @@
 //! Asking the API server whether somebody has a right: `SubjectAccessReview`.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
-use thiserror::Error;
 
+use super::call::{ApiError, within};
 use crate::{api::Requester, core::access::Right};
 
-/// How long one answer may take: an authorizer may be a webhook.
+/// An authorizer may be a webhook.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The API server did not say whether a right is there.
-#[derive(Debug, Error)]
-pub enum AccessError {
-    /// An error of the call.
-    #[error("the API server did not say whether {username} may {right}: {source}")]
-    Call {
-        /// Who.
-        username: String,
-        /// What.
-        right: String,
-        /// What went wrong.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// No answer in time.
-    #[error("the API server did not say within {} s whether {username} may {right}", TIMEOUT.as_secs())]
-    Timeout {
-        /// Who.
-        username: String,
-        /// What.
-        right: String,
-    },
-}
-
-/// What the API server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the right is there.
     pub allowed: bool,
-    /// Why, if an authorizer tells.
+    /// Why, if an authorizer says so.
     pub reason: Option<String>,
 }
 
-/// Asks whether somebody has a right.
 #[derive(Clone)]
 pub struct Access {
     reviews: Api<SubjectAccessReview>,
 }
 
 impl Access {
-    /// Through this client, whose user must be allowed to create `subjectaccessreviews`.
+    /// The client's user must be allowed to create `subjectaccessreviews`.
     pub fn new(client: Client) -> Self {
         Self { reviews: Api::all(client) }
     }
 
-    /// The first of these rights that `who` has not.
-    ///
-    /// # Errors
-    /// When the API server does not say.
-    pub async fn first_lacking<'a>(
-        &self,
-        who: &Requester,
-        rights: &'a [Right],
-    ) -> Result<Option<&'a Right>, AccessError> {
+    /// The first of these rights that `who` does not have.
+    pub async fn first_lacking<'a>(&self, who: &Requester, rights: &'a [Right]) -> Result<Option<&'a Right>, ApiError> {
         for right in rights {
             if !self.ask(who, right).await?.allowed {
                 return Ok(Some(right));
@@ -74,31 +40,15 @@ impl Access {
     }
 
     /// Whether `who` has this right, as every authorizer of the cluster sees it now.
-    ///
-    /// # Errors
-    /// When the API server does not say.
-    pub async fn ask(&self, who: &Requester, right: &Right) -> Result<Verdict, AccessError> {
-        let params = PostParams::default();
-        let review = review(who, right);
-        let answer = bounded(who, right, self.reviews.create(&params, &review)).await?;
+    pub async fn ask(&self, who: &Requester, right: &Right) -> Result<Verdict, ApiError> {
+        let (params, review) = (PostParams::default(), review(who, right));
+        let call = format!("say whether {} may {right}", who.username);
+        let answer = within(TIMEOUT, call, self.reviews.create(&params, &review)).await?;
         let status = answer.status.unwrap_or_default();
         Ok(Verdict {
             allowed: status.allowed && status.denied != Some(true),
             reason: status.reason.filter(|reason| !reason.is_empty()),
         })
-    }
-}
-
-async fn bounded<T>(
-    who: &Requester,
-    right: &Right,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, AccessError> {
-    let (username, right) = (who.username.clone(), right.to_string());
-    match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(AccessError::Call { username, right, source: Box::new(source) }),
-        Err(_) => Err(AccessError::Timeout { username, right }),
     }
 }
 

@@ -15,18 +15,16 @@ use parking_lot::Mutex;
 
 /// Most bytes of a note; the API server takes 1024.
 const NOTE_LIMIT: usize = 1000;
-/// How long one Event may take. It is news, not evidence: it is dropped when it cannot be written.
+/// For one Event. It is dropped if it cannot be written in time: it is not evidence.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many Events one recorder may write. It remembers each for six minutes, some 2 KiB, to count those that come
-/// again, and goes through all of them for every new one.
+/// Events of one recorder. It keeps each for six minutes, some 2 KiB, to count repetitions, and scans all of them for each
+/// new one.
 const ONE_RECORDER: usize = 256;
 
 /// A pod, in the namespace of the request that runs something in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRef {
-    /// Its name.
     pub name: String,
-    /// Its UID.
     pub uid: String,
 }
 
@@ -36,11 +34,10 @@ pub struct Events {
     recorders: Option<Arc<Recorders>>,
 }
 
-/// One recorder after the other.
 struct Recorders {
     client: Client,
     reporter: Reporter,
-    /// With how many Events it was asked for.
+    /// With the number of its Events.
     current: Mutex<(Recorder, usize)>,
 }
 
@@ -50,7 +47,7 @@ impl Recorders {
         Self { client, reporter, current: Mutex::new((first, 0)) }
     }
 
-    /// Whoever writes the next Event.
+    /// The recorder for the next Event.
     fn next(&self) -> Recorder {
         let mut current = self.current.lock();
         let (recorder, events) = &mut *current;
@@ -64,23 +61,23 @@ impl Recorders {
 }
 
 impl Events {
-    /// As `controller`, from `instance` (the node's or the pod's name).
+    /// `instance` is the name of the node or the pod.
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
         Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
     }
 
-    /// Writes none, where there is nobody to read them.
+    /// Writes no Events.
     pub fn silent() -> Self {
         Self { recorders: None }
     }
 
-    /// Says what happened to a request. Never fails: an Event that cannot be written is logged.
+    /// On a request. An Event that cannot be written is logged.
     pub async fn publish(&self, request: &RequestKey, action: &str, reason: Reason, note: &str) {
         self.write(&reference(request), None, action, reason, note).await;
     }
 
-    /// Says on a pod what a request does there, for whoever looks after the pod. Never fails.
+    /// On a pod, about what a request does there.
     pub async fn publish_on_pod(&self, pod: &PodRef, request: &RequestKey, action: &str, reason: Reason, note: &str) {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -93,7 +90,7 @@ impl Events {
         self.write(&about, Some(reference(request)), action, reason, note).await;
     }
 
-    /// Says what happened to any object. Never fails.
+    /// On any object.
     pub async fn publish_about(&self, object: &ObjectReference, action: &str, reason: Reason, note: &str) {
         self.write(object, None, action, reason, note).await;
     }

@@ -8,7 +8,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What must hold before this process is ready, by name.
+/// The named checks of readiness.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<States>>);
 
@@ -19,23 +19,23 @@ struct States {
 }
 
 impl Readiness {
-    /// Not ready until `name` is.
+    /// Not ready before this check holds.
     pub fn expect(&self, name: &'static str) {
         self.set(name, Err("not yet".to_owned()));
     }
 
-    /// `name` holds.
+    /// This check holds.
     pub fn ready(&self, name: &'static str) {
         self.set(name, Ok(()));
     }
 
-    /// `name` does not hold, and why.
+    /// This check does not hold.
     pub fn not_ready(&self, name: &'static str, why: impl Into<String>) {
         self.set(name, Err(why.into()));
     }
 
-    /// Everything is ready for the moment when its predecessor goes, which it is waiting for: that is as
-    /// good as ready, or the one would wait for the other.
+    /// Waits for its predecessor to end, with everything else ready. That counts as ready, or each would wait for the
+    /// other.
     pub fn stand_by(&self, standby: bool) {
         self.0.lock().standby = standby;
     }

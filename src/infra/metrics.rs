@@ -1,4 +1,4 @@
-//! What is counted. Labels come from fixed lists, never from names of objects.
+//! Metrics; `register` says what each counts. Labels come from fixed lists, never from names of objects.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use crate::{api::Reason, core::audit::event::Verb, wire::OutputStream};
 
-/// A step of a request's way.
+/// A step of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Manager: from creation to the binding.
@@ -54,9 +54,9 @@ struct StreamLabel {
     stream: OutputStream,
 }
 
-impl EncodeLabelValue for Step {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = match self {
+impl Step {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Bind => "bind",
             Self::Prepare => "prepare",
             Self::Commit => "commit",
@@ -64,58 +64,39 @@ impl EncodeLabelValue for Step {
             Self::Pump => "pump",
             Self::Settle => "settle",
             Self::Report => "report",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        }
     }
 }
 
-impl EncodeLabelValue for Reason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
+macro_rules! label_by_name {
+    ($($label:ty),*) => {$(
+        impl EncodeLabelValue for $label {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    )*};
 }
 
-impl EncodeLabelValue for Verb {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
+label_by_name!(Step, Reason, Verb, OutputStream);
 
-impl EncodeLabelValue for OutputStream {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
-/// The metrics of an agent or a manager.
 #[derive(Clone)]
 pub struct Metrics {
     finished: Family<ReasonLabel, Counter>,
     steps: Family<StepLabel, Histogram, fn() -> Histogram>,
     output: Family<StreamLabel, Counter>,
     recorded: Family<VerbLabel, Counter>,
-    /// Audit records that could not be written when they should have been.
     pub unrecorded: Counter,
-    /// Execs that run now.
     pub running: Gauge,
-    /// Requests that wait for a free place on this node.
     pub waiting: Gauge,
-    /// Bytes that the spool takes on disk.
     pub spool_bytes: Gauge,
-    /// Viewers that are attached now.
     pub viewers: Gauge,
-    /// Bytes of output that were sent to viewers.
     pub viewer_bytes: Counter,
-    /// Viewers that were sent away.
     pub viewers_cut: Counter,
     streams_refused: Counter,
-    /// Whether this manager leads: 1 or 0.
     pub leader: Gauge,
-    /// Agents whose Lease is fresh.
     pub agents: Gauge,
-    /// Whether the admission policies stand: 1 or 0.
     pub admission: Gauge,
-    /// Objects that could not be read.
     pub unreadable: Counter,
 }
 
@@ -161,8 +142,8 @@ impl Metrics {
 
     fn common() -> (Self, Registry) {
         let metrics = Self {
-            finished: Family::default(),
             steps: Family::new_with_constructor(step_histogram),
+            finished: Family::default(),
             output: Family::default(),
             recorded: Family::default(),
             unrecorded: Counter::default(),
@@ -199,27 +180,22 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// A request finished.
     pub fn finished(&self, reason: Reason) {
         self.finished.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// An audit record was written.
     pub fn recorded(&self, verb: Verb) {
         self.recorded.get_or_create(&VerbLabel { verb }).inc();
     }
 
-    /// A connection to the stream server was refused.
     pub fn stream_refused(&self) {
         self.streams_refused.inc();
     }
 
-    /// A step was done.
     pub fn step(&self, step: Step, took: Duration) {
         self.steps.get_or_create(&StepLabel { step }).observe(took.as_secs_f64());
     }
 
-    /// Output was received.
     pub fn output(&self, stream: OutputStream, bytes: usize) {
         self.output.get_or_create(&StreamLabel { stream }).inc_by(bytes as u64);
     }

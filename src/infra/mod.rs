@@ -1,21 +1,26 @@
 //! The edges that agent and manager share: the API server, the kernel, the
-//! clock, the audit trail, logs, metrics and the HTTP endpoints for them.
+//! clock, the audit trail, logs, metrics, and what both serve over HTTP.
 
-pub mod access;
+pub(crate) mod access;
 pub mod audit;
-pub mod buffered;
+pub mod call;
 pub mod clock;
 pub mod events;
 pub mod health;
 pub mod kernel;
+pub(crate) mod listener;
 pub mod metrics;
 pub mod policies;
 pub mod process;
 pub mod pulse;
-pub mod rarely;
-pub mod refusal;
+pub(crate) mod query;
+pub(crate) mod quota;
+pub(crate) mod rarely;
+pub(crate) mod refusal;
 pub mod requests;
 pub mod retry;
 pub mod shutdown;
+pub mod socket;
 pub mod telemetry;
-pub mod websocket;
+pub(crate) mod unreadable;
+pub(crate) mod websocket;

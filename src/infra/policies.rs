@@ -15,22 +15,19 @@ use crate::{
     core::admission::{Admission, Expected, Mode, Record},
 };
 
-/// How long one look may take.
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an installation is told of its policies.
+/// The policies that an installation must have.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Which policies there must be.
     pub mode: Mode,
-    /// Exactly these.
     pub expected: Vec<Expected>,
-    /// How much later than they were seen they count.
+    /// How long they must have stood before they count.
     pub margin: Duration,
 }
 
 impl Rules {
-    /// What a look at the policies says, which gives the record of those that stand, or why they do not.
+    /// Judges by `look`, which gives the record of the policies, or why they do not stand.
     pub async fn judge(&self, look: impl Future<Output = Result<Record, String>>) -> Admission {
         let margin = SignedDuration::try_from(self.margin).unwrap_or(SignedDuration::MAX);
         match timeout(LOOK_TIMEOUT, look).await {
@@ -41,7 +38,6 @@ impl Rules {
     }
 }
 
-/// Reads them.
 #[derive(Clone)]
 pub struct Policies {
     client: Client,
@@ -49,12 +45,12 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// `namespace`: of the manager's Lease.
+    /// `namespace` is that of the manager's Lease.
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { client, namespace: namespace.to_owned() }
     }
 
-    /// All of them, if they stand as they must; if not, what is wrong.
+    /// The metadata of all, if they are as they must be.
     ///
     /// # Errors
     /// When one is missing, altered, or cannot be read.
@@ -69,7 +65,7 @@ impl Policies {
         Ok(found.map(|object| object.metadata).unwrap_or_default())
     }
 
-    /// The record that a manager has made. One that cannot be understood is none.
+    /// The record in the manager's Lease. One that cannot be read counts as none.
     ///
     /// # Errors
     /// When the Lease cannot be read.
@@ -80,7 +76,7 @@ impl Policies {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Where the record is.
+    /// The record is in one of these.
     pub fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

@@ -1,26 +1,23 @@
-//! Pulse: how late this program's tasks have their turn, on a node that is too busy for them.
-//!
-//! Whoever sees that something has happened learns from it by how much earlier it may have been.
+//! How late the tasks of this program run on a busy node, and so by how much earlier than it was seen something may have
+//! happened.
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// How often it is taken.
 const EVERY: Duration = Duration::from_millis(250);
-/// For how long a delay counts, at least.
+/// How long a delay counts, at least.
 const MEMORY: Duration = Duration::from_secs(5);
 
-/// Taken by one task, for all.
 #[derive(Debug)]
 pub struct Pulse(Mutex<Beats>);
 
 #[derive(Debug)]
 struct Beats {
-    /// When the next one is due.
+    /// When the next beat is due.
     due: Instant,
-    /// Since when the longest delay is looked for, that one, and the one of the time before.
+    /// The longest delay since `since`, and the longest of the period before.
     since: Instant,
     longest: Duration,
     before: Duration,
@@ -34,17 +31,13 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    fn beats(&self) -> MutexGuard<'_, Beats> {
-        self.0.lock()
-    }
-
-    /// Takes it, for ever.
+    /// Takes the pulse. Never returns.
     pub async fn take(self: Arc<Self>) {
         loop {
-            let due = self.beats().due;
+            let due = self.0.lock().due;
             sleep_until(due).await;
             let now = Instant::now();
-            let mut beats = self.beats();
+            let mut beats = self.0.lock();
             beats.longest = beats.longest.max(now.duration_since(due));
             if now.duration_since(beats.since) >= MEMORY {
                 beats.before = std::mem::take(&mut beats.longest);
@@ -54,10 +47,10 @@ impl Pulse {
         }
     }
 
-    /// The longest delay of late, be it one that lasts. It is long while nobody takes the pulse.
+    /// The longest recent delay, including one that still lasts.
     pub fn delay(&self) -> Duration {
         let now = Instant::now();
-        let beats = self.beats();
+        let beats = self.0.lock();
         beats.before.max(beats.longest).max(now.saturating_duration_since(beats.due))
     }
 }

@@ -1,14 +1,12 @@
-//! What many may cause is said now and then, with how often it was: a log that strangers can fill is none.
+//! Limits how often something is logged that strangers can cause.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Between two times that the same is said.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// One thing to be said.
 #[derive(Debug, Default)]
 pub struct Rarely(Mutex<State>);
 
@@ -19,7 +17,7 @@ struct State {
 }
 
 impl Rarely {
-    /// It has happened. If it is to be said now: how often it has, since it was said last.
+    /// Counts an occurrence. If it is to be logged, gives how many there were since the last time.
     pub fn happened(&self) -> Option<u64> {
         let mut state = self.0.lock();
         state.passed_over += 1;

@@ -1,5 +1,4 @@
-//! What a client is told that does not get what it asked for: a `metav1.Status`, as from any API
-//! server, so that every client knows how to show it.
+//! A call that is refused, as a `metav1.Status`, which every client of Kubernetes can show.
 
 use axum::{
     Json,
@@ -9,83 +8,72 @@ use axum::{
 use serde_json::json;
 use thiserror::Error;
 
-/// Why a call is not answered as asked. The text is for the user.
+/// Why a call is refused. The message is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Refusal {
-    /// It did not come through the API server, or says not of whom.
-    #[error("{0}")]
-    Unauthenticated(String),
-    /// Who asks lacks a right, or a web page asks in their name.
-    #[error("{0}")]
-    Forbidden(String),
-    /// There is no such request, or no such path.
-    #[error("{0}")]
-    NotFound(String),
-    /// What was asked makes no sense, or cannot be had of this request.
-    #[error("{0}")]
-    BadRequest(String),
-    /// The path is there, the method is not.
-    #[error("{0}")]
-    MethodNotAllowed(String),
-    /// A limit is reached; it may be free later.
-    #[error("{0}")]
-    TooMany(String),
-    /// The request was not ready in the time that a call may wait.
-    #[error("{0}")]
-    NotYet(String),
-    /// The agent cannot be reached, or this replica is about to end.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Something between us, the API server and the agent is not as it must be.
-    #[error("Internal error occurred: {0}")]
-    Internal(String),
-    /// What an agent says.
-    #[error("{message}")]
-    Agent {
-        /// Of an error.
-        code: StatusCode,
-        /// As Kubernetes has it.
-        reason: String,
-        message: String,
-    },
+#[error("{message}")]
+pub(crate) struct Refusal {
+    pub(crate) code: StatusCode,
+    reason: String,
+    pub(crate) message: String,
 }
 
 impl Refusal {
-    pub(crate) fn code(&self) -> StatusCode {
-        self.code_and_reason().0
+    pub(crate) fn new(code: StatusCode, message: impl Into<String>) -> Self {
+        Self { code, reason: reason_of(code).to_owned(), message: message.into() }
     }
 
-    /// The HTTP code, and the `reason` that Kubernetes has for it.
-    fn code_and_reason(&self) -> (StatusCode, &str) {
-        match self {
-            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "Unauthorized"),
-            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
-            Self::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
-            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
-            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
-            Self::NotYet(_) => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
-            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
-            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-            Self::Agent { code, reason, .. } => (*code, reason),
-        }
+    /// What another server said.
+    pub(crate) fn passed_on(code: StatusCode, reason: String, message: String) -> Self {
+        Self { code, reason, message }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// In the words of the API server.
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("Internal error occurred: {message}"))
+    }
+}
+
+/// The `reason` that Kubernetes has for a code.
+fn reason_of(code: StatusCode) -> &'static str {
+    match code {
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::UNAUTHORIZED => "Unauthorized",
+        StatusCode::FORBIDDEN => "Forbidden",
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::GONE => "Expired",
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        StatusCode::GATEWAY_TIMEOUT => "Timeout",
+        _ => "InternalError",
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (code, reason) = self.code_and_reason();
         let status = json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.to_string(),
-            "reason": reason,
-            "code": code.as_u16(),
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
-        let mut response = (code, Json(status)).into_response();
-        // For the one log line that is written of it.
+        let mut response = (self.code, Json(status)).into_response();
+        // For the access log.
         response.extensions_mut().insert(self);
         response
     }
@@ -100,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_a_status_with_the_code_of_the_answer() {
-        let response = Refusal::TooMany("as many as may be".into()).into_response();
+        let response = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many as may be").into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()["content-type"], "application/json");
         let body = response.into_body().collect().await.expect("a body").to_bytes();

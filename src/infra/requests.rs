@@ -8,8 +8,9 @@ use kube::{
     core::{ApiResource, DynamicObject, ObjectMeta},
 };
 use serde_json::json;
-use thiserror::Error;
 
+pub use super::call::ApiError;
+use super::call::within;
 use crate::{
     api::{ExecRequest, ExecRequestStatus},
     core::ids::RequestKey,
@@ -18,7 +19,7 @@ use crate::{
 /// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The requests of the cluster, as the agent's steps need them.
+/// The requests of the cluster.
 pub trait Requests: Send + Sync + 'static {
     /// Reads a request; `None` if it is gone, or if another one has its name.
     ///
@@ -47,51 +48,24 @@ pub trait Requests: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
-/// The requests behind a real API server.
 #[derive(Clone)]
 pub struct KubeRequests {
     client: Client,
 }
 
-/// What became of a status write.
 #[derive(Debug)]
 pub enum Written {
-    /// It is in, and this is the object now.
+    /// This is the object now.
     Won(Box<ExecRequest>),
     /// Somebody wrote since the object was read: read again.
     Lost,
     /// The object is gone.
     Gone,
-    /// It will never be taken as it is.
+    /// The API server will never take it as it is.
     Refused(String),
 }
 
-/// The API server did not answer, or not as wanted. Whether a write happened is not known.
-#[derive(Debug, Error)]
-pub enum ApiError {
-    /// An error of the call.
-    #[error("the API server failed to {call} ExecRequest {request}: {source}")]
-    Call {
-        /// What was asked.
-        call: &'static str,
-        /// Of which request.
-        request: String,
-        /// What went wrong.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// No answer in time.
-    #[error("the API server did not {call} ExecRequest {request} within {} s", CALL_TIMEOUT.as_secs())]
-    Timeout {
-        /// What was asked.
-        call: &'static str,
-        /// Of which request.
-        request: String,
-    },
-}
-
 impl KubeRequests {
-    /// Through this client.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
@@ -101,7 +75,9 @@ impl KubeRequests {
     /// # Errors
     /// When the API server does not say.
     pub async fn is_bound(&self, key: &RequestKey) -> Result<bool, ApiError> {
-        let found = bounded("get", &key.to_string(), self.unreadable(&key.namespace).get_opt(&key.name)).await?;
+        let found =
+            within(CALL_TIMEOUT, format!("get ExecRequest {key}"), self.unreadable(&key.namespace).get_opt(&key.name))
+                .await?;
         Ok(found.is_some_and(|object| object.data.pointer("/status/nodeName").is_some()))
     }
 
@@ -114,7 +90,7 @@ impl KubeRequests {
 impl Requests for KubeRequests {
     async fn get(&self, key: &RequestKey) -> Result<Option<ExecRequest>, ApiError> {
         let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &key.namespace);
-        let found = bounded("get", &key.to_string(), api.get_opt(&key.name)).await?;
+        let found = within(CALL_TIMEOUT, format!("get ExecRequest {key}"), api.get_opt(&key.name)).await?;
         Ok(found.filter(|request| request.metadata.uid.as_deref() == Some(key.uid.as_str())))
     }
 
@@ -129,7 +105,7 @@ impl Requests for KubeRequests {
         next.status = Some(status);
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &next);
-        verdict(bounded("update the status of", &format!("{namespace}/{name}"), written).await)
+        verdict(within(CALL_TIMEOUT, format!("update the status of ExecRequest {namespace}/{name}"), written).await)
     }
 
     async fn write_status_of_unreadable(&self, meta: &ObjectMeta, status: &ExecRequestStatus) -> Result<(), ApiError> {
@@ -139,30 +115,11 @@ impl Requests for KubeRequests {
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": meta.resource_version}, "status": status}));
         let params = PatchParams::default();
         let written = api.patch_status(name, &params, &patch);
-        match bounded("update the status of", &format!("{namespace}/{name}"), written).await {
+        match within(CALL_TIMEOUT, format!("update the status of ExecRequest {namespace}/{name}"), written).await {
             Ok(_) => Ok(()),
-            Err(ApiError::Call { source, .. }) if matches!(answer(&source), Some(409 | 404)) => Ok(()),
+            Err(error) if matches!(error.code(), Some(409 | 404)) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-}
-
-async fn bounded<T>(
-    call: &'static str,
-    request: &str,
-    future: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ApiError> {
-    match tokio::time::timeout(CALL_TIMEOUT, future).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(ApiError::Call { call, request: request.to_owned(), source: Box::new(source) }),
-        Err(_) => Err(ApiError::Timeout { call, request: request.to_owned() }),
-    }
-}
-
-fn answer(error: &kube::Error) -> Option<u16> {
-    match error {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
     }
 }
 
@@ -171,8 +128,7 @@ fn verdict(result: Result<ExecRequest, ApiError>) -> Result<Written, ApiError> {
         Ok(request) => return Ok(Written::Won(Box::new(request))),
         Err(error) => error,
     };
-    let ApiError::Call { source, .. } = &error else { return Err(error) };
-    let kube::Error::Api(status) = source.as_ref() else { return Err(error) };
+    let Some(status) = error.status() else { return Err(error) };
     match status.code {
         404 => Ok(Written::Gone),
         409 => Ok(Written::Lost),

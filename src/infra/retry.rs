@@ -1,4 +1,4 @@
-//! How long a watch lasts, and how soon one that broke off is opened again.
+//! How long a watch lasts, and how soon it is opened again after an error.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,18 +9,16 @@ use kube::runtime::{utils::Backoff, watcher};
 
 use crate::core::pauses::Pauses;
 
-/// How long one watch lasts, in seconds; the next goes on where it has ended. One of which nothing more comes, as when
-/// the network has forgotten it, is given up 5 s later: soon enough for a request that waits for it to start in time,
-/// which is 60 s after its creation unless it says more.
+/// How long one watch lasts, in seconds; the next goes on where it has ended. A watch whose connection is dead is given
+/// up 5 s later: soon enough for a request to start within the default deadline of 60 s.
 const WATCH_SECONDS: u32 = 30;
 
-/// First pause; doubles up to [`LONGEST`]. To each up to as much again is added by chance, so that
-/// the agents of a cluster do not all come at the same moment.
+/// First pause; doubles up to [`LONGEST`]. Up to as much again is added at random, so that the agents of a cluster do not
+/// all come back at once.
 const FIRST: Duration = Duration::from_millis(200);
 /// Short, so that requests go on within seconds of an API server's return.
 const LONGEST: Duration = Duration::from_millis(1500);
 
-/// What every watch has in common.
 pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
@@ -56,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_limit_and_begin_anew() {
+    fn pauses_grow_to_a_limit_and_start_over() {
         let mut pauses = WatchPauses::default();
         let all: Vec<Duration> = pauses.by_ref().take(6).collect();
         assert!(all[0] >= FIRST && all[0] < FIRST * 2, "{all:?}");

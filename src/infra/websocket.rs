@@ -1,4 +1,4 @@
-//! The handshake of a WebSocket, on both sides of the manager. What is in the frames is not looked at.
+//! The handshake of a WebSocket (RFC 6455): read from a client, repeated to an agent, answered.
 //!
 //! A connection is given up to a client only after the agent's answer proved to be to this very
 //! handshake: a proxy that joins two connections after any other answer lets a client speak to the
@@ -6,33 +6,31 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::refusal::Refusal;
 
 const VERSION: &str = "13";
-/// What RFC 6455 adds to a key.
-const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// How a client without access to headers gives its token: the API server's to read, and nobody's after it.
+/// In a browser, a client gives its token to the API server as a protocol. Nobody after it is to read it.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// What a client asked for.
+/// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     key: HeaderValue,
-    /// Those that it offers, in its order.
+    /// In the client's order.
     protocols: Vec<String>,
 }
 
 impl Handshake {
-    /// The client's side.
+    /// Reads a client's handshake.
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let wrong = |message: &str| Err(Refusal::BadRequest(message.to_owned()));
+        let wrong = |message: &str| Err(Refusal::bad_request(message));
         let is_websocket =
             has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
         if *method != Method::GET || !is_websocket {
             return wrong(
-                "attach is spoken over a WebSocket (GET with Upgrade: websocket); SPDY is not, which clients older than Kubernetes 1.31 speak",
+                "attach needs a WebSocket (GET with Upgrade: websocket); SPDY, which clients before Kubernetes 1.31 use, is not supported",
             );
         }
         if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
@@ -49,7 +47,12 @@ impl Handshake {
         Ok(Self { key, protocols })
     }
 
-    /// The headers of the same handshake with the agent. No extension is offered.
+    /// The protocols that the client offers.
+    pub(crate) fn protocols(&self) -> impl Iterator<Item = &str> {
+        self.protocols.iter().map(String::as_str)
+    }
+
+    /// The headers of the same handshake with an agent. No extension is offered.
     pub(crate) fn request(&self) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = vec![
             (header::CONNECTION, HeaderValue::from_static("Upgrade")),
@@ -65,7 +68,7 @@ impl Handshake {
         headers
     }
 
-    /// Whether an agent's answer is the one to this handshake. Gives the headers of our own answer.
+    /// Checks that an agent's answer is to this very handshake, and gives the headers of our own answer.
     pub(crate) fn accept(
         &self,
         code: StatusCode,
@@ -75,40 +78,44 @@ impl Handshake {
             return Err(format!("{code} instead of a WebSocket"));
         }
         if !has_token(headers, header::CONNECTION, "upgrade") || !has_token(headers, header::UPGRADE, "websocket") {
-            return Err("101, but not to a WebSocket".to_owned());
+            return Err("101 to something other than a WebSocket".to_owned());
         }
         let expected = self.accept_key();
         if headers.get(header::SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != expected.as_str()) {
             return Err("Sec-WebSocket-Accept is not the answer to this handshake".to_owned());
         }
         if headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
-            return Err("an extension that nobody offered".to_owned());
+            return Err("an extension was accepted that was not offered".to_owned());
         }
         let mut chosen = list(headers, header::SEC_WEBSOCKET_PROTOCOL);
         let protocol = match (chosen.next(), chosen.next()) {
             (Some(one), None) if self.protocols.iter().any(|offered| offered == one) => Some(one),
             (None, _) if self.protocols.is_empty() => None,
-            (None, _) => return Err("none of the protocols that were offered".to_owned()),
-            (Some(other), _) => return Err(format!("protocol {other:?}, which was not offered")),
+            (None, _) => return Err("no protocol was chosen of those offered".to_owned()),
+            (Some(other), _) => return Err(format!("protocol {other:?} was chosen, which was not offered")),
         };
-        let mut answer = vec![
+        Ok(self.answer(protocol))
+    }
+
+    /// The headers of the 101 that accepts this handshake.
+    pub(crate) fn answer(&self, protocol: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+        let protocol = protocol.map(|protocol| (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::try_from(protocol)));
+        let accept = (header::SEC_WEBSOCKET_ACCEPT, HeaderValue::try_from(self.accept_key()));
+        let fixed = [
             (header::CONNECTION, HeaderValue::from_static("Upgrade")),
             (header::UPGRADE, HeaderValue::from_static("websocket")),
         ];
-        answer.extend(HeaderValue::try_from(expected).ok().map(|value| (header::SEC_WEBSOCKET_ACCEPT, value)));
-        let protocol = protocol.and_then(|protocol| HeaderValue::try_from(protocol).ok());
-        answer.extend(protocol.map(|value| (header::SEC_WEBSOCKET_PROTOCOL, value)));
-        Ok(answer)
+        let made = [Some(accept), protocol].into_iter().flatten();
+        fixed.into_iter().chain(made.filter_map(|(name, value)| Some((name, value.ok()?)))).collect()
     }
 
     fn accept_key(&self) -> String {
-        let text = [self.key.as_bytes(), KEY_SUFFIX.as_bytes()].concat();
-        STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &text))
+        derive_accept_key(self.key.as_bytes())
     }
 }
 
-/// Refuses what a web page of another host asks: a browser says where a page is from, and sends with it
-/// what lets its user in. Programs that are no browsers send no Origin.
+/// Refuses a web page of another host, to which a browser lends its user's credentials. Only browsers send an
+/// Origin.
 pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(()) };
@@ -122,10 +129,10 @@ pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     if same {
         return Ok(());
     }
-    Err(Refusal::Forbidden(format!("a web page of another host may not ask this: Origin {origin:?}")))
+    Err(Refusal::forbidden(format!("a web page of another host may not call this API: Origin {origin:?}")))
 }
 
-/// The elements of a header that is a list, also if it is given more than once.
+/// The elements of a list header, which may be given more than once.
 fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())

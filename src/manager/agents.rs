@@ -1,8 +1,7 @@
 //! Which agents live, by their Leases.
 //!
-//! Judged by this process's own clock: an agent lives while its Lease is seen
-//! to change. What the clocks of the nodes say does not matter, but for the
-//! first look, when nothing has been seen to change yet.
+//! Judged by this process's own clock: an agent lives while its Lease is seen to change. The clocks of the nodes matter
+//! only at first sight of a Lease, when it has not been seen to change yet.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,7 +11,7 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, interval};
 
@@ -25,10 +24,9 @@ use crate::{
     },
 };
 
-/// How often the live ones are counted: one that falls silent makes no news.
+/// How often the live agents are counted: there is no event for one that falls silent.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// What was seen of one agent.
 #[derive(Clone, Debug)]
 struct Seen {
     renewed: Option<Timestamp>,
@@ -36,7 +34,6 @@ struct Seen {
     known_since: Instant,
 }
 
-/// The agents whose Lease is fresh.
 #[derive(Clone)]
 pub(super) struct LiveAgents {
     seen: Arc<Mutex<HashMap<String, Seen>>>,
@@ -50,15 +47,15 @@ impl LiveAgents {
         Self { seen: Arc::default(), timeout, gauge, clock }
     }
 
-    /// Watches the Leases for as long as it is polled. Calls `synced` when all are known.
+    /// Watches the Leases. Calls `synced` when all are known.
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut news = watcher(leases, retry::watching().labels(&selector)).backoff(WatchPauses::default()).boxed();
+        let mut events = watcher(leases, retry::watching().labels(&selector)).backoff(WatchPauses::default()).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {
-                event = news.next() => match event {
+                event = events.next() => match event {
                     Some(event) => event,
                     None => return,
                 },
@@ -74,7 +71,7 @@ impl LiveAgents {
                 Ok(watcher::Event::Delete(lease)) => self.forget(&lease),
                 Ok(watcher::Event::InitDone) => synced(),
                 Ok(watcher::Event::Init) => {}
-                Err(error) => tracing::warn!(%error, "the watch of the agents' Leases broke off, it is opened again"),
+                Err(error) => tracing::warn!(%error, "the watch of the agents' Leases ended; reopening it"),
             }
             self.count();
         }
@@ -83,13 +80,13 @@ impl LiveAgents {
     fn note(&self, lease: &Lease, now: Instant, wall: Timestamp) {
         let Some(node) = node_of(lease) else { return };
         let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-        let mut all = self.lock();
+        let mut all = self.seen.lock();
         match all.get_mut(node) {
             Some(seen) if seen.renewed == renewed => {}
             Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), ..seen.clone() },
             None => {
-                // Nothing is known of this clock and that of the node, but that they hardly
-                // differ by more than a renewal; if they do, the next renewal mends it.
+                // The node's clock and this one hardly differ by more than a renewal; if they do, the next renewal
+                // puts it right.
                 let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
                 let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
                 all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now });
@@ -97,30 +94,26 @@ impl LiveAgents {
         }
     }
 
-    /// How long nothing has been heard of the agent of a node: at most since `watching`, from when on
-    /// somebody listened.
+    /// How long the agent of a node has been silent, counted from `watching`, when this replica began to watch, at the
+    /// earliest.
     pub(super) fn silent_for(&self, node: &str, watching: Instant) -> Duration {
-        let heard = self.lock().get(node).map(|seen| seen.fresh_since.unwrap_or(seen.known_since));
+        let heard = self.seen.lock().get(node).map(|seen| seen.fresh_since.unwrap_or(seen.known_since));
         heard.map_or(watching, |heard| heard.max(watching)).elapsed()
     }
 
     fn forget(&self, lease: &Lease) {
         if let Some(node) = node_of(lease) {
-            self.lock().remove(node);
+            self.seen.lock().remove(node);
         }
     }
 
     fn count(&self) {
-        let live = self.lock().values().filter(|seen| self.fresh(seen)).count();
+        let live = self.seen.lock().values().filter(|seen| self.fresh(seen)).count();
         self.gauge.set(i64::try_from(live).unwrap_or(i64::MAX));
     }
 
     fn fresh(&self, seen: &Seen) -> bool {
         seen.fresh_since.is_some_and(|since| since.elapsed() < self.timeout)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Seen>> {
-        self.seen.lock()
     }
 }
 
@@ -130,7 +123,7 @@ fn node_of(lease: &Lease) -> Option<&str> {
 
 impl Agents for LiveAgents {
     fn alive(&self, node: &str) -> Result<(), String> {
-        match self.lock().get(node) {
+        match self.seen.lock().get(node) {
             Some(seen) if self.fresh(seen) => Ok(()),
             Some(_) => Err(format!(
                 "the execlet agent on node {node} has not renewed its Lease {} for {} s: look at its pod and at the node",

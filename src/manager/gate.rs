@@ -1,9 +1,8 @@
-//! The gate: looks whether the admission policies stand, and since when.
+//! The gate: whether the admission policies stand, and since when.
 //!
-//! A binder asks after it has read a request, and the answer comes from reads that began after
-//! that question. So a policy that nobody has changed since it was first seen, and that stands at
-//! that moment, has stood when the request was created: no watch that lags can hide a change.
-//! All who ask at the same time get the same answer.
+//! A binder asks after it has read a request, and is answered from reads that began after its question. So a policy that
+//! stands then, and has not been changed since it was first seen, stood when the request was created: no lagging watch
+//! can hide a change. Concurrent questions share an answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,35 +32,33 @@ use crate::{
 
 /// Name in `/readyz`.
 pub(super) const CHECK: &str = "admission";
-/// How often it is looked when nobody asks.
+/// Between two looks when nobody asks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Between the beginnings of two looks, however many ask.
+/// Between the beginnings of two looks, at least.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
-/// How often it is said again that admission is off, or broken.
+/// How often it is repeated that admission is off, or broken.
 const SAY_EVERY: Duration = Duration::from_secs(600);
-/// From when on a manager is ready also without policies: it has more to serve than binding.
+/// After this a manager is ready without policies too: it does more than binding.
 const READY_ANYWAY: Duration = Duration::from_secs(60);
-/// Askers in the queue.
 const QUEUE: usize = 64;
 
-/// Where to ask.
 #[derive(Clone)]
 pub(super) struct Gate(mpsc::Sender<oneshot::Sender<Admission>>);
 
 impl Gate {
-    /// What can be said of the policies from now on.
+    /// The state of the policies, read after this call.
     pub(super) async fn look(&self) -> Admission {
         let (tell, told) = oneshot::channel();
         let answer = async {
             self.0.send(tell).await.ok()?;
             told.await.ok()
         };
-        let ended = || Admission::Broken("the manager does not look at the admission policies any more".to_owned());
+        let ended = || Admission::Broken("the manager no longer reads the admission policies".to_owned());
         answer.await.unwrap_or_else(ended)
     }
 }
 
-/// Who answers.
+/// Answers the gate.
 pub(super) struct Keeper {
     pub(super) client: Client,
     pub(super) namespace: String,
@@ -74,7 +71,6 @@ pub(super) struct Keeper {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// What the keeper remembers from look to look.
 struct Memory {
     begun: Instant,
     ready: bool,
@@ -106,7 +102,7 @@ impl Keeper {
                     Some(ask) => waiting.push(ask),
                     None => return,
                 },
-                // The Lease may have been made anew, without the record: it is read again.
+                // The Lease may have been created again, without the record.
                 _ = clock.tick() => memory.saved = false,
             }
             while let Ok(ask) = asks.try_recv() {
@@ -116,7 +112,7 @@ impl Keeper {
             let found = self.look(&mut memory).await;
             self.say(&mut memory, &found).await;
             for ask in waiting.drain(..) {
-                // Whoever asked may have gone: leadership was lost.
+                // The binder may be gone: leadership was lost.
                 ask.send(found.clone()).unwrap_or_default();
             }
             sleep_until(begun + LOOK_AT_MOST_EVERY).await;
@@ -138,7 +134,7 @@ impl Keeper {
             return Ok(record.clone());
         }
         let recorded = self.policies().recorded().await?;
-        // What the Lease has counts, for all replicas. If it was lost, what is remembered here does.
+        // The Lease's record counts for all replicas; if it was lost, the one in memory.
         let before = [&recorded, &memory.record].into_iter().flatten().find(|record| record.versions == versions);
         let record = Record::seen(before, versions, admission::last_change(found.iter()), self.clock.now());
         if memory.record.as_ref() != Some(&record) {
@@ -153,20 +149,20 @@ impl Keeper {
         Policies::new(self.client.clone(), &self.namespace)
     }
 
-    /// Without it, a later manager would refuse what was created before it came.
+    /// Without it, the next manager would refuse what was created before it started.
     async fn save(&self, record: &Record) -> bool {
         let Ok(text) = serde_json::to_string(record) else { return false };
         let patch = json!({"metadata": {"annotations": {names::POLICIES_ANNOTATION: text}}});
         match self.policies().leases().patch(names::LEADER_LEASE, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(%error, "since when the admission policies stand could not be noted, it will be tried again");
+                tracing::warn!(%error, "could not record since when the admission policies stand; retrying");
                 false
             }
         }
     }
 
-    /// Tells everybody who should know: loudly, and again.
+    /// Metric, readiness, log and Event.
     async fn say(&self, memory: &mut Memory, found: &Admission) {
         self.metrics.admission.set(i64::from(matches!(found, Admission::Since(_))));
         self.become_ready(memory, found);
@@ -208,7 +204,7 @@ impl Keeper {
 
     async fn publish(&self, reason: Reason, note: &str) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        // Only for its UID, by which `kubectl describe pod` finds the Event.
+        // For the UID, by which `kubectl describe pod` finds the Event.
         let pod = timeout(LOOK_TIMEOUT, pods.get_opt(&self.identity)).await.ok().and_then(Result::ok).flatten();
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),

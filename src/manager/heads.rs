@@ -1,5 +1,4 @@
-//! The heads of the managers' audit chains, in the leader's Lease: each replica
-//! sets its own, now and then.
+//! The heads of the managers' audit chains, in the leader's Lease: each replica publishes its own.
 
 use std::time::Duration;
 
@@ -21,9 +20,7 @@ use crate::{
     },
 };
 
-/// Between two looks whether the head has moved.
 const EVERY: Duration = Duration::from_secs(10);
-/// How long it may take to publish it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes until `shutdown`, and then once more.
@@ -44,7 +41,6 @@ pub(super) async fn publish(
         if log.head().sequence != known {
             match timeout(TIMEOUT, set(&leases, &log, &mut before)).await {
                 Ok(Ok(sequence)) => known = sequence,
-                // The next look tries again.
                 Ok(Err(error)) => tracing::warn!(%error, "the head of the audit log could not be published"),
                 Err(_) => tracing::warn!("the head of the audit log could not be published in time"),
             }
@@ -55,7 +51,7 @@ pub(super) async fn publish(
     }
 }
 
-/// Sets one head, unless somebody has written to the Lease meanwhile. Gives its number.
+/// Publishes the head, unless the Lease has been written meanwhile. Gives its number.
 async fn set(leases: &Api<Lease>, log: &Log, before: &mut Before) -> Result<u64, kube::Error> {
     let lease = leases.get(names::LEADER_LEASE).await?;
     before.read(head_of(&lease, log.writer()));

@@ -1,8 +1,7 @@
-//! Who leads, by the leader's Lease: it is made if it is not there, and looked at anew again and again.
+//! Leader election by a Lease, which is created if it does not exist.
 //!
-//! The library sleeps until the end of what another replica was seen to hold. A Lease that was deleted
-//! meanwhile, or given back, would be free and nobody would notice; so a replica that does not lead
-//! begins anew every few seconds.
+//! The library sleeps until another replica's hold of the Lease ends, and would not notice that the Lease was deleted or
+//! given back meanwhile. So a replica that does not lead starts over every few seconds.
 
 use std::time::Duration;
 
@@ -19,14 +18,12 @@ use crate::{api::names, infra::health::Readiness};
 const LEADER_SECONDS: u64 = 15;
 /// How long before its end it is renewed, in seconds.
 const LEADER_GRACE_SECONDS: u64 = 5;
-/// How often who does not lead looks anew.
+/// How often a replica that does not lead starts over.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// After a look that failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// Name in `/readyz`.
 pub(super) const CHECK: &str = "leader-lease";
 
-/// One replica in the election.
 pub(super) struct Candidate {
     pub(super) client: Client,
     pub(super) namespace: String,
@@ -36,16 +33,16 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Tells whether it leads, until nobody listens any more; then gives the Lease back.
+    /// Tells whether this replica leads, until the receiver is dropped; then gives the Lease back.
     pub(super) async fn stand(self, tell: watch::Sender<bool>) {
-        // When it was known for the last time.
+        // When the leader was last known.
         let mut known = Instant::now();
         while !tell.is_closed() {
             match self.look(&tell, &mut known).await {
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, lease = names::LEADER_LEASE, "who leads is not known, it is asked again");
-                    // Another may lead by now.
+                    tracing::warn!(%error, lease = names::LEADER_LEASE, "the leader is not known; retrying");
+                    // Another replica may lead by now.
                     if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
                         told(&tell, false);
                     }
@@ -58,9 +55,8 @@ impl Candidate {
         }
     }
 
-    /// One look, or for as long as it leads.
+    /// One look, or as long as this replica leads.
     async fn look(&self, tell: &watch::Sender<bool>, known: &mut Instant) -> Result<(), LeaseManagerError> {
-        // Makes the Lease if it is not there.
         let lease = LeaseManagerBuilder::new(self.client.clone(), names::LEADER_LEASE)
             .with_namespace(&self.namespace)
             .with_identity(&self.identity)

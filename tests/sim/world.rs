@@ -54,12 +54,16 @@ impl Clock for SimClock {
 
 pub struct SimRequests(pub Model);
 
+fn timeout(call: String) -> ApiError {
+    ApiError::Timeout { call, after: Duration::from_secs(15) }
+}
+
 impl SimRequests {
     /// Whether the API server takes part in this call.
     async fn call(&self, request: &str, call: &'static str) -> Result<(), ApiError> {
         self.0.point().await;
         let fails = { self.0.chance(10) } || !self.0.lock().api_up;
-        if fails { Err(ApiError::Timeout { call, request: request.to_owned() }) } else { Ok(()) }
+        if fails { Err(timeout(format!("{call} ExecRequest {request}"))) } else { Ok(()) }
     }
 }
 
@@ -115,7 +119,7 @@ impl Requests for SimRequests {
         // The answer gets lost on its way.
         if self.0.chance(10) {
             self.0.note(|| format!("the answer about {name} is lost"));
-            return Err(ApiError::Timeout { call: "update the status of", request: name });
+            return Err(timeout(format!("update the status of ExecRequest {name}")));
         }
         self.0.point().await;
         Ok(written)

@@ -1,11 +1,11 @@
-//! Admission to the stream server: the manager's service account, by a token that is meant for the agent
-//! of this node and nobody else. Who of the manager's users may do what is the manager's to say.
+//! Admission to the stream server: the manager's service account, by a token for the agent of this node. What the
+//! manager's users may do is for the manager to decide.
 
 use std::{collections::HashMap, time::Duration};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::{
@@ -18,38 +18,34 @@ use crate::{
     core::{admission::ServiceAccount, ids::NodeName},
 };
 
-/// How long the answer to a token is believed. A token that is revoked works for so long.
+/// How long a review of a token counts. A revoked token works for that long.
 const ADMITTED_FOR: Duration = Duration::from_secs(60);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Answers that are remembered.
 const REMEMBERED: usize = 256;
-/// Questions to the API server at the same time.
+/// Reviews at a time.
 const ASKED_AT_ONCE: usize = 8;
-/// How long one may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest token, in bytes. One of a service account has about 1 KB.
+/// A service account's token has about 1 KB.
 const TOKEN_BYTES: usize = 16 * 1024;
 
-/// Why somebody is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum NotAdmitted {
     /// 401.
     #[error("a bearer token with the audience of this node's agent is needed")]
     NoToken,
-    /// 401: the API server does not know it, or it is meant for somebody else.
+    /// 401: unknown to the API server, or for another audience.
     #[error("the token is not valid for the audience of this node's agent")]
     Invalid,
-    /// 403: whose it is.
+    /// 403: the token's user.
     #[error("{0} is not the manager: attach through the API server")]
     NotTheManager(String),
-    /// 503: whether it may cannot be found out now.
-    #[error("the API server does not say whose token this is: {0}")]
+    /// 503: it could not be reviewed.
+    #[error("the token could not be reviewed by the API server: {0}")]
     Unknown(String),
 }
 
-type Remembered = HashMap<[u8; 32], (Result<(), Refusal>, Instant)>;
+type Remembered = HashMap<[u8; 32], (Result<(), NotAdmitted>, Instant)>;
 
-/// Knows the manager.
 pub struct Admission {
     reviews: Api<TokenReview>,
     manager: String,
@@ -74,10 +70,10 @@ impl Admission {
     ///
     /// # Errors
     /// When it may not, or when that cannot be found out.
-    pub async fn admit(&self, authorization: Option<&str>) -> Result<(), Refusal> {
+    pub async fn admit(&self, authorization: Option<&str>) -> Result<(), NotAdmitted> {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
         if token.is_empty() || token.len() > TOKEN_BYTES {
-            return Err(Refusal::NoToken);
+            return Err(NotAdmitted::NoToken);
         }
         let key: [u8; 32] = Sha256::digest(token).into();
         if let Some(answer) = self.remembered(&key) {
@@ -85,19 +81,19 @@ impl Admission {
         }
         let answer = match timeout(ASK_TIMEOUT, self.ask(token)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Refusal::Unknown(format!("no answer within {ASK_TIMEOUT:?}"))),
+            Err(_) => Err(NotAdmitted::Unknown(format!("no answer within {ASK_TIMEOUT:?}"))),
         };
         let lifetime = match &answer {
             Ok(()) => ADMITTED_FOR,
-            Err(Refusal::Invalid | Refusal::NotTheManager(_) | Refusal::NoToken) => REFUSED_FOR,
-            Err(Refusal::Unknown(_)) => return answer,
+            Err(NotAdmitted::Invalid | NotAdmitted::NotTheManager(_) | NotAdmitted::NoToken) => REFUSED_FOR,
+            Err(NotAdmitted::Unknown(_)) => return answer,
         };
         self.remember(key, answer.clone(), Instant::now() + lifetime);
         answer
     }
 
-    async fn ask(&self, token: &str) -> Result<(), Refusal> {
-        let unknown = |error: &dyn std::error::Error| Refusal::Unknown(error.to_string());
+    async fn ask(&self, token: &str) -> Result<(), NotAdmitted> {
+        let unknown = |error: &dyn std::error::Error| NotAdmitted::Unknown(error.to_string());
         let _permit = self.asking.acquire().await.map_err(|error| unknown(&error))?;
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![self.audience.clone()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -105,18 +101,18 @@ impl Admission {
         judge(&answer.status.unwrap_or_default(), &self.manager, &self.audience)
     }
 
-    fn remembered(&self, key: &[u8; 32]) -> Option<Result<(), Refusal>> {
-        let (answer, until) = self.lock().get(key).cloned()?;
+    fn remembered(&self, key: &[u8; 32]) -> Option<Result<(), NotAdmitted>> {
+        let (answer, until) = self.remembered.lock().get(key).cloned()?;
         (Instant::now() < until).then_some(answer)
     }
 
-    fn remember(&self, key: [u8; 32], answer: Result<(), Refusal>, until: Instant) {
-        let mut remembered = self.lock();
+    fn remember(&self, key: [u8; 32], answer: Result<(), NotAdmitted>, until: Instant) {
+        let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED {
             let now = Instant::now();
             remembered.retain(|_, (_, until)| *until > now);
         }
-        // Whoever sends one wrong token after another does not displace the manager's.
+        // A flood of wrong tokens does not displace the manager's.
         if remembered.len() >= REMEMBERED {
             remembered.retain(|_, (answer, _)| answer.is_ok());
         }
@@ -124,21 +120,16 @@ impl Admission {
             remembered.insert(key, (answer, until));
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock()
-    }
 }
 
-/// What the API server's answer means.
-fn judge(status: &TokenReviewStatus, manager: &str, audience: &str) -> Result<(), Refusal> {
-    // One that does not know audiences answers without them, and may take any token for valid.
+fn judge(status: &TokenReviewStatus, manager: &str, audience: &str) -> Result<(), NotAdmitted> {
+    // An API server that ignores audiences answers without them, and would accept any valid token.
     let meant = status.audiences.iter().flatten().any(|meant| meant == audience);
     if status.authenticated != Some(true) || !meant {
-        return Err(Refusal::Invalid);
+        return Err(NotAdmitted::Invalid);
     }
     let name = status.user.as_ref().and_then(|user| user.username.as_deref()).unwrap_or_default();
-    if name == manager { Ok(()) } else { Err(Refusal::NotTheManager(name.to_owned())) }
+    if name == manager { Ok(()) } else { Err(NotAdmitted::NotTheManager(name.to_owned())) }
 }
 
 #[cfg(test)]
@@ -170,16 +161,19 @@ mod tests {
         let other = "system:serviceaccount:shop:web";
         let rows = [
             (answer(true, Some(&["streams.execlet.dev/n1"]), MANAGER), Ok(())),
-            (answer(true, Some(&["streams.execlet.dev/n1"]), other), Err(Refusal::NotTheManager(other.to_owned()))),
-            (answer(false, Some(&["streams.execlet.dev/n1"]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, Some(&["streams.execlet.dev/n1"]), other), Err(NotAdmitted::NotTheManager(other.to_owned()))),
+            (answer(false, Some(&["streams.execlet.dev/n1"]), MANAGER), Err(NotAdmitted::Invalid)),
             // Of the agent of another node, and of one whose name begins like this one's.
-            (answer(true, Some(&["streams.execlet.dev/n2"]), MANAGER), Err(Refusal::Invalid)),
-            (answer(true, Some(&["streams.execlet.dev/n10", "streams.execlet.dev"]), MANAGER), Err(Refusal::Invalid)),
+            (answer(true, Some(&["streams.execlet.dev/n2"]), MANAGER), Err(NotAdmitted::Invalid)),
+            (
+                answer(true, Some(&["streams.execlet.dev/n10", "streams.execlet.dev"]), MANAGER),
+                Err(NotAdmitted::Invalid),
+            ),
             // The token of every pod, and an API server that does not know audiences.
-            (answer(true, Some(&["https://kubernetes.default.svc"]), MANAGER), Err(Refusal::Invalid)),
-            (answer(true, Some(&[]), MANAGER), Err(Refusal::Invalid)),
-            (answer(true, None, MANAGER), Err(Refusal::Invalid)),
-            (TokenReviewStatus::default(), Err(Refusal::Invalid)),
+            (answer(true, Some(&["https://kubernetes.default.svc"]), MANAGER), Err(NotAdmitted::Invalid)),
+            (answer(true, Some(&[]), MANAGER), Err(NotAdmitted::Invalid)),
+            (answer(true, None, MANAGER), Err(NotAdmitted::Invalid)),
+            (TokenReviewStatus::default(), Err(NotAdmitted::Invalid)),
         ];
         for (status, expected) in rows {
             assert_eq!(judge(&status, MANAGER, "streams.execlet.dev/n1"), expected, "{status:?}");
@@ -216,14 +210,14 @@ mod tests {
         let admission = admission(&asked);
         for _ in 0..3 {
             assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
-            assert_eq!(admission.admit(Some("Bearer bad")).await, Err(Refusal::Invalid));
+            assert_eq!(admission.admit(Some("Bearer bad")).await, Err(NotAdmitted::Invalid));
         }
         assert_eq!(asked.load(Ordering::Relaxed), 2);
         tokio::time::advance(ADMITTED_FOR).await;
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         assert_eq!(asked.load(Ordering::Relaxed), 3);
         for header in [None, Some(""), Some("Bearer "), Some("Basic good"), Some("good")] {
-            assert_eq!(admission.admit(header).await, Err(Refusal::NoToken), "{header:?}");
+            assert_eq!(admission.admit(header).await, Err(NotAdmitted::NoToken), "{header:?}");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 3, "nobody is asked about no token");
     }
@@ -234,9 +228,9 @@ mod tests {
         let admission = admission(&asked);
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         for number in 0..2000 {
-            assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(Refusal::Invalid));
+            assert_eq!(admission.admit(Some(&format!("Bearer {number}"))).await, Err(NotAdmitted::Invalid));
         }
-        assert!(admission.lock().len() <= REMEMBERED);
+        assert!(admission.remembered.lock().len() <= REMEMBERED);
         assert_eq!(admission.admit(Some("Bearer good")).await, Ok(()));
         assert_eq!(asked.load(Ordering::Relaxed), 2001);
     }

@@ -1,5 +1,5 @@
-//! The certificate of the stream server: made in memory at each start, and published in the Lease.
-//! Whoever connects takes this one and no other, so nobody has to sign it.
+//! The certificate of the stream server: made in memory at each start, and published in the Lease. Clients pin it, so it
+//! needs no authority.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,22 +14,18 @@ use thiserror::Error;
 
 use crate::api::names;
 
-/// Where the stream server is, and how it is known.
+/// Where the stream server is, and its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Address and port.
     pub endpoint: SocketAddr,
-    /// Its certificate, as PEM.
+    /// In PEM.
     pub certificate: String,
 }
 
-/// The certificate cannot be made.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// No key, or no certificate.
     #[error("the stream server's certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// TLS does not take it.
     #[error("the stream server's certificate cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }

@@ -7,16 +7,13 @@ use crate::{
     wire::{OutputStream, words::Missing},
 };
 
-/// Which lines, and how.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choice {
-    /// Of one stream only.
+    /// None: both streams.
     pub(super) only: Option<OutputStream>,
-    /// Not from before.
     pub(super) since: Option<Timestamp>,
-    /// Each line begins with the time of its beginning.
     pub(super) timestamps: bool,
-    /// At most so many bytes.
+    /// In bytes.
     pub(super) limit: Option<u64>,
 }
 
@@ -27,7 +24,6 @@ struct Line {
     chosen: bool,
 }
 
-/// Takes output, gives what is to be written.
 #[derive(Debug)]
 pub(super) struct Lines {
     choice: Choice,
@@ -41,12 +37,12 @@ impl Lines {
         Self { choice, stdout: Line::default(), stderr: Line::default(), written: 0 }
     }
 
-    /// Whether there will be no more, whatever comes.
+    /// Whether the limit is reached.
     pub(super) fn is_full(&self) -> bool {
         self.choice.limit.is_some_and(|limit| self.written >= limit)
     }
 
-    /// Adds a line that says that output is missing here.
+    /// Adds a line in place of missing output.
     pub(super) fn gap(&mut self, missing: Option<u64>, out: &mut Vec<u8>) {
         let begin = out.len();
         if [self.stdout, self.stderr].iter().any(|line| line.inside && line.chosen) {
@@ -54,12 +50,12 @@ impl Lines {
         }
         out.extend_from_slice(Missing::from(missing).notice().as_bytes());
         out.push(b'\n');
-        // What comes next may be the end of a line of which the beginning is missing.
+        // What comes next may be the end of a line whose beginning is missing.
         (self.stdout, self.stderr) = (Line::default(), Line::default());
         self.count(begin, out);
     }
 
-    /// Adds what is to be written of `piece`.
+    /// Adds what `piece` has of the chosen lines.
     pub(super) fn write(&mut self, piece: &Piece, out: &mut Vec<u8>) {
         let Choice { only, since, timestamps, limit: _ } = self.choice;
         if only.is_some_and(|only| only != piece.stream) {
@@ -85,7 +81,7 @@ impl Lines {
         self.count(begin, out);
     }
 
-    /// Cuts what is too much of what was added.
+    /// Cuts what was added at the limit.
     fn count(&mut self, begin: usize, out: &mut Vec<u8>) {
         if let Some(limit) = self.choice.limit {
             let left = usize::try_from(limit.saturating_sub(self.written)).unwrap_or(usize::MAX);

@@ -18,7 +18,7 @@ use futures::{
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
@@ -50,37 +50,29 @@ use crate::{
     },
 };
 
-/// How long a client may take to hear the end of TLS, and one that is not listened to any more to hear why.
+/// How long the end of TLS may take, and a client that broke the protocol may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a client answers that has taken everything.
+/// Payload of the last ping, which a client answers when it has taken everything.
 const LAST_PING: Bytes = Bytes::from_static(b"all");
 
-const ONLY_BINARY: &str = "a text message: only binary ones are understood";
+const ONLY_BINARY: &str = "a text message: only binary messages are accepted";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// How a viewer's time ended.
+/// How a viewer ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It has everything, with the status.
+    /// It has all output, and the status.
     Told,
-    /// It went away.
+    /// It closed the connection.
     Left,
     /// Its connection broke, or it does not answer.
     Vanished,
-    /// It was too slow for what is not kept, and has the status that says so.
-    Lost {
-        /// In words.
-        why: String,
-    },
-    /// It was sent away.
-    Cut {
-        /// Code of the close.
-        code: u16,
-        /// Why.
-        why: String,
-    },
+    /// It was too slow for output that is not kept, and has a status that says so.
+    Lost { why: String },
+    /// Its connection was closed, with this close code.
+    Cut { code: u16, why: String },
 }
 
 impl End {
@@ -89,7 +81,6 @@ impl End {
     }
 }
 
-/// When something was last heard.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     /// Anything from the client.
@@ -98,16 +89,15 @@ struct Times {
     data: Instant,
 }
 
-/// One viewer.
 pub(super) struct Viewer<'a> {
     hub: &'a Arc<Hub>,
     server: Mutex<Server>,
-    /// With a terminal, all that it sees.
+    /// With a terminal, all output is one stream.
     tty: bool,
     pace: Pace,
     metrics: &'a Metrics,
     times: Mutex<Times>,
-    /// Something of the client waits for the command: meanwhile nothing is read from it.
+    /// Input waits for the command, and nothing is read from the client.
     feeding: AtomicBool,
     shutdown: &'a CancellationToken,
 }
@@ -129,15 +119,7 @@ impl<'a> Viewer<'a> {
         Self { hub, server, tty: streams.tty, pace, metrics, times, feeding, shutdown }
     }
 
-    fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock()
-    }
-
-    fn times(&self) -> MutexGuard<'_, Times> {
-        self.times.lock()
-    }
-
-    /// Serves to the end, and says goodbye.
+    /// Serves to the end, and closes the connection.
     pub(super) async fn serve(&self, socket: Socket, mut view: View, hold: Option<Hold>) -> End {
         let (mut to, mut from) = socket.split();
         let end = tokio::select! {
@@ -155,7 +137,7 @@ impl<'a> Viewer<'a> {
             self.taken(&mut to, &mut from).await;
         }
         let frame = CloseFrame { code: code.into(), reason: close::reason(why).into() };
-        let goodbye = async {
+        let closing = async {
             let mut answered = false;
             if to.send(Message::Close(Some(frame))).await.is_ok() {
                 // An immediate end would take from a slow reader what it has not read.
@@ -165,18 +147,18 @@ impl<'a> Viewer<'a> {
             }
             answered
         };
-        let said = timeout(self.pace.close, goodbye).await;
-        if said.is_err() {
-            tracing::debug!("a viewer did not say goodbye in time");
+        let closed = timeout(self.pace.close, closing).await;
+        if closed.is_err() {
+            tracing::debug!("a viewer did not close in time");
         }
         if let Ok(mut socket) = to.reunite(from) {
             let socket = socket.get_mut();
             let hanging_up = async {
-                // TLS has a goodbye of its own: without it a client cannot tell an end from a cut.
+                // Without the end of TLS a client cannot tell an end from a cut.
                 socket.shutdown().await?;
-                if said == Ok(false) {
-                    // After nonsense no message is read any more, and the client still sends: its answer, or the rest of
-                    // what was too large. To hang up on that would take the close from it.
+                if closed == Ok(false) {
+                    // After a protocol error no message is read, and the client still sends: its answer, or the rest of
+                    // what was too large. A reset because of that would take the close from it.
                     copy(socket, &mut sink()).await?;
                 }
                 Ok::<_, io::Error>(())
@@ -207,24 +189,24 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// Sends what there is to see.
+    /// Sends the output.
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
-        let greeting = self.server().greeting();
+        let greeting = self.server.lock().greeting();
         if let Err(end) = self.send(to, Message::Binary(greeting)).await {
             return end;
         }
         let mut beat = Beat::new(self.pace);
-        // Of what is over before it came a viewer is told; what it loses on its way ends it.
+        // A gap before the viewer came is only reported to it; one after that ends it.
         let mut joining = true;
         loop {
             let sight = {
-                // A disk may take longer than from one beat to the next.
+                // Reading the disk may take longer than a beat.
                 let mut next = pin!(view.next());
                 loop {
                     tokio::select! {
                         biased;
                         () = self.shutdown.cancelled() => return going_away(),
-                        // First, or output without end would keep it from a client that waits for it.
+                        // First, or endless output would starve it.
                         due = beat.next() => if let Err(end) = self.beat(to, due).await { return end },
                         sight = &mut next => break sight,
                     }
@@ -249,21 +231,21 @@ impl<'a> Viewer<'a> {
 
     async fn output(&self, to: &mut ToClient, pieces: Vec<Piece>) -> Result<(), End> {
         let messages = self.messages(&pieces);
-        // A viewer that takes nothing costs no more than it must.
+        // Given back before a viewer that takes nothing is waited for.
         drop(pieces);
         for (message, length) in messages {
             self.send(to, Message::Binary(message)).await?;
             self.metrics.viewer_bytes.inc_by(length);
             let now = Instant::now();
-            // A client that takes output lives.
-            *self.times() = Times { heard: now, data: now };
+            // A client that takes output is alive.
+            *self.times.lock() = Times { heard: now, data: now };
         }
         Ok(())
     }
 
-    /// Those of one stream that follow each other go together. With each message how much output it has.
+    /// One message for consecutive pieces of one stream, with its bytes of output.
     fn messages(&self, pieces: &[Piece]) -> Vec<(Bytes, u64)> {
-        let server = self.server();
+        let server = self.server.lock();
         let message = |same: &[Piece]| {
             let parts: Vec<&Bytes> = same.iter().map(|piece| &piece.bytes).collect();
             let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -272,14 +254,14 @@ impl<'a> Viewer<'a> {
         pieces.chunk_by(|one, other| one.stream == other.stream).filter_map(message).collect()
     }
 
-    /// Shows the client that it is served, and looks whether it is there.
+    /// Keeps the connection alive, and checks that the client is there.
     async fn beat(&self, to: &mut ToClient, due: Due) -> Result<(), End> {
         let feeding = self.feeding.load(Ordering::Relaxed);
         if feeding {
-            // Its silence is ours.
-            self.times().heard = Instant::now();
+            // It is silent because it is not read from.
+            self.times.lock().heard = Instant::now();
         }
-        let Times { heard, data } = *self.times();
+        let Times { heard, data } = *self.times.lock();
         match due {
             Due::Pong if feeding => return self.send(to, Message::Pong(Bytes::new())).await,
             Due::Pong => return Ok(()),
@@ -289,13 +271,13 @@ impl<'a> Viewer<'a> {
             return Err(End::Vanished);
         }
         if data.elapsed() >= self.pace.idle {
-            let why = "nothing was said for too long; the command goes on: attach again";
+            let why = "idle for too long; the command goes on: attach again";
             return Err(End::cut(close::POLICY, why));
         }
         self.send(to, Message::Ping(Bytes::new())).await
     }
 
-    /// Sends one message, to whoever takes it in time.
+    /// Sends one message, unless the client does not take it in time.
     async fn send(&self, to: &mut ToClient, message: Message) -> Result<(), End> {
         match timeout(self.pace.stall, to.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -304,19 +286,19 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// What comes next is kept nowhere: to go on as if nothing were missing would be a lie.
+    /// What comes next is not kept anywhere: the viewer is told that output is missing.
     async fn lost(&self, to: &mut ToClient, missing: Option<u64>) -> End {
         let missing = Missing::from(missing);
         let why = format!("too slow: {missing} of output are not kept; the command goes on: attach again");
         let status = serde_json::to_vec(&ExecResult::of_viewer(&why)).unwrap_or_default();
-        let last = self.server().finish(&status);
+        let last = self.server.lock().finish(&status);
         match self.send(to, Message::Binary(last.unwrap_or_default())).await {
             Ok(()) => End::Lost { why },
             Err(end) => end,
         }
     }
 
-    /// Waits until it is known how the command has ended, and tells it.
+    /// Waits for the command's result, and sends it.
     async fn conclude(&self, to: &mut ToClient) -> End {
         let mut changes = self.hub.changes();
         let mut beat = Beat::new(self.pace);
@@ -339,20 +321,20 @@ impl<'a> Viewer<'a> {
             Ok(status) => status,
             Err(error) => return End::cut(close::INTERNAL, error.to_string()),
         };
-        let last = self.server().finish(&status);
+        let last = self.server.lock().finish(&status);
         match self.send(to, Message::Binary(last.unwrap_or_default())).await {
             Ok(()) => End::Told,
             Err(end) => end,
         }
     }
 
-    /// Hears what the client says.
+    /// Reads what the client sends.
     async fn listen(&self, from: &mut FromClientStream, hold: Option<Hold>) -> End {
         loop {
             let message = match from.next().await {
                 Some(Ok(message)) => message,
                 Some(Err(SocketError::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
-                    return End::cut(close::TOO_BIG, format!("a message has {size} bytes, at most are {max_size}"));
+                    return End::cut(close::TOO_BIG, format!("a message has {size} bytes, the limit is {max_size}"));
                 }
                 Some(Err(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => return End::Vanished,
                 Some(Err(SocketError::Utf8(_))) => return End::cut(close::UNSUPPORTED, ONLY_BINARY),
@@ -361,15 +343,15 @@ impl<'a> Viewer<'a> {
                 }
                 Some(Err(_)) | None => return End::Vanished,
             };
-            self.times().heard = Instant::now();
+            self.times.lock().heard = Instant::now();
             let payload = match message {
                 Message::Binary(payload) => payload,
                 Message::Text(_) => return End::cut(close::UNSUPPORTED, ONLY_BINARY),
                 Message::Close(_) => return End::Left,
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };
-            self.times().data = Instant::now();
-            let received = self.server().receive(payload);
+            self.times.lock().data = Instant::now();
+            let received = self.server.lock().receive(payload);
             match (received, &hold) {
                 (Ok(Some(FromClient::Input(bytes))), Some(hold)) => self.feed(hold, Fed::Bytes(bytes)).await,
                 (Ok(Some(FromClient::InputEnded)), Some(hold)) => self.feed(hold, Fed::End).await,
@@ -387,25 +369,24 @@ impl<'a> Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Waits until the command has room for it. Meanwhile nothing is read from the client, and [`Self::beat`] tells it
-    /// that all is well.
+    /// Waits until the command has room for the input. Meanwhile nothing is read from the client, and [`Self::beat`]
+    /// keeps its connection alive.
     async fn feed(&self, hold: &Hold, fed: Fed) {
         self.feeding.store(true, Ordering::Relaxed);
-        // A command that takes no more does not end those who watch it.
+        // A command that takes no more input may still have output.
         let _taken = hold.send(fed).await;
-        self.times().heard = Instant::now();
+        self.times.lock().heard = Instant::now();
         self.feeding.store(false, Ordering::Relaxed);
     }
 }
 
-/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Ping,
     Pong,
 }
 
-/// When the client has to hear of us, if there is nothing else to tell.
+/// When pings and pongs are due.
 struct Beat {
     ping: Interval,
     pong: Interval,
@@ -421,7 +402,7 @@ impl Beat {
         Self { ping: every(pace.ping), pong: every(pace.pong) }
     }
 
-    /// Waits until something is due. May be left at any time.
+    /// Cancel safe.
     async fn next(&mut self) -> Due {
         tokio::select! {
             biased;
@@ -435,7 +416,7 @@ fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
 }
 
-/// A word to the viewer, where what it sees is not all there was.
+/// In place of output that is missing.
 fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
     Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", Missing::from(missing).notice()).into() }
 }

@@ -1,5 +1,5 @@
-//! Audit lines in the files of a folder. Each is named by the number of its first
-//! line, none is ever renamed, and the oldest go when there are too many.
+//! Audit lines in the files of a folder. A file is named by the number of its first line and never renamed; the oldest
+//! are deleted when there are too many.
 
 use std::{
     collections::BTreeMap,
@@ -14,54 +14,50 @@ use crate::core::audit::{
     verify::{file_name, first_of},
 };
 
-/// For root and whoever collects logs for it.
+/// For root, and a log collector in its group.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 const LOCK: &str = "lock";
 
-/// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Bytes from which on a file is not added to.
+    /// A file of this size is not appended to.
     pub file_bytes: u64,
-    /// Files, the one that is written included; at least 2.
+    /// Files, including the one that is written; at least 2.
     pub files: usize,
 }
 
 /// A folder, and the lock that makes this process its only writer.
 #[derive(Debug)]
-pub struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     retention: Retention,
     _lock: File,
 }
 
-/// The end of a folder's files, opened to add to it.
+/// The last file of a folder.
 #[derive(Debug)]
-pub struct Open {
+pub(super) struct Open {
     file: File,
     bytes: u64,
-    /// A file without one is gone on with, however large it is: it has the name that another would get.
+    /// Without lines it is used whatever its size: the next file would have the same name.
     has_lines: bool,
-    /// What is in it does not end with a line end.
+    /// It does not end with a line end.
     unended: bool,
 }
 
 /// Where the lines of a folder end.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// Who wrote the last line, and which it is.
-    pub last: Option<(String, Head)>,
-    /// What its writer has to say about what was cut off.
-    pub confession: BTreeMap<String, String>,
+pub(super) struct Found {
+    /// The last line, and its writer.
+    pub(super) last: Option<(String, Head)>,
+    /// Notes for the next record, on what was cut off.
+    pub(super) confession: BTreeMap<String, String>,
 }
 
 impl Folder {
-    /// Opens, or makes, the folder.
-    ///
-    /// # Errors
-    /// When another process writes there, or the file system refuses.
-    pub fn open(path: &Path, retention: Retention) -> io::Result<Self> {
+    /// Opens or creates the folder.
+    pub(super) fn open(path: &Path, retention: Retention) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path.join(LOCK))?;
         match lock.try_lock() {
@@ -74,10 +70,7 @@ impl Folder {
     }
 
     /// Finds the end of the lines, and opens the file that it is in; none if there is no file yet.
-    ///
-    /// # Errors
-    /// When the file system refuses.
-    pub fn find(&self) -> io::Result<(Found, Option<Open>)> {
+    pub(super) fn find(&self) -> io::Result<(Found, Option<Open>)> {
         let mut found = Found::default();
         let mut open = None;
         for path in self.files()?.iter().rev() {
@@ -97,11 +90,9 @@ impl Folder {
         Ok((found, open))
     }
 
-    /// Adds lines, of which the first has this number, and waits until they survive a crash.
-    ///
-    /// # Errors
-    /// When the file system refuses: a part of them may be there.
-    pub fn add(&self, open: Option<Open>, first: u64, lines: &[u8]) -> io::Result<Open> {
+    /// Adds lines, of which the first has this number, and waits until they survive a crash. After an error a part of them
+    /// may be there.
+    pub(super) fn add(&self, open: Option<Open>, first: u64, lines: &[u8]) -> io::Result<Open> {
         let open = open.filter(|open| !open.has_lines || open.bytes < self.retention.file_bytes);
         let mut open = match open {
             Some(open) => open,

@@ -1,10 +1,8 @@
 //! The audit trail: what agent and manager record, and in which order.
 //!
-//! A record is on the disk before the act that it tells of, and what must not
-//! happen without one does not: a crash can leave a record of an act that did not
-//! happen, or the same record twice, with the same `auditID`. What happens in any
-//! case waits for its record for a moment only.
-//! What a record looks like is `core::audit`'s to know, where it goes the trail's.
+//! A record is on the disk before the act that it is about, and what must not happen without one does not. A crash can
+//! leave a record of an act that did not happen, or the same record twice, with the same `auditID`. What happens in any
+//! case waits only briefly for its record. `core::audit` knows what a record looks like, the trail where it goes.
 
 pub mod file;
 pub mod published;
@@ -43,13 +41,13 @@ pub struct Unavailable(pub String);
 /// What becomes of a record that cannot be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
-    /// It is kept, and written later: what it tells of happens all the same, and is held up for a moment at most.
+    /// It is kept, and written later: its act happens anyway.
     Keep,
-    /// It is dropped: what it tells of will not happen.
+    /// It is dropped: its act will not happen.
     Drop,
 }
 
-/// Where records go, one after the other.
+/// Where records go.
 pub trait Trail: Clone + Send + Sync + 'static {
     /// Adds a record. When this is `Ok` it survives a crash.
     ///
@@ -64,16 +62,15 @@ pub trait Trail: Clone + Send + Sync + 'static {
     fn available(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
-/// What is recorded, and how strict it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Nothing may happen that cannot be recorded.
+    /// Nothing may happen without a record.
     pub required: bool,
     /// What of a command is recorded.
     pub command: CommandDetail,
 }
 
-/// Records what happens to requests, each act once, however often it is tried.
+/// Records what happens to requests: each act once, however often it is retried.
 #[derive(Clone)]
 pub struct Audit<T> {
     trail: T,
@@ -83,7 +80,7 @@ pub struct Audit<T> {
     recent: Recent,
 }
 
-/// Somebody who is connected to a command.
+/// A client that is connected to a command.
 #[derive(Clone, Debug)]
 pub struct Session {
     subject: Subject,
@@ -93,12 +90,11 @@ pub struct Session {
 }
 
 impl<T: Trail> Audit<T> {
-    /// Into this trail.
     pub fn new(trail: T, policy: Policy, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
         Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
 
-    /// What is to be known of a request for its records.
+    /// The subject of a request's records.
     ///
     /// # Errors
     /// When the object has no namespace, name or UID.
@@ -106,12 +102,12 @@ impl<T: Trail> Audit<T> {
         Subject::of(request, self.policy.command)
     }
 
-    /// A request of which no more is known than which one it is.
+    /// The same, of a request of which only the key is known.
     pub fn unread(&self, key: &RequestKey) -> Subject {
         Subject::known_by_key(key, self.policy.command)
     }
 
-    /// Whether what is about to happen could be recorded. To be asked before work is taken up.
+    /// Whether a record could be written, to be asked before work is taken up.
     ///
     /// # Errors
     /// When it could not, and nothing may happen that is not recorded.
@@ -162,7 +158,7 @@ impl<T: Trail> Audit<T> {
         self.anyhow(request.ended(outcome, self.clock.now())).await;
     }
 
-    /// What may have to be left undone.
+    /// Before an act that may need its record.
     async fn before(&self, event: Event) -> Result<(), Unavailable> {
         if !self.policy.required {
             self.anyhow(event).await;
@@ -171,9 +167,9 @@ impl<T: Trail> Audit<T> {
         self.add(event, Otherwise::Drop).await
     }
 
-    /// What happens in any case: held up by its record for a moment at most.
+    /// An act that happens in any case.
     async fn anyhow(&self, event: Event) {
-        // It is counted and logged, and kept for later.
+        // A failure is counted and logged, and the record is kept.
         drop(self.add(event, Otherwise::Keep).await);
     }
 

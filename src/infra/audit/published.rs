@@ -1,5 +1,5 @@
-//! The head of a chain that is told elsewhere, in a Lease, and must not be taken
-//! back: where the chain is shorter than that, it has to say so first.
+//! The head of a chain that is published in a Lease, and must not be taken back silently: a chain that turns out to be
+//! shorter says so first.
 
 use std::time::Duration;
 
@@ -13,21 +13,20 @@ use crate::{
     core::audit::chain::{Head, published},
 };
 
-/// How long a Lease may take to be read at the start.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a Lease tells of a chain from before its writer has begun.
+/// The head in the Lease from before this writer began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Before {
     /// It could not be read yet.
     Unread,
-    /// This head, of which the chain does not tell yet.
+    /// This head, which the chain does not mention yet.
     Untold(Head),
-    /// Nothing, or the chain tells of it: the Lease may go on with the chain's own head.
+    /// None, or the chain mentions it: its own head may be published.
     Told,
 }
 
-/// Asks the Lease at the start of a writer. The head, if there is one, is for the writer's first record.
+/// Reads the Lease at the start of a writer. A head is for the writer's first record.
 pub async fn ask(leases: &Api<Lease>, name: &str, writer: &str) -> (Before, Option<Head>) {
     let why = match timeout(TIMEOUT, leases.get_opt(name)).await {
         Ok(Ok(lease)) => return (Before::Told, lease.and_then(|lease| head_of(&lease, writer))),
@@ -37,7 +36,7 @@ pub async fn ask(leases: &Api<Lease>, name: &str, writer: &str) -> (Before, Opti
     tracing::warn!(
         lease = name,
         why,
-        "whether lines are missing at the end of the audit log is not known yet: the Lease is asked again"
+        "it is not known yet whether lines are missing at the end of the audit log; reading the Lease again later"
     );
     (Before::Unread, None)
 }
@@ -64,7 +63,7 @@ impl Before {
                     *self = Self::Told;
                     log.head()
                 }
-                // It stands until the chain has it.
+                // It stays published until the chain mentions it.
                 Err(_) => head.clone(),
             },
             Self::Unread | Self::Told => log.head(),

@@ -1,6 +1,5 @@
-//! The one writer of a chain: a thread that adds records in the order in which
-//! they come, those that wait together at once, and owns up to what it could not
-//! write as soon as it can again.
+//! The one writer of a chain: a thread that writes records in the order in which they come, in batches, and records what
+//! it could not write as soon as it can write again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     runtime::{self, Runtime},
     sync::{mpsc, oneshot, watch},
@@ -34,18 +33,16 @@ use crate::{
     infra::clock::Clock,
 };
 
-/// Records that wait for the writer.
 const QUEUE: usize = 1024;
-/// Records that are written at once, with one wait for the disk.
+/// Records in one write.
 const BATCH: usize = 64;
 /// Records that are kept while none can be written; those beyond are lost, and counted.
 const KEPT: usize = 4096;
-/// How long a record may take without which nothing may happen. After it, the caller is told that it was
-/// not written.
+/// How long an act waits for a record that is required. Then its caller is told that it was not written.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a record may hold up what happens in any case.
+/// How long an act waits for a record that is not.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before a log that could not be written is tried again.
+/// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a writer's lines go.
@@ -57,40 +54,29 @@ pub enum Sink {
     Stdout,
 }
 
-/// What the writer is asked for.
 enum Ask {
     Add(Box<Event>, Otherwise),
-    /// Whether a record could be written now.
     Available,
-    /// To write that this head was published before its first record.
+    /// Record that this head was published before the first record.
     Published(Head),
-    /// To write at once what it owes: the process is about to end.
+    /// Write what is kept: the process is about to end.
     Flush,
 }
 
-/// A question, and who waits for the answer.
 struct Job {
     ask: Ask,
     done: oneshot::Sender<Result<(), Unavailable>>,
 }
 
-/// What both sides of the queue know.
 #[derive(Default)]
 struct Shared {
-    /// Records that found no place in the queue. The writer will own up to them.
+    /// Records that found no place in the queue. The writer records how many.
     lost: AtomicU64,
     /// Why nothing can be written, until something is.
     failing: Mutex<Option<Unavailable>>,
 }
 
-impl Shared {
-    fn failing(&self) -> MutexGuard<'_, Option<Unavailable>> {
-        self.failing.lock()
-    }
-}
-
-/// A record on its way into the queue: counted as lost if it does not get there, and be it that nobody
-/// waits for it any more.
+/// A record on its way into the queue: counted as lost if it does not get there, even if its caller is gone.
 struct OnItsWay<'a> {
     lost: &'a AtomicU64,
     arrived: bool,
@@ -104,7 +90,6 @@ impl Drop for OnItsWay<'_> {
     }
 }
 
-/// The way to the writer.
 #[derive(Clone)]
 pub struct Log {
     jobs: mpsc::Sender<Job>,
@@ -117,14 +102,14 @@ impl Log {
     /// Begins to write the chain of `writer`. `published` is the head that is known of it elsewhere.
     ///
     /// # Errors
-    /// When no thread or timer can be had.
+    /// When no thread or timer can be created.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        // Until the first record is written, what is known elsewhere stands: it must not be taken back.
+        // Until the first record is written, the published head counts: it must not be taken back.
         let (tell, head) = watch::channel(published.cloned().unwrap_or_else(Head::start));
         let mut notes = BTreeMap::from([(key::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         notes.extend(published.map(|head| (key::PUBLISHED.to_owned(), head.to_string())));
-        // The beginning is recorded at the beginning.
+        // Makes the writer begin at once.
         drop(jobs.try_send(Job { ask: Ask::Available, done: oneshot::channel().0 }));
         let shared = Arc::new(Shared::default());
         let log = Self { jobs, head, writer: writer.into(), shared: Arc::clone(&shared) };
@@ -152,7 +137,7 @@ impl Log {
         self.head.borrow().clone()
     }
 
-    /// Whose chain it is.
+    /// The name of the chain's writer.
     pub fn writer(&self) -> &str {
         &self.writer
     }
@@ -168,7 +153,7 @@ impl Log {
     /// Writes what could not be written yet, as far as that is possible: the process is about to end.
     pub async fn flush(&self) {
         if let Err(error) = self.ask(Ask::Flush, SHORT_PATIENCE).await {
-            tracing::error!(%error, "records that were kept are lost");
+            tracing::error!(%error, "records that could not be written are lost");
         }
     }
 
@@ -181,10 +166,10 @@ impl Log {
         timeout(patience, asked).await.unwrap_or_else(|_| Err(late(patience)))
     }
 
-    /// Adds a record of what happens in any case. It waits a little for the disk, and not at all while
-    /// that is known to be in vain.
+    /// Adds a record of what happens in any case. Waits a little for the disk, and not at all while that is known to
+    /// fail.
     async fn keep(&self, event: Event) -> Result<(), Unavailable> {
-        let known = self.shared.failing().clone();
+        let known = self.shared.failing.lock().clone();
         let patience = if known.is_some() { Duration::ZERO } else { SHORT_PATIENCE };
         let (done, answer) = oneshot::channel();
         let mut on_its_way = OnItsWay { lost: &self.shared.lost, arrived: false };
@@ -199,8 +184,8 @@ impl Log {
         };
         timeout(patience, asked).await.unwrap_or_else(|_| {
             let late = late(patience);
-            // Until something is written, nobody has to wait as long again.
-            Err(self.shared.failing().get_or_insert(late).clone())
+            // Until something is written, no other record waits for as long.
+            Err(self.shared.failing.lock().get_or_insert(late).clone())
         })
     }
 }
@@ -228,19 +213,19 @@ impl Trail for Log {
 
 struct Writer {
     name: String,
-    /// None while it is not known where the lines end.
+    /// None while the end of the lines is not known.
     chain: Option<Chain>,
     sink: Sink,
-    /// Opened with the first record: one that cannot be had yet is tried again.
+    /// Opened with the first record; retried if it is not available yet.
     folder: Option<Folder>,
     open: Option<Open>,
     clock: Arc<dyn Clock>,
     tell: watch::Sender<Head>,
-    /// What it has to say of itself, until it has; at its beginning it is [`Verb::Opened`].
+    /// The record of the writer itself that is due; at first [`Verb::Opened`].
     word: Option<(Verb, BTreeMap<String, String>)>,
     kept: VecDeque<Event>,
     lost: u64,
-    /// Since when it cannot write, and why.
+    /// When the last write failed, and why.
     failed: Option<(Instant, Unavailable)>,
     shared: Arc<Shared>,
 }
@@ -248,7 +233,7 @@ struct Writer {
 impl Writer {
     fn run(&mut self, mut queue: mpsc::Receiver<Job>, time: &Runtime) {
         loop {
-            // What is owed does not wait for the next record.
+            // Kept records do not wait for the next one.
             let owes = self.owes() || self.word.is_some();
             let patience = if owes { PAUSE } else { Duration::MAX };
             match time.block_on(async { timeout(patience, queue.recv()).await }) {
@@ -270,7 +255,7 @@ impl Writer {
         }
     }
 
-    /// Whether records are left, or are lost without a word, that nobody will bring again.
+    /// Whether records are kept or lost that nothing else will cause to be written.
     fn owes(&self) -> bool {
         self.lost > 0 || self.shared.lost.load(Ordering::Relaxed) > 0 || !self.kept.is_empty()
     }
@@ -299,9 +284,9 @@ impl Writer {
                 }
             }
         }
-        *self.shared.failing() = written.clone().err();
+        *self.shared.failing.lock() = written.clone().err();
         for done in waiting {
-            // Whoever does not wait any longer need not be told.
+            // The caller may have given up.
             drop(done.send(written.clone()));
         }
     }
@@ -319,7 +304,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // Where the lines end is found out anew.
+                // The end of the lines must be found again.
                 (self.chain, self.open) = (None, None);
                 let error = Unavailable(error.to_string());
                 self.failed = Some((Instant::now(), error.clone()));

@@ -1,3 +1,6 @@
-//! What the leader does: it binds requests to nodes.
+//! The leader's work: binds requests, and gives up those whose node is lost.
 
-pub(crate) mod bind;
+mod bind;
+pub(super) mod lead;
+mod lost;
+pub(super) mod write;

@@ -1,7 +1,7 @@
-//! What the API server asks to know what is served here, and the health of it.
+//! Discovery: what is served here.
 //!
-//! All of it is constant. It needs neither leader nor agents nor the API server: while the group cannot
-//! be discovered, no namespace of the cluster can be deleted.
+//! All of it is constant, and needs neither leader nor agents nor the API server: while the group cannot be discovered, no
+//! namespace of the cluster can be deleted.
 
 use axum::{
     Json,
@@ -12,13 +12,11 @@ use serde_json::{Value, json};
 
 use crate::api::names::{SUBRESOURCES_GROUP as GROUP, SUBRESOURCES_VERSION as VERSION};
 
-/// What a client accepts that can read discovery in one document, with the version that it knows.
+/// In the `Accept` of a client that can read aggregated discovery, beside its version.
 const AGGREGATED: &str = "as=apigroupdiscoverylist";
 const AGGREGATED_VERSIONS: [&str; 2] = ["v2", "v2beta1"];
-/// Where the document of `OpenAPI` v3 is.
 pub(super) const OPENAPI_V3: &str = "/openapi/v3/apis/subresources.execlet.dev/v1alpha1";
 
-/// One of the two things that can be done with a request.
 struct Subresource {
     name: &'static str,
     kind: &'static str,
@@ -63,7 +61,7 @@ fn group() -> Value {
     json!({"name": GROUP, "versions": [version], "preferredVersion": version})
 }
 
-/// `/apis`: in one document if the client can read that, else the names of the groups.
+/// `/apis`: aggregated if the client can read that.
 pub(super) async fn groups(headers: HeaderMap) -> Response {
     if let Some(version) = aggregated_version(&headers) {
         let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
@@ -103,7 +101,7 @@ pub(super) async fn resources() -> Json<Value> {
     }))
 }
 
-/// The version of aggregated discovery to answer with; the first one that the client names and we know.
+/// The first version of aggregated discovery that the client accepts and that is known here.
 fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).find_map(|media| {
@@ -118,8 +116,8 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
-/// A subresource has to be under a resource there. As the API server does where it makes this document
-/// itself, that one has neither kind nor verbs: nothing can be done with it here.
+/// Subresources must be under a resource. As in the documents that the API server makes itself, that one has neither kind
+/// nor verbs, because it is not served here.
 fn aggregated(version: &str) -> Value {
     let subresources: Vec<Value> = SUBRESOURCES
         .iter()
@@ -165,14 +163,13 @@ pub(super) async fn openapi_v2() -> Json<Value> {
     Json(json!({"swagger": "2.0", "info": info(), "paths": paths}))
 }
 
-/// `/openapi/v3`: where the documents are. The hash says whether one has changed.
+/// `/openapi/v3`: where the documents are, with a hash that tells changes.
 pub(super) async fn openapi_v3_index() -> Json<Value> {
     let key = format!("apis/{GROUP}/{VERSION}");
     let url = format!("{OPENAPI_V3}?hash={}", env!("CARGO_PKG_VERSION"));
     Json(json!({"paths": {key: {"serverRelativeURL": url}}}))
 }
 
-/// The one document of `OpenAPI` v3.
 pub(super) async fn openapi_v3() -> Json<Value> {
     let paths = paths(
         |name, place, kind, text| json!({"name": name, "in": place, "schema": {"type": kind}, "description": text, "required": place == "path"}),

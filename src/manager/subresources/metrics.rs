@@ -1,4 +1,4 @@
-//! What is counted of the aggregated API. Labels come from fixed lists.
+//! Metrics of the aggregated API. Labels come from fixed lists.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,6 +7,7 @@ use prometheus_client::{
 };
 
 use super::agent::join::Carried;
+use crate::infra::listener::Dropped;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -24,34 +25,11 @@ struct WhyLabel {
     why: &'static str,
 }
 
-/// Why a connection was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
-    /// TLS failed, or took too long.
-    Handshake,
-    /// Its handshake was the oldest of too many.
-    Crowded,
-    /// Too many are open.
-    Full,
-}
-
-impl Dropped {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Crowded => "crowded",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// The metrics.
 #[derive(Clone, Default)]
 pub(super) struct Metrics {
     calls: Family<CallLabels, Counter>,
     carried: Family<DirectionLabel, Counter>,
     dropped: Family<WhyLabel, Counter>,
-    /// Streams that are open.
     pub(super) streams: Gauge,
     /// When the certificate that is served ends, in Unix seconds.
     pub(super) certificate_ends: Gauge,
@@ -100,6 +78,11 @@ impl Metrics {
     }
 
     pub(super) fn dropped(&self, why: Dropped) {
-        self.dropped.get_or_create(&WhyLabel { why: why.as_str() }).inc();
+        let why = match why {
+            Dropped::Handshake => "handshake",
+            Dropped::Crowded => "crowded",
+            Dropped::Full => "full",
+        };
+        self.dropped.get_or_create(&WhyLabel { why }).inc();
     }
 }

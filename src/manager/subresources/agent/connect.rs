@@ -1,5 +1,5 @@
-//! The connection to an agent: over TLS to exactly the certificate that its Lease shows, with a token of
-//! the manager's that is for this agent alone. One connection serves one call.
+//! The connection to an agent: over TLS to exactly the certificate in its Lease, with a token for this agent alone. One
+//! connection for each call.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,16 +24,16 @@ use tokio_util::task::TaskTracker;
 use super::tokens::Tokens;
 use crate::{
     api::{Requester, names},
-    infra::buffered::{self, buffered},
-    manager::subresources::{call::query::Target, keep_alive::keep_alive},
+    infra::socket,
+    manager::subresources::target::Target,
 };
 
-/// How long the connection may take, with TLS.
+/// For the connection and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the agent may take to begin its answer.
+/// For the head of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where an agent serves streams, and how it is known.
+/// Where an agent serves streams, and by which certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) node: String,
@@ -62,7 +62,7 @@ impl Endpoint {
 /// Why an agent did not answer.
 #[derive(Debug, Error)]
 pub(crate) enum CallError {
-    /// Nothing was asked yet: another try does no harm.
+    /// Nothing was sent yet.
     #[error("{address} cannot be connected to: {why}")]
     Connect { address: SocketAddr, why: String },
     #[error("the API server gives the manager no token for the agent on node {node}: {why}")]
@@ -71,7 +71,6 @@ pub(crate) enum CallError {
     Answer { address: SocketAddr, why: String },
 }
 
-/// What is asked of an agent, and for whom.
 pub(crate) struct Call<'a> {
     pub(crate) target: &'a Target,
     pub(crate) uid: String,
@@ -81,11 +80,10 @@ pub(crate) struct Call<'a> {
     pub(crate) who: &'a Requester,
     /// The client's address, as far as it is known.
     pub(crate) client: Option<&'a str>,
-    /// Those of the WebSocket.
+    /// Headers of the WebSocket handshake.
     pub(crate) upgrade: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Calls agents.
 #[derive(Clone)]
 pub(crate) struct Agents {
     provider: Arc<CryptoProvider>,
@@ -98,7 +96,7 @@ impl Agents {
         Self { provider, tokens: Arc::new(tokens), connections }
     }
 
-    /// Asks, and gives the answer as soon as its head is here. A token that the agent does not take is replaced once.
+    /// Gives the answer as soon as its head is here. A token that the agent refuses is replaced once.
     pub(crate) async fn call(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Response<Incoming>, CallError> {
         let token = self.token(endpoint).await?;
         let answer = self.ask(endpoint, call, token.clone()).await?;
@@ -124,13 +122,10 @@ impl Agents {
         let connect = |why: String| CallError::Connect { address, why };
         let connecting = async {
             let socket = TcpStream::connect(address).await?;
-            socket.set_nodelay(true)?;
-            keep_alive(&socket)?;
+            let socket = socket::prepare(socket, socket::LARGE)?;
             let config = self.config(endpoint).map_err(io::Error::other)?;
-            // An address in place of a name, so that none is sent: the certificate is known.
-            TlsConnector::from(Arc::new(config))
-                .connect(ServerName::IpAddress(address.ip().into()), buffered(socket, buffered::LARGE))
-                .await
+            // With an address no server name is sent.
+            TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), socket).await
         };
         let stream = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => stream,
@@ -189,8 +184,8 @@ fn request(
     request.body(Empty::new())
 }
 
-/// Trusts one certificate, and whoever shows to have its key. No authority, no name, no time: an
-/// agent makes itself a new one when it starts, and says so in its Lease, which only it may write.
+/// Trusts one certificate, whatever its issuer, names and times: an agent makes a new one at each start, and publishes it
+/// in its Lease, which only it may write.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,

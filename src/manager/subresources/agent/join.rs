@@ -1,6 +1,4 @@
-//! Joins two connections: what comes from one goes to the other, byte for byte, until both have ended.
-//!
-//! It knows nothing of what the bytes mean.
+//! Joins two connections, byte for byte, until both have ended.
 
 use std::{
     io,
@@ -20,14 +18,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Buffer towards the agent: what people type, or a file.
+/// Buffer towards the agent.
 const UPSTREAM_BUFFER: usize = 16 << 10;
-/// Buffer towards the client, four TLS records: output is what there is most of.
+/// Buffer towards the client, four TLS records: most traffic is output.
 const DOWNSTREAM_BUFFER: usize = 64 << 10;
 /// How long the second side may be silent once the first has ended.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Why two connections were parted.
 #[derive(Debug, Error)]
 pub(crate) enum Parted {
     #[error("nothing came from either side for {} s", .0.as_secs())]
@@ -36,15 +33,14 @@ pub(crate) enum Parted {
     Broken(#[from] io::Error),
 }
 
-/// Bytes that went to the agent, and those that came from it.
+/// Bytes to the agent, and from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Carried {
     pub(crate) upstream: u64,
     pub(crate) downstream: u64,
 }
 
-/// Joins them until both have ended, or nothing was heard for `idle`. Says also of a join that broke
-/// what it had carried.
+/// Joins them until both have ended, or both were silent for `idle`. Counts the bytes also of a join that broke.
 pub(crate) async fn join(
     client: impl AsyncRead + AsyncWrite + Unpin,
     agent: impl AsyncRead + AsyncWrite + Unpin,
@@ -59,8 +55,8 @@ pub(crate) async fn join(
     (Carried { upstream: client.read, downstream: agent.read }, ended)
 }
 
-/// Carries in both directions, to the end of both. An agent that takes no more may still have something to
-/// say: that is no reason to keep it from the client.
+/// Carries in both directions, to the end of both. What an agent still sends reaches the client even if the agent takes
+/// no more.
 async fn both(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     agent: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -86,7 +82,6 @@ async fn both(
     refused.map_or(Ok(()), Err)
 }
 
-/// At which end carrying failed.
 enum Failed {
     Reading(io::Error),
     Writing(io::Error),
@@ -111,8 +106,8 @@ async fn carry(
     }
 }
 
-/// Waits for something, and takes along what is there already: a read gives one TLS record at most. Gives how much it
-/// was, and how it ended if it has.
+/// Waits for data, and reads all that has arrived: one read gives one TLS record at most. Gives the length, and the end
+/// if it was reached.
 async fn read_what_is_there(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> (usize, Option<io::Result<()>>) {
     let mut length = 0;
     let mut read = Some(from.read(buffer).await);
@@ -130,7 +125,6 @@ async fn read_what_is_there(from: &mut (impl AsyncRead + Unpin), buffer: &mut [u
     }
 }
 
-/// When something was last heard of either side.
 struct Heard {
     since: Instant,
     /// Milliseconds after `since`.
@@ -143,9 +137,9 @@ impl Heard {
         self.last.store(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Ends when there was silence for so long.
+    /// Ends once both have been silent for that long.
     async fn silent_for(&self, idle: Duration) -> Duration {
-        // An end that is noticed late is waited for once more: seldom, and not for long.
+        // If one side ends meanwhile, that is noticed after a step.
         let step = idle.min(LINGER);
         loop {
             let allowed = if self.one_ended.load(Relaxed) { step } else { idle };
@@ -158,7 +152,7 @@ impl Heard {
     }
 }
 
-/// A connection of which it is noted when bytes come in, and when it can take some.
+/// A connection that notes when it reads and writes.
 struct Watched<T> {
     inner: T,
     heard: Arc<Heard>,

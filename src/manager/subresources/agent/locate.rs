@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
     runtime::wait::{self, await_condition},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::connect::Endpoint;
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
         conditions::{self, ConditionType},
         names,
     },
-    infra::refusal::Refusal,
-    manager::subresources::call::query::Target,
+    infra::{call::within, refusal::Refusal},
+    manager::subresources::target::Target,
 };
 
 /// How long the API server may take for one call.
@@ -26,11 +27,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a request is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Where {
-    /// Bound to this node: its agent has what there is.
     Node(String),
-    /// Finished without having been on any.
+    /// Finished without ever being bound, and why.
     Nowhere(String),
-    /// Waits to be bound, for this reason.
+    /// Waits to be bound, and why.
     Waits(String),
 }
 
@@ -54,18 +54,13 @@ pub(crate) struct Locator {
 }
 
 impl Locator {
-    /// The request; 404 if there is none.
     pub(crate) async fn request(&self, target: &Target) -> Result<ExecRequest, Refusal> {
         let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &target.namespace);
-        match timeout(CALL_TIMEOUT, api.get_opt(&target.name)).await {
-            Ok(Ok(Some(request))) => Ok(request),
-            Ok(Ok(None)) => Err(gone(target)),
-            Ok(Err(error)) => Err(Refusal::Internal(format!("ExecRequest {target} cannot be read: {error}"))),
-            Err(_) => Err(Refusal::Internal(format!("the API server does not give ExecRequest {target} in time"))),
-        }
+        let found = within(CALL_TIMEOUT, format!("get ExecRequest {target}"), api.get_opt(&target.name)).await;
+        found.map_err(Refusal::internal)?.ok_or_else(|| gone(target))
     }
 
-    /// The request when it is bound, which is waited for until then; and its node.
+    /// Waits until the request is bound, and gives it with its node.
     pub(crate) async fn bound(
         &self,
         target: &Target,
@@ -76,7 +71,7 @@ impl Locator {
         let mut latest = request;
         if let Where::Waits(_) = place_of(&latest) {
             let api: Api<ExecRequest> = Api::namespaced(self.client.clone(), &target.namespace);
-            // Also another request of that name is an end of waiting.
+            // Another request of the same name ends the waiting too.
             let settled = |now: Option<&ExecRequest>| {
                 now.is_none_or(|now| now.metadata.uid != uid || !matches!(place_of(now), Where::Waits(_)))
             };
@@ -84,37 +79,34 @@ impl Locator {
                 Ok(Ok(Some(now))) if now.metadata.uid == uid => now,
                 Ok(Ok(_)) => return Err(gone(target)),
                 Ok(Err(wait::Error::ProbeFailed(error))) => {
-                    return Err(Refusal::Internal(format!("ExecRequest {target} cannot be watched: {error}")));
+                    return Err(Refusal::internal(format!("ExecRequest {target} cannot be watched: {error}")));
                 }
-                // For the reason of now.
+                // For the latest reason.
                 Err(_) => self.request(target).await?,
             };
         }
         match place_of(&latest) {
             Where::Node(node) => Ok((latest, node)),
             Where::Nowhere(why) => {
-                Err(Refusal::BadRequest(format!("the command of ExecRequest {target} never ran: {why}")))
+                Err(Refusal::bad_request(format!("the command of ExecRequest {target} never ran: {why}")))
             }
-            Where::Waits(why) => {
-                Err(Refusal::NotYet(format!("ExecRequest {target} is not bound to a node yet: {why}")))
-            }
+            Where::Waits(why) => Err(Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("ExecRequest {target} is not bound to a node yet: {why}"),
+            )),
         }
     }
 
-    /// Where the agent of a node serves streams.
     pub(crate) async fn agent(&self, node: &str) -> Result<Endpoint, Refusal> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
         let name = names::agent_lease(node);
-        match timeout(CALL_TIMEOUT, api.get_opt(&name)).await {
-            Ok(Ok(lease)) => Endpoint::of(node, lease.as_ref()).map_err(Refusal::Unavailable),
-            Ok(Err(error)) => Err(Refusal::Internal(format!("Lease {name} cannot be read: {error}"))),
-            Err(_) => Err(Refusal::Internal(format!("the API server does not give Lease {name} in time"))),
-        }
+        let lease = within(CALL_TIMEOUT, format!("get Lease {name}"), api.get_opt(&name)).await;
+        Endpoint::of(node, lease.map_err(Refusal::internal)?.as_ref()).map_err(Refusal::unavailable)
     }
 }
 
 fn gone(target: &Target) -> Refusal {
-    Refusal::NotFound(format!(
+    Refusal::not_found(format!(
         r#"execrequests.execlet.dev "{}" not found in namespace "{}""#,
         target.name, target.namespace
     ))

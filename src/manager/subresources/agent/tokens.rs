@@ -1,5 +1,5 @@
-//! The tokens by which agents know the manager. Each is for the agent of one node: it opens no other agent, whoever has
-//! taken that one over.
+//! The tokens by which agents know the manager. Each is for the agent of one node: an agent that was taken over cannot
+//! use it at another.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     core::v1::ServiceAccount as Account,
 };
 use kube::{Api, Client, api::PostParams};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -17,19 +17,18 @@ use tokio::{
 
 use crate::{api::names, core::admission::ServiceAccount};
 
-/// How long a token lives. The API server gives none for less.
+/// How long a token lives. The API server issues none for less.
 const LIFE: Duration = Duration::from_secs(600);
-/// How long it is used, by our own clock.
+/// How long it is used, by this process's clock.
 const USED_FOR: Duration = Duration::from_secs(480);
 const _: () = assert!(USED_FOR.as_secs() + 60 < LIFE.as_secs(), "a call must come through before the token expires");
 /// Tokens that are kept, of about 1 KB each.
 const KEPT: usize = 1024;
-/// Questions to the API server at the same time.
+/// Token requests at a time.
 const ASKED_AT_ONCE: usize = 8;
 /// How long one may take, with the wait for its turn.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A token, as a header.
 struct Kept {
     token: HeaderValue,
     until: Instant,
@@ -39,14 +38,13 @@ struct Kept {
 pub(crate) struct Tokens {
     accounts: Api<Account>,
     account: String,
-    /// With which they end.
+    /// Tokens end with it.
     pod: String,
     kept: Mutex<HashMap<String, Kept>>,
     asking: Semaphore,
 }
 
 impl Tokens {
-    /// `account` is that of this manager, `pod` the name of its pod.
     pub(crate) fn new(client: Client, account: &ServiceAccount, pod: &str) -> Self {
         Self {
             accounts: Api::namespaced(client, &account.namespace),
@@ -57,7 +55,7 @@ impl Tokens {
         }
     }
 
-    /// The value of `Authorization` for the agent on `node`, or why there is none.
+    /// The `Authorization` header for the agent on `node`, or why there is none.
     pub(crate) async fn of(&self, node: &str) -> Result<HeaderValue, String> {
         if let Some(token) = self.kept(node) {
             return Ok(token);
@@ -70,7 +68,7 @@ impl Tokens {
 
     /// The agent on `node` has refused this one.
     pub(crate) fn forget(&self, node: &str, token: &HeaderValue) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         if kept.get(node).is_some_and(|kept| kept.token == *token) {
             kept.remove(node);
         }
@@ -78,7 +76,7 @@ impl Tokens {
 
     async fn ask(&self, node: &str) -> Result<HeaderValue, String> {
         let _turn = self.asking.acquire().await.map_err(|error| error.to_string())?;
-        // Whoever had the turn before may have asked for the same.
+        // The task before this one may have asked for the same token.
         if let Some(token) = self.kept(node) {
             return Ok(token);
         }
@@ -108,23 +106,19 @@ impl Tokens {
     }
 
     fn kept(&self, node: &str) -> Option<HeaderValue> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         kept.get(node).filter(|kept| Instant::now() < kept.until).map(|kept| kept.token.clone())
     }
 
-    /// Of too many the one goes that expires first.
+    /// If there are too many, the one that expires first goes.
     fn keep(&self, node: &str, token: Kept) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         kept.insert(node.to_owned(), token);
         if kept.len() > KEPT
             && let Some(first) = kept.iter().min_by_key(|(_, kept)| kept.until).map(|(node, _)| node.clone())
         {
             kept.remove(&first);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
-        self.kept.lock()
     }
 }
 
@@ -207,7 +201,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
             tokens.of(&format!("m{node}")).await.expect("a token");
         }
-        assert_eq!(tokens.lock().len(), KEPT);
+        assert_eq!(tokens.kept.lock().len(), KEPT);
         assert!(tokens.kept("n1").is_none() && tokens.kept(&format!("m{}", KEPT + 99)).is_some(), "the oldest go");
     }
 }

@@ -1,79 +1,55 @@
 //! How many streams this replica carries at a time: in all, and for one user.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use axum::http::StatusCode;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::infra::refusal::Refusal;
+use crate::infra::{
+    quota::{Permit, Quota},
+    refusal::Refusal,
+};
 
-/// The streams that are open.
 #[derive(Clone)]
-pub(crate) struct StreamLimits(Arc<Inner>);
-
-struct Inner {
+pub(crate) struct Streams {
     most: usize,
     most_per_user: usize,
-    open: Mutex<Open>,
-    gauge: Gauge,
-}
-
-#[derive(Default)]
-struct Open {
-    all: usize,
-    by_user: HashMap<String, usize>,
+    all: Arc<Semaphore>,
+    users: Quota<String>,
+    open: Gauge,
 }
 
 /// The right to one stream, given back when dropped.
-pub(crate) struct Slot {
-    inner: Arc<Inner>,
-    user: String,
+pub(crate) struct Place {
+    open: Gauge,
+    _of_all: OwnedSemaphorePermit,
+    _of_user: Permit<String>,
 }
 
-impl StreamLimits {
-    pub(crate) fn new(most: usize, most_per_user: usize, gauge: Gauge) -> Self {
-        Self(Arc::new(Inner { most, most_per_user, open: Mutex::default(), gauge }))
+impl Streams {
+    pub(crate) fn new(most: usize, most_per_user: usize, open: Gauge) -> Self {
+        let (all, users) = (Arc::new(Semaphore::new(most)), Quota::new(most_per_user));
+        Self { most, most_per_user, all, users, open }
     }
 
-    pub(crate) fn take(&self, user: &str) -> Result<Slot, Refusal> {
-        let inner = &self.0;
-        let mut open = inner.lock();
-        if open.all >= inner.most {
-            let message = format!("this manager already carries {} streams, as many as it may: try again", inner.most);
-            return Err(Refusal::TooMany(message));
-        }
-        let of_user = open.by_user.get(user).copied().unwrap_or_default();
-        if of_user >= inner.most_per_user {
-            let message = format!(
-                "user {user:?} already has {of_user} streams here, as many as one may: end some, and try again"
-            );
-            return Err(Refusal::TooMany(message));
-        }
-        open.all += 1;
-        open.by_user.insert(user.to_owned(), of_user + 1);
-        inner.gauge.inc();
-        drop(open);
-        Ok(Slot { inner: Arc::clone(inner), user: user.to_owned() })
+    pub(crate) fn take(&self, user: &str) -> Result<Place, Refusal> {
+        let too_many = |message| Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+        let of_all = Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
+            too_many(format!("this manager already carries {} streams, its limit: try again", self.most))
+        })?;
+        let of_user = self.users.enter(&user.to_owned()).ok_or_else(|| {
+            let most = self.most_per_user;
+            too_many(format!("user {user:?} already has {most} streams here, the limit: end some, and try again"))
+        })?;
+        self.open.inc();
+        Ok(Place { open: self.open.clone(), _of_all: of_all, _of_user: of_user })
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock()
-    }
-}
-
-impl Drop for Slot {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.inner.lock();
-        open.all -= 1;
-        self.inner.gauge.dec();
-        if let Some(of_user) = open.by_user.get_mut(&self.user) {
-            *of_user -= 1;
-            if *of_user == 0 {
-                open.by_user.remove(&self.user);
-            }
-        }
+        self.open.dec();
     }
 }
 
@@ -83,16 +59,16 @@ mod tests {
 
     #[test]
     fn a_user_and_all_together_have_so_many_streams_and_no_more() {
-        let streams = StreamLimits::new(3, 2, Gauge::default());
+        let streams = Streams::new(3, 2, Gauge::default());
         let first = streams.take("jane").expect("the first");
         let _second = streams.take("jane").expect("the second");
-        assert!(streams.take("jane").is_err_and(|refusal| refusal.to_string().contains("jane")));
+        assert!(streams.take("jane").is_err_and(|refusal| refusal.message.contains("jane")));
         let _third = streams.take("joe").expect("another's");
-        assert!(streams.take("ann").is_err_and(|refusal| refusal.to_string().contains("this manager")));
+        assert!(streams.take("ann").is_err_and(|refusal| refusal.message.contains("this manager")));
         drop(first);
         let again = streams.take("jane").expect("a place that is free again");
         drop(again);
-        assert_eq!(streams.0.gauge.get(), 2);
-        assert_eq!(streams.0.lock().by_user.len(), 2, "who has none is forgotten");
+        assert_eq!(streams.open.get(), 2);
+        assert_eq!(streams.users.kinds(), 2, "who has none is forgotten");
     }
 }

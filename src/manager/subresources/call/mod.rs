@@ -2,5 +2,4 @@
 
 pub(crate) mod authorize;
 pub(crate) mod limits;
-pub(crate) mod query;
 pub(crate) mod serve;

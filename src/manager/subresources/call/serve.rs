@@ -1,4 +1,4 @@
-//! The two calls: who asks, whether they may, where the request is, and its agent's answer.
+//! The two calls: who calls, whether they may, where the request is, and its agent's answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,14 +22,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     authorize,
-    limits::{Slot, StreamLimits},
-    query::{AttachOptions, LogOptions, Target},
+    limits::{Place, Streams},
 };
 use crate::{
     api::{ExecRequest, Requester},
     core::access::{self, Right},
     infra::{
         clock::Clock,
+        query::{self, LogOptions},
         refusal::Refusal,
         retry::WatchPauses,
         websocket::{self, Handshake},
@@ -46,37 +46,34 @@ use crate::{
             server::{Peer, Seat},
         },
         metrics::Metrics,
+        target::Target,
     },
 };
 
-/// Largest error of an agent that is passed on.
+/// Bytes of an agent's error, at most.
 const LARGEST_ERROR: usize = 64 << 10;
-/// How long the body of such an error may take.
 const ERROR_TIMEOUT: Duration = Duration::from_secs(5);
-/// Header with the client's address; the API server adds the last element.
+/// The client's address: the API server adds the last element.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// What the calls share.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) client: Client,
     pub(crate) front_proxy: front_proxy::Current,
     pub(crate) locator: Locator,
     pub(crate) agents: Agents,
-    pub(crate) streams: StreamLimits,
+    pub(crate) streams: Streams,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     /// How long a call waits for a request to be bound, and for its agent.
     pub(crate) wait: Duration,
     /// How long an attached client and its command may both be silent.
     pub(crate) idle: Duration,
-    /// The streams that are joined.
     pub(crate) joined: TaskTracker,
-    /// Ends those that are left.
+    /// Ends the streams that are left.
     pub(crate) cut: CancellationToken,
 }
 
-/// What a call is about, and for whom.
 struct Asked {
     target: Target,
     who: Requester,
@@ -84,7 +81,7 @@ struct Asked {
 }
 
 impl Api {
-    /// The paths. All but health need the front proxy; only attach and log need rights.
+    /// All paths but health need the front proxy's certificate; only attach and log need rights.
     pub(crate) fn router(self) -> Router {
         let request = "/apis/subresources.execlet.dev/v1alpha1/namespaces/{namespace}/execrequests/{name}";
         let ok = || async { "ok" };
@@ -98,9 +95,9 @@ impl Api {
             .route("/openapi/v3", get(discovery::openapi_v3_index))
             .route(discovery::OPENAPI_V3, get(discovery::openapi_v3))
             .method_not_allowed_fallback(|request: Request| async move {
-                Refusal::MethodNotAllowed(format!("{} is not served at this path", request.method()))
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not served at this path", request.method()))
             })
-            .fallback(|| async { Refusal::NotFound("the server could not find the requested resource".to_owned()) })
+            .fallback(|| async { Refusal::not_found("the server could not find the requested resource".to_owned()) })
             .layer(middleware::from_fn_with_state(self.clone(), authenticate))
             .route("/healthz", get(ok))
             .route("/livez", get(ok))
@@ -109,7 +106,7 @@ impl Api {
             .with_state(self)
     }
 
-    /// Asks the agent of a request, which is waited for until then, as is that the request is bound.
+    /// Calls the agent of a request. Waits for both, binding and agent, until `until`.
     async fn ask<'c>(
         &self,
         request: ExecRequest,
@@ -123,10 +120,10 @@ impl Api {
         let mut pauses = WatchPauses::default();
         loop {
             let refusal = match self.ask_once(&node, &call(uid)).await {
-                // The agent may hear later than we that the request is its own.
+                // The agent may not have heard of the request yet.
                 Ok(answer) if answer.status() == StatusCode::NOT_FOUND && !ended && Instant::now() < until => None,
                 Ok(answer) => return Ok(answer),
-                Err(refusal @ Refusal::Unavailable(_)) => Some(refusal),
+                Err(refusal) if refusal.code == StatusCode::SERVICE_UNAVAILABLE => Some(refusal),
                 Err(refusal) => return Err(refusal),
             };
             let pause = pauses.next().unwrap_or_default();
@@ -141,9 +138,9 @@ impl Api {
         let endpoint = self.locator.agent(node).await?;
         self.agents.call(&endpoint, call).await.map_err(|error| match error {
             CallError::Connect { .. } | CallError::Answer { .. } => {
-                Refusal::Unavailable(format!("the execlet agent on node {node} cannot be reached: {error}"))
+                Refusal::unavailable(format!("the execlet agent on node {node} cannot be reached: {error}"))
             }
-            CallError::Token { .. } => Refusal::Internal(error.to_string()),
+            CallError::Token { .. } => Refusal::internal(error.to_string()),
         })
     }
 }
@@ -159,35 +156,35 @@ async fn attach(
     let asked = Asked::of(path, who, request.headers())?;
     websocket::check_origin(request.headers())?;
     let handshake = Handshake::of(request.method(), request.headers())?;
-    let options = AttachOptions::parse(request.uri().query().unwrap_or_default())?;
+    let streams = query::attach(request.uri().query().unwrap_or_default())?;
     authorize::check(&api.client, &asked.who, &Right::attach(&asked.target.namespace, &asked.target.name)).await?;
     let until = Instant::now() + api.wait;
     let object = api.locator.request(&asked.target).await?;
-    if options.stdin {
-        // Input is a command as well: it takes what the request itself took.
+    if streams.stdin {
+        // Input runs commands too, so it takes the rights that the request itself took.
         for right in access::rights(&object) {
             authorize::check(&api.client, &asked.who, &right).await?;
         }
     }
     let place = api.streams.take(&asked.who.username)?;
     seat.leave();
-    let call = |uid: &str| asked.call(uid, "attach", options.query(), handshake.request());
+    let call = |uid: &str| asked.call(uid, "attach", query::of_attach(streams), handshake.request());
     let mut answer = api.ask(object, call, &asked.target, until).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(error_of(answer).await);
     }
     let headers = handshake
         .accept(answer.status(), answer.headers())
-        .map_err(|why| Refusal::Internal(format!("the agent's answer is not the one to the handshake: {why}")))?;
+        .map_err(|why| Refusal::internal(format!("the agent did not accept the handshake: {why}")))?;
     let ours = (upgrade::on(&mut request), upgrade::on(&mut answer));
     let user = asked.who.username.clone();
-    tracing::info!(request = %asked.target, user, client = asked.client, stdin = options.stdin, "attached");
+    tracing::info!(request = %asked.target, user, client = asked.client, stdin = streams.stdin, "attached");
     let cut = api.cut.clone();
     api.joined.clone().spawn(async move {
         tokio::select! {
             () = carry(ours, &api, &asked, place) => {}
             () = cut.cancelled() => {
-                tracing::info!(request = %asked.target, user, "detached: this manager ends");
+                tracing::info!(request = %asked.target, user, "detached: this manager is stopping");
             }
         }
     });
@@ -197,13 +194,13 @@ async fn attach(
     Ok(response)
 }
 
-/// Joins a client and an agent once both have switched.
-async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Slot) {
+/// Joins a client and an agent once both are upgraded.
+async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Place) {
     let (request, user) = (&asked.target, &asked.who.username);
     let (client, agent) = match tokio::try_join!(client, agent) {
         Ok(both) => both,
         Err(error) => {
-            tracing::info!(%request, user, %error, "detached: the client was gone before it was attached");
+            tracing::info!(%request, user, %error, "detached: the client left before it was attached");
             return;
         }
     };
@@ -230,7 +227,7 @@ async fn log(
     websocket::check_origin(request.headers())?;
     let options = LogOptions::parse(request.uri().query().unwrap_or_default())?;
     authorize::check(&api.client, &asked.who, &Right::log(&asked.target.namespace, &asked.target.name)).await?;
-    // Who does not follow wants what there is now.
+    // Without follow, what there is now is wanted.
     let until = Instant::now() + if options.follow { api.wait } else { Duration::ZERO };
     let object = api.locator.request(&asked.target).await?;
     let place = api.streams.take(&asked.who.username)?;
@@ -243,7 +240,7 @@ async fn log(
     let content_type = answer.headers().get(header::CONTENT_TYPE).cloned();
     let metrics = api.metrics.clone();
     let body = answer.into_body().map_frame(move |frame| {
-        // Held for as long as the body is.
+        // Held for as long as the body lasts.
         let _place = &place;
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         metrics.carried(Carried { upstream: 0, downstream: bytes as u64 });
@@ -252,7 +249,7 @@ async fn log(
     let mut response = Response::new(Body::new(body));
     let content_type = content_type.unwrap_or(HeaderValue::from_static("text/plain"));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    // Whatever a command wrote, a browser takes it for nothing but text.
+    // A browser must not take output for anything but text.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
 }
@@ -263,8 +260,8 @@ impl Asked {
         who: Requester,
         headers: &HeaderMap,
     ) -> Result<Self, Refusal> {
-        let Path((namespace, name)) = path.map_err(|error| Refusal::BadRequest(error.body_text()))?;
-        // What stands before the last element, the client may have made up.
+        let Path((namespace, name)) = path.map_err(|error| Refusal::bad_request(error.body_text()))?;
+        // The client may have made up all but the last element.
         let forwarded = headers.get_all(FORWARDED_FOR).iter().next_back().map(HeaderValue::as_bytes);
         let last = forwarded.and_then(|list| list.rsplit(|byte| *byte == b',').next());
         let client = last.and_then(|last| str::from_utf8(last).ok()).map(|last| last.trim().to_owned());
@@ -290,34 +287,32 @@ impl Asked {
     }
 }
 
-/// What an agent says went wrong. A redirect is never followed, and that an agent does not admit us is
-/// none of the client's business.
+/// An agent's error. Redirects are never followed, and an agent that does not admit the manager is an internal error.
 async fn error_of(answer: Response<Incoming>) -> Refusal {
     let code = answer.status();
     if !(code.is_client_error() || code.is_server_error())
         || matches!(code, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     {
-        return Refusal::Internal(format!("the agent answers {code} to the manager"));
+        return Refusal::internal(format!("the agent answers {code} to the manager"));
     }
     let body = timeout(ERROR_TIMEOUT, Limited::new(answer.into_body(), LARGEST_ERROR).collect()).await;
     let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
     let status: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
     let message = text("message").filter(|_| text("kind").is_some_and(|kind| kind == "Status"));
-    Refusal::Agent {
-        code,
-        reason: text("reason").unwrap_or_default(),
-        message: message.unwrap_or_else(|| format!("the agent answers {code}")),
-    }
+    let message = message.unwrap_or_else(|| format!("the agent answers {code}"));
+    Refusal::passed_on(code, text("reason").unwrap_or_default(), message)
 }
 
-/// Lets through whom the front proxy names.
 async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> axum::response::Response {
     let known = api.front_proxy.borrow().clone();
     let chain = request.extensions().get::<Peer>().map(|peer| Arc::clone(&peer.chain)).unwrap_or_default();
     let who = match known {
         Some(front_proxy) => front_proxy.authenticate(&chain, request.headers(), api.clock.now()),
-        None => Err(Refusal::Unauthenticated("it is not known yet by what the API server is known".to_owned())),
+        None => Err(Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "the certificate authority of the API server is not known yet".to_owned(),
+        )),
     };
     let who = match who {
         Ok(who) => who,
@@ -330,11 +325,11 @@ async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) 
     response
 }
 
-/// For the log line.
+/// For the access log.
 #[derive(Clone)]
 struct User(String);
 
-/// Counts each call, and logs those that were refused, once.
+/// Counts each call, and logs those that were refused.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> axum::response::Response {
     let path = request.uri().path();
     let call = match path.rsplit('/').next() {
@@ -349,7 +344,7 @@ async fn observe(State(api): State<Api>, request: Request, next: Next) -> axum::
     api.metrics.call(call, response.status().as_u16());
     if let Some(refusal) = response.extensions().get::<Refusal>() {
         let user = response.extensions().get::<User>().map(|user| user.0.as_str());
-        tracing::info!(path, user, peer = ?peer, code = refusal.code().as_u16(), why = %refusal, "refused");
+        tracing::info!(path, user, peer = ?peer, code = refusal.code.as_u16(), why = %refusal, "refused");
     }
     response
 }

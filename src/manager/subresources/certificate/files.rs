@@ -1,4 +1,4 @@
-//! A certificate that somebody else makes and mounts, cert-manager above all: read again when it changes.
+//! A mounted certificate, made and renewed by somebody else such as cert-manager.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,27 +7,26 @@ use rustls::crypto::CryptoProvider;
 use tokio::time::sleep;
 
 use super::{
-    CHECK, Serving,
     pair::{self, PairError, Usable},
+    serving::{CHECK, Serving},
 };
 use crate::infra::health::Readiness;
 
-/// How often the files are read. The kubelet takes longer to bring a change.
+/// How often the files are read. The kubelet takes longer to deliver a change.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// See the module.
-pub(in crate::manager::subresources) struct Files {
+pub(crate) struct Files {
     /// Holds `tls.crt` and `tls.key`.
-    pub(in crate::manager::subresources) folder: PathBuf,
-    pub(in crate::manager::subresources) provider: Arc<CryptoProvider>,
-    pub(in crate::manager::subresources) serving: Serving,
-    /// When the served one ends, in Unix seconds.
-    pub(in crate::manager::subresources) ends: Gauge,
+    pub(crate) folder: PathBuf,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) serving: Serving,
+    /// When the present certificate ends, in Unix seconds.
+    pub(crate) ends: Gauge,
 }
 
 impl Files {
-    /// Looks for as long as it is polled.
-    pub(in crate::manager::subresources) async fn run(self, readiness: Readiness) {
+    /// Never returns.
+    pub(crate) async fn run(self, readiness: Readiness) {
         let mut served = None;
         loop {
             match self.read().await {
@@ -41,7 +40,7 @@ impl Files {
                 }
                 Err(error) if served.is_none() => readiness.not_ready(CHECK, error.to_string()),
                 Err(error) => {
-                    tracing::warn!(%error, "the mounted certificate cannot be read, the last one is served on");
+                    tracing::warn!(%error, "the mounted certificate cannot be read; still serving the last one");
                 }
             }
             sleep(LOOK_EVERY).await;

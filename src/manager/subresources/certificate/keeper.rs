@@ -1,8 +1,8 @@
-//! Keeps the certificate that every replica serves: in one Secret, which whoever is first writes, and
-//! its authorities in the `caBundle` of the `APIService`.
+//! Keeps the certificate that all replicas serve in one Secret, and its authorities in the `caBundle` of the
+//! `APIService`.
 //!
-//! Every replica looks, leader or not, and each write is a compare-and-swap: the loser looks again.
-//! Both objects are the chart's, so that no right to create any is needed and both go with the release.
+//! Every replica does so, leader or not. Each write is a compare-and-swap; who loses looks again. Both objects are the
+//! chart's: the manager needs no right to create any, and both go with the release.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,29 +15,33 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustls::crypto::CryptoProvider;
 use serde_json::json;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
-    CHECK, Serving,
     pair::{Pair, PairError, Usable},
     plan::{Lifetimes, Next, Step, plan},
+    serving::{CHECK, Serving},
     store::Stored,
 };
-use crate::infra::{clock::Clock, health::Readiness};
+use crate::infra::{
+    call::{ApiError, within},
+    clock::Clock,
+    health::Readiness,
+};
 
 /// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon it is looked again after a failure or a lost write.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The objects.
+/// Names of the objects.
 #[derive(Clone, Debug)]
-pub(in crate::manager::subresources) struct Names {
-    /// Namespace of Secret and Service.
-    pub(in crate::manager::subresources) namespace: String,
-    pub(in crate::manager::subresources) secret: String,
-    pub(in crate::manager::subresources) service: String,
-    pub(in crate::manager::subresources) api_service: String,
+pub(crate) struct Names {
+    /// Of Secret and Service.
+    pub(crate) namespace: String,
+    pub(crate) secret: String,
+    pub(crate) service: String,
+    pub(crate) api_service: String,
 }
 
 impl Names {
@@ -48,52 +52,44 @@ impl Names {
     }
 }
 
-/// See the module.
-pub(in crate::manager::subresources) struct Keeper {
-    pub(in crate::manager::subresources) client: Client,
-    pub(in crate::manager::subresources) names: Names,
-    pub(in crate::manager::subresources) lifetimes: Lifetimes,
-    pub(in crate::manager::subresources) provider: Arc<CryptoProvider>,
-    pub(in crate::manager::subresources) clock: Arc<dyn Clock>,
-    pub(in crate::manager::subresources) serving: Serving,
-    /// When the served one ends, in Unix seconds.
-    pub(in crate::manager::subresources) ends: Gauge,
+pub(crate) struct Keeper {
+    pub(crate) client: Client,
+    pub(crate) names: Names,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) serving: Serving,
+    /// When the present certificate ends, in Unix seconds.
+    pub(crate) ends: Gauge,
 }
 
 #[derive(Debug, Error)]
 enum KeepError {
-    #[error("{call} {object}: {source}")]
-    Call {
-        call: &'static str,
-        object: String,
-        #[source]
-        source: Box<kube::Error>,
-    },
-    #[error("{call} {object}: no answer from the API server in time")]
-    Timeout { call: &'static str, object: String },
-    #[error("there is no {0}: it is part of the chart, helm upgrade makes it again")]
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("there is no {0}: it is part of the chart, and helm upgrade creates it again")]
     Missing(String),
     #[error(transparent)]
     Pair(#[from] PairError),
 }
 
-/// What a look left to be done.
+/// What a look has found.
 enum Looked {
-    /// Nothing for so long.
-    Well(Duration),
-    /// Something was written, by us or by another: look again.
+    /// Nothing to do for so long.
+    Idle(Duration),
+    /// Something was written, by this replica or another.
     Changed,
 }
 
 impl Keeper {
-    /// Looks for as long as it is polled.
-    pub(in crate::manager::subresources) async fn run(self, readiness: Readiness) {
+    /// Never returns.
+    pub(crate) async fn run(self, readiness: Readiness) {
         loop {
             let pause = match self.look(&readiness).await {
-                Ok(Looked::Well(pause)) => pause,
+                Ok(Looked::Idle(pause)) => pause,
                 Ok(Looked::Changed) => Duration::ZERO,
                 Err(error) => {
-                    tracing::warn!(%error, "the certificate of the aggregated API could not be looked after, it will be tried again");
+                    tracing::warn!(%error, "the certificate of the aggregated API could not be kept; retrying");
                     RETRY
                 }
             };
@@ -101,8 +97,8 @@ impl Keeper {
         }
     }
 
-    /// 1. read the Secret, and serve what it has;
-    /// 2. let the API server trust what it has;
+    /// 1. read the Secret, and serve its certificate;
+    /// 2. let the API server trust its authorities;
     /// 3. decide what is due, and write it.
     async fn look(&self, readiness: &Readiness) -> Result<Looked, KeepError> {
         let secret = self.secret().await.inspect_err(|error| self.unready(readiness, error))?;
@@ -121,7 +117,7 @@ impl Keeper {
         let due = plan(current, next, now, self.lifetimes);
         let make = || Pair::make(&self.names.dns(), now, self.lifetimes.life);
         let wanted = match due {
-            Step::Keep if trusted? => return Ok(Looked::Well(self.lifetimes.pause(current, now))),
+            Step::Keep if trusted? => return Ok(Looked::Idle(self.lifetimes.pause(current, now))),
             Step::Keep => return Ok(Looked::Changed),
             Step::Begin => stored.begin(make()?, now),
             Step::MakeNext => stored.with_next(make()?, now),
@@ -132,7 +128,7 @@ impl Keeper {
     }
 
     fn unready(&self, readiness: &Readiness, error: &KeepError) {
-        // With a certificate at hand the API is served, whatever has become of the Secret.
+        // With a certificate in memory the API is served, whatever has become of the Secret.
         if !self.serving.is_set() {
             readiness.not_ready(CHECK, error.to_string());
         }
@@ -142,35 +138,33 @@ impl Keeper {
         let name = self.names.dns().swap_remove(0);
         pair?
             .read(&name, &self.provider)
-            .inspect_err(|error| tracing::warn!(%error, "what the Secret holds is of no use, it is replaced"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "the Secret holds a certificate that cannot be used; it is replaced"),
+            )
             .ok()
     }
 
     async fn secret(&self) -> Result<Secret, KeepError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.names.namespace);
         let object = format!("Secret {}", self.names.secret);
-        let found = call("get", &object, api.get_opt(&self.names.secret)).await?;
+        let found = within(CALL_TIMEOUT, format!("get {object}"), api.get_opt(&self.names.secret)).await?;
         found.ok_or(KeepError::Missing(object))
     }
 
     async fn write(&self, read: Secret, wanted: &Stored, due: Step) -> Result<(), KeepError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.names.namespace);
-        let object = format!("Secret {}", self.names.secret);
-        // The version that was read goes with it: whoever wrote since has won.
+        // The version that was read goes with it: whoever has written since wins.
         let mut next = read;
         next.data.get_or_insert_default().extend(wanted.write());
+        let call = format!("update Secret {}", self.names.secret);
         let params = PostParams::default();
-        match call("update", &object, api.replace(&self.names.secret, &params, &next)).await {
-            Ok(_) => {
-                tracing::info!(step = ?due, "the certificate of the aggregated API goes on");
-                Ok(())
-            }
-            Err(error) if is_conflict(&error) => Ok(()),
-            Err(error) => Err(error),
+        if won(within(CALL_TIMEOUT, call, api.replace(&self.names.secret, &params, &next)).await)? {
+            tracing::info!(step = ?due, "the Secret of the aggregated API's certificate was updated");
         }
+        Ok(())
     }
 
-    /// Whether it does; if not, somebody else has written.
+    /// Lets the API server trust what is stored. False if somebody else has written meanwhile.
     async fn trust(&self, stored: &Stored) -> Result<bool, KeepError> {
         let bundle = ByteString(stored.bundle().into_bytes());
         if bundle.0.is_empty() {
@@ -179,35 +173,28 @@ impl Keeper {
         let api: Api<APIService> = Api::all(self.client.clone());
         let name = &self.names.api_service;
         let object = format!("APIService {name}");
-        let found = call("get", &object, api.get_opt(name)).await?.ok_or(KeepError::Missing(object.clone()))?;
+        let found = within(CALL_TIMEOUT, format!("get {object}"), api.get_opt(name)).await?;
+        let found = found.ok_or_else(|| KeepError::Missing(object.clone()))?;
         if found.spec.is_some_and(|spec| spec.ca_bundle.as_ref() == Some(&bundle)) {
             return Ok(true);
         }
         let patch =
             json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "spec": {"caBundle": bundle}});
-        let params = PatchParams::default();
-        match call("patch", &object, api.patch(name, &params, &Patch::Merge(patch))).await {
-            Ok(_) => {}
-            Err(error) if is_conflict(&error) => return Ok(false),
-            Err(error) => return Err(error),
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = api.patch(name, &params, &patch);
+        let won = won(within(CALL_TIMEOUT, format!("patch {object}"), patched).await)?;
+        if won {
+            tracing::info!(authorities = stored.authorities.len(), "the caBundle of the APIService was updated");
         }
-        tracing::info!(authorities = stored.authorities.len(), "the API server was told whom to trust");
-        Ok(true)
+        Ok(won)
     }
 }
 
-fn is_conflict(error: &KeepError) -> bool {
-    matches!(error, KeepError::Call { source, .. } if matches!(**source, kube::Error::Api(ref status) if status.code == 409))
-}
-
-async fn call<T>(
-    call: &'static str,
-    object: &str,
-    future: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, KeepError> {
-    match timeout(CALL_TIMEOUT, future).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(KeepError::Call { call, object: object.to_owned(), source: Box::new(source) }),
-        Err(_) => Err(KeepError::Timeout { call, object: object.to_owned() }),
+/// Whether a write won; if not, somebody else has written.
+fn won<T>(written: Result<T, ApiError>) -> Result<bool, ApiError> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(409) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -8,24 +8,27 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::{
+    client::verify_server_name,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::plan::{BACKDATED, Validity};
 
-/// A pair cannot be made or read.
 #[derive(Debug, Error)]
 pub(super) enum PairError {
     #[error("a certificate could not be made: {0}")]
     Making(#[from] rcgen::Error),
     #[error("{0} cannot be read: {1}")]
     Unreadable(&'static str, String),
-    #[error("the certificate is not for {0}")]
-    OtherName(String),
+    #[error("the certificate cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+    #[error("{0:?} is not a DNS name")]
+    NotAName(String),
 }
 
 /// In PEM.
@@ -33,10 +36,9 @@ pub(super) enum PairError {
 pub(super) struct Pair {
     pub(super) certificate: String,
     pub(super) key: String,
-    pub(super) authority: String,
 }
 
-/// Shows no key.
+/// Without the key.
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
@@ -51,8 +53,8 @@ pub(super) struct Usable {
 }
 
 impl Pair {
-    /// A new one, of a new authority, for these DNS names. The authority's key is forgotten at once.
-    pub(super) fn make(names: &[String], now: Timestamp, life: Duration) -> Result<Self, PairError> {
+    /// A new pair for these DNS names, with the new authority that signed it, whose key is forgotten at once.
+    pub(super) fn make(names: &[String], now: Timestamp, life: Duration) -> Result<(Self, String), PairError> {
         let begin = now.checked_sub(BACKDATED).unwrap_or(now);
         let end = now.checked_add(life).unwrap_or(Timestamp::MAX);
         let params = |name: String, alternatives: &[String]| {
@@ -63,7 +65,7 @@ impl Pair {
             params.use_authority_key_identifier_extension = true;
             Ok::<_, rcgen::Error>(params)
         };
-        // A name of its own, so that nobody takes one authority for another.
+        // Each authority has a name of its own, so that none is taken for another.
         let mut authority = params(format!("execlet subresources {}", now.as_nanosecond()), &[])?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -73,15 +75,15 @@ impl Pair {
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let certificate = leaf.signed_by(&key, &authority)?.pem();
-        Ok(Self { certificate, key: key.serialize_pem(), authority: authority.pem() })
+        Ok((Self { certificate, key: key.serialize_pem() }, authority.pem()))
     }
 
     /// Reads it, and checks that key and certificate belong together and are for this DNS name.
     pub(super) fn read(&self, name: &str, provider: &CryptoProvider) -> Result<Usable, PairError> {
         let usable = read(self.certificate.as_bytes(), self.key.as_bytes(), provider)?;
-        if !names_of(&usable.serving).iter().any(|found| found == name) {
-            return Err(PairError::OtherName(name.to_owned()));
-        }
+        let wanted = ServerName::try_from(name).map_err(|_| PairError::NotAName(name.to_owned()))?;
+        let first = usable.serving.end_entity_cert()?;
+        verify_server_name(&ParsedCertificate::try_from(first)?, &wanted)?;
         Ok(usable)
     }
 }
@@ -114,18 +116,6 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, String> {
     })
 }
 
-fn names_of(key: &CertifiedKey) -> Vec<String> {
-    let Some((_, parsed)) = key.cert.first().and_then(|certificate| X509Certificate::from_der(certificate).ok()) else {
-        return Vec::new();
-    };
-    let Ok(Some(alternatives)) = parsed.subject_alternative_name() else { return Vec::new() };
-    let dns = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    };
-    alternatives.value.general_names.iter().filter_map(dns).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use rustls::{
@@ -143,7 +133,7 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn make() -> Pair {
+    fn make() -> (Pair, String) {
         Pair::make(&[NAME.to_owned()], at(1_800_000_000), Duration::from_secs(600)).expect("a pair")
     }
 
@@ -162,22 +152,22 @@ mod tests {
 
     #[test]
     fn a_certificate_is_good_for_its_name_by_its_authority_while_it_lives() {
-        let pair = make();
-        assert!(verify(&pair, &pair.authority, NAME, 1_800_000_000).is_ok());
-        assert!(verify(&pair, &pair.authority, NAME, 1_800_000_000 - 299).is_ok(), "by a clock that is behind");
-        assert!(verify(&pair, &pair.authority, NAME, 1_800_000_601).is_err());
-        assert!(verify(&pair, &pair.authority, "other.execlet.svc", 1_800_000_000).is_err());
-        assert!(verify(&pair, &make().authority, NAME, 1_800_000_000).is_err(), "each has its own authority");
+        let (pair, authority) = make();
+        assert!(verify(&pair, &authority, NAME, 1_800_000_000).is_ok());
+        assert!(verify(&pair, &authority, NAME, 1_800_000_000 - 299).is_ok(), "by a clock that is behind");
+        assert!(verify(&pair, &authority, NAME, 1_800_000_601).is_err());
+        assert!(verify(&pair, &authority, "other.execlet.svc", 1_800_000_000).is_err());
+        assert!(verify(&pair, &make().1, NAME, 1_800_000_000).is_err(), "each has its own authority");
     }
 
     #[test]
     fn what_does_not_belong_together_or_is_for_another_name_is_not_usable() {
-        let pair = make();
+        let (pair, _) = make();
         let provider = default_provider();
         let usable = pair.read(NAME, &provider).expect("usable");
         assert_eq!(usable.validity, Validity { not_before: at(1_799_999_700), not_after: at(1_800_000_600) });
         assert!(pair.read("other.execlet.svc", &provider).is_err());
-        let mixed = Pair { key: make().key, ..pair.clone() };
+        let mixed = Pair { key: make().0.key, ..pair.clone() };
         assert!(mixed.read(NAME, &provider).is_err());
         for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             assert!(Pair { certificate: broken.to_owned(), ..pair.clone() }.read(NAME, &provider).is_err());

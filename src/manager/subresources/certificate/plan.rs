@@ -1,25 +1,24 @@
-//! When a certificate is replaced: told the time, and what there is.
+//! When a certificate is replaced: a pure function of what there is, and the time.
 //!
-//! Each certificate has an authority of its own, of which nobody keeps the key. The next one is made
-//! while the present one is good for a third of its life still. It is served when the API server has
-//! trusted its authority for a while, so that at no time anybody is shown what they do not trust yet.
+//! Each certificate has an authority of its own, whose key nobody keeps. The next one is made when a third of the present
+//! one's life is left, and served after the API server has trusted its authority for a while, so that no certificate is
+//! ever presented that is not trusted yet.
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// Begin of a certificate's life before it was made: clocks differ.
-pub(in crate::manager::subresources) const BACKDATED: Duration = Duration::from_secs(300);
-/// Longest time that the next one is trusted before it is served.
+/// How long before it was made a certificate's life begins: clocks differ.
+pub(super) const BACKDATED: Duration = Duration::from_secs(300);
+/// How long the next certificate is trusted before it is served, at most.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(600);
 
 /// Between two looks.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long certificates live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::manager::subresources) struct Lifetimes {
+pub(crate) struct Lifetimes {
     /// From its making to its end.
     pub(super) life: Duration,
     /// What is left of it when the next one is made.
@@ -29,7 +28,7 @@ pub(in crate::manager::subresources) struct Lifetimes {
 }
 
 impl Lifetimes {
-    pub(in crate::manager::subresources) fn of(life: Duration) -> Self {
+    pub(crate) fn of(life: Duration) -> Self {
         Self { life, renew_before: life / 3, overlap: (life / 12).min(LONGEST_OVERLAP) }
     }
 
@@ -40,7 +39,6 @@ impl Lifetimes {
     }
 }
 
-/// When a certificate is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
     pub(super) not_before: Timestamp,
@@ -55,7 +53,6 @@ pub(super) struct Next {
     pub(super) trusted: bool,
 }
 
-/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// There is nothing to serve: make one, to be served at once.
@@ -64,7 +61,6 @@ pub(super) enum Step {
     MakeNext,
     /// Serve the next one from now on.
     Promote,
-    /// Nothing.
     Keep,
 }
 
@@ -76,10 +72,10 @@ pub(super) fn plan(current: Option<Validity>, next: Option<Next>, now: Timestamp
         // Better what somebody may trust already.
         return if next.is_some() { Step::Promote } else { Step::Begin };
     };
-    // A longer one than is wanted now is left: during an upgrade two replicas may want different ones,
-    // and must not replace each other's.
+    // One with a longer life than is wanted now is left alone: during an upgrade two replicas may want different lives,
+    // and must not replace each other's certificates.
     let is_due = left(current, now) <= lifetimes.renew_before;
-    // Where lives were made longer, there may be less left of the last short one.
+    // After lives were made longer, less may be left of the last short one.
     let overlap = lifetimes.overlap.min(left(current, now) / 2);
     match next {
         Some(next) if next.trusted && age(next.validity, now) >= overlap => Step::Promote,
@@ -146,7 +142,7 @@ mod tests {
         assert_eq!(step(Some(made(0)), Some((made(60 * DAY), false)), LIFE), Step::Promote);
         assert_eq!(step(Some(made(0)), Some((made(0), true)), LIFE), Step::Begin);
         assert_eq!(step(None, Some((made(0), true)), 0), Step::Promote);
-        // A next one that has ended before it was served is made anew.
+        // A next one that has ended before it was served is replaced.
         assert_eq!(step(Some(made(60 * DAY)), Some((made(0), true)), 120 * DAY), Step::MakeNext);
     }
 

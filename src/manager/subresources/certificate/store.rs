@@ -12,11 +12,10 @@ const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
 const NEXT_CERTIFICATE: &str = "next.tls.crt";
 const NEXT_KEY: &str = "next.tls.key";
-/// Most authorities in the bundle: far more than are ever needed, because one that is left out may
-/// be of the pair that is served.
+/// Authorities in the bundle, at most: far more than are ever needed, because one that is left out may be of the pair
+/// that is served.
 const MOST_AUTHORITIES: usize = 8;
 
-/// A pair without its authority, which is in the bundle.
 type Data = BTreeMap<String, ByteString>;
 
 /// The contents of the Secret.
@@ -34,9 +33,7 @@ impl Stored {
             let bytes = data.and_then(|data| data.get(key))?;
             String::from_utf8(bytes.0.clone()).ok().filter(|text| !text.is_empty())
         };
-        let pair = |certificate, key| {
-            Some(Pair { certificate: text(certificate)?, key: text(key)?, authority: String::new() })
-        };
+        let pair = |certificate, key| Some(Pair { certificate: text(certificate)?, key: text(key)? });
         Self {
             current: pair(CERTIFICATE, KEY),
             next: pair(NEXT_CERTIFICATE, NEXT_KEY),
@@ -44,7 +41,7 @@ impl Stored {
         }
     }
 
-    /// For the Secret; what is not there is empty, so that nothing old stays.
+    /// For the Secret. What is missing is written as empty, so that nothing old stays.
     pub(super) fn write(&self) -> Data {
         let of = |pair: &Option<Pair>| match pair {
             Some(pair) => (pair.certificate.clone(), pair.key.clone()),
@@ -67,19 +64,19 @@ impl Stored {
     }
 
     /// A pair to be served at once.
-    pub(super) fn begin(self, pair: Pair, now: Timestamp) -> Self {
-        let authorities = self.trusting(&pair, now);
+    pub(super) fn begin(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
+        let authorities = self.trusting(authority, now);
         Self { current: Some(pair), next: None, authorities }
     }
 
     /// A pair to be served when it is trusted.
-    pub(super) fn with_next(self, pair: Pair, now: Timestamp) -> Self {
-        let authorities = self.trusting(&pair, now);
+    pub(super) fn with_next(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
+        let authorities = self.trusting(authority, now);
         Self { next: Some(pair), authorities, ..self }
     }
 
-    /// The next pair is served from now on. The authority of the one before is trusted on: not every
-    /// replica has seen it yet.
+    /// The next pair is served from now on. The authority of the one before stays trusted: not every replica has seen
+    /// the change yet.
     pub(super) fn promoted(self) -> Self {
         match self.next {
             Some(next) => Self { current: Some(next), next: None, ..self },
@@ -87,10 +84,10 @@ impl Stored {
         }
     }
 
-    fn trusting(&self, pair: &Pair, now: Timestamp) -> Vec<String> {
+    fn trusting(&self, authority: String, now: Timestamp) -> Vec<String> {
         let good = |authority: &&String| validity_of_pem(authority).is_ok_and(|validity| now < validity.not_after);
         let before = self.authorities.iter().filter(good).cloned();
-        std::iter::once(pair.authority.clone()).chain(before).take(MOST_AUTHORITIES).collect()
+        std::iter::once(authority).chain(before).take(MOST_AUTHORITIES).collect()
     }
 }
 
@@ -114,28 +111,24 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn pair(second: i64) -> Pair {
+    fn pair(second: i64) -> (Pair, String) {
         Pair::make(&["a.b.svc".to_owned()], at(second), Duration::from_secs(1000)).expect("a pair")
-    }
-
-    fn bare(pair: &Pair) -> Pair {
-        Pair { authority: String::new(), ..pair.clone() }
     }
 
     #[test]
     fn both_authorities_are_trusted_while_one_pair_follows_the_other() {
         let (first, second) = (pair(0), pair(600));
         let begun = Stored::default().begin(first.clone(), at(0));
-        assert_eq!(begun.authorities, [first.authority.as_str()].map(normal));
+        assert_eq!(begun.authorities, [first.1.as_str()].map(normal));
 
         let read = Stored::read(Some(&begun.write()));
         let with_next = read.with_next(second.clone(), at(600));
-        assert_eq!(with_next.authorities, [&*second.authority, &*first.authority].map(normal));
+        assert_eq!(with_next.authorities, [&*second.1, &*first.1].map(normal));
 
         let read = Stored::read(Some(&with_next.write()));
-        assert_eq!((read.current.as_ref(), read.next.as_ref()), (Some(&bare(&first)), Some(&bare(&second))));
+        assert_eq!((read.current.as_ref(), read.next.as_ref()), (Some(&first.0), Some(&second.0)));
         let promoted = read.promoted();
-        assert_eq!((promoted.current.as_ref(), promoted.next.as_ref()), (Some(&bare(&second)), None));
+        assert_eq!((promoted.current.as_ref(), promoted.next.as_ref()), (Some(&second.0), None));
         assert_eq!(promoted.authorities.len(), 2, "the one before is trusted on");
 
         let third = Stored::read(Some(&promoted.write())).with_next(pair(1200), at(1200));

@@ -1,12 +1,11 @@
-//! Who asks: the API server, as its client certificate shows, in the name of whom its headers name.
+//! Who calls: the API server, by its client certificate, for the user that its headers name.
 //!
-//! Which authority signs that certificate, which names it may have and what the headers are called is
-//! in the `ConfigMap` that every API server keeps for its extensions. Whoever comes without such a
-//! certificate is nobody, whatever the headers say.
+//! The authority of that certificate, its allowed names and the names of the headers are in the `ConfigMap` that every
+//! API server keeps for its extensions. Without such a certificate the headers count for nothing.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
 use kube::{
@@ -33,16 +32,15 @@ use crate::{
     },
 };
 
-/// Where API servers keep it.
 const CONFIG_NAMESPACE: &str = "kube-system";
 const CONFIG_NAME: &str = "extension-apiserver-authentication";
 /// Name in `/readyz`.
 pub(crate) const CHECK: &str = "front-proxy";
-/// The header that API servers put a UID into, from 1.32 on, and that they take from clients. Most
-/// have no flag that would put its name into the `ConfigMap`.
+/// The header of the UID, which API servers set from 1.32 on, and strip from clients' calls. Most have no flag that puts
+/// its name into the `ConfigMap`.
 const UID_HEADER: HeaderName = HeaderName::from_static("x-remote-uid");
 
-/// The `ConfigMap` cannot be used.
+/// Why the `ConfigMap` cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum Unusable {
     #[error("it has no {0}: the API server runs without that flag of its aggregation layer")]
@@ -55,10 +53,10 @@ pub(crate) enum Unusable {
     Authority(String),
 }
 
-/// What makes a caller the API server, and where it says for whom it asks.
+/// How the API server is known, and where it names the user.
 pub(crate) struct FrontProxy {
     authority: Arc<dyn ClientCertVerifier>,
-    /// None: any name that the authority has signed.
+    /// If empty, any name that the authority has signed.
     allowed_names: Vec<String>,
     username: Vec<HeaderName>,
     uid: Vec<HeaderName>,
@@ -67,14 +65,13 @@ pub(crate) struct FrontProxy {
     extra_prefixes: Vec<String>,
 }
 
-/// It is what it trusts; a verifier shows nothing of itself.
 impl fmt::Debug for FrontProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FrontProxy").field("allowed_names", &self.allowed_names).finish_non_exhaustive()
     }
 }
 
-/// The latest that is known; none as long as nothing usable is.
+/// None as long as none is usable.
 pub(crate) type Current = watch::Receiver<Option<Arc<FrontProxy>>>;
 
 impl FrontProxy {
@@ -111,7 +108,7 @@ impl FrontProxy {
         })
     }
 
-    /// Whether this certificate, of which the key was shown to be at hand, is the API server's.
+    /// Checks that this certificate, whose key the client holds, is the API server's.
     pub(crate) fn admit(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), String> {
         let Some((certificate, intermediates)) = chain.split_first() else {
             return Err("no client certificate".to_owned());
@@ -127,8 +124,8 @@ impl FrontProxy {
         Err(format!("the client certificate is for {:?}, which is no allowed name", name.unwrap_or_default()))
     }
 
-    /// For whom the API server asks, or why that cannot be said. Nothing is left out: without a group or an extra it
-    /// would be another subject.
+    /// The user for whom the API server calls. All of it must be readable: without a group or an extra it would be
+    /// another user.
     pub(crate) fn requester(&self, headers: &HeaderMap) -> Result<Requester, String> {
         let all = |names: &[HeaderName]| {
             let values =
@@ -153,20 +150,20 @@ impl FrontProxy {
         Ok(requester)
     }
 
-    /// Both: who asks, if it is the API server that says so.
+    /// The user, if the API server says so.
     pub(crate) fn authenticate(
         &self,
         chain: &[CertificateDer<'_>],
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Requester, Refusal> {
-        self.admit(chain, now)
-            .and_then(|()| self.requester(headers))
-            .map_err(|why| Refusal::Unauthenticated(format!("{why}: this API is reached through the API server alone")))
+        self.admit(chain, now).and_then(|()| self.requester(headers)).map_err(|why| {
+            Refusal::new(StatusCode::UNAUTHORIZED, format!("{why}: this API is reached through the API server only"))
+        })
     }
 }
 
-/// The API server sends names as they are, in any script.
+/// Names may be in any script.
 fn text(name: &HeaderName, value: &HeaderValue) -> Result<String, String> {
     str::from_utf8(value.as_bytes()).map(str::to_owned).map_err(|_| not_utf8(name))
 }
@@ -191,7 +188,7 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Keeps `known` as the `ConfigMap` is, for as long as it is polled.
+/// Keeps `known` as the `ConfigMap` is. Never returns.
 pub(crate) async fn watch_config(
     client: Client,
     provider: Arc<CryptoProvider>,
@@ -200,9 +197,9 @@ pub(crate) async fn watch_config(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, CONFIG_NAMESPACE);
     let selector = format!("metadata.name={CONFIG_NAME}");
-    let mut news = watcher(api, retry::watching().fields(&selector)).backoff(WatchPauses::default()).boxed();
+    let mut events = watcher(api, retry::watching().fields(&selector)).backoff(WatchPauses::default()).boxed();
     let mut listed = false;
-    while let Some(event) = news.next().await {
+    while let Some(event) = events.next().await {
         let config = match event {
             Ok(watcher::Event::Init) => {
                 listed = false;
@@ -215,7 +212,7 @@ pub(crate) async fn watch_config(
             Ok(watcher::Event::InitDone) if listed => continue,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => None,
             Err(error) => {
-                tracing::warn!(%error, "the watch of ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME} broke off, it is opened again");
+                tracing::warn!(%error, "the watch of ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME} ended; reopening it");
                 if known.borrow().is_none() {
                     readiness.not_ready(CHECK, error.to_string());
                 }
@@ -229,7 +226,7 @@ pub(crate) async fn watch_config(
                 known.send_replace(Some(Arc::new(front_proxy)));
                 readiness.ready(CHECK);
             }
-            // Whom to trust is not known any more: nobody is.
+            // Nobody is trusted any more.
             Err(why) => {
                 let why = format!("ConfigMap {CONFIG_NAMESPACE}/{CONFIG_NAME}: {why}");
                 tracing::error!(why, "nobody is admitted to the aggregated API");

@@ -132,7 +132,7 @@ fn names_in_any_script_are_whole_and_what_is_no_text_is_refused() {
         let headers = headers(&[&[(name, value)], &whole[..]].concat());
         let refusal = front_proxy.authenticate(&chain, &headers, now()).expect_err(name);
         let words = format!("header {name} is not UTF-8");
-        assert!(matches!(&refusal, Refusal::Unauthenticated(said) if said.contains(&words)), "{name}: {refusal:?}");
+        assert!(refusal.code == StatusCode::UNAUTHORIZED && refusal.message.contains(&words), "{name}: {refusal:?}");
     }
 }
 
@@ -151,7 +151,7 @@ fn forged_headers_without_the_front_proxys_certificate_are_nobodys() {
         (authority.sign("front-proxy-client"), expired, "not the front proxy's"),
     ] {
         let refusal = front_proxy.authenticate(&chain, &headers(&JANE), at).expect_err(why);
-        assert!(matches!(&refusal, Refusal::Unauthenticated(said) if said.contains(why)), "{why}: {refusal:?}");
+        assert!(refusal.code == StatusCode::UNAUTHORIZED && refusal.message.contains(why), "{why}: {refusal:?}");
     }
 }
 

@@ -1,22 +1,16 @@
-//! The listener: TLS, HTTP/1.1, and what one connection may cost.
+//! The server: who may call, and what a connection may cost.
 //!
-//! A client certificate is asked for and not judged here: whether it is the front proxy's is looked at
-//! for each call anew, because whom to trust can change while a connection is open. As in Kubernetes'
-//! own servers, whoever has none is answered 401, and not cut off.
+//! A client certificate is asked for at the handshake, and judged for each call, because the authority to trust may
+//! change while a connection is open. As in Kubernetes' own servers, a client without one is answered 401.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -27,77 +21,60 @@ use rustls::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapResponseLayer;
 
 use super::front_proxy;
 use crate::{
     infra::{
-        buffered::{self, Buffered, buffered},
         clock::Clock,
-        rarely::Rarely,
+        listener::{self, Door, Dropped, Head},
+        socket,
     },
-    manager::subresources::{
-        certificate::Serving,
-        keep_alive::keep_alive,
-        metrics::{Dropped, Metrics},
-    },
+    manager::subresources::{certificate::serving::Serving, metrics::Metrics},
 };
 
-/// How long TLS may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at a time. One more ends the oldest: who floods with half-open ones keeps out nobody
-/// whose handshake takes milliseconds.
+/// TLS handshakes at a time.
 const MOST_HANDSHAKES: usize = 512;
-/// Connections of the front proxy at a time, those of streams not counted.
+/// Connections of the front proxy at a time, without those of streams.
 pub(crate) const MOST_CONNECTIONS: usize = 1024;
-/// Connections of anybody else at a time: they only get to know that they are nobody.
+/// Connections of anybody else at a time: they can only ask for health, or be answered 401.
 const MOST_OF_STRANGERS: usize = 64;
 /// How long the head of a call may take, and how long a connection may wait for the next call.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const STRANGERS_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest head of a call.
+/// Bytes of the head of a call, at most.
 const LARGEST_HEAD: usize = 64 << 10;
-/// Pause where no connection can be taken: there are no file descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// What it has shown, with the key to it; nothing is known of who signed it.
+    /// Its certificate chain, whose key it has proved to hold. Who signed it is not checked here.
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) address: SocketAddr,
 }
 
-/// The place that a connection takes among those that are waited for or asked something. A stream is
-/// counted elsewhere, and gives it back.
+/// The place of a connection among those that are idle or at a call. A stream gives it back, because streams are
+/// bounded elsewhere.
 #[derive(Clone)]
 pub(crate) struct Seat(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Seat {
     /// From here on the connection is a stream's, and closed after it.
     pub(crate) fn leave(&self) {
-        drop(self.lock().take());
+        drop(self.0.lock().take());
     }
 
-    /// The answer, after which a connection without a place is not used again.
+    /// Closes a connection without a place after its answer.
     fn answer(&self, mut response: Response) -> Response {
-        if self.lock().is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if self.0.lock().is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
-
-    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.0.lock()
-    }
 }
 
-/// What the listener needs.
 pub(crate) struct Server {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Arc<ServerConfig>,
@@ -111,19 +88,14 @@ pub(crate) struct Server {
 
 /// What connections share.
 struct Shared {
-    acceptor: TlsAcceptor,
+    door: Arc<Door>,
     router: Router,
     front_proxy: front_proxy::Current,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
-    handshakes: Handshakes,
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
-    too_many: Rarely,
-    failures: Rarely,
 }
 
-/// TLS as it is spoken here.
 pub(crate) fn tls(serving: Serving, provider: Arc<CryptoProvider>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -134,49 +106,22 @@ pub(crate) fn tls(serving: Serving, provider: Arc<CryptoProvider>) -> Result<Arc
 }
 
 impl Server {
-    /// Serves. From `stop` on nobody new is taken, and connections end after the call that they are at;
-    /// those that `cut` finds open are ended.
+    /// Serves. From `stop` on no connection is accepted, and each ends after the call that it is at; `cut` ends those
+    /// that are still open.
     pub(crate) async fn run(self, stop: CancellationToken, cut: CancellationToken) {
         let Self { listener, tls, router, front_proxy, clock, metrics, most_connections } = self;
         let shared = Arc::new(Shared {
-            acceptor: TlsAcceptor::from(tls),
+            door: Door::new(tls, (MOST_HANDSHAKES, MOST_HANDSHAKES), move |why| metrics.dropped(why)),
             router,
             front_proxy,
             clock,
-            metrics,
-            handshakes: Handshakes::default(),
             connections: Arc::new(Semaphore::new(most_connections)),
             strangers: Arc::new(Semaphore::new(MOST_OF_STRANGERS)),
-            too_many: Rarely::default(),
-            failures: Rarely::default(),
         });
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(ended) = connections.join_next() => log_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, address)) => {
-                        connections.spawn(Arc::clone(&shared).connection(socket, address, stop.clone(), cut.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be taken");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        }
-        drop(listener);
-        while let Some(ended) = connections.join_next().await {
-            log_panic(ended);
-        }
-    }
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection ended in a panic");
+        listener::accept(listener, &stop, |socket, address| {
+            Some(Arc::clone(&shared).connection(socket, address, stop.clone(), cut.clone()))
+        })
+        .await;
     }
 }
 
@@ -188,19 +133,18 @@ impl Shared {
         stop: CancellationToken,
         cut: CancellationToken,
     ) {
-        let Some(stream) = self.handshake(socket, address).await else { return };
+        let Some((handshake, crowded)) = self.door.enter(address) else { return };
+        let shaking = self.door.handshake(socket, address, (socket::SMALL, None));
+        let Some(Some(stream)) = self.door.unless_crowded(&crowded, address, shaking).await else { return };
+        drop(handshake);
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = Peer { chain: chain.iter().cloned().map(CertificateDer::into_owned).collect(), address };
         let known = self.front_proxy.borrow().clone();
         let trusted = known.is_some_and(|known| known.admit(&peer.chain, self.clock.now()).is_ok());
-        let (places, head_timeout) =
+        let (places, timeout) =
             if trusted { (&self.connections, HEAD_TIMEOUT) } else { (&self.strangers, STRANGERS_HEAD_TIMEOUT) };
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            self.metrics.dropped(Dropped::Full);
-            if let Some(times) = self.too_many.happened() {
-                tracing::warn!(%address, trusted, times, "connections are closed: there are too many");
-            }
-            return;
+            return self.door.drop_one(Dropped::Full, address);
         };
         let seat = Seat(Arc::new(Mutex::new(Some(place))));
         let answering = seat.clone();
@@ -210,98 +154,12 @@ impl Shared {
             .layer(Extension(peer))
             .layer(Extension(seat))
             .layer(MapResponseLayer::new(move |response| answering.answer(response)));
-        let service = TowerToHyperService::new(router);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            .max_buf_size(LARGEST_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = cut.cancelled() => return,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = cut.cancelled() => return,
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, %address, "a connection broke");
-        }
-    }
-
-    async fn handshake(&self, socket: TcpStream, address: SocketAddr) -> Option<TlsStream<Buffered>> {
-        let prepared = socket.set_nodelay(true).and_then(|()| keep_alive(&socket));
-        let (_turn, crowded) = self.handshakes.enter();
-        let shaken = tokio::select! {
-            () = crowded.cancelled() => {
-                self.metrics.dropped(Dropped::Crowded);
-                if let Some(times) = self.too_many.happened() {
-                    tracing::warn!(%address, times, "connections are closed: too many are in their TLS handshake");
-                }
-                return None;
-            }
-            shaken = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(buffered(socket, buffered::SMALL))) => shaken,
-        };
-        let shaken =
-            shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")));
-        match prepared.and(shaken) {
-            Ok(stream) => Some(stream),
-            Err(error) => {
-                self.metrics.dropped(Dropped::Handshake);
-                if let Some(times) = self.failures.happened() {
-                    tracing::warn!(%error, %address, times, "TLS handshakes fail");
-                }
-                None
-            }
-        }
+        let head = Head { timeout, bytes: LARGEST_HEAD };
+        listener::serve_http(stream, router, head, &stop, cut.cancelled()).await;
     }
 }
 
-/// The handshakes that go on, the oldest first.
-#[derive(Clone, Default)]
-struct Handshakes(Arc<Mutex<Turns>>);
-
-#[derive(Default)]
-struct Turns {
-    next: u64,
-    going_on: BTreeMap<u64, CancellationToken>,
-}
-
-/// One handshake, over when dropped.
-struct Turn {
-    all: Handshakes,
-    number: u64,
-}
-
-impl Handshakes {
-    /// One more; the oldest is ended if they are too many. The token says that it is this one's end.
-    fn enter(&self) -> (Turn, CancellationToken) {
-        let crowded = CancellationToken::new();
-        let mut turns = self.0.lock();
-        let number = turns.next;
-        turns.next += 1;
-        turns.going_on.insert(number, crowded.clone());
-        if turns.going_on.len() > MOST_HANDSHAKES
-            && let Some((_, oldest)) = turns.going_on.pop_first()
-        {
-            oldest.cancel();
-        }
-        (Turn { all: self.clone(), number }, crowded)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.all.0.lock().going_on.remove(&self.number);
-    }
-}
-
-/// Asks for a client certificate, and takes any whose key is shown to be at hand.
+/// Asks for a client certificate, and takes any whose key the client proves to hold.
 #[derive(Debug)]
 struct AskForOne(Arc<CryptoProvider>);
 
@@ -310,7 +168,7 @@ impl ClientCertVerifier for AskForOne {
         false
     }
 
-    /// None: the API server then shows the one it has.
+    /// Empty: the API server then sends the certificate that it has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -344,25 +202,5 @@ impl ClientCertVerifier for AskForOne {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_handshake_too_many_ends_the_oldest_and_no_other() {
-        let handshakes = Handshakes::default();
-        let first = handshakes.enter();
-        let second = handshakes.enter();
-        drop(second);
-        let rest: Vec<_> = (0..MOST_HANDSHAKES - 1).map(|_| handshakes.enter()).collect();
-        assert!(!first.1.is_cancelled());
-        let newest = handshakes.enter();
-        assert!(first.1.is_cancelled());
-        assert!(rest.iter().all(|(_, crowded)| !crowded.is_cancelled()) && !newest.1.is_cancelled());
-        drop((first, rest, newest));
-        assert!(handshakes.0.lock().going_on.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The seats of connections. A stranger's is lent until it is admitted: where strangers are too many, an older one goes,
-//! so that half-open connections keep out nobody whose handshake takes milliseconds.
+//! Seats for connections. A connection is a stranger's until it is admitted. Where strangers are too many, an older one
+//! is ended: a flood of half-open connections keeps nobody out whose handshake takes milliseconds.
 
 use std::{
     cmp::Reverse,
@@ -8,12 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// All of them.
 #[derive(Clone, Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     taken: Arc<Mutex<Taken>>,
     most: usize,
     most_strangers: usize,
@@ -22,29 +21,28 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// Of each address, the oldest first.
+    /// By address, the oldest first.
     strangers: HashMap<IpAddr, BTreeMap<u64, CancellationToken>>,
     admitted: HashSet<u64>,
 }
 
-/// That of one connection, for as long as it is there.
+/// The seat of one connection, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     of: Seats,
     address: IpAddr,
     number: u64,
 }
 
 impl Seats {
-    /// At most so many, and of strangers.
-    pub(super) fn new(most: usize, most_strangers: usize) -> Self {
+    pub(crate) fn new(most: usize, most_strangers: usize) -> Self {
         Self { taken: Arc::default(), most, most_strangers }
     }
 
-    /// One more, of a stranger; none if the admitted have all. If strangers are too many, the oldest of the address that
-    /// has the most loses its seat. The token says that it is this one.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
-        let mut taken = self.lock();
+    /// Seats a stranger; none if those admitted have all seats. If strangers are too many, the oldest of the address
+    /// that has the most of them loses its seat, which its token tells.
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<(Seat, CancellationToken)> {
+        let mut taken = self.taken.lock();
         let room = self.most.saturating_sub(taken.admitted.len()).min(self.most_strangers);
         if room == 0 {
             return None;
@@ -53,19 +51,14 @@ impl Seats {
         taken.next += 1;
         taken.strangers.entry(address).or_default().insert(number, crowded.clone());
         if taken.strangers() > room {
-            taken.end_one();
+            taken.evict_one();
         }
         Some((Seat { of: self.clone(), address, number }, crowded))
     }
 
-    /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
-        let taken = self.lock();
+    pub(crate) fn taken(&self) -> usize {
+        let taken = self.taken.lock();
         taken.strangers() + taken.admitted.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock()
     }
 }
 
@@ -74,8 +67,8 @@ impl Taken {
         self.strangers.values().map(BTreeMap::len).sum()
     }
 
-    fn end_one(&mut self) {
-        // Of several addresses the one whose oldest is the oldest of all.
+    fn evict_one(&mut self) {
+        // Among several such addresses, the oldest of all.
         let crowd = |(_, of): &(&IpAddr, &BTreeMap<u64, _>)| (of.len(), Reverse(of.keys().next().copied()));
         let Some((&address, of)) = self.strangers.iter().max_by_key(crowd) else { return };
         if let Some(&oldest) = of.keys().next()
@@ -96,9 +89,9 @@ impl Taken {
 }
 
 impl Seat {
-    /// From now on it is no stranger's, and not lost any more.
-    pub(super) fn admit(&self) {
-        let mut taken = self.of.lock();
+    /// From now on it cannot be lost.
+    pub(crate) fn admit(&self) {
+        let mut taken = self.of.taken.lock();
         if taken.leave(self.address, self.number).is_some() {
             taken.admitted.insert(self.number);
         }
@@ -107,7 +100,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.of.lock();
+        let mut taken = self.of.taken.lock();
         taken.admitted.remove(&self.number);
         taken.leave(self.address, self.number);
     }
@@ -141,7 +134,7 @@ mod tests {
         assert_eq!(seats.taken(), 4);
         drop(all);
         assert_eq!(seats.taken(), 0);
-        assert!(seats.lock().strangers.is_empty(), "no address is kept");
+        assert!(seats.taken.lock().strangers.is_empty(), "no address is kept");
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! What the leader does for as long as it leads.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::{
+    Api,
+    runtime::{Controller, controller},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bind::{Guarded, on_error, reconcile},
+    write::Binder,
+};
+use crate::infra::retry::{self, WatchPauses};
+
+/// What is neither running nor finished: unbound, or bound and not yet committed.
+const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
+/// Requests in hand at a time.
+const CONCURRENCY: u16 = 16;
+
+impl Binder {
+    /// Binds until `term` is cancelled.
+    pub(crate) async fn lead(self, namespace: &str, term: CancellationToken) {
+        let (told, mut synced) = watch::channel(false);
+        let watching = self.agents.watch(self.client.clone(), namespace, || {
+            told.send_replace(true);
+        });
+        let api: Api<Guarded> = Api::all(self.client.clone());
+        let binding = async {
+            // Without the Leases every node would look dead.
+            if synced.wait_for(|known| *known).await.is_err() {
+                return;
+            }
+            Controller::new(api, retry::watching().fields(SELECTOR))
+                .with_config(controller::Config::default().concurrency(CONCURRENCY))
+                .trigger_backoff(WatchPauses::default())
+                .graceful_shutdown_on(term.cancelled_owned())
+                .run(reconcile, on_error, Arc::new(self.clone()))
+                .for_each(|result| async {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "reconcile");
+                    }
+                })
+                .await;
+        };
+        tokio::select! {
+            () = watching => {}
+            () = binding => {}
+            () = self.give_up_lost() => {}
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Records, writes and publishes what was decided of a request, with one compare-and-swap of its status.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, runtime::controller::Action};
+use thiserror::Error;
+
+use crate::{
+    api::{ExecRequest, ExecRequestStatus, Reason},
+    core::{
+        ids::RequestKey,
+        outcome::Outcome,
+        request::{NotBound, starting_deadline},
+        transition::Binding,
+    },
+    infra::{
+        access::Access,
+        audit::{Audit, Unavailable, writer::Log},
+        call::ApiError,
+        clock::Clock,
+        events::{Events, PodRef},
+        metrics::{Metrics, Step},
+        requests::{KubeRequests, Requests, Written},
+    },
+    manager::{agents::LiveAgents, gate::Gate},
+};
+
+/// How soon a request that waits is looked at again: a tenth of its age, within these.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
+/// Pause after a failure.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+
+/// What the leader works with.
+#[derive(Clone)]
+pub(crate) struct Binder {
+    pub(crate) client: Client,
+    pub(crate) requests: KubeRequests,
+    pub(crate) audit: Audit<Log>,
+    pub(crate) events: Events,
+    pub(crate) access: Access,
+    pub(crate) gate: Gate,
+    pub(crate) agents: LiveAgents,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How long an agent may be silent before what it runs is given up.
+    pub(crate) node_lost: Duration,
+}
+
+#[derive(Debug, Error)]
+pub(super) enum BindError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    NoKey(#[from] NotBound),
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
+}
+
+impl Binder {
+    /// Writes the audit record of what is about to be written.
+    async fn record(&self, read: &ExecRequest, change: &Change, vouched_for: bool) -> Result<(), BindError> {
+        let mut subject = self.audit.subject(read)?;
+        if vouched_for {
+            subject = subject.vouched_for();
+        }
+        match change {
+            Change::Bound(binding, image) => self.audit.bound(&subject, binding, image.as_deref()).await?,
+            Change::Waits(..) => {}
+            Change::Finished(outcome) => self.audit.ended(&subject, outcome).await,
+        }
+        Ok(())
+    }
+
+    /// Records and writes a status, and says what happened if the write won. `vouched_for`: whether the
+    /// admission policies vouch for the requester, as was found out now.
+    pub(super) async fn apply(
+        &self,
+        read: &ExecRequest,
+        key: &RequestKey,
+        next: ExecRequestStatus,
+        change: Change,
+        vouched_for: bool,
+    ) -> Result<Action, BindError> {
+        let changed = read.status.as_ref() != Some(&next);
+        if changed {
+            self.record(read, &change, vouched_for).await?;
+        }
+        match self.requests.write_status(read, next).await? {
+            Written::Won(_) => {
+                if changed {
+                    self.say(read, key, &change).await;
+                }
+                Ok(change.then(read, self.clock.now()))
+            }
+            // The watch brings the newer object.
+            Written::Lost | Written::Gone => Ok(Action::await_change()),
+            Written::Refused(message) => {
+                tracing::error!(request = %key, uid = %key.uid, why = message, "the API server refuses the status");
+                Ok(Action::requeue(RETRY))
+            }
+        }
+    }
+
+    async fn say(&self, read: &ExecRequest, key: &RequestKey, change: &Change) {
+        match change {
+            Change::Bound(Binding { node, pod_uid, container, .. }, _) => {
+                if let Some(created) = &read.metadata.creation_timestamp {
+                    let took = self.clock.now().duration_since(created.0);
+                    self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
+                }
+                tracing::info!(request = %key, uid = %key.uid, node, "bound");
+                self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
+                let pod = PodRef { name: read.spec.target.pod_name.clone(), uid: pod_uid.clone() };
+                let by = read.spec.requested_by.as_ref().map_or("an unknown user", |by| by.username.as_str());
+                let note = format!("ExecRequest {} of {by} is to run a command in container {container}", key.name);
+                self.events.publish_on_pod(&pod, key, "Bind", Reason::Bound, &note).await;
+            }
+            Change::Waits(reason, message) => {
+                tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
+                self.events.publish(key, "Bind", *reason, message).await;
+            }
+            Change::Finished(Outcome { reason, message, .. }) => {
+                tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
+                self.metrics.finished(*reason);
+                self.events.publish(key, "Bind", *reason, message).await;
+            }
+        }
+    }
+}
+
+/// What a status write says.
+pub(super) enum Change {
+    /// To what, and the image of the container.
+    Bound(Binding, Option<String>),
+    Waits(Reason, String),
+    Finished(Outcome),
+}
+
+impl Change {
+    fn then(&self, read: &ExecRequest, now: Timestamp) -> Action {
+        match self {
+            Self::Bound(..) => at_deadline(read, now),
+            Self::Waits(..) => Action::requeue(look_again(read, now)),
+            Self::Finished(..) => Action::await_change(),
+        }
+    }
+}
+
+/// Soon for a new request, seldom for one that has waited long: each look reads a pod.
+fn look_again(request: &ExecRequest, now: Timestamp) -> Duration {
+    let age = request.metadata.creation_timestamp.as_ref().map(|created| now.duration_since(created.0).unsigned_abs());
+    let left = starting_deadline(request).map(|deadline| now.duration_until(deadline).unsigned_abs());
+    let pause = (age.unwrap_or_default() / 10).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_LAST);
+    left.map_or(pause, |left| pause.min(left.max(LOOK_AGAIN)))
+}
+
+/// Looks again when the starting deadline has passed.
+pub(super) fn at_deadline(request: &ExecRequest, now: Timestamp) -> Action {
+    let left = starting_deadline(request).map(|deadline| deadline.duration_since(now));
+    let left: Duration = left.and_then(|left| left.try_into().ok()).unwrap_or_default();
+    Action::requeue(left.max(LOOK_AGAIN))
+}
