@@ -14,9 +14,9 @@ use execlet::{
         node::Node,
         streams::{
             hub::Hubs,
-            log_writer::Writers,
             ring::{Follows, Position},
             spool::Spool,
+            turns::Writers,
         },
     },
     api::{ExecRequest, ExecRequestStatus, Reason},

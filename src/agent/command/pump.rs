@@ -27,14 +27,14 @@ use crate::{
             digest::OutputDigest,
             feed::{self, Feeder},
             hub::Hub,
+            input::InputState,
             log_writer::LogWriter,
             recall::recall,
             ring::{Kept, Piece, Written},
-            spool::LogState,
         },
     },
     api::OutputStatus,
-    core::outcome::StreamEnd,
+    core::{outcome::StreamEnd, output::LogState},
     engine::{Chunk, ExecInput, ExecStream, READ_BYTES, StreamError},
     infra::kernel::Kernel,
 };
@@ -66,7 +66,7 @@ impl Origin {
         self,
         now: Duration,
         fresh: impl Fn() -> OutputState,
-    ) -> (bool, OutputState, Option<feed::InputState>, Duration) {
+    ) -> (bool, OutputState, Option<InputState>, Duration) {
         match self {
             Self::Sole => (true, fresh(), None, Duration::ZERO),
             Self::Shared => (false, fresh(), None, Duration::ZERO),

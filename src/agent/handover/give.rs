@@ -149,11 +149,11 @@ mod tests {
             },
             streams::{
                 digest::{OutputDigest, TAIL_BYTES},
-                feed::{InputState, PENDING_BYTES},
-                spool::LogState,
+                input::{InputState, PENDING_BYTES},
             },
         },
         api::OutputLimits,
+        core::output::LogState,
         engine::REST_BYTES,
         wire::OutputStream,
     };

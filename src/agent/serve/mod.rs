@@ -41,7 +41,7 @@ use super::streams::{
     hub::{Hub, Hubs},
     ring::Written,
     spool::Spool,
-    view::Readers,
+    turns::Readers,
 };
 use crate::{
     api::{ExecRequest, ExecResult, Requester, names},

@@ -44,12 +44,15 @@ use super::{limits::Pace, *};
 use crate::{
     agent::streams::{
         input::{Fed, MESSAGE_BYTES},
-        log_writer::{LogWriter, Writers},
+        log_writer::LogWriter,
         ring::{Kept, Piece},
-        spool::LogState,
+        turns::Writers,
     },
     api::{ExecRequestStatus, OutputLimits},
-    core::audit::event::{Event, Verb, key},
+    core::{
+        audit::event::{Event, Verb, key},
+        output::LogState,
+    },
     infra::{
         audit::{
             Audit, Policy,

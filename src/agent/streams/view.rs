@@ -13,19 +13,18 @@ use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use memchr::memchr;
 use rustix::io::{ReadWriteFlags, preadv2};
-use tokio::{
-    sync::{Semaphore, watch},
-    task::{coop::consume_budget, spawn_blocking},
-    time::timeout,
-};
+use tokio::{sync::watch, task::coop::consume_budget, time::timeout};
 
 use super::{
     hub::{Hub, Viewing},
     ring::{Follows, Kept, Piece, Position, Written},
-    spool::LogState,
     tail::{Search, read_at},
+    turns::Readers,
 };
-use crate::wire::{OutputStream, cri};
+use crate::{
+    core::output::LogState,
+    wire::{OutputStream, cri},
+};
 
 /// Bytes read from a log at once: more than the longest record.
 const READ_BYTES: usize = 32 * 1024;
@@ -36,34 +35,8 @@ const _: () = assert!(READ_BYTES >= LEAST_READ_BYTES);
 
 /// How long the log may take to catch up when its last lines are asked for: many times as long as it waits for more.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
-/// How many viewers read logs at the same time. What must not wait for them, the journal above all, has the other threads
-/// for its blocking calls (Tokio has 512).
-const READERS: usize = 64;
 /// Blocks that a search reads before others have their turn.
 const BLOCKS: usize = 32;
-
-/// The turns of this node's viewers to read logs.
-#[derive(Clone, Debug)]
-pub struct Readers(Arc<Semaphore>);
-
-impl Default for Readers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(READERS)))
-    }
-}
-
-impl Readers {
-    /// Runs `work` on a thread that may block, when it is its turn. It holds its turn until it is done, even if nobody waits.
-    async fn read<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-        let done = spawn_blocking(move || {
-            let done = work();
-            drop(permit);
-            done
-        });
-        done.await.map_err(io::Error::other)?
-    }
-}
 
 /// What comes next for a viewer.
 #[derive(Debug, PartialEq, Eq)]
@@ -332,7 +305,7 @@ mod tests {
         std::fs::write(&path, &text).expect("written");
         let hub = Hub::logged(text.len() as u64, Written::NOTHING);
         // One thread for all of them.
-        let readers = Readers(Arc::new(Semaphore::new(1)));
+        let readers = Readers::new(1);
         let searching = View::new(&hub, &path, &readers).tail(1, Some(OutputStream::Stderr));
         let mut searching = std::pin::pin!(searching);
         tokio::select! {
