@@ -618,7 +618,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         clock,
         pulse: Arc::default(),
         handover: Arc::default(),
-        handed_over: Default::default(),
+        handed_over: parking_lot::Mutex::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };

@@ -55,7 +55,7 @@ pub struct View {
     changes: watch::Receiver<()>,
     readers: Readers,
     path: PathBuf,
-    place: Position,
+    position: Position,
     /// The file, and where in it the position is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
@@ -76,7 +76,7 @@ impl View {
             hub: Arc::clone(hub),
             readers: readers.clone(),
             path: log.to_owned(),
-            place: Position::START,
+            position: Position::START,
             file: None,
             live: false,
             told: false,
@@ -119,7 +119,7 @@ impl View {
         // it is not counted.
         let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
         let output = end.saturating_sub(output);
-        self.place = Position { output, known: (output, at) };
+        self.position = Position { output, known: (output, at) };
         Ok(self)
     }
 
@@ -147,13 +147,13 @@ impl View {
             // Reads from the page cache never wait: others would get no turn.
             consume_budget().await;
             self.changes.borrow_and_update();
-            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.place.output));
+            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.position.output));
             if left == 0 {
                 return Ok(Sight::End);
             }
-            match self.hub.after(self.place, self.most) {
-                Follows::Pieces(pieces, place) => {
-                    self.place = place;
+            match self.hub.after(self.position, self.most) {
+                Follows::Pieces(pieces, position) => {
+                    self.position = position;
                     self.file = None;
                     self.live = true;
                     return Ok(Sight::Pieces(cut(pieces, left)));
@@ -164,7 +164,7 @@ impl View {
                     None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(Position { output: kept.output, known: (kept.output, kept.file) })),
                 },
-                Follows::Gone(place) => return Ok(self.skip(place)),
+                Follows::Gone(position) => return Ok(self.skip(position)),
                 Follows::NotYet => {
                     if self.stop.is_some() || self.changes.changed().await.is_err() {
                         return Ok(Sight::End);
@@ -187,8 +187,8 @@ impl View {
     }
 
     fn skip(&mut self, to: Position) -> Sight {
-        let missing = to.output.saturating_sub(self.place.output);
-        self.place = to;
+        let missing = to.output.saturating_sub(self.position.output);
+        self.position = to;
         self.file = None;
         Sight::Gap(Some(missing))
     }
@@ -196,7 +196,7 @@ impl View {
     /// At the end of a log that is all there is: tells once what is missing.
     fn behind(&mut self) -> Sight {
         let Written { bytes, whole } = self.hub.written();
-        match bytes.saturating_sub(self.place.output) {
+        match bytes.saturating_sub(self.position.output) {
             _ if std::mem::replace(&mut self.told, true) => Sight::End,
             0 if whole => Sight::End,
             0 => Sight::Gap(None),
@@ -207,9 +207,9 @@ impl View {
     /// Reads on in the file; `None` at its end.
     async fn read(&mut self, kept: Kept) -> io::Result<Option<Vec<Piece>>> {
         let (file, mut at, mut output) = match &self.file {
-            Some((file, at)) => (Arc::clone(file), *at, self.place.output),
+            Some((file, at)) => (Arc::clone(file), *at, self.position.output),
             None => match self.open().await? {
-                Some(file) => (file, self.place.known.1, self.place.known.0),
+                Some(file) => (file, self.position.known.1, self.position.known.0),
                 None => return Ok(None),
             },
         };
@@ -233,18 +233,18 @@ impl View {
         for mut piece in records {
             let end = output + piece.bytes.len() as u64;
             // What comes before the position was read already.
-            let known = usize::try_from(self.place.output.saturating_sub(output)).unwrap_or(usize::MAX);
+            let known = usize::try_from(self.position.output.saturating_sub(output)).unwrap_or(usize::MAX);
             output = end;
             if known < piece.bytes.len() {
                 piece.bytes = piece.bytes.split_off(known);
                 pieces.push(piece);
             }
         }
-        if output >= self.place.output {
-            self.place = Position { output, known: (output, at) };
+        if output >= self.position.output {
+            self.position = Position { output, known: (output, at) };
             self.file = Some((file, at));
         } else {
-            self.place.known = (output, at);
+            self.position.known = (output, at);
         }
         Ok(Some(pieces))
     }
