@@ -1,7 +1,7 @@
-//! The agent's gate: what is prepared was created, and bound, while the admission policies stood.
+//! Gate: a request is prepared only if it was created and bound while the admission policies stood.
 //!
-//! The manager binds nothing otherwise. But the policies are also what keeps others from writing a
-//! binding: while one is away, whoever has the right by RBAC can, and only the agent is left to see it.
+//! The manager binds nothing otherwise. But the policies also keep others from writing a binding: while one is missing,
+//! whoever RBAC lets can write one, and only the agent is left to see it.
 
 use tokio::{sync::Mutex, time::Instant};
 
@@ -10,26 +10,24 @@ use crate::{
     infra::policies::{Policies, Rules},
 };
 
-/// Where to ask.
+/// Looks at the admission policies.
 pub struct Gate {
     rules: Option<(Rules, Policies)>,
-    /// What was found last, by a look that began then. Held while it is looked.
+    /// When the last look began, and what it found. Locked during a look.
     last: Mutex<Option<(Instant, Admission)>>,
 }
 
 impl Gate {
-    /// One that looks at these policies.
     pub fn new(rules: Rules, policies: Policies) -> Self {
         Self { rules: Some((rules, policies)).filter(|(rules, _)| rules.mode != Mode::Off), last: Mutex::default() }
     }
 
-    /// The one of an installation that has none.
+    /// For an installation without policies.
     pub fn off() -> Self {
         Self { rules: None, last: Mutex::default() }
     }
 
-    /// What can be said of the policies from now on. Many who ask at once get the same answer, by a
-    /// look that began after they had asked.
+    /// How the policies stand from now on. Callers that ask at once get one answer, of a look that began after they asked.
     pub(super) async fn look(&self) -> Admission {
         let Some((rules, policies)) = &self.rules else { return Admission::Off };
         let asked = Instant::now();

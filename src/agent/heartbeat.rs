@@ -1,5 +1,5 @@
-//! The agent's sign of life: its Lease, renewed for as long as it takes work. It also
-//! tells where the agent serves streams, and with which certificate.
+//! Heartbeat: the agent renews its Lease for as long as it takes work. The Lease also tells where the agent serves streams,
+//! and with which certificate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,30 +26,27 @@ use crate::{
     },
 };
 
-/// Between two renewals.
-pub const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// How long one renewal may take.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
 const RENEW_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after a renewal that failed.
+/// Pause after a failed renewal.
 const RETRY: Duration = Duration::from_secs(2);
-/// What the Lease says of itself, in seconds; readers judge by their own clock.
+/// What the Lease says of itself; readers judge by their own clock.
 const LEASE_SECONDS: i32 = 40;
 /// Name in `/readyz`.
 pub const CHECK: &str = "lease";
 
-/// Renews one Lease.
 pub struct Heartbeat {
     leases: Api<Lease>,
     name: String,
     node: NodeName,
     log: Log,
-    /// What the Lease had of the log before.
+    /// What the Lease had of the audit log before.
     before: Before,
     streams: Option<Published>,
 }
 
 impl Heartbeat {
-    /// For the agent on `node`, in the namespace of the installation, which serves streams there.
+    /// For the agent on `node`, in the namespace of the installation.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -92,16 +89,12 @@ impl Heartbeat {
         }
         let head = Some(self.before.head(&self.log).await).filter(|head| head.sequence > 0);
         let heads = head.and_then(|head| publish("", self.log.writer(), &head));
-        // What an agent that serves none does not apply is removed by the API server.
-        let mut annotations = self.streams.as_ref().map_or_else(
-            || json!({}),
-            |published| {
-                json!({
-                    names::STREAM_ENDPOINT_ANNOTATION: published.endpoint.to_string(),
-                    names::STREAM_CERTIFICATE_ANNOTATION: published.certificate,
-                })
-            },
-        );
+        // The API server removes what an agent that serves no streams does not apply.
+        let mut annotations = json!({});
+        if let Some(published) = &self.streams {
+            annotations[names::STREAM_ENDPOINT_ANNOTATION] = json!(published.endpoint.to_string());
+            annotations[names::STREAM_CERTIFICATE_ANNOTATION] = json!(published.certificate);
+        }
         if let Some(heads) = heads {
             annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);
         }

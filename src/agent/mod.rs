@@ -6,8 +6,6 @@
 
 pub mod command;
 pub mod gate;
-pub mod handover;
-pub mod heartbeat;
 pub mod intake;
 pub mod memory;
 pub mod node;
@@ -15,6 +13,8 @@ pub mod serve;
 pub mod streams;
 
 mod error;
+mod handover;
+mod heartbeat;
 mod request;
 mod standby;
 
@@ -48,7 +48,7 @@ use self::{
     node::{Node, World},
     serve::{StreamServer, admission::Admission, identity::Published, limits::Pace},
     standby::{ENGINE_CHECK, JOURNAL_CHECK, Opened, open_journal, wait_for_engine},
-    streams::{hub::Hubs, log_writer::Writers, spool::Spool},
+    streams::{hub::Hubs, spool::Spool, turns::Writers},
 };
 use crate::{
     api::names,
@@ -85,19 +85,14 @@ pub struct Config {
     pub node: NodeName,
     /// Namespace of its Lease.
     pub namespace: String,
-    /// Folder of the journal.
+    /// Of the journal.
     pub state_dir: PathBuf,
-    /// Folder of the spool.
+    /// Of the spool.
     pub log_dir: PathBuf,
-    /// How many commands run at the same time.
     pub limits: Limits,
-    /// Folder of the audit log.
     pub audit_dir: PathBuf,
-    /// How much of the audit log is kept.
     pub audit_retention: Retention,
-    /// What is recorded, and how strict that is.
     pub audit_policy: Policy,
-    /// Most bytes of the spool.
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
     pub drain_timeout: Duration,
@@ -125,7 +120,6 @@ pub struct Edges<E> {
     pub listener: TcpListener,
     /// Where streams are served, if they are.
     pub streams: Option<TcpListener>,
-    /// When to stop.
     pub shutdown: CancellationToken,
 }
 
@@ -212,7 +206,7 @@ struct Agent<E> {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     readiness: Readiness,
-    /// The agent is to stop.
+    /// The agent is told to stop.
     shutdown: CancellationToken,
     /// Its last command is done.
     ended: CancellationToken,

@@ -13,7 +13,7 @@ use super::{
         message::{HandedOver, HandedOverStream},
     },
     memory::{disk::Disk, exec_exits::ExecExits, journal::Journal, record::JournalError},
-    streams::{hub::Hubs, log_writer::Writers, spool::Spool},
+    streams::{hub::Hubs, spool::Spool, turns::Writers},
 };
 use crate::{
     core::ids::{BootId, NodeName, RequestUid},

@@ -1,8 +1,33 @@
-//! The tail of a stream, and how it goes into a status.
+//! What goes into a status of a command's output: the bounded end of a stream, and whether the log has all of it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
 
 use crate::api::StreamStatus;
+
+/// Whether a log has all the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogState {
+    Whole,
+    /// A limit cut it.
+    Limited,
+    /// The disk refused.
+    Failed,
+    /// The disk was too slow for the command.
+    Slow,
+}
+
+impl LogState {
+    /// `status.output.incompleteReason`.
+    pub const fn incomplete(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::Limited => Some("SpoolLimit"),
+            Self::Failed => Some("SpoolFailed"),
+            Self::Slow => Some("SpoolSlow"),
+        }
+    }
+}
 
 /// The last bytes of a stream, at most `limit`.
 #[derive(Debug)]

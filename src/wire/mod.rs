@@ -5,6 +5,9 @@ pub mod cri;
 pub mod remotecommand;
 pub mod words;
 
+pub(crate) mod base64_text;
+
+/// Which of a command's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputStream {
     /// With a terminal: all output.

@@ -14,9 +14,9 @@ use execlet::{
         node::Node,
         streams::{
             hub::Hubs,
-            log_writer::Writers,
             ring::{Follows, Position},
             spool::Spool,
+            turns::Writers,
         },
     },
     api::{ExecRequest, ExecRequestStatus, Reason},
@@ -619,7 +619,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
         clock,
         pulse: Arc::default(),
         handover: Arc::default(),
-        handed_over: Default::default(),
+        handed_over: parking_lot::Mutex::default(),
         stopping: shutdown.clone(),
     });
     let limits = Limits { node: 6, namespace: 6, container: 4 };

@@ -33,11 +33,10 @@ use crate::{
             log_writer::LogWriter,
             recall::recall,
             ring::{Kept, Piece, Written},
-            spool::LogState,
             state::{OutputState, SavedOutput, StreamState},
         },
     },
-    core::{outcome::StreamEnd, request::BoundRequest},
+    core::{outcome::StreamEnd, output::LogState, request::BoundRequest},
     engine::{Chunk, Engine, ExecInput, ExecStream, Habits, READ_BYTES, StreamError},
     infra::kernel::Kernel,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     agent::streams::{
-        feed::InputState,
+        input::InputState,
         state::{OutputState, StreamState},
     },
     api::OutputStatus,

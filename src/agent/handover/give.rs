@@ -148,12 +148,12 @@ mod tests {
             handover::{message::LONGEST, receive::Receiver},
             streams::{
                 digest::{OutputDigest, TAIL_BYTES},
-                feed::{InputState, PENDING_BYTES},
-                spool::LogState,
+                input::{InputState, PENDING_BYTES},
                 state::OutputState,
             },
         },
         api::OutputLimits,
+        core::output::LogState,
         engine::{
             REST_BYTES,
             docker::{DockerEngine, frames::framing},

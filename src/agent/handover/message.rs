@@ -12,15 +12,14 @@ use serde_json::Value;
 
 use crate::{
     agent::streams::{
-        base64_text,
         digest::{HEAD_BYTES, TAIL_BYTES},
-        feed::{InputState, PENDING_BYTES},
-        input::MESSAGE_BYTES,
+        input::{InputState, MESSAGE_BYTES, PENDING_BYTES},
         state::{OutputState, SavedOutput, StreamState},
     },
     api::OutputLimits,
     core::ids::{ExecId, RequestUid},
     engine::{Engine, ExecStream, Parts, REST_BYTES},
+    wire::base64_text,
 };
 
 /// Version of the messages. Counts up when they change, or the form in which `sha2` writes its state.
@@ -98,7 +97,7 @@ pub(super) fn encode(
         uid: uid.clone(),
         exec: exec.clone(),
         tty: parts.tty,
-        rest: parts.rest.to_vec(),
+        rest: parts.rest.clone(),
         given: state.given,
         received: state.received.as_mut().map(|output| serde_json::to_value(output.save())).transpose()?,
         fed: Some(state.fed.clone()),

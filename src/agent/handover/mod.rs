@@ -5,6 +5,6 @@
 //! received so far: counts, tails and the states of the hashes. Nobody reads from then until the successor has the lock,
 //! which is short; the successor knows how long it was.
 
-pub mod give;
-pub mod message;
-pub mod receive;
+pub(crate) mod give;
+pub(crate) mod message;
+pub(crate) mod receive;

@@ -75,7 +75,7 @@ fn receive(socket: &UnixStream) -> HandedOver {
         }
         while let Some(line) = lines.next() {
             let Some(connection) = descriptors.pop_front() else { continue };
-            if let Some((uid, stream)) = line.and_then(|line| decode(&line, connection)) {
+            if let Some((uid, stream)) = line.ok().and_then(|line| decode(&line, connection)) {
                 tracing::info!(%uid, exec = %stream.exec, "a connection was handed over");
                 handed_over.insert(uid, stream);
             } else {
@@ -85,6 +85,8 @@ fn receive(socket: &UnixStream) -> HandedOver {
     }
 }
 
+struct TooLong;
+
 /// Cuts what comes into lines. Nothing is kept of a line that is longer than [`LONGEST`].
 #[derive(Default)]
 struct Lines {
@@ -93,12 +95,12 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next line that has ended; `Some(None)` if it was too long.
-    fn next(&mut self) -> Option<Option<Vec<u8>>> {
+    /// The next line that has ended, unless it was too long.
+    fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
         if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.text.drain(..=end).collect();
             let too_long = std::mem::take(&mut self.skipping) || line.len() > LONGEST;
-            return Some((!too_long).then_some(line));
+            return Some(if too_long { Err(TooLong) } else { Ok(line) });
         }
         if self.text.len() > LONGEST {
             self.text.clear();

@@ -1,5 +1,5 @@
-//! The folder that the agent's memory is kept in: files that are replaced whole,
-//! and files that only grow. What is written has survived a crash when the call returns.
+//! The folder of the agent's memory: files that are replaced whole, and files that only grow. What is written survives a
+//! crash once the call has returned.
 
 use std::{
     collections::HashMap,
@@ -17,64 +17,64 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// An outcome holds the end of the output: it is for root alone.
+/// For root alone: an outcome holds the end of the output.
 const FILE_MODE: u32 = 0o600;
-/// Least size of a file that is replaced whole, and of its spare, in bytes. Whatever has to be
-/// remembered of a request fits, but for the end of its output.
+/// Least size of a file that is replaced whole, and of its spare, in bytes. Everything that is remembered of a request
+/// fits, except the end of its output.
 pub const SLOT: usize = 8192;
-/// What fills a slot behind the text.
+/// Fills a slot behind the text.
 const PAD: u8 = b'\n';
 const NEXT: &str = "next";
 const SPARE: &str = "spare";
 
 /// Files by name, in one folder.
 pub trait Disk: Send + Sync + 'static {
-    /// Replaces a file whole: after a crash it is the old one or the new one. Once a file exists, a
-    /// text of up to [`SLOT`] bytes replaces it even on a full disk. Of several calls for one name
-    /// the last one stands, also when its future or that of an earlier one was dropped.
+    /// Replaces a file whole: after a crash it is the old one or the new one. Once a file exists, a text of up to [`SLOT`]
+    /// bytes replaces it even on a full disk. Of several calls for one name the last one stands, even if its future or that
+    /// of an earlier one was dropped.
     ///
     /// # Errors
-    /// When the file system refuses; the former file then still stands.
+    /// When the file system refuses; the former file still stands.
     fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Replaces a file whole, without waiting for the disk: it is the old one or the new one also if this process ends,
     /// but not if the node does.
     ///
     /// # Errors
-    /// When the file system refuses; the former file then still stands.
+    /// When the file system refuses; the former file still stands.
     fn note(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file, if it is there.
     ///
     /// # Errors
     /// When the file system refuses.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Adds to the end of a file, and gives the offset of what was added.
+    /// Adds to the end of a file, and returns the offset of what was added.
     ///
     /// # Errors
-    /// When the file system refuses; a part of it may then be there.
+    /// When the file system refuses; a part of the line may be there.
     fn append(&self, name: &str, line: Vec<u8>) -> impl Future<Output = io::Result<u64>> + Send;
 
-    /// Gives a file another name, in place of whatever had it.
+    /// Renames a file, in place of whatever had the name.
     ///
     /// # Errors
     /// When the file system refuses.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// A file whole; `None` if there is none.
+    /// Reads a file whole; `None` if there is none.
     ///
     /// # Errors
     /// When the file system refuses.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
 
-    /// A part of a file.
+    /// Reads a part of a file.
     ///
     /// # Errors
     /// When the file system refuses, or the file is shorter.
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
-    /// Names of all files.
+    /// The names of all files.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -89,18 +89,17 @@ pub struct Folder {
     _lock: File,
 }
 
-/// The folder cannot be had.
+/// Why a folder cannot be opened.
 #[derive(Debug)]
 pub enum Taken {
     /// Another process has the lock, which is this file.
     ByAnother(PathBuf),
-    /// The file system refuses this, of that path.
+    /// What the file system refuses to do, with which path.
     Failed(&'static str, PathBuf, io::Error),
 }
 
 impl Folder {
-    /// Opens, or makes, the folder `name` below `state`, and takes the lock of `state`, in the name
-    /// of `holder`.
+    /// Opens or makes the folder `name` in `state`, and takes the lock of `state` in the name of `holder`.
     ///
     /// # Errors
     /// When another process holds the lock, or the folder cannot be read or made.
@@ -124,7 +123,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Removes what a write that was cut off has left behind: the file before it still stands.
+    /// Removes what an interrupted write has left behind: the former file still stands.
     fn tidy(&self) -> io::Result<()> {
         for entry in fs::read_dir(&*self.path)? {
             let path = entry?.path();
@@ -246,7 +245,7 @@ fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
     let path = folder.join(name);
     let spare = with(&path, SPARE);
     text.resize(text.len().max(SLOT), PAD);
-    // Into the blocks that the spare has already, then the two change places: no room is needed.
+    // Written into the blocks that the spare has already, then the two are exchanged: that needs no room.
     if text.len() == SLOT && path.exists() && spare.exists() && exchange(&path, &spare, &text).is_ok() {
         return sync(folder);
     }
@@ -258,7 +257,7 @@ fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
         fs::rename(&next, &path)
     });
     if written.is_err() {
-        // A full disk is no reason to keep half a file on it.
+        // Half a file would only fill the disk.
         fs::remove_file(&next).ok();
         if !path.exists() {
             fs::remove_file(&spare).ok();
@@ -271,7 +270,7 @@ fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
 fn exchange(path: &Path, spare: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(spare)?;
     file.write_all(text)?;
-    // It may have been a larger one.
+    // The spare may have been larger.
     file.set_len(text.len() as u64)?;
     file.sync_all()?;
     Ok(renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE)?)
@@ -283,12 +282,12 @@ fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Keeps the writes of one file in the order in which they were asked for. Whoever asked may be
-/// gone (its future dropped) while its write still waits for a thread: it must not undo a later one.
+/// Keeps the writes of one file in the order of the calls. A write whose future was dropped may still wait for a thread: it
+/// must not undo a later one.
 #[derive(Clone, Debug, Default)]
 struct Turns(Arc<Mutex<HashMap<String, Arc<Mutex<u64>>>>>);
 
-/// The right to write, unless a later one was given out meanwhile and used.
+/// The right to write, unless a later turn was used meanwhile.
 struct Turn {
     number: u64,
     last: Arc<Mutex<u64>>,

@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    disk::{Disk, SLOT},
+    disk::{Disk, SLOT, Taken},
     record::{JournalError, Record, SUFFIX, file_name},
     tombstones::Tombstones,
 };
@@ -92,6 +92,15 @@ impl<D: Disk> Journal<D> {
     /// When the file system refuses.
     pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
         self.tombstones.get(uid)
+    }
+}
+
+impl From<Taken> for JournalError {
+    fn from(taken: Taken) -> Self {
+        match taken {
+            Taken::ByAnother(path) => Self::Locked { path },
+            Taken::Failed(act, path, source) => Self::Io { act, what: path.display().to_string(), source },
+        }
     }
 }
 

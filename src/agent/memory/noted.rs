@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::streams::{
-        feed::InputState,
+        input::InputState,
         state::{OutputState, SavedOutput},
     },
     api::OutputLimits,

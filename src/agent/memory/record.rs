@@ -6,7 +6,6 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::disk::Taken;
 use crate::core::{
     decide::{Entry, Stage},
     digest::sha256,
@@ -129,14 +128,5 @@ impl JournalError {
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
-    }
-}
-
-impl From<Taken> for JournalError {
-    fn from(taken: Taken) -> Self {
-        match taken {
-            Taken::ByAnother(path) => Self::Locked { path },
-            Taken::Failed(act, path, source) => Self::Io { act, what: path.display().to_string(), source },
-        }
     }
 }

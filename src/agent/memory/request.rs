@@ -12,7 +12,7 @@ use super::{
 use crate::{
     agent::{
         node::{Node, World},
-        streams::{feed::InputState, state::SavedOutput},
+        streams::{input::InputState, state::SavedOutput},
     },
     api::{ExecRequest, OutputLimits},
     core::{

@@ -13,7 +13,7 @@ use crate::{
         },
         memory::noted::Noted,
         node::{StepError, World},
-        streams::{feed::InputState, state::StreamState},
+        streams::{input::InputState, state::StreamState},
     },
     api::Reason,
     core::{outcome::Outcome, request::BoundRequest},

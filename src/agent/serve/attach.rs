@@ -18,13 +18,13 @@ use tokio_tungstenite::{
 use super::{
     connection::Connection,
     limits::{self, Share},
-    subject::{Shared, Subject},
+    subject::{ServerState, Subject},
     viewer::{End, Viewer},
 };
 use crate::{
-    agent::streams::{input::Input, view::View},
+    agent::streams::view::View,
     api::ExecRequestSpec,
-    core::audit::event::Client,
+    core::audit::subject::Client,
     infra::{listener::HANDSHAKE_TIMEOUT, query, refusal::Refusal, requests::Requests, websocket::Handshake},
     wire::{
         remotecommand::{Protocol, Streams},
@@ -33,7 +33,7 @@ use crate::{
 };
 
 pub(super) async fn attach<R: Requests>(
-    State(shared): State<Arc<Shared<R>>>,
+    State(shared): State<Arc<ServerState<R>>>,
     path: Path<(String, String, String)>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
@@ -83,7 +83,7 @@ fn in_use(error: &InputError) -> Refusal {
 
 /// Lets a viewer in whose coming is recorded, and serves it to the end.
 async fn connected<R: Requests>(
-    shared: &Shared<R>,
+    shared: &ServerState<R>,
     subject: &Subject,
     (protocol, streams): (Protocol, Streams),
     (upgraded, share): (OnUpgrade, Share),
@@ -91,7 +91,7 @@ async fn connected<R: Requests>(
 ) {
     let Subject { key, hub, .. } = subject;
     let viewer = subject.viewer();
-    let hold = match streams.stdin.then(|| Input::hold(hub, &viewer)).transpose() {
+    let hold = match streams.stdin.then(|| hub.input.hold(&viewer)).transpose() {
         Ok(hold) => hold,
         // Another one was faster.
         Err(error) => return drop(tell.send(Err(in_use(&error)))),

@@ -14,11 +14,12 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     lines::{Choice, Lines},
-    subject::{Shared, Streams, Subject},
+    subject::{ServerState, StreamServer, Subject},
 };
 use crate::{
     agent::streams::{
-        hub::{Hub, Written},
+        hub::Hub,
+        ring::Written,
         view::{Sight, View},
     },
     api::ExecRequestStatus,
@@ -27,7 +28,7 @@ use crate::{
 
 /// Sends the log.
 pub(super) async fn log<R: Requests>(
-    State(shared): State<Arc<Shared<R>>>,
+    State(shared): State<Arc<ServerState<R>>>,
     path: Path<(String, String, String)>,
     request: Request,
 ) -> Result<Response, Refusal> {
@@ -61,14 +62,14 @@ pub(super) async fn log<R: Requests>(
 
 /// Sends a log, unless the client leaves or the agent ends first.
 async fn send<R: Requests>(
-    shared: Arc<Shared<R>>,
+    shared: Arc<ServerState<R>>,
     subject: Subject,
     follow: bool,
     view: View,
     lines: Lines,
     to: mpsc::Sender<Part>,
 ) {
-    let Streams { metrics, shutdown, pace, .. } = &shared.streams;
+    let StreamServer { metrics, shutdown, pace, .. } = &shared.streams;
     metrics.viewers.inc();
     let sending = Sending { hub: &subject.hub, follow, to: &to, metrics, stall: pace.stall };
     let sent = tokio::select! {

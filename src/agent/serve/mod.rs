@@ -28,13 +28,13 @@ use http::{StatusCode, header};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-pub use self::subject::Streams;
-use self::{admission::NotAdmitted, connection::Connection, subject::Shared};
+pub use self::subject::StreamServer;
+use self::{admission::NotAdmitted, connection::Connection, subject::ServerState};
 use crate::infra::{refusal::Refusal, requests::Requests};
 
 /// Serves until told to stop; then tells all viewers, and gives them a moment.
-pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: Streams<R>) {
-    let shared = Arc::new(Shared::new(streams));
+pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, streams: StreamServer<R>) {
+    let shared = Arc::new(ServerState::new(streams));
     let router = Router::new()
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/attach", get(attach::attach::<R>))
         .route("/v1/namespaces/{namespace}/execrequests/{name}/{uid}/log", get(log::log::<R>))
@@ -47,7 +47,7 @@ pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, s
 }
 
 /// Lets the manager through, and nobody else.
-async fn admit<R: Requests>(State(shared): State<Arc<Shared<R>>>, request: Request, next: Next) -> Response {
+async fn admit<R: Requests>(State(shared): State<Arc<ServerState<R>>>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let connection = request.extensions().get::<Connection>();
     if let Err(why) = shared.streams.admission.admit(authorization).await {

@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     agent::streams::{
-        hub::{Hub, Hubs, Written},
+        hub::{Hub, Hubs},
+        ring::Written,
         spool::Spool,
-        view::Readers,
+        turns::Readers,
     },
     api::{ExecRequest, ExecResult, Requester, names},
     core::ids::{NodeName, RequestKey},
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// What the server needs.
-pub struct Streams<R> {
+pub struct StreamServer<R> {
     pub node: NodeName,
     pub requests: R,
     pub admission: Admission,
@@ -45,8 +46,8 @@ pub struct Streams<R> {
     pub shutdown: CancellationToken,
 }
 
-pub(super) struct Shared<R> {
-    pub(super) streams: Streams<R>,
+pub(super) struct ServerState<R> {
+    pub(super) streams: StreamServer<R>,
     viewers: Viewers,
     pub(super) readers: Readers,
     pub(super) tasks: TaskTracker,
@@ -72,8 +73,8 @@ impl Subject {
     }
 }
 
-impl<R: Requests> Shared<R> {
-    pub(super) fn new(streams: Streams<R>) -> Self {
+impl<R: Requests> ServerState<R> {
+    pub(super) fn new(streams: StreamServer<R>) -> Self {
         Self { streams, viewers: Viewers::new(VIEWERS), readers: Readers::default(), tasks: TaskTracker::new() }
     }
 

@@ -7,11 +7,10 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
-use super::base64_text;
 use crate::{
     api::{OutputLimits, OutputStatus, StreamStatus},
     core::{digest::hex, output::Tail, position::Position},
-    wire::OutputStream,
+    wire::{OutputStream, base64_text},
 };
 
 /// Bytes of the beginning of standard output that are kept: where a start fails, the runtime may write its error there.

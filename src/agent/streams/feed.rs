@@ -7,13 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    base64_text,
-    input::{Fed, Input, MESSAGE_BYTES, WAITING},
-};
+use super::input::{Fed, Input, InputState};
 use crate::{
     api::{ExecRequestSpec, OnDisconnect},
     engine::ExecInput,
@@ -22,24 +18,6 @@ use crate::{
 
 /// How long a client may take to come back after an agent has cut its connection by ending.
 const COME_BACK: Duration = Duration::from_secs(30);
-
-/// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
-pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
-
-/// How much of the input has reached the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct InputState {
-    /// Bytes.
-    pub(crate) delivered: u64,
-    /// Taken from a client, and not delivered.
-    #[serde(with = "base64_text")]
-    pub(crate) pending: Bytes,
-    /// The end of the input follows what is pending.
-    pub(crate) ending: bool,
-    /// The whole input was delivered, and its end.
-    pub(crate) ended: bool,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeedEvent {
@@ -242,7 +220,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{agent::streams::hub::Hubs, engine::ExecStream};
+    use crate::{
+        agent::streams::{hub::Hubs, input::PENDING_BYTES},
+        engine::ExecStream,
+    };
 
     fn spec(stdin: &serde_json::Value, tty: bool) -> ExecRequestSpec {
         serde_json::from_value(json!({"target": {"podName": "db"}, "command": ["cat"], "stdin": stdin, "tty": tty}))

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -25,11 +25,10 @@ use super::{
         ALL_BYTES, BATCH_BYTES, Follows, Kept, LEAST_BYTES, MOST_BYTES, PIECE_BYTES, Phase, Piece, Pool, Position,
         Ring, Written,
     },
-    spool::LogState,
 };
 use crate::{
     api::ExecResult,
-    core::ids::RequestUid,
+    core::{ids::RequestUid, output::LogState},
     wire::{remotecommand::TerminalSize, words::InputError},
 };
 
@@ -85,14 +84,14 @@ pub struct Viewing(Arc<Hub>);
 impl Drop for Viewing {
     fn drop(&mut self) {
         if self.0.viewers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.make_room(&mut self.0.ring(), 0, LEAST_BYTES);
+            self.0.make_room(&mut self.0.ring.lock(), 0, LEAST_BYTES);
         }
     }
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        self.pool.sub(self.ring().cost);
+        self.pool.sub(self.ring.lock().cost);
     }
 }
 
@@ -124,12 +123,8 @@ impl Hub {
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock()
-    }
-
     fn change(&self, change: impl FnOnce(&mut Ring)) {
-        change(&mut self.ring());
+        change(&mut self.ring.lock());
         self.changed.send_replace(());
     }
 
@@ -147,7 +142,6 @@ impl Hub {
         });
     }
 
-    /// The command writes no more.
     pub fn close(&self) {
         self.change(|ring| ring.phase = Phase::Closed);
     }
@@ -164,14 +158,13 @@ impl Hub {
         });
     }
 
-    /// How the command has ended, if that is known.
     pub fn result(&self) -> Option<Arc<ExecResult>> {
-        self.ring().result.clone()
+        self.ring.lock().result.clone()
     }
 
     /// No more output will come. If none has begun, the log is all there is: `file` says how much that is.
     pub fn end(&self, file: impl FnOnce() -> u64, written: Written) {
-        let phase = self.ring().phase;
+        let phase = self.ring.lock().phase;
         match phase {
             Phase::Waiting => self.log_only(file(), written),
             Phase::Open => self.close(),
@@ -181,17 +174,15 @@ impl Hub {
 
     /// What is known of the output, if there is only the log.
     pub fn written(&self) -> Written {
-        self.ring().written
+        self.ring.lock().written
     }
 
-    /// Whether the command has not begun to write.
     pub fn is_waiting(&self) -> bool {
-        self.ring().phase == Phase::Waiting
+        self.ring.lock().phase == Phase::Waiting
     }
 
-    /// Whether the next agent has the command.
     pub fn has_moved(&self) -> bool {
-        self.ring().phase == Phase::Moved
+        self.ring.lock().phase == Phase::Moved
     }
 
     /// Waits until there is room for a piece of so many bytes, which only the log can hold up. Gives the log up when the
@@ -219,7 +210,7 @@ impl Hub {
     /// Drops what nobody needs, and says whether there is room for that much then.
     fn has_room(&self, cost: usize) -> bool {
         let limit = if self.pool.bytes() + cost > ALL_BYTES { LEAST_BYTES } else { MOST_BYTES };
-        let mut ring = self.ring();
+        let mut ring = self.ring.lock();
         // What only viewers would need goes first.
         self.make_room(&mut ring, cost, if self.keeps_for_viewers() { limit } else { LEAST_BYTES });
         // A piece goes into an empty ring whatever its size.
@@ -255,7 +246,7 @@ impl Hub {
 
     /// What the log has not taken yet, about `most` bytes of it.
     pub fn unkept(&self, most: usize) -> Vec<Piece> {
-        self.ring().unkept(most)
+        self.ring.lock().unkept(most)
     }
 
     /// Whether all commands together have much in memory.
@@ -266,7 +257,7 @@ impl Hub {
     /// Whether the log should take at once what there is. Many small writes cost more than a few large ones.
     pub fn is_urgent(&self) -> bool {
         let enough = if self.is_crowded() { LEAST_BYTES / 2 } else { BATCH_BYTES };
-        let ring = self.ring();
+        let ring = self.ring.lock();
         ring.unkept_bytes() >= enough as u64 || ring.held_up || ring.phase != Phase::Open
     }
 
@@ -282,14 +273,13 @@ impl Hub {
         self.room.notify_one();
     }
 
-    /// How much the log has.
     pub fn kept(&self) -> Kept {
-        self.ring().kept
+        self.ring.lock().kept
     }
 
     /// The end of the output so far.
     pub fn now(&self) -> u64 {
-        self.ring().end()
+        self.ring.lock().end()
     }
 
     /// Tells of any change since the receiver has last looked.
@@ -305,7 +295,7 @@ impl Hub {
 
     /// What follows a position, about `most` bytes of it.
     pub fn after(&self, position: Position, most: usize) -> Follows {
-        self.ring().after(position, most)
+        self.ring.lock().after(position, most)
     }
 
     /// Sets the size of the terminal: the last viewer's counts.
@@ -313,7 +303,6 @@ impl Hub {
         self.size.send_if_modified(|last| last.replace(size) != Some(size));
     }
 
-    /// The sizes of the terminal, the last one at any time.
     pub fn sizes(&self) -> watch::Receiver<Option<TerminalSize>> {
         self.size.subscribe()
     }

@@ -5,21 +5,42 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fmt,
     sync::Arc,
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::ids::RequestUid, wire::words::InputError};
+use crate::{
+    core::ids::RequestUid,
+    wire::{base64_text, words::InputError},
+};
 
 /// Most bytes of a client's message. client-go sends 32 KiB and one.
 pub const MESSAGE_BYTES: usize = 256 * 1024;
 /// Messages of clients that wait for the command.
-pub(crate) const WAITING: usize = 2;
+const WAITING: usize = 2;
+
+/// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
+pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
+
+/// How much of the input has reached the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InputState {
+    /// Bytes.
+    pub(crate) delivered: u64,
+    /// Taken from a client, and not delivered.
+    #[serde(with = "base64_text")]
+    pub(crate) pending: Bytes,
+    /// The end of the input follows what is pending.
+    pub(crate) ending: bool,
+    /// The whole input was delivered, and its end.
+    pub(crate) ended: bool,
+}
 
 /// What comes from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +107,8 @@ pub struct Input {
 }
 
 /// Holds the input for a client, for as long as it exists.
+#[derive(Debug)]
 pub struct Hold(Arc<Input>);
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hold")
-    }
-}
 
 impl Hold {
     /// Waits until the command has room for more. `false`: it takes no more. Cancel-safe: then nothing was given.
@@ -129,17 +145,13 @@ impl Input {
         Self { state, changed, given_up: CancellationToken::new(), arrivals }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Whether a client could take it now; the error says why not.
     pub fn is_free(&self) -> Result<(), InputError> {
-        self.state().is_free()
+        self.state.lock().is_free()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(&mut self.state());
+        let changed = change(&mut self.state.lock());
         self.changed.send_replace(());
         changed
     }
@@ -149,7 +161,7 @@ impl Input {
         let mut changes = self.changed.subscribe();
         loop {
             changes.borrow_and_update();
-            if let Some(found) = find(&mut self.state()) {
+            if let Some(found) = find(&mut self.state.lock()) {
                 return found;
             }
             if changes.changed().await.is_err() {
@@ -181,12 +193,10 @@ impl Input {
         });
     }
 
-    /// Whether a client holds it.
     pub fn is_held(&self) -> bool {
-        self.state().holder.is_some()
+        self.state.lock().holder.is_some()
     }
 
-    /// Waits until a client holds it.
     pub async fn held(&self) {
         self.until(|state| state.holder.is_some().then_some(())).await;
     }
@@ -194,7 +204,7 @@ impl Input {
     /// From now on somebody takes it for the command.
     pub fn open(&self) {
         // Wakes nobody for nothing.
-        if !self.state().taken {
+        if !self.state.lock().taken {
             self.change(|state| state.taken = true);
         }
     }
@@ -232,7 +242,6 @@ impl Input {
         self.given_up.cancel();
     }
 
-    /// Waits for [`Self::give_up`].
     pub async fn given_up(&self) {
         self.given_up.cancelled().await;
     }

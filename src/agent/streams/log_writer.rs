@@ -5,7 +5,7 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until, timeout},
 };
@@ -14,31 +14,15 @@ use tokio_util::sync::PollSemaphore;
 use super::{
     hub::Hub,
     ring::{BATCH_BYTES, Kept, Piece},
-    spool::{Log, LogState},
+    spool::Log,
+    turns::Writers,
 };
+use crate::core::output::LogState;
 
 /// How long output waits in memory for more before it goes to the log.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// How many logs are written at the same time: more would only take memory.
-const WRITERS: usize = 8;
 /// How long the disk may take for the end of a log after the command has ended.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-
-/// The turns of the log writers of this node.
-#[derive(Clone, Debug)]
-pub struct Writers(Arc<Semaphore>);
-
-impl Writers {
-    fn turn(&self) -> PollSemaphore {
-        PollSemaphore::new(Arc::clone(&self.0))
-    }
-}
-
-impl Default for Writers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WRITERS)))
-    }
-}
 
 /// Writes the log of one command.
 pub(crate) struct LogWriter {
@@ -170,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::streams::{hub::Hubs, spool::Spool},
+        agent::streams::{hub::Hubs, spool::Spool, turns::WRITERS},
         api::OutputLimits,
         core::ids::RequestKey,
         wire::OutputStream,

@@ -1,16 +1,16 @@
 //! What lies between a command and its viewers: its output in memory and on disk, and its input.
 
 pub mod hub;
-pub mod input;
-pub mod log_writer;
 pub mod ring;
 pub mod spool;
-pub mod view;
+pub mod turns;
 
-pub(crate) mod base64_text;
 pub(crate) mod digest;
 pub(crate) mod feed;
+pub(crate) mod input;
+pub(crate) mod log_writer;
 pub(crate) mod recall;
 pub(crate) mod state;
+pub(crate) mod view;
 
 mod tail;

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 
-use super::spool::LogState;
 use crate::{
     api::{ExecResult, OutputStatus, StreamStatus},
+    core::output::LogState,
     wire::OutputStream,
 };
 

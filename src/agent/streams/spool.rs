@@ -15,13 +15,15 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     api::OutputLimits,
-    core::ids::{RequestKey, RequestUid},
+    core::{
+        ids::{RequestKey, RequestUid},
+        output::LogState,
+    },
     wire::{OutputStream, cri},
 };
 
@@ -88,7 +90,7 @@ impl Spool {
     /// A log of at most `limits.spool_bytes` bytes. Another agent may have begun it: `state` is what became of it there.
     pub fn create(&self, request: &RequestKey, limits: &OutputLimits, state: LogState) -> Log {
         let folder = self.folder(request);
-        let used = *self.books().open.entry(folder.clone()).or_insert(0);
+        let used = *self.books.lock().open.entry(folder.clone()).or_insert(0);
         let room = u64::try_from(limits.spool_bytes).unwrap_or(0).saturating_sub(used);
         let state = if room == 0 && state == LogState::Whole { LogState::Limited } else { state };
         Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state, size: used, output: 0 }
@@ -104,7 +106,7 @@ impl Spool {
         let log = OpenOptions::new().write(true).open(folder.join(LOG_FILE));
         match log.and_then(|log| log.set_len(bytes)) {
             Ok(()) => {
-                let mut books = self.books();
+                let mut books = self.books.lock();
                 books.used = books.used.saturating_sub(size - bytes);
                 books.open.insert(folder, bytes);
             }
@@ -122,29 +124,25 @@ impl Spool {
     /// The request has ended: its folder may go when room is needed.
     pub fn finish(&self, request: &RequestKey, at: SystemTime) {
         let folder = self.folder(request);
-        self.books().finish(&folder, at);
+        self.books.lock().finish(&folder, at);
     }
 
     /// Reserves so many bytes, removing old folders if need be.
     fn take(&self, folder: &Path, bytes: u64) -> bool {
-        let mut gone = Vec::new();
+        let mut old_folders = Vec::new();
         let taken = {
-            let mut books = self.books();
-            let taken = books.take(folder, bytes, &mut gone);
+            let mut books = self.books.lock();
+            let taken = books.take(folder, bytes, &mut old_folders);
             self.gauge.set(i64::try_from(books.used).unwrap_or(i64::MAX));
             taken
         };
-        for old in gone {
+        for old in old_folders {
             tracing::info!(folder = %old.display(), "removed an old log to make room");
             if let Err(error) = fs::remove_dir_all(&old) {
                 tracing::warn!(folder = %old.display(), %error, "an old log could not be removed");
             }
         }
         taken
-    }
-
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock()
     }
 }
 
@@ -168,30 +166,6 @@ impl Books {
                 self.count += 1;
                 self.finished.insert((at, self.count), (folder.to_owned(), size));
             }
-        }
-    }
-}
-
-/// Whether a log has all the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogState {
-    Whole,
-    /// A limit cut it.
-    Limited,
-    /// The disk refused.
-    Failed,
-    /// The disk was too slow for the command.
-    Slow,
-}
-
-impl LogState {
-    /// `status.output.incompleteReason`.
-    pub const fn incomplete(self) -> Option<&'static str> {
-        match self {
-            Self::Whole => None,
-            Self::Limited => Some("SpoolLimit"),
-            Self::Failed => Some("SpoolFailed"),
-            Self::Slow => Some("SpoolSlow"),
         }
     }
 }

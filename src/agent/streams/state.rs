@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     digest::{OutputDigest, SavedDigest},
-    feed::InputState,
-    spool::LogState,
+    input::InputState,
 };
-use crate::api::OutputLimits;
+use crate::{api::OutputLimits, core::output::LogState};
 
 /// What was received of a command's output, in a form that can be put down.
 #[derive(Debug, Serialize, Deserialize)]

@@ -13,19 +13,18 @@ use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use memchr::memchr;
 use rustix::io::{ReadWriteFlags, preadv2};
-use tokio::{
-    sync::{Semaphore, watch},
-    task::{coop::consume_budget, spawn_blocking},
-    time::timeout,
-};
+use tokio::{sync::watch, task::coop::consume_budget, time::timeout};
 
 use super::{
     hub::{Hub, Viewing},
     ring::{Follows, Kept, Piece, Position, Written},
-    spool::LogState,
     tail::{Search, read_at},
+    turns::Readers,
 };
-use crate::wire::{OutputStream, cri};
+use crate::{
+    core::output::LogState,
+    wire::{OutputStream, cri},
+};
 
 /// Bytes read from a log at once: more than the longest record.
 const READ_BYTES: usize = 32 * 1024;
@@ -36,34 +35,8 @@ const _: () = assert!(READ_BYTES >= LEAST_READ_BYTES);
 
 /// How long the log may take to catch up when its last lines are asked for: many times as long as it waits for more.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
-/// How many viewers read logs at the same time. What must not wait for them, the journal above all, has the other threads
-/// for its blocking calls (Tokio has 512).
-const READERS: usize = 64;
 /// Blocks that a search reads before others have their turn.
 const BLOCKS: usize = 32;
-
-/// The turns of this node's viewers to read logs.
-#[derive(Clone, Debug)]
-pub struct Readers(Arc<Semaphore>);
-
-impl Default for Readers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(READERS)))
-    }
-}
-
-impl Readers {
-    /// Runs `work` on a thread that may block, when it is its turn. It holds its turn until it is done, even if nobody waits.
-    async fn read<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-        let done = spawn_blocking(move || {
-            let done = work();
-            drop(permit);
-            done
-        });
-        done.await.map_err(io::Error::other)?
-    }
-}
 
 /// What comes next for a viewer.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +55,7 @@ pub struct View {
     changes: watch::Receiver<()>,
     readers: Readers,
     path: PathBuf,
-    place: Position,
+    position: Position,
     /// The file, and where in it the position is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
@@ -103,7 +76,7 @@ impl View {
             hub: Arc::clone(hub),
             readers: readers.clone(),
             path: log.to_owned(),
-            place: Position::START,
+            position: Position::START,
             file: None,
             live: false,
             told: false,
@@ -146,7 +119,7 @@ impl View {
         // it is not counted.
         let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
         let output = end.saturating_sub(output);
-        self.place = Position { output, known: (output, at) };
+        self.position = Position { output, known: (output, at) };
         Ok(self)
     }
 
@@ -174,13 +147,13 @@ impl View {
             // Reads from the page cache never wait: others would get no turn.
             consume_budget().await;
             self.changes.borrow_and_update();
-            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.place.output));
+            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.position.output));
             if left == 0 {
                 return Ok(Sight::End);
             }
-            match self.hub.after(self.place, self.most) {
-                Follows::Pieces(pieces, place) => {
-                    self.place = place;
+            match self.hub.after(self.position, self.most) {
+                Follows::Pieces(pieces, position) => {
+                    self.position = position;
                     self.file = None;
                     self.live = true;
                     return Ok(Sight::Pieces(cut(pieces, left)));
@@ -191,7 +164,7 @@ impl View {
                     None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(Position { output: kept.output, known: (kept.output, kept.file) })),
                 },
-                Follows::Gone(place) => return Ok(self.skip(place)),
+                Follows::Gone(position) => return Ok(self.skip(position)),
                 Follows::NotYet => {
                     if self.stop.is_some() || self.changes.changed().await.is_err() {
                         return Ok(Sight::End);
@@ -214,8 +187,8 @@ impl View {
     }
 
     fn skip(&mut self, to: Position) -> Sight {
-        let missing = to.output.saturating_sub(self.place.output);
-        self.place = to;
+        let missing = to.output.saturating_sub(self.position.output);
+        self.position = to;
         self.file = None;
         Sight::Gap(Some(missing))
     }
@@ -223,7 +196,7 @@ impl View {
     /// At the end of a log that is all there is: tells once what is missing.
     fn behind(&mut self) -> Sight {
         let Written { bytes, whole } = self.hub.written();
-        match bytes.saturating_sub(self.place.output) {
+        match bytes.saturating_sub(self.position.output) {
             _ if std::mem::replace(&mut self.told, true) => Sight::End,
             0 if whole => Sight::End,
             0 => Sight::Gap(None),
@@ -234,9 +207,9 @@ impl View {
     /// Reads on in the file; `None` at its end.
     async fn read(&mut self, kept: Kept) -> io::Result<Option<Vec<Piece>>> {
         let (file, mut at, mut output) = match &self.file {
-            Some((file, at)) => (Arc::clone(file), *at, self.place.output),
+            Some((file, at)) => (Arc::clone(file), *at, self.position.output),
             None => match self.open().await? {
-                Some(file) => (file, self.place.known.1, self.place.known.0),
+                Some(file) => (file, self.position.known.1, self.position.known.0),
                 None => return Ok(None),
             },
         };
@@ -260,18 +233,18 @@ impl View {
         for mut piece in records {
             let end = output + piece.bytes.len() as u64;
             // What comes before the position was read already.
-            let known = usize::try_from(self.place.output.saturating_sub(output)).unwrap_or(usize::MAX);
+            let known = usize::try_from(self.position.output.saturating_sub(output)).unwrap_or(usize::MAX);
             output = end;
             if known < piece.bytes.len() {
                 piece.bytes = piece.bytes.split_off(known);
                 pieces.push(piece);
             }
         }
-        if output >= self.place.output {
-            self.place = Position { output, known: (output, at) };
+        if output >= self.position.output {
+            self.position = Position { output, known: (output, at) };
             self.file = Some((file, at));
         } else {
-            self.place.known = (output, at);
+            self.position.known = (output, at);
         }
         Ok(Some(pieces))
     }
@@ -332,7 +305,7 @@ mod tests {
         std::fs::write(&path, &text).expect("written");
         let hub = Hub::logged(text.len() as u64, Written::NOTHING);
         // One thread for all of them.
-        let readers = Readers(Arc::new(Semaphore::new(1)));
+        let readers = Readers::new(1);
         let searching = View::new(&hub, &path, &readers).tail(1, Some(OutputStream::Stderr));
         let mut searching = std::pin::pin!(searching);
         tokio::select! {
