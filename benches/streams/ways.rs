@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use execlet::{
-    engine::{Engine as _, ExecSpec},
+    engine::ExecSpec,
     wire::{OutputStream, remotecommand::Channel},
 };
 use futures::{Stream, StreamExt as _};

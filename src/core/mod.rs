@@ -9,6 +9,7 @@ pub mod audit;
 pub mod bind;
 pub mod decide;
 pub mod digest;
+pub mod entry;
 pub mod evidence;
 pub mod family;
 pub mod ids;

@@ -131,7 +131,7 @@ impl Agents for LiveAgents {
                 self.timeout.as_secs()
             )),
             None => Err(format!(
-                "no execlet agent runs on node {node}: the DaemonSet must reach every node that runs Docker Engine"
+                "no execlet agent runs on node {node}: the DaemonSet must reach every node that has a supported container engine"
             )),
         }
     }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use execlet::{
     agent::memory::{disk::Folder, journal::Journal, record::Record},
-    core::decide::Entry,
+    core::entry::Entry,
 };
 
 use crate::{

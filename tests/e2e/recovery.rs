@@ -6,13 +6,13 @@ use execlet::{
     agent::memory::record::Record,
     api::{ExecRequest, ExitCodeSource, names::UID_ENV},
     core::{
-        decide::{Entry, Stage},
+        entry::{Entry, Stage},
         ids::{ContainerId, ExecId, ExecRef},
         request::key_of,
         transition::Write,
     },
     engine::{
-        EngineError, ExecSpec,
+        Engine as _, EngineError, ExecSpec,
         docker::{DockerEngine, Inspected},
     },
 };
@@ -55,7 +55,7 @@ async fn prepare(pod: &Pod, request: &ExecRequest, script: &str) -> ExecRef {
 fn prepared(request: &ExecRequest, exec: ExecRef) -> Record {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
     let (boot, stage) = (boot.trim().into(), Stage::Prepared);
-    let entry = Entry { exec, boot, stage, started: None, fed: false, kill: None };
+    let entry = Entry::new(Some(exec), boot, stage);
     let created = request.metadata.creation_timestamp.as_ref().expect("a time").0;
     Record::new(key_of(&request.metadata).expect("a key"), created, entry)
 }
@@ -273,7 +273,7 @@ async fn where_journal_and_status_name_different_execs_that_of_the_journal_never
     let away = Away::on(NODE).await;
     let request = lab.requests().get(&running).await.expect("the request");
     let mut others = vec![prepare(&runs, &request, OTHER).await];
-    away.edit(&uid, |entry| (entry.exec, entry.stage) = (others[0].clone(), Stage::Prepared)).await;
+    away.edit(&uid, |entry| (entry.exec, entry.stage) = (Some(others[0].clone()), Stage::Prepared)).await;
     let (waiting, request) = lab.bound("waits").await;
     lab.commit(&request, &prepare(&waits, &request, SCRIPT).await);
     others.push(prepare(&waits, &request, OTHER).await);

@@ -34,7 +34,7 @@ async fn input_goes_through_a_command_whole_and_its_end_ends_it() {
     let sent = vec![b'x'; 300_000];
     let feeding = tokio::spawn(async move {
         write(&input, &sent).await;
-        input.close();
+        input.close().await.expect("closed");
     });
     let output = read(stream).await.expect("an unbroken stream");
     within("the end of the input", feeding).await.expect("fed");
@@ -54,7 +54,7 @@ async fn a_hundred_mebibytes_go_in_and_come_out_the_same() {
             write(&input, &block).await;
             digest.update(&block);
         }
-        input.close();
+        input.close().await.expect("closed");
         digest.finalize()
     });
     let (mut digest, mut length) = (Sha256::new(), 0);
@@ -120,7 +120,7 @@ async fn to_close_the_input_of_a_terminal_takes_its_output_too() {
     let exec = lab.create(&container, &fed(on_a_terminal(script))).await;
     let mut stream = lab.engine.start_exec(&exec, true).await.expect("a started exec");
     within("first output", stream.next()).await.expect("a stream").expect("output");
-    stream.input().expect("a way in").close();
+    stream.input().expect("a way in").close().await.expect("closed");
     let rest = read(stream).await.expect("a stream that ends as if all were well");
     let state = lab.inspect(&exec).await;
     container.open_gate();

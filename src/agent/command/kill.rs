@@ -12,7 +12,7 @@ use super::{attended::Attended, seen::Seen};
 use crate::{
     agent::node::{Node, World},
     core::{
-        decide::{Entry, Stage},
+        entry::{Entry, Stage},
         family::{Family, Member, ticks},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::{Cause, Course, Kill, Signal, Step},

@@ -11,7 +11,7 @@ use super::{
     tombstones::Tombstones,
 };
 use crate::core::{
-    decide::{Entry, Stage},
+    entry::{Entry, Stage},
     ids::RequestUid,
 };
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{
-    decide::{Entry, Stage},
     digest::sha256,
+    entry::{Entry, Stage},
     ids::{RequestKey, RequestUid},
     transition::without_tails,
 };

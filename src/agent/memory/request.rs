@@ -17,7 +17,7 @@ use crate::{
     api::{ExecRequest, OutputLimits},
     core::{
         audit::subject::Subject,
-        decide::{Entry, Stage},
+        entry::{Entry, Stage},
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,

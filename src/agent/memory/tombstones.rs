@@ -14,7 +14,7 @@ use super::{
     disk::Disk,
     record::{JournalError, Record, file_name},
 };
-use crate::core::{decide::Entry, ids::RequestUid};
+use crate::core::{entry::Entry, ids::RequestUid};
 
 const FILE: &str = "tombstones";
 const OLD_FILE: &str = "tombstones.old";

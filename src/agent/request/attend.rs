@@ -23,7 +23,7 @@ use crate::{
     },
     api::Reason,
     core::{
-        decide::{Entry, Stage},
+        entry::{Entry, Stage},
         ids::ProcessRef,
         kill::Cause,
         outcome::Outcome,

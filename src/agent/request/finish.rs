@@ -19,7 +19,7 @@ use crate::{
     },
     api::{ExecRequest, ExecResult, Reason},
     core::{
-        decide::{Entry, Stage},
+        entry::{Entry, Stage},
         ids::ExecRef,
         kill::Kill,
         outcome::Outcome,

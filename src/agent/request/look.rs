@@ -10,9 +10,9 @@ use crate::{
     core::{
         bind::unvouched,
         decide::{
-            Action, ContainerView, EngineView, Entry, ExecView, InputView, Situation, Stage, Wanted, decide,
-            decide_without_engine,
+            Action, ContainerView, EngineView, ExecView, InputView, Situation, Wanted, decide, decide_without_engine,
         },
+        entry::{Entry, Stage},
         ids::{ContainerRef, ExecRef, ProcessRef},
         outcome::Outcome,
         request::{BoundRequest, Progress},

@@ -29,7 +29,8 @@ use crate::{
     },
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        decide::{Action, Entry, Stage, Wanted},
+        decide::{Action, Wanted},
+        entry::{Entry, Stage},
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,

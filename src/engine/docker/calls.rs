@@ -1,11 +1,6 @@
 //! The calls of the Docker Engine's API that are needed, as they are. The only file that names bollard.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::OnceLock, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -19,7 +14,10 @@ use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::start::start;
+use super::{
+    answer::{refused, unreachable},
+    start::start,
+};
 use crate::{
     core::ids::{ContainerId, ContainerRef, ExecId},
     engine::{
@@ -222,31 +220,6 @@ impl DockerEngine {
             })
             .boxed()
     }
-}
-
-pub(super) fn refused(status: u16, message: String, missing: fn(String) -> EngineError) -> EngineError {
-    match status {
-        404 => missing(message),
-        409 => EngineError::ContainerNotRunning(message),
-        400..500 => EngineError::Invalid(message),
-        _ => EngineError::Failed(message),
-    }
-}
-
-pub(super) fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> EngineError {
-    EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
-}
-
-/// What was tried, what went wrong, and why.
-fn said(call: &str, error: &dyn std::error::Error) -> String {
-    let mut message = format!("{call}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    message
 }
 
 fn api_number(text: &str) -> Option<(u32, u32)> {

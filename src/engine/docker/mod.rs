@@ -3,6 +3,7 @@
 //! The calls themselves are beside this file: through bollard in `calls`, but for the attached start in `start`. What
 //! the engine really does with an exec is in `docs/engine.md`.
 
+mod answer;
 pub mod calls;
 pub mod frames;
 mod start;

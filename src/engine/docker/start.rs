@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::{
-    calls::{refused, unreachable},
+    answer::{refused, unreachable},
     frames::framing,
 };
 use crate::{

@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_open, pidfd_send_signal};
 
-use super::{Stat, alive, find, is_in, pid_of, proc_path, stat};
+use super::stat::{Stat, alive, find, is_in, pid_of, proc_path, stat};
 use crate::{
     api::names::UID_ENV,
     core::{

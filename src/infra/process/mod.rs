@@ -2,34 +2,21 @@
 //!
 //! The agent runs in the node's PID namespace, so the engine's PIDs are valid here.
 
+mod end;
 mod exit;
 mod family;
+mod stat;
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{fs, io, time::Duration};
 
-use rustix::{
-    process::{Pid, PidfdFlags, pidfd_open},
-    time::{ClockId, clock_gettime},
+use rustix::time::{ClockId, clock_gettime};
+
+pub use self::{
+    end::ended,
+    family::{family, leader, output_pipes, signal},
+    stat::{alive, container_of, find, is_in},
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::{Instant, sleep},
-};
-
-use self::exit::Told;
-pub use self::family::{family, leader, output_pipes, signal};
-use crate::core::ids::{BootId, ContainerId, ProcessRef};
-
-/// Positions in `/proc/PID/stat`, counted from the field after the command's name.
-const SESSION_FIELD: usize = 3;
-const THREADS_FIELD: usize = 17;
-const START_TIME_FIELD: usize = 19;
-/// Characters of the engine's ID of a container.
-const CONTAINER_ID: usize = 64;
-/// A process has ended before its parent has taken note of it, and only then its code is told.
-const PARENT_PATIENCE: Duration = Duration::from_secs(1);
-/// First pause before the code is asked for again; doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+use crate::core::ids::BootId;
 
 /// The kernel's ID of this boot.
 ///
@@ -45,96 +32,6 @@ pub fn uptime() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// What `/proc/PID/stat` says of a process that has not ended.
-struct Stat {
-    process: ProcessRef,
-    session: u32,
-    state: char,
-    command: String,
-}
-
-fn stat(pid: u32) -> Option<Stat> {
-    let stat = fs::read_to_string(proc_path(pid, "stat")).ok()?;
-    // The command's name is in parentheses and may itself hold anything.
-    let (head, tail) = stat.rsplit_once(')')?;
-    let command = head.split_once('(')?.1.to_owned();
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
-    let state = fields.first()?.chars().next()?;
-    let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
-    let session = fields.get(SESSION_FIELD)?.parse().ok()?;
-    let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
-    // Its first thread may end before the others.
-    let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
-    (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, session, state, command })
-}
-
-/// The process that has this PID now, unless it has ended.
-pub fn find(pid: u32) -> Option<ProcessRef> {
-    stat(pid).map(|stat| stat.process)
-}
-
-/// Whether this very process still lives.
-pub fn alive(process: ProcessRef) -> bool {
-    find(process.pid) == Some(process)
-}
-
-/// Whether the process lives, and in this container: its control group has the container's ID in its path.
-pub fn is_in(pid: u32, container: &ContainerId) -> bool {
-    let id = container.as_str();
-    let groups = || fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default();
-    !id.is_empty() && find(pid).is_some() && groups().contains(id)
-}
-
-/// The container that a process is in, by the engine's ID in the path of its control group.
-pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
-    let groups = fs::read_to_string(proc_path(process.pid, "cgroup")).ok().filter(|_| alive(process))?;
-    let id = groups.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == CONTAINER_ID)?;
-    Some(id.into())
-}
-
-/// Waits until this very process has ended. Gives its exit code, 128 + N for signal N, if the
-/// kernel tells: Linux 6.15 and later do, of a process that still lived when this was called.
-///
-/// # Errors
-/// When the kernel gives no handle on a process that lives.
-pub async fn ended(process: ProcessRef) -> io::Result<Option<i32>> {
-    let Some(pid) = pid_of(process) else { return Ok(None) };
-    let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    // Between the two look-ups the PID may have passed to another process.
-    if !alive(process) {
-        return Ok(None);
-    }
-    #[expect(
-        deprecated,
-        reason = "an OwnedFd keeps its one descriptor, which is all that the unsafe successor asks for"
-    )]
-    let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
-    handle.readable().await?.retain_ready();
-    let begun = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match exit::ask(handle.get_ref()) {
-            Told::Code(code) => return Ok(Some(code)),
-            Told::NotYet if begun.elapsed() < PARENT_PATIENCE => {}
-            Told::NotYet | Told::Never => return Ok(None),
-        }
-        sleep(pause).await;
-        pause *= 2;
-    }
-}
-
-fn pid_of(process: ProcessRef) -> Option<Pid> {
-    i32::try_from(process.pid).ok().and_then(Pid::from_raw)
-}
-
-fn proc_path(pid: u32, file: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/{file}"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -142,7 +39,9 @@ mod tests {
         process::{Command, Stdio},
     };
 
+    use super::stat::proc_path;
     use super::*;
+    use crate::core::ids::ProcessRef;
 
     #[test]
     fn this_process_lives_and_one_with_another_start_time_does_not() {
@@ -210,11 +109,11 @@ mod tests {
         let process = find(child.id()).expect("a process");
         let headless = || fs::read_to_string(proc_path(child.id(), "stat")).is_ok_and(|stat| stat.contains(") Z "));
         while !headless() {
-            sleep(FIRST_PAUSE).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(alive(process), "the other thread goes on");
         let wait = tokio::spawn(ended(process));
-        sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!wait.is_finished(), "nor has it ended for whoever waits");
         drop(child.stdin.take());
         let reaped = tokio::task::spawn_blocking(move || child.wait());

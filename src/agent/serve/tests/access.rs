@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::lab::{Lab, PATH, TOKEN, within};
-use crate::core::audit::event::{Verb, key};
+use crate::core::audit::{event::Verb, key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_managers_token_opens_anything() {

@@ -41,17 +41,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{
-        serve::{Streams, admission::Admission, identity, limits::Pace, serve},
+        serve::{StreamServer, admission::Admission, identity, limits::Pace, serve},
         streams::{
-            hub::{Hub, Hubs, Kept, Piece},
-            log_writer::{Keeper, Writers},
-            spool::{LogState, Spool},
+            hub::{Hub, Hubs},
+            log_writer::LogWriter,
+            ring::{Kept, Piece},
+            spool::Spool,
+            turns::Writers,
         },
     },
     api::{ExecRequest, ExecRequestStatus, ExecResult, OutputLimits, names},
     core::{
-        audit::event::{Event, key},
+        audit::{event::Event, key},
         ids::RequestKey,
+        output::LogState,
     },
     infra::{
         audit::{
@@ -179,7 +182,7 @@ impl Lab {
             .expect("TLS")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let streams = Streams {
+        let streams = StreamServer {
             node: "n1".into(),
             requests: One(Arc::clone(&request)),
             admission: Admission::new(
@@ -275,7 +278,7 @@ impl Lab {
         let limits = OutputLimits { spool_bytes, ..OutputLimits::default() };
         let log = self.spool.create(&Self::key(), &limits, LogState::Whole);
         hub.open(0, Kept { output: 0, file: 0, state: log.state() });
-        let mut keeper = Keeper::new(&hub, &Writers::default(), log, 0);
+        let mut keeper = LogWriter::new(&hub, &Writers::default(), log, 0);
         let keeping = tokio::spawn(async move {
             keeper.work().await;
         });

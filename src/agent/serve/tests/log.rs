@@ -11,7 +11,7 @@ use tokio::{
 
 use super::lab::{Lab, PATH, TOKEN, UID, bytes_of, dechunked, kept, within};
 use crate::{
-    agent::{serve::limits::Pace, streams::hub::Written},
+    agent::{serve::limits::Pace, streams::ring::Written},
     api::ExecResult,
     wire::{OutputStream, remotecommand::close},
 };
@@ -120,7 +120,7 @@ async fn a_log_that_is_read_from_the_middle_on_says_what_came_before() {
 async fn a_log_that_is_followed_ends_when_the_command_does_also_if_nobody_hears_it() {
     let lab = Lab::open(json!({})).await;
     let hub = lab.hubs.of(&UID.into());
-    hub.unheard(0, Written::UNKNOWN);
+    hub.log_only(0, Written::UNKNOWN);
     let path = format!("{PATH}/log?follow=true");
     let reading = lab.get(&path, TOKEN);
     tokio::pin!(reading);

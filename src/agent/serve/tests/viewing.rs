@@ -8,9 +8,10 @@ use super::lab::{Lab, UID, bytes_of, within, write};
 use crate::{
     agent::{
         serve::limits::{self, Pace},
-        streams::{hub::Kept, spool::LogState},
+        streams::ring::Kept,
     },
     api::ExecResult,
+    core::output::LogState,
     wire::{OutputStream, remotecommand::close},
 };
 

@@ -1,0 +1,112 @@
+//! What the agent remembers of a request.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{BootId, ExecRef, ProcessRef},
+    kill::Kill,
+    outcome::Outcome,
+};
+
+/// How far the agent has come with an exec. Written to disk *before* the act it speaks of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "stage")]
+#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
+pub enum Stage {
+    /// The exec was created; nothing has run.
+    Prepared,
+    /// The exec is taken away because it was never started: as soon as it is gone, another one takes its place.
+    Fencing,
+    /// The engine was asked, or is about to be, to start it.
+    Starting,
+    /// It runs, as this process.
+    Running {
+        /// The process, in the node's PID namespace.
+        process: ProcessRef,
+        /// Inodes of the pipes that it writes to; none with a terminal.
+        #[serde(default)]
+        pipes: Vec<u64>,
+    },
+    /// It has ended, or never will run.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// What the agent remembers of one request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The exec that was created for it; `None` of what ended before there was one.
+    #[serde(with = "no_exec_is_empty")]
+    pub exec: Option<ExecRef>,
+    /// The boot of the node in which it was created.
+    pub boot: BootId,
+    /// How far it has come.
+    pub stage: Stage,
+    /// When it was started, as time since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Duration>,
+    /// Its whole input was delivered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fed: bool,
+    /// The killing of it, once that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<Kill>,
+}
+
+/// That there is none is written as an exec without an ID, as every version of the journal has it.
+mod no_exec_is_empty {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::core::ids::{ContainerRef, ExecRef};
+
+    #[allow(clippy::ref_option, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(exec: &Option<ExecRef>, to: S) -> Result<S::Ok, S::Error> {
+        let none = || ExecRef { id: "".into(), container: ContainerRef { id: "".into(), started_at: None } };
+        exec.clone().unwrap_or_else(none).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ExecRef>, D::Error> {
+        Ok(Some(ExecRef::deserialize(from)?).filter(|exec| !exec.id.as_str().is_empty()))
+    }
+}
+
+impl Entry {
+    /// Nothing but its stage is known.
+    pub const fn new(exec: Option<ExecRef>, boot: BootId, stage: Stage) -> Self {
+        Self { exec, boot, stage, started: None, fed: false, kill: None }
+    }
+
+    /// Whether it is about this very exec.
+    pub fn is_about(&self, exec: &ExecRef) -> bool {
+        self.exec.as_ref().is_some_and(|own| own.id == exec.id)
+    }
+
+    /// Whether it is about the exec that was committed.
+    pub fn is_of(&self, committed: &ExecRef) -> bool {
+        self.exec.as_ref().is_some_and(|exec| exec.stands_for(committed))
+    }
+
+    /// Whether its command was started, or may have been.
+    pub fn may_have_run(&self) -> bool {
+        match &self.stage {
+            Stage::Prepared => false,
+            Stage::Fencing | Stage::Starting | Stage::Running { .. } => true,
+            Stage::Ended { outcome } => outcome.may_have_run,
+        }
+    }
+
+    /// Whether its command may run now.
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Fencing | Stage::Starting | Stage::Running { .. })
+    }
+
+    /// Whether processes of it were left alive though they were to be killed.
+    pub fn has_survivors(&self) -> bool {
+        matches!(self.kill, Some(Kill { survivors: true, .. }))
+    }
+}

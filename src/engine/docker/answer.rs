@@ -1,0 +1,30 @@
+//! What the engine's answers mean that are not what was asked for.
+
+use std::path::Path;
+
+use crate::engine::EngineError;
+
+pub(super) fn refused(status: u16, message: String, missing: fn(String) -> EngineError) -> EngineError {
+    match status {
+        404 => missing(message),
+        409 => EngineError::ContainerNotRunning(message),
+        400..500 => EngineError::Invalid(message),
+        _ => EngineError::Failed(message),
+    }
+}
+
+pub(super) fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> EngineError {
+    EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
+}
+
+/// What was tried, what went wrong, and why.
+fn said(call: &str, error: &dyn std::error::Error) -> String {
+    let mut message = format!("{call}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    message
+}

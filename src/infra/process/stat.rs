@@ -1,0 +1,70 @@
+//! What procfs says of one process.
+
+use std::{fs, path::PathBuf};
+
+use rustix::process::Pid;
+
+use crate::core::ids::{ContainerId, ProcessRef};
+
+/// Positions in `/proc/PID/stat`, counted from the field after the command's name.
+const SESSION_FIELD: usize = 3;
+const THREADS_FIELD: usize = 17;
+const START_TIME_FIELD: usize = 19;
+/// Fewest hexadecimal digits of a container's ID; the parts of a pod's UID have 12 at most.
+const SHORTEST_ID: usize = 32;
+
+/// What `/proc/PID/stat` says of a process that has not ended.
+pub(super) struct Stat {
+    pub(super) process: ProcessRef,
+    pub(super) session: u32,
+    pub(super) state: char,
+    pub(super) command: String,
+}
+
+pub(super) fn stat(pid: u32) -> Option<Stat> {
+    let stat = fs::read_to_string(proc_path(pid, "stat")).ok()?;
+    // The command's name is in parentheses and may itself hold anything.
+    let (head, tail) = stat.rsplit_once(')')?;
+    let command = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let state = fields.first()?.chars().next()?;
+    let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
+    let session = fields.get(SESSION_FIELD)?.parse().ok()?;
+    let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
+    // Its first thread may end before the others.
+    let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
+    (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, session, state, command })
+}
+
+/// The process that has this PID now, unless it has ended.
+pub fn find(pid: u32) -> Option<ProcessRef> {
+    stat(pid).map(|stat| stat.process)
+}
+
+/// Whether this very process still lives.
+pub fn alive(process: ProcessRef) -> bool {
+    find(process.pid) == Some(process)
+}
+
+/// Whether the process lives, and in this container: its control group has the container's ID in its path.
+pub fn is_in(pid: u32, container: &ContainerId) -> bool {
+    let id = container.as_str();
+    let groups = || fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default();
+    !id.is_empty() && find(pid).is_some() && groups().contains(id)
+}
+
+/// The container that a process is in, by the engine's ID in the path of its control group, whose longest number that is.
+pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
+    let groups = fs::read_to_string(proc_path(process.pid, "cgroup")).ok().filter(|_| alive(process))?;
+    let words = groups.split(|c: char| !c.is_ascii_hexdigit());
+    let id = words.max_by_key(|word| word.len()).filter(|word| word.len() >= SHORTEST_ID)?;
+    Some(id.into())
+}
+
+pub(super) fn pid_of(process: ProcessRef) -> Option<Pid> {
+    i32::try_from(process.pid).ok().and_then(Pid::from_raw)
+}
+
+pub(super) fn proc_path(pid: u32, file: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/{file}"))
+}
