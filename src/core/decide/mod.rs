@@ -437,5 +437,4 @@ fn lost(situation: &Situation<'_>, message: &str) -> Action {
 }
 
 #[cfg(test)]
-#[path = "decide_tests/mod.rs"]
 mod tests;
