@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,25 @@ pub struct Stdin {
     /// attaches, within startingDeadlineSeconds. One client at a time sends input; others watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<StdinAttach>,
+}
+
+impl ExecRequestSpec {
+    /// How clients send the command's input, if they do.
+    pub fn input_from_client(&self) -> Option<&StdinAttach> {
+        self.stdin.as_ref()?.attach.as_ref()
+    }
+
+    /// The input that the request itself has.
+    ///
+    /// # Errors
+    /// When `stdin.data` is not valid base64.
+    pub fn own_input(&self) -> Result<Option<Vec<u8>>, DecodeError> {
+        match self.stdin.as_ref().map(|stdin| (&stdin.text, &stdin.data)) {
+            Some((Some(text), _)) => Ok(Some(text.clone().into_bytes())),
+            Some((None, Some(data))) => STANDARD.decode(data).map(Some),
+            Some((None, None)) | None => Ok(None),
+        }
+    }
 }
 
 /// Input from a client that attaches.

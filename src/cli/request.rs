@@ -18,5 +18,5 @@ pub fn is_attachable(request: &ExecRequest) -> bool {
 
 /// Whether its input comes from a client.
 pub fn takes_input(request: &ExecRequest) -> bool {
-    request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some())
+    request.spec.input_from_client().is_some()
 }

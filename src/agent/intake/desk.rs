@@ -274,7 +274,7 @@ impl<W: World> Desk<W> {
             return;
         }
         self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
-        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        let from_client = request.spec.input_from_client().is_some();
         if from_client && !request.spec.cancel && !self.node.hubs.of(&key.uid).input.is_held() {
             self.parked.push(&ticket.clone(), Waiting { key, ticket, seen: None });
             return;

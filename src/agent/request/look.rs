@@ -70,7 +70,7 @@ impl<W: World> Work<W> {
     }
 
     fn input(&self, request: &BoundRequest) -> InputView {
-        let from_client = request.spec.stdin.as_ref().is_some_and(|stdin| stdin.attach.is_some());
+        let from_client = request.spec.input_from_client().is_some();
         if from_client && !self.hub.input.is_held() { InputView::Awaited } else { InputView::There }
     }
 

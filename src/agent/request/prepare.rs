@@ -1,7 +1,5 @@
 //! Prepare: find the container, create the exec. Nothing runs yet.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use crate::{
     agent::node::{Node, StepError, World},
     api::{Reason, names::UID_ENV},
@@ -78,9 +76,7 @@ pub(crate) async fn create<W: World>(
         tty: spec.tty,
         stdin: spec.stdin.is_some(),
     };
-    if let Some(data) = spec.stdin.as_ref().and_then(|stdin| stdin.data.as_ref())
-        && let Err(error) = STANDARD.decode(data)
-    {
+    if let Err(error) = spec.own_input() {
         let message = format!("stdin.data is not valid base64: {error}");
         return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
     }

@@ -139,7 +139,7 @@ fn check(streams: Streams, spec: &ExecRequestSpec) -> Result<(), Refusal> {
     if streams.tty && !spec.tty {
         return Err(Refusal::bad_request("the command has no terminal: attach with tty=false"));
     }
-    if streams.stdin && spec.stdin.as_ref().is_none_or(|stdin| stdin.attach.is_none()) {
+    if streams.stdin && spec.input_from_client().is_none() {
         let message =
             "the command takes no input from a client, because spec.stdin.attach is not set: attach with stdin=false";
         return Err(Refusal::bad_request(message));

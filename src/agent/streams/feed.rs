@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 
@@ -58,8 +57,7 @@ impl Feeder {
     ) -> Self {
         let resumed = before.is_some();
         let mut state = before.unwrap_or_default();
-        let attach = spec.stdin.as_ref().and_then(|stdin| stdin.attach.as_ref());
-        let source = match (attach, whole(spec)) {
+        let source = match (spec.input_from_client(), spec.own_input().ok().flatten().map(Bytes::from)) {
             _ if state.ended || to.is_none() => Source::Over,
             _ if state.ending => Source::Whole,
             (Some(attach), _) => {
@@ -190,23 +188,6 @@ impl Feeder {
         self.source = Source::Over;
         self.state.pending.clear();
         self.input.close(InputError::Ended);
-    }
-}
-
-/// The input that the request itself has.
-fn whole(spec: &ExecRequestSpec) -> Option<Bytes> {
-    let stdin = spec.stdin.as_ref()?;
-    match (&stdin.text, &stdin.data) {
-        (Some(text), _) => Some(Bytes::copy_from_slice(text.as_bytes())),
-        // Prepare has refused what is not base64; nothing is fed of what cannot be read.
-        (None, Some(data)) => match STANDARD.decode(data) {
-            Ok(data) => Some(data.into()),
-            Err(error) => {
-                tracing::error!(%error, "stdin.data is not valid base64: the command gets no input");
-                None
-            }
-        },
-        (None, None) => None,
     }
 }
 
