@@ -19,11 +19,14 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("cli", &["api", "core", "wire", "infra"]),
 ];
 
-/// The crate that speaks to the engine, and the room that alone may name it.
-const ENGINE_CRATE: &str = "bollard";
-const ENGINE_ROOM: &str = "src/engine/docker/";
-/// The module of that room. Besides itself only programs may name it, which choose the engine.
-const ENGINE_MODULE: [&str; 3] = ["crate", "engine", "docker"];
+/// One engine: its module below `engine`, and the crate that speaks to it. Besides the engine's own room only programs
+/// may name the module, which choose the engine.
+struct EngineRoom {
+    module: &'static str,
+    client: &'static str,
+}
+
+const ENGINES: [EngineRoom; 1] = [EngineRoom { module: "docker", client: "bollard" }];
 const PROGRAMS: &str = "src/bin/";
 
 /// What breaks a rule, one line each.
@@ -37,19 +40,21 @@ fn violations(source: &Source) -> Vec<String> {
 }
 
 fn engine(file: &str, import: &Import) -> Option<String> {
-    if file.starts_with(ENGINE_ROOM) {
-        return None;
-    }
-    if import.path.first().is_some_and(|name| name == ENGINE_CRATE) {
-        return Some(format!("only {ENGINE_ROOM} may name {ENGINE_CRATE}"));
-    }
-    let names_room =
-        import.path.len() >= ENGINE_MODULE.len() && import.path.iter().zip(ENGINE_MODULE).all(|(a, b)| a == b);
-    // `use docker::X` in `src/engine/mod.rs` means its child.
-    let names_child = import.module == ["engine"] && import.path.first().is_some_and(|name| name == ENGINE_MODULE[2]);
-    // A test of what is common to all engines may take the framing of one.
-    let forbidden = (names_room || names_child) && !file.starts_with(PROGRAMS) && !import.test;
-    forbidden.then(|| format!("only {PROGRAMS} and itself may name {ENGINE_ROOM}"))
+    ENGINES.iter().find_map(|EngineRoom { module, client }| {
+        let room = format!("src/engine/{module}/");
+        if file.starts_with(&room) {
+            return None;
+        }
+        if import.path.first().is_some_and(|name| name == client) {
+            return Some(format!("only {room} may name {client}"));
+        }
+        let names_room = import.path.starts_with(&["crate", "engine", module].map(str::to_owned));
+        // `use docker::X` in `src/engine/mod.rs` means its child.
+        let names_child = import.module == ["engine"] && import.path.first().is_some_and(|name| name == module);
+        // A test of what is common to all engines may take the framing of one.
+        let forbidden = (names_room || names_child) && !file.starts_with(PROGRAMS) && !import.test;
+        forbidden.then(|| format!("only {PROGRAMS} and itself may name {room}"))
+    })
 }
 
 fn direction(source: &Source, import: &Import) -> Option<String> {
