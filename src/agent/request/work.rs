@@ -33,7 +33,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,
-        request::BoundRequest,
+        request::{BoundRequest, Progress},
     },
     engine::{Engine, Fenced},
     infra::{metrics::Step, requests::Requests},
@@ -183,6 +183,7 @@ impl<W: World> Work<W> {
                 Ok(Next::Again)
             }
             Action::Start { exec, sole } => self.start(request, &exec, sole).await,
+            Action::Fence(exec) if request.progress == Progress::Finished => self.take_away(exec).await,
             Action::Fence(exec) => self.fence(seen, request, exec).await,
             Action::Adopt(exec) => self.go_on(request, &exec, true).await,
             Action::Settle(exec) => self.go_on(request, &exec, false).await,
@@ -250,6 +251,15 @@ impl<W: World> Work<W> {
         Ok(Next::Again)
     }
 
+    /// The same, where none is to take its place.
+    async fn take_away(&mut self, exec: ExecRef) -> Result<Next, StepError> {
+        self.memory.put_down(exec.clone(), Stage::Fencing).await?;
+        if self.node.engine.fence(&exec).await? == Fenced::NeverRan {
+            self.memory.put_down(exec, Stage::Prepared).await?;
+        }
+        Ok(Next::Again)
+    }
+
     /// Goes on with a command that an agent before this one has started: with its output, if that can still be had.
     async fn go_on(&mut self, request: &BoundRequest, exec: &ExecRef, lives: bool) -> Result<Next, StepError> {
         let process = if lives { self.process(exec).await } else { None };
@@ -283,14 +293,12 @@ impl<W: World> Work<W> {
                 return Ok(self.end(&exec, Watched::Ended(outcome), None).await);
             }
             Action::Kill => return Ok(self.kill().await),
+            Action::Fence(exec) => return self.take_away(exec).await,
             Action::AwaitBinding => return Ok(self.await_binding().await),
             Action::Report(outcome) => Some(outcome),
-            Action::Prepare(_)
-            | Action::AwaitClient
-            | Action::Commit(_)
-            | Action::Start { .. }
-            | Action::Fence(_)
-            | Action::Forget => None,
+            Action::Prepare(_) | Action::AwaitClient | Action::Commit(_) | Action::Start { .. } | Action::Forget => {
+                None
+            }
         };
         let never = matches!(self.memory.entry(), Some(entry) if !entry.may_have_run());
         let outcome = reported.or_else(|| {
