@@ -157,6 +157,20 @@ impl Outcome {
         Self { reason: Reason::ContainerDied, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
     }
 
+    /// The container has ended, and with it all that the engine knew of the command.
+    pub fn gone_with_container(output: OutputStatus, at: Timestamp) -> Self {
+        let message =
+            "the container ended before the engine told how the command ended: it may have run, and has no exit code";
+        Self {
+            reason: Reason::ContainerDied,
+            message: message.to_owned(),
+            exit: None,
+            may_have_run: true,
+            output: Some(output),
+            at,
+        }
+    }
+
     /// The same, for a command whose input was cut short by us. What ended by itself may have done so
     /// because of that: its code is shown, and proves nothing.
     pub fn with_input_lost(self) -> Self {

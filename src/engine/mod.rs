@@ -57,7 +57,8 @@ pub trait Engine: Send + Sync + 'static {
     /// whether anything was started, only [`Engine::state`] tells more.
     fn start(&self, exec: &ExecRef, tty: bool) -> impl Future<Output = Result<Started, StartError>> + Send;
 
-    /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot.
+    /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot, or knows
+    /// no such exec any more.
     fn reopen(
         &self,
         exec: &ExecRef,

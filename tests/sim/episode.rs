@@ -25,6 +25,7 @@ use execlet::{
         queue::Limits,
         transition::{Binding, Write},
     },
+    engine::Engine,
     infra::{
         audit::{Audit, Policy},
         clock::Clock,
@@ -45,7 +46,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{CONTAINER, Change, Model, NAMESPACE, NODE, POD, POD_UID, Plan, Planted, reason},
+    fences::FencingEngine,
+    model::{CONTAINER, Change, Model, NAMESPACE, NODE, Nature, POD, POD_UID, Plan, Planted, reason},
     tokens::SimEngine,
     world::{SimClock, SimDisk, SimKernel, SimRequests, SimTrail, Simulated},
 };
@@ -66,6 +68,8 @@ pub struct Report {
     pub trace: Vec<String>,
     pub finished: u64,
     pub unknown: u64,
+    /// Those of them whose truth was lost: the others were given up.
+    pub lost: u64,
     pub crashes: u32,
 }
 
@@ -79,12 +83,12 @@ pub enum Kind {
     Hasty,
 }
 
-/// Plays the episode of this seed.
-pub fn play(seed: u64, kind: Kind, planted: Option<Planted>, trace: bool, spool: &Path) -> Report {
+/// Plays the episode of this seed, with an engine of this nature.
+pub fn play(seed: u64, kind: Kind, nature: Nature, planted: Option<Planted>, trace: bool, spool: &Path) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let report = runtime.block_on(async {
-        let model = Model::new(seed, planted, trace);
+        let model = Model::new(seed, nature, planted, trace);
         let mut all = JoinSet::new();
         let chaos = match kind {
             Kind::Disturbed => all.spawn(chaos(model.clone())),
@@ -122,6 +126,7 @@ fn report(model: &Model) -> Report {
         trace: state.trace.take().unwrap_or_default(),
         finished: finals.len() as u64,
         unknown: finals.iter().filter(|status| status.phase.to_string() == "Unknown").count() as u64,
+        lost: finals.iter().filter(|status| reason(status) == "OutcomeLost").count() as u64,
         crashes: state.agent_crashes,
     }
 }
@@ -456,15 +461,17 @@ async fn restart_engine(model: &Model) {
         let mut state = model.lock();
         state.note(|| "the engine is killed".to_owned());
         state.engine_up = false;
-        state.shake();
+        if state.nature == Nature::Tokens {
+            state.shake();
+        }
         state.listeners.clear();
         state.random.millis(50..2500)
     };
     sleep(pause).await;
-    let live = {
+    let lives_on = {
         let mut state = model.lock();
         state.forget_execs();
-        state.live_restore
+        state.live_restore || state.nature == Nature::Fences
     };
     sleep(model.millis(1..50)).await;
     {
@@ -472,7 +479,7 @@ async fn restart_engine(model: &Model) {
         state.engine_up = true;
         state.note(|| "the engine is back".to_owned());
     }
-    if !live {
+    if !lives_on {
         sleep(model.millis(10..1000)).await;
         let mut state = model.lock();
         if !state.container_runs {
@@ -499,10 +506,15 @@ async fn reboot(model: &Model) {
         let mut state = model.lock();
         state.note(|| "the node reboots".to_owned());
         state.crash_agent();
-        state.shake();
+        match state.nature {
+            Nature::Tokens => state.shake(),
+            // What the agent is just writing counts.
+            Nature::Fences => state.rebooted = true,
+        }
         state.engine_up = false;
         state.engine_run += 1;
         state.listeners.clear();
+        state.held.clear();
         state.boot += 1;
         state.end_container();
     }
@@ -559,7 +571,11 @@ async fn agent(model: Model, spool: std::path::PathBuf) {
         };
         let shutdown = CancellationToken::new();
         let mut parts = JoinSet::new();
-        start_agent(&model, &spool, &mut parts, &shutdown);
+        let nature = model.lock().nature;
+        match nature {
+            Nature::Tokens => start_agent(SimEngine(model.clone()), &model, &spool, &mut parts, &shutdown),
+            Nature::Fences => start_agent(FencingEngine(model.clone()), &model, &spool, &mut parts, &shutdown),
+        }
         // Now and then it is told to stop, and stops well.
         let asked = model.chance(100).then(|| model.millis(0..8000));
         let stop = async {
@@ -588,12 +604,18 @@ async fn agent(model: Model, spool: std::path::PathBuf) {
     }
 }
 
-fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &CancellationToken) {
+fn start_agent<E: Engine>(
+    engine: E,
+    model: &Model,
+    spool: &Path,
+    parts: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
     let (journal, records) = Journal::open(SimDisk(model.clone())).expect("a journal");
     let (metrics, _) = Metrics::for_agent();
     let spool = Spool::open(spool, 1 << 30, &HashSet::new(), Gauge::default()).expect("a spool");
     let exec_exits = ExecExits::default();
-    let engine = Arc::new(SimEngine(model.clone()));
+    let engine = Arc::new(engine);
     let clock: Arc<dyn Clock> = Arc::new(SimClock(model.clone()));
     let listening = exec_exits.clone().listen(Arc::clone(&engine), Readiness::default(), shutdown.clone());
     // Whoever watched an agent before this one has lost it.
@@ -601,7 +623,7 @@ fn start_agent(model: &Model, spool: &Path, parts: &mut JoinSet<()>, shutdown: &
     model.lock().hubs = Arc::clone(&hubs);
     let boot = model.lock().boot;
     let policy = Policy { required: true, ..Policy::default() };
-    let node = Arc::new(Node::<Simulated<SimEngine>> {
+    let node = Arc::new(Node::<Simulated<E>> {
         name: NODE.into(),
         boot: format!("boot-{boot}").into(),
         engine,

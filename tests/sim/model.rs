@@ -14,7 +14,9 @@ use execlet::{
     api::{ExecRequest, ExecRequestStatus},
     core::{
         audit::event::Event,
+        digest::sha256,
         ids::{ContainerRef, ProcessRef},
+        position::Position,
         request::starting_deadline,
     },
     engine::{
@@ -38,6 +40,15 @@ pub const NODE: &str = "n1";
 /// How many of a thousand processes get a PID that another one had, which has ended so long ago.
 const REUSED_PIDS: u64 = 200;
 const PID_REST: Duration = Duration::from_secs(1);
+
+/// What an engine is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Its execs are tokens, each for at most one process. What it knows ends with it.
+    Tokens,
+    /// It takes execs away from under a start, and keeps output and codes until they are released.
+    Fences,
+}
 
 /// A bug planted in the edges of the agent, which the simulation has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +87,14 @@ pub enum Planted {
     ForgetfulEngine,
     /// The engine, which runs on, knows nothing of what runs any more when the agent has crashed.
     FragileEngine,
+    /// A fence says that nothing ran, and takes nothing away.
+    HollowFence,
+    /// More output is released than was received.
+    GreedyRelease,
+    /// The same, and it is said that nothing is missing.
+    LyingReader,
+    /// A failed start is shown as one that was never made.
+    HiddenFailures,
 }
 
 /// What the command of a request does, written into the command itself.
@@ -152,8 +171,11 @@ pub struct Truth {
     pub failed_starts: u32,
     /// The real exit code, once it has ended.
     pub code: Option<i32>,
-    /// Bytes that it wrote.
+    /// Bytes that it wrote to standard output.
     pub written: i64,
+    /// All that it wrote, to either stream, where every byte is to come through.
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
     /// Its input is to come from a client, and whether one has ever come.
     pub awaits_client: bool,
     pub client_came: bool,
@@ -176,6 +198,17 @@ pub struct Truth {
     /// The first final status, and whether an older state was restored since.
     pub finished: Option<ExecRequestStatus>,
     pub restored: bool,
+}
+
+impl Truth {
+    pub fn writes(&mut self, stderr: bool, bytes: &[u8]) {
+        if stderr {
+            self.stderr.extend_from_slice(bytes);
+        } else {
+            self.stdout.extend_from_slice(bytes);
+            self.written += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        }
+    }
 }
 
 pub struct Object {
@@ -211,6 +244,31 @@ pub struct Exec {
     pub confused: bool,
 }
 
+/// An exec of an engine that keeps output and codes until they are released.
+pub struct Held {
+    pub run: ContainerRef,
+    pub uid: String,
+    pub plan: Plan,
+    pub tty: bool,
+    pub phase: ExecPhase,
+    /// The code of its process, once the engine has noticed.
+    pub code: watch::Sender<Option<i32>>,
+    /// Everything that it wrote.
+    pub pieces: Vec<Piece>,
+    /// Its process writes no more.
+    pub over: bool,
+    /// What comes before is gone.
+    pub released: Position,
+    /// Tells of output, of its end, and of room.
+    pub changed: watch::Sender<()>,
+}
+
+/// What a command wrote at once.
+pub struct Piece {
+    pub stderr: bool,
+    pub bytes: Vec<u8>,
+}
+
 pub struct Process {
     pub this: ProcessRef,
     pub uid: String,
@@ -233,6 +291,7 @@ pub struct Process {
 
 pub struct State {
     pub random: Random,
+    pub nature: Nature,
     pub planted: Option<Planted>,
     pub trace: Option<Vec<String>>,
     pub begun: Instant,
@@ -257,6 +316,8 @@ pub struct State {
     pub container_runs: bool,
     pub container_paused: bool,
     pub execs: BTreeMap<String, Exec>,
+    /// Those of an engine that fences.
+    pub held: BTreeMap<String, Held>,
     /// Those that ended long ago, of which it knows nothing any more; the events of their ends it still tells.
     pub forgotten: Vec<Exec>,
     pub events: Vec<ExecExit>,
@@ -266,6 +327,8 @@ pub struct State {
     // the kernel
     pub kernel_tells: bool,
     pub boot: u64,
+    /// It was rebooted, and no agent has begun since.
+    pub rebooted: bool,
     pub processes: BTreeMap<u32, Process>,
     pub next_pid: u32,
     pub next_pipe: u64,
@@ -294,7 +357,7 @@ pub struct State {
 pub struct Model(Arc<Mutex<State>>);
 
 impl Model {
-    pub fn new(seed: u64, planted: Option<Planted>, trace: bool) -> Self {
+    pub fn new(seed: u64, nature: Nature, planted: Option<Planted>, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let live_restore = random.chance(400);
         let modern = random.chance(500);
@@ -302,6 +365,7 @@ impl Model {
         let crashes_per_mille = *random.pick(&[0, 2, 5, 15]).unwrap_or(&0);
         Self(Arc::new(Mutex::new(State {
             random,
+            nature,
             planted,
             trace: trace.then(Vec::new),
             begun: Instant::now(),
@@ -320,12 +384,14 @@ impl Model {
             container_runs: true,
             container_paused: false,
             execs: BTreeMap::new(),
+            held: BTreeMap::new(),
             forgotten: Vec::new(),
             events: Vec::new(),
             listeners: Vec::new(),
             next_id: 1,
             kernel_tells,
             boot: 1,
+            rebooted: false,
             processes: BTreeMap::new(),
             next_pid: 1000,
             next_pipe: 1,
@@ -407,15 +473,30 @@ impl State {
         self.let_go();
         if self.planted == Some(Planted::FragileEngine) {
             self.execs.retain(|_, exec| !matches!(exec.phase, ExecPhase::Started(_)) || exec.code.is_some());
+            self.held.retain(|_, held| !matches!(held.phase, ExecPhase::Started(_)));
         }
         self.crash.notify_one();
     }
 
     /// The engine, or the whole node, was ended by force: what it knew nobody else does.
     pub fn shake(&mut self) {
-        for truth in self.truth.values_mut().filter(|truth| truth.finished.is_none() || truth.restored) {
-            truth.shaken = true;
+        let uids: Vec<String> = self.truth.keys().cloned().collect();
+        for uid in uids {
+            let stage = self.files.get(&format!("{uid}.json")).and_then(|text| stage_of(text));
+            // Of what was not about to start, and of what has ended, nothing is in doubt.
+            let in_doubt =
+                self.nature == Nature::Tokens || matches!(stage.as_deref(), Some("fencing" | "starting" | "running"));
+            let truth = self.truth(&uid);
+            truth.shaken |= in_doubt && (truth.finished.is_none() || truth.restored);
         }
+    }
+
+    /// Whether the journal has how a command ended: in its record, or on a tombstone.
+    pub fn end_is_put_down(&self, uid: &str) -> bool {
+        let record = self.files.get(&format!("{uid}.json")).and_then(|text| stage_of(text));
+        let tombstones = self.files.iter().filter(|(name, _)| name.starts_with("tombstones"));
+        let mut lines = tombstones.flat_map(|(_, text)| text.split(|byte| *byte == b'\n'));
+        record.as_deref() == Some("ended") || lines.any(|line| is_tombstone_of(line, uid))
     }
 
     /// The agent is gone, and what runs goes on without it.
@@ -428,6 +509,9 @@ impl State {
     /// Another agent begins: what the one before it had not put down is forgotten.
     pub fn take_over(&mut self) {
         self.crashed = false;
+        if std::mem::take(&mut self.rebooted) {
+            self.shake();
+        }
         let uids: Vec<String> = self.truth.keys().cloned().collect();
         for uid in uids {
             let stage = self.files.get(&format!("{uid}.json")).and_then(|text| stage_of(text));
@@ -439,13 +523,20 @@ impl State {
 
     /// Whether no one can know any more how the process of a request ended.
     fn is_lost(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
+        self.was_taken_away(truth) || self.nature == Nature::Tokens && self.was_forgotten(request, uid, truth)
+    }
+
+    /// Whether somebody has taken it away: the node, which was rebooted, or who deleted the request.
+    fn was_taken_away(&self, truth: &Truth) -> bool {
         let was_lost = truth.finished.as_ref().is_some_and(|first| reason(first) == "OutcomeLost");
         // Who restores what was deleted or given up finds that nobody had asked how it ended.
         let nobody_asked = truth.abandoned && truth.restored;
-        truth.shaken
-            || was_lost
-            || nobody_asked
-            || self.is_untold(uid, truth)
+        truth.shaken || was_lost || nobody_asked
+    }
+
+    /// Whether an engine whose execs are tokens cannot tell it.
+    fn was_forgotten(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
+        self.is_untold(uid, truth)
             || self.has_only_a_dubious_event(uid, truth)
             || self.cannot_be_started(request, uid, truth)
     }
@@ -513,6 +604,33 @@ impl State {
 
     pub fn truth(&mut self, uid: &str) -> &mut Truth {
         self.truth.entry(uid.to_owned()).or_default()
+    }
+
+    /// A process of it was started.
+    pub fn starts(&mut self, uid: &str) {
+        let truth = self.truth(uid);
+        truth.starts += 1;
+        truth.runs_since = truth.announced;
+        if truth.starts > 1 {
+            let starts = truth.starts;
+            self.violated(format!("the command of {uid} was started {starts} times"));
+        }
+    }
+
+    /// The first process of a command ends, with this code unless it was killed.
+    pub fn ends(&mut self, pid: u32, code: i32) -> Option<i32> {
+        let process = self.processes.get_mut(&pid)?;
+        let code = process.killed_with.unwrap_or(code);
+        process.alive = false;
+        process.ended_at = Some(Instant::now());
+        let uid = process.uid.clone();
+        let watched = process.ended.receiver_count() > 0;
+        process.ended.send_replace(Some(code));
+        let seen = watched && self.kernel_tells && !self.crashed;
+        let truth = self.truth(&uid);
+        truth.code = Some(code);
+        truth.seen_to_end = seen;
+        Some(code)
     }
 
     // ---- the API server
@@ -606,6 +724,41 @@ impl State {
                 ));
             }
         }
+        if self.nature == Nature::Fences && started && truth.starts > 0 {
+            self.check_all(&name, plan, &truth, &status);
+        }
+    }
+
+    /// Where the engine keeps everything, everything comes through.
+    fn check_all(&mut self, name: &str, plan: Plan, truth: &Truth, status: &ExecRequestStatus) {
+        let reason = reason(status).to_owned();
+        // Who deletes or gives up a request, or reboots its node, or lets its processes live on has less of it.
+        if truth.shaken || truth.abandoned || reason == "KillFailed" || reason == "OutcomeLost" {
+            return;
+        }
+        if status.exit_code.is_none() {
+            self.violated(format!(
+                "{name} ran and ends as {reason} without its code, and nothing had happened to lose it"
+            ));
+        }
+        let output = status.output.clone().unwrap_or_default();
+        let why = output.incomplete_reason.as_deref().filter(|why| *why != "SpoolLimit");
+        // A child may hold it for ever.
+        if !(status.output.is_some() && why.is_none_or(|why| why == "ForcedEnd" && plan.leaves_child)) {
+            self.violated(format!("the output of {name} ({reason}) is said not to be whole ({why:?}), and nothing had happened to lose any"));
+        }
+        for (stream, said, written) in
+            [("stdout", &output.stdout, &truth.stdout), ("stderr", &output.stderr, &truth.stderr)]
+        {
+            let same = said.sha256.as_ref().is_none_or(|said| *said == sha256(written));
+            if usize::try_from(said.bytes) != Ok(written.len()) || !same {
+                self.violated(format!(
+                    "of the {} bytes on {stream} of {name} {} have come, the same: {same}",
+                    written.len(),
+                    said.bytes
+                ));
+            }
+        }
     }
 
     // ---- the kernel
@@ -673,6 +826,9 @@ impl State {
         let run = self.id("run");
         self.note(|| format!("the container runs again as {run}"));
         self.container.started_at = Some(run);
+        if self.nature == Nature::Fences {
+            self.container.id = self.id("container").into();
+        }
         self.container_runs = true;
     }
 
@@ -681,6 +837,10 @@ impl State {
     /// It starts again, and knows nothing of what it did before.
     pub fn forget_execs(&mut self) {
         self.engine_run += 1;
+        if self.nature == Nature::Fences {
+            // What runs is held by others, and so is what it wrote and how it ended.
+            return;
+        }
         self.execs.clear();
         self.events.clear();
         if !self.live_restore {
@@ -700,8 +860,20 @@ impl State {
         let event = testimony::exit(Died { exec: exec.into(), code, at: self.now() });
         self.note(|| format!("exec_die {exec} {code}"));
         self.events.push(event.clone());
+        self.tell_exit(event);
+    }
+
+    /// Tells those who listen now.
+    pub fn tell_exit(&mut self, event: ExecExit) {
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
+}
+
+fn is_tombstone_of(line: &[u8], uid: &str) -> bool {
+    // A line that was cut off is not one of JSON, behind its digest.
+    let json = line.iter().position(|byte| *byte == b' ').and_then(|digest| line.get(digest + 1..));
+    let record = json.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok());
+    record.is_some_and(|record| record["request"]["uid"] == uid && record["entry"]["stage"]["stage"] == "ended")
 }
 
 /// How far a command had come, by the words of a journal's file.

@@ -52,7 +52,7 @@ impl SimEngine {
     }
 }
 
-fn container_of(state: &State) -> Container {
+pub fn container_of(state: &State) -> Container {
     let container = match (state.container_runs, state.container_paused) {
         (true, false) => ContainerState::Running,
         (true, true) => ContainerState::Paused,
@@ -234,13 +234,7 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     state.must_have_client(&uid, "the start");
     let pid = state.spawn(&uid, None, plan.ignores_term, true);
     let shows = state.random.millis(0..30);
-    let truth = state.truth(&uid);
-    truth.starts += 1;
-    truth.runs_since = truth.announced;
-    if truth.starts > 1 {
-        let starts = truth.starts;
-        state.violated(format!("the command of {uid} was started {starts} times"));
-    }
+    state.starts(&uid);
     state.note(|| format!("{id} starts as {pid}"));
     if plan.leaves_child {
         let child = state.spawn(&uid, Some(pid), plan.ignores_term, true);
@@ -272,7 +266,7 @@ async fn complain(mut stream: DuplexStream, text: &'static [u8]) {
 }
 
 /// A process that does nothing until it is killed.
-async fn live(model: Model, pid: u32) {
+pub async fn live(model: Model, pid: u32) {
     let Some(kill) = model.lock().processes.get(&pid).map(|process| Arc::clone(&process.kill)) else { return };
     kill.notified().await;
     let mut state = model.lock();
@@ -307,17 +301,7 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
     }
     let code = {
         let mut state = model.lock();
-        let Some(process) = state.processes.get_mut(&pid) else { return };
-        let code = process.killed_with.unwrap_or(plan.code);
-        process.alive = false;
-        process.ended_at = Some(Instant::now());
-        let uid = process.uid.clone();
-        let watched = process.ended.receiver_count() > 0;
-        process.ended.send_replace(Some(code));
-        let seen = watched && state.kernel_tells && !state.crashed;
-        let truth = state.truth(&uid);
-        truth.code = Some(code);
-        truth.seen_to_end = seen;
+        let Some(code) = state.ends(pid, plan.code) else { return };
         state.note(|| format!("{pid} of {id} ends with {code}"));
         code
     };

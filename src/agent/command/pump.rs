@@ -46,6 +46,8 @@ const CROWDED_BYTES: usize = 16 * 1024;
 /// How far an agent has come is noted after so many bytes, or so long after the first of them.
 const NOTE_BYTES: usize = 256 * 1024;
 const NOTE_AFTER: Duration = Duration::from_millis(200);
+/// Pause before that is tried again: a command that waits for room in the engine writes nothing more until then.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the output goes.
 struct Sink {
@@ -170,8 +172,9 @@ impl<'a, W: World> Pump<'a, W> {
             close(to).await;
         }
         let feeder = Feeder::new(&hub.input, &request.spec, to.filter(|_| !input_lost), fed);
-        let sink =
-            Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0), unnoted: 0 };
+        // An agent that has noted how far it was may have ended before it made room in the engine.
+        let unnoted = usize::from(received > 0);
+        let sink = Sink { hub: Arc::clone(hub), streams: before.streams, last: None, since_alive: (None, 0), unnoted };
         let writer = LogWriter::new(hub, &node.writers, log, received);
         let (habits, opened, noting) = (*node.engine.habits(), Instant::now(), Fuse::terminated());
         let pump = Self {
@@ -221,8 +224,10 @@ impl<'a, W: World> Pump<'a, W> {
                 () = &mut self.noting, if !self.noting.is_terminated() => {}
                 () = keep(log_writer) => {}
                 () = at(note_at) => {
-                    self.note(log_writer).await;
-                    note_at = None;
+                    note_at = match self.behind() {
+                        true => Some(Instant::now() + NOTE_AFTER),
+                        false => (!self.note().await).then(|| Instant::now() + NOTE_AGAIN),
+                    };
                 }
                 chunk = next(&mut self.stream, hub, self.seen.clone(), log_may_hold) => match chunk {
                     Ok(Some(chunk)) if self.sole => {
@@ -273,19 +278,28 @@ impl<'a, W: World> Pump<'a, W> {
         Some(())
     }
 
+    /// Whether the log has not taken yet what was received: what it lacks could not be read again.
+    fn behind(&self) -> bool {
+        let kept = self.attended.hub.kept();
+        kept.state == LogState::Whole && kept.output < self.sink.streams.total()
+    }
+
     /// Notes how far it is, for an agent that has to go on after a crash, and lets the engine forget what comes before.
-    async fn note(&mut self, log_writer: &mut LogWriter) {
+    /// Whether it was noted, and the engine has room for more.
+    async fn note(&mut self) -> bool {
         let Attended { node, exec, memory, hub, .. } = self.attended;
         self.sink.unnoted = 0;
-        let log = log_writer.finish().await;
         let kept = hub.kept();
         let position = self.sink.streams.position();
-        let output = SavedOutput::of(&mut self.sink.streams, log, kept.output);
-        if memory.note_output(exec, output, kept.file, self.feeder.progress()).await
-            && let Err(error) = node.engine.release(exec, position).await
-        {
+        let output = SavedOutput::of(&mut self.sink.streams, kept.state, kept.output);
+        if !memory.note_output(exec, output, kept.file, self.feeder.progress()).await {
+            return false;
+        }
+        let released = node.engine.release(exec, position).await;
+        if let Err(error) = &released {
             tracing::debug!(exec = %exec.id, %error, "output that is kept here is kept by the engine, too");
         }
+        released.is_ok()
     }
 
     /// The stream has ended: says what came over it, and what that is worth.

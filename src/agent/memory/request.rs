@@ -93,6 +93,11 @@ impl<W: World> Memory<W> {
         self.change(Some(exec), |entry| entry.stage = stage).await;
     }
 
+    /// It was to be taken away, and had been started before.
+    pub(crate) async fn note_started(&self, exec: &ExecRef) {
+        self.change(Some(exec), |entry| entry.stage = Stage::Starting).await;
+    }
+
     /// It runs, and its record is lost: without another nobody would know of it once its request is deleted.
     pub(crate) async fn note_adopted(&self, exec: &ExecRef, process: Option<ProcessRef>, pipes: Vec<u64>) {
         self.change(Some(exec), |entry| {
@@ -139,26 +144,28 @@ impl<W: World> Memory<W> {
     }
 
     /// Nothing is left to do: the record goes, and if there is an outcome a tombstone stays. One that
-    /// cannot be put up leaves the record in its place, which does as well until the next start.
-    pub(crate) async fn forget(&self, reported: Option<Outcome>) {
+    /// cannot be put up leaves the record in its place, which does as well until the next start. Whether it is done.
+    pub(crate) async fn forget(&self, reported: Option<Outcome>) -> bool {
         let entry = self.lock().take();
         let entry = match (entry, reported) {
             (Some(entry), None) => entry,
             (Some(entry), Some(outcome)) => Entry { stage: Stage::Ended { outcome }, ..entry },
             // Reported once more, after an older state came back: the tombstone that tells so stays.
-            (None, Some(_)) if self.has_tombstone() => return,
+            (None, Some(_)) if self.has_tombstone() => return true,
             // Nothing was prepared. It must not run either, should an older state come back.
             (None, Some(outcome)) => Entry::new(None, self.node.boot.clone(), Stage::Ended { outcome }),
-            (None, None) => return,
+            (None, None) => return true,
         };
         if self.node.engine.habits().keeps_output
             && let Err(error) = self.node.journal.forget_note(&self.key.uid).await
         {
             tracing::warn!(request = %self.key, uid = %self.key.uid, %error, "a note of output that is complete stays behind");
         }
-        if let Err(error) = self.node.journal.remove(self.record(entry)).await {
+        let removed = self.node.journal.remove(self.record(entry)).await;
+        if let Err(error) = &removed {
             tracing::error!(request = %self.key, uid = %self.key.uid, %error, "a finished request stays in the journal until the next start");
         }
+        removed.is_ok()
     }
 
     /// Notes how far the command's output was received and kept. Whether that is on the disk.

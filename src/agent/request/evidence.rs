@@ -79,7 +79,10 @@ pub(crate) async fn collect<W: World>(
             return Found { verdict, knew };
         }
         match answer {
-            Answer::Runs => drop(timeout(pauses.next(), node.engine.wait(exec)).await),
+            Answer::Runs => {
+                drop(timeout(pauses.next(), node.engine.wait(exec)).await);
+                sleep(FIRST_PAUSE).await;
+            }
             Answer::Silent | Answer::Useless | Answer::Absent | Answer::Over(_) => sleep(pauses.next()).await,
         }
     }

@@ -119,11 +119,16 @@ impl<W: World> Work<W> {
     }
 
     pub(super) async fn forget(&mut self, reported: Option<Outcome>) -> Next {
-        let ran = self.memory.entry().is_some_and(|entry| entry.may_have_run());
+        let entry = self.memory.entry();
+        let ran = entry.as_ref().is_some_and(Entry::may_have_run);
+        let exec = entry.and_then(|entry| entry.exec);
         let reported = match (reported, self.memory.outcome()) {
             (None, None) if ran => {
                 let message = "the request was finished or deleted while its command ran";
-                Some(Outcome::lost(message, None, self.node.clock.now()))
+                let outcome = Outcome::lost(message, None, self.node.clock.now());
+                // A tombstone may find no room: the engine must not forget it before this is put down.
+                self.memory.end(exec.as_ref(), outcome.clone()).await;
+                Some(outcome)
             }
             (reported, _) => reported,
         };
@@ -136,9 +141,9 @@ impl<W: World> Work<W> {
         // What was handed over and needed no reading any more.
         drop(self.node.take_handed_over(&self.key().uid));
         self.node.spool.finish(self.key(), self.node.clock.now().into());
-        let exec = self.memory.entry().and_then(|entry| entry.exec);
-        self.memory.forget(reported).await;
-        if let Some(exec) = exec
+        // Whoever finds neither exec nor end would take it for one that never ran.
+        if self.memory.forget(reported).await
+            && let Some(exec) = exec
             && let Err(error) = self.node.engine.forget(&exec).await
         {
             tracing::warn!(exec = %exec.id, %error, "the engine keeps what is left of an exec that is no longer needed");

@@ -9,7 +9,7 @@ use crate::{
         outcome::Outcome,
         request::BoundRequest,
     },
-    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, Prepared},
+    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared},
 };
 
 /// The bound container, as the engine shows it now.
@@ -58,6 +58,24 @@ fn choose(request: &BoundRequest, found: Vec<Container>) -> ContainerView {
     }
 }
 
+/// Creates an exec in place of one that was taken away, in the same run of the container.
+pub(crate) async fn replace<W: World>(
+    node: &Node<W>,
+    request: &BoundRequest,
+    before: &ExecRef,
+) -> Result<Result<ExecRef, Outcome>, StepError> {
+    let refused = |reason, message| Ok(Err(Outcome::refused(reason, message, node.clock.now())));
+    match look(node, request).await? {
+        ContainerView::Running(now) if now.is_same_run(&before.container) => {
+            create(node, request, now, Some(before)).await
+        }
+        ContainerView::Running(_) => {
+            refused(Reason::ContainerDied, "the container was restarted before the command could start".to_owned())
+        }
+        ContainerView::Unfit(reason, message) => refused(reason, message),
+    }
+}
+
 /// Creates an exec, or says why this can never be. `before`: the one whose place it takes.
 pub(crate) async fn create<W: World>(
     node: &Node<W>,
@@ -87,8 +105,18 @@ pub(crate) async fn create<W: World>(
     loop {
         match node.engine.prepare(&container, &name, &exec).await {
             Ok(Prepared::Created(exec)) => return Ok(Ok(exec)),
-            // Of an agent that ended before it could put it down.
-            Ok(Prepared::Existed) => name = name.next(),
+            // Of an agent that ended before it could put it down, or that lost what it had put down.
+            Ok(Prepared::Existed) => {
+                let existed = ExecRef { id: name.to_string().into(), container: container.clone() };
+                match node.engine.state(&existed).await? {
+                    ExecState::Untouched | ExecState::Absent => name = name.next(),
+                    ExecState::Spent | ExecState::Running { .. } | ExecState::Ended { .. } => {
+                        let message =
+                            "the engine has an exec of this request that may have run, and nobody remembers it";
+                        return Ok(Err(Outcome::lost(message, None, node.clock.now())));
+                    }
+                }
+            }
             // Some engines find out here what others find out at the start: a user that is not there.
             Err(EngineError::Invalid(message)) => {
                 let message = format!("the engine could not start the command: {message}");

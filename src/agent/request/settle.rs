@@ -26,7 +26,7 @@ use crate::{
         outcome::{Exit, Outcome, StreamEnd, Verdict},
         request::BoundRequest,
     },
-    engine::{Container, ContainerState, Engine},
+    engine::{Container, ContainerState, Engine, EngineError},
 };
 
 /// The code of a process that was killed, as all are whose container ends.
@@ -116,10 +116,18 @@ async fn conclude<W: World>(
         }
         (Verdict::Exited(exit), Some(cause)) => Outcome::killed(cause, Some(exit), output, node.clock.now()),
         (Verdict::Undecided, Some(cause)) => Outcome::killed(cause, None, output, node.clock.now()),
-        (Verdict::Exited(exit @ Exit { code: KILLED, .. }), None) if container_ended(node, exec).await => {
+        (Verdict::Exited(exit @ Exit { code: KILLED, .. }), None)
+            if container_ended(node, exec).await.is_ok_and(|ended| ended) =>
+        {
             Outcome::died_with_container(exit, output, node.clock.now())
         }
         (Verdict::Exited(exit), None) => Outcome::exited(exit, output, node.clock.now()),
+        // Such an engine forgets nothing before it is told to, unless the container ends.
+        (Verdict::Undecided, None)
+            if knew == Knew::Forgot && node.engine.habits().keeps_output && is_gone(node, exec).await =>
+        {
+            Outcome::gone_with_container(output, node.clock.now())
+        }
         (Verdict::Undecided, None) => {
             let message = match knew {
                 Knew::Always | Knew::Sometimes => {
@@ -135,24 +143,34 @@ async fn conclude<W: World>(
     }
 }
 
+/// The same, as soon as the engine answers.
+async fn is_gone<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
+    loop {
+        match container_ended(node, exec).await {
+            Err(EngineError::Unreachable { .. }) => sleep(CONTAINER_END).await,
+            ended => return ended.is_ok_and(|ended| ended),
+        }
+    }
+}
+
 /// Whether the run of the container that the exec was in has ended.
-async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
+async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<bool, EngineError> {
     let begun = Instant::now();
     loop {
         match node.engine.container(&exec.container.id).await {
             Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, reference, .. })) => {
                 if !reference.is_same_run(&exec.container) {
-                    return true;
+                    return Ok(true);
                 }
             }
-            Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => return true,
+            Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => return Ok(true),
             Err(error) => {
                 tracing::debug!(exec = %exec.id, %error, "whether the container ended too is not known");
-                return false;
+                return Err(error);
             }
         }
         if begun.elapsed() >= CONTAINER_END {
-            return false;
+            return Ok(false);
         }
         sleep(LOOK_AGAIN).await;
     }

@@ -13,11 +13,15 @@ use crate::{
         },
         memory::noted::Noted,
         node::{StepError, World},
-        streams::{input::InputState, state::StreamState},
+        streams::{
+            digest::OutputDigest,
+            input::InputState,
+            state::{OutputState, StreamState},
+        },
     },
     api::Reason,
-    core::{outcome::Outcome, request::BoundRequest},
-    engine::{Engine, ExecStream, Reopened, StartError, Started},
+    core::{outcome::Outcome, output::LogState, request::BoundRequest},
+    engine::{Engine, EngineError, ExecStream, Reopened, StartError, Started},
     infra::{kernel::Kernel, metrics::Step},
 };
 
@@ -80,19 +84,31 @@ pub(crate) async fn output<W: World>(
     }
     let noted = memory.noted_output(exec, limits);
     let from = noted.as_ref().map(|noted| noted.output.streams.position()).unwrap_or_default();
-    let Some(Reopened { stream, unbroken }) = node.engine.reopen(exec, request.spec.tty, from).await? else {
-        return Ok(None);
+    let Reopened { stream, unbroken } = match node.engine.reopen(exec, request.spec.tty, from).await {
+        Ok(Some(reopened)) => reopened,
+        Ok(None) => return Ok(None),
+        Err(error @ EngineError::Unreachable { .. }) => return Err(error.into()),
+        // The command is looked after all the same.
+        Err(error) => {
+            tracing::error!(request = %request.key, uid = %request.key.uid, exec = %exec.id, %error, "the output cannot be opened again");
+            return Ok(None);
+        }
     };
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, unbroken, "opened again");
     if !unbroken {
         return Ok(Some((stream, Origin::Shared)));
     }
-    let (received, fed, file) = match noted {
-        Some(Noted { output, file, input }) => (Some(output), input, file),
-        None => (None, InputState::default(), 0),
+    let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
+    let (mut received, mut fed, file) = match noted {
+        Some(Noted { output, file, input }) => (output, input, file),
+        None => (fresh(), InputState::default(), 0),
     };
+    fed.ended |= memory.entry().is_some_and(|entry| entry.fed);
     // What is in the log beyond that comes again.
-    node.spool.cut_back(&request.key, file);
+    if !node.spool.cut_back(&request.key, file) {
+        received.log = LogState::Failed;
+    }
+    let received = Some(received);
     let state = StreamState { received, fed, given: node.kernel.uptime() };
     Ok(Some((stream, Origin::Reopened(Box::new(state)))))
 }

@@ -34,7 +34,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,
-        request::BoundRequest,
+        request::{BoundRequest, Progress},
     },
     engine::{Engine, Fenced},
     infra::{metrics::Step, requests::Requests},
@@ -184,6 +184,7 @@ impl<W: World> Work<W> {
                 Ok(Next::Again)
             }
             Action::Start { exec, sole } => self.start(request, &exec, sole).await,
+            Action::Fence(exec) if request.progress == Progress::Finished => self.take_away(exec).await,
             Action::Fence(exec) => self.fence(seen, request, exec).await,
             Action::Adopt(exec) => self.go_on(request, &exec, true).await,
             Action::Settle(exec) => self.go_on(request, &exec, false).await,
@@ -239,25 +240,38 @@ impl<W: World> Work<W> {
     async fn fence(&mut self, seen: ExecRequest, request: &BoundRequest, exec: ExecRef) -> Result<Next, StepError> {
         self.memory.put_down(exec.clone(), Stage::Fencing).await?;
         match self.node.engine.fence(&exec).await? {
-            // It is looked at again.
-            Fenced::Started => {}
-            Fenced::NeverRan => {
-                match prepare::create(&self.node, request, exec.container.clone(), Some(&exec)).await? {
-                    Ok(next) => self.memory.put_down(next, Stage::Prepared).await?,
-                    Err(outcome) => return self.report(seen, request, outcome).await,
-                }
-            }
+            Fenced::Started => self.started_after_all(&exec).await,
+            Fenced::NeverRan => match prepare::replace(&self.node, request, &exec).await? {
+                Ok(next) => self.memory.put_down(next, Stage::Prepared).await?,
+                Err(outcome) => return self.report(seen, request, outcome).await,
+            },
         }
         Ok(Next::Again)
     }
 
+    /// The same, where none is to take its place.
+    async fn take_away(&mut self, exec: ExecRef) -> Result<Next, StepError> {
+        self.memory.put_down(exec.clone(), Stage::Fencing).await?;
+        match self.node.engine.fence(&exec).await? {
+            Fenced::Started => self.started_after_all(&exec).await,
+            Fenced::NeverRan => self.memory.put_down(exec, Stage::Prepared).await?,
+        }
+        Ok(Next::Again)
+    }
+
+    /// It is looked at again. Should it be gone then, it has run.
+    async fn started_after_all(&self, exec: &ExecRef) {
+        self.memory.note_started(exec).await;
+        sleep(FIRST_PAUSE).await;
+    }
+
     /// Goes on with a command that an agent before this one has started: with its output, if that can still be had.
     async fn go_on(&mut self, request: &BoundRequest, exec: &ExecRef, lives: bool) -> Result<Next, StepError> {
-        let process = if lives { self.process(exec).await } else { None };
         let attended = attended(&self.node, &self.memory, &self.hub, Wanted::Request(request), exec);
         let watched = match start::output(&attended, request).await? {
             Some(output) => start::go_on(&attended, request, &mut self.news, output).await,
             None if lives => {
+                let process = self.process(exec).await;
                 let watched = attend::without_output(&attended, &mut self.news, process).await;
                 self.with_input_lost(watched, request)
             }
@@ -284,14 +298,12 @@ impl<W: World> Work<W> {
                 return Ok(self.end(&exec, Watched::Ended(outcome), None).await);
             }
             Action::Kill => return Ok(self.kill().await),
+            Action::Fence(exec) => return self.take_away(exec).await,
             Action::AwaitBinding => return Ok(self.await_binding().await),
             Action::Report(outcome) => Some(outcome),
-            Action::Prepare(_)
-            | Action::AwaitClient
-            | Action::Commit(_)
-            | Action::Start { .. }
-            | Action::Fence(_)
-            | Action::Forget => None,
+            Action::Prepare(_) | Action::AwaitClient | Action::Commit(_) | Action::Start { .. } | Action::Forget => {
+                None
+            }
         };
         let never = matches!(self.memory.entry(), Some(entry) if !entry.may_have_run());
         let outcome = reported.or_else(|| {

@@ -51,7 +51,7 @@ pub(super) async fn accept(
 /// Serves one connection. What is upgraded has a task of its own, and the seat.
 async fn serve(door: &Door, socket: TcpStream, router: Router, connection: Connection, shutdown: &CancellationToken) {
     let Share { below_tls, tls, .. } = connection.share;
-    let Some(stream) = door.handshake(socket, connection.peer, (below_tls, Some(tls))).await else { return };
+    let Some(stream) = door.handshake(socket, connection.peer, (below_tls, tls)).await else { return };
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
         request.map(axum::body::Body::new)

@@ -150,7 +150,11 @@ impl Feeder {
                 }
                 Source::Client { on_disconnect, .. } => match self.input.next().await {
                     Fed::Bytes(bytes) => self.state.pending = bytes,
-                    Fed::End if !self.tty => return self.end().await,
+                    // Put down before it is told, which may take a while and be left.
+                    Fed::End if !self.tty => {
+                        self.state.ending = true;
+                        self.source = Source::Whole;
+                    }
                     Fed::End => {}
                     Fed::Gone => {
                         let cancel = *on_disconnect == OnDisconnect::Cancel;

@@ -96,12 +96,12 @@ impl Spool {
         Log { spool: self.clone(), folder, file: None, buffer: Vec::new(), room, state, size: used, output: 0 }
     }
 
-    /// Cuts the log of a request back to so many bytes: what came after them comes again.
-    pub fn cut_back(&self, request: &RequestKey, bytes: u64) {
+    /// Cuts the log of a request back to so many bytes: what came after them comes again. Whether it has no more.
+    pub fn cut_back(&self, request: &RequestKey, bytes: u64) -> bool {
         let folder = self.folder(request);
         let size = self.size(request);
         if size <= bytes {
-            return;
+            return true;
         }
         let log = OpenOptions::new().write(true).open(folder.join(LOG_FILE));
         match log.and_then(|log| log.set_len(bytes)) {
@@ -109,9 +109,12 @@ impl Spool {
                 let mut books = self.books.lock();
                 books.used = books.used.saturating_sub(size - bytes);
                 books.open.insert(folder, bytes);
+                self.gauge.set(i64::try_from(books.used).unwrap_or(i64::MAX));
+                true
             }
             Err(error) => {
-                tracing::error!(folder = %folder.display(), %error, "the log could not be cut back: it has some output twice");
+                tracing::error!(folder = %folder.display(), %error, "the log could not be cut back, and is not continued");
+                false
             }
         }
     }

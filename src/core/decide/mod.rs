@@ -240,9 +240,13 @@ fn unbound(situation: &Situation<'_>) -> Action {
 
 /// Nobody waits for its outcome any more: what runs is killed, and nothing starts.
 fn abandoned(situation: &Situation<'_>) -> Action {
-    let Situation { wanted, entry, exec, boot, .. } = situation;
+    let Situation { wanted, entry, exec, engine, boot, .. } = situation;
     let Some(entry) = entry.filter(|entry| entry.boot == **boot) else { return Action::Forget };
     match (&entry.stage, exec) {
+        // A start that is on its way would be nobody's to kill.
+        (Stage::Fencing | Stage::Starting, Some((exec, ExecView::Untouched))) if engine.fences => {
+            Action::Fence(exec.clone())
+        }
         (Stage::Fencing | Stage::Starting | Stage::Running { .. }, Some((exec, ExecView::Alive))) => {
             Action::Adopt(exec.clone())
         }

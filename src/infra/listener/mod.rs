@@ -99,11 +99,11 @@ impl Door {
         &self,
         socket: TcpStream,
         address: SocketAddr,
-        (read_buffer, tls_buffer): (usize, Option<usize>),
+        (read_buffer, tls_buffer): (usize, usize),
     ) -> Option<TlsStream<Buffered>> {
         let handshake = async {
             let socket = socket::prepare(socket, read_buffer)?;
-            self.acceptor.accept_with(socket, |session| session.set_buffer_limit(tls_buffer)).await
+            self.acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(tls_buffer))).await
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time");
         match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(late())) {

@@ -10,8 +10,8 @@ use crate::core::ids::{ContainerId, ProcessRef};
 const SESSION_FIELD: usize = 3;
 const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
-/// Fewest hexadecimal digits of a container's ID; the parts of a pod's UID have 12 at most.
-const SHORTEST_ID: usize = 32;
+/// Fewest hexadecimal digits of a container's ID. A UID without its dashes has 32, and so has a transient unit.
+const SHORTEST_ID: usize = 40;
 
 /// What `/proc/PID/stat` says of a process that has not ended.
 pub(super) struct Stat {

@@ -20,11 +20,25 @@ fn an_engine_that_fences_leaves_nothing_of_a_start_in_doubt() {
         row("no journal, never started", won(), None, same(), UNTOUCHED, Step::Fence),
         row("restored, never started", Bound, Some(Stage::Starting), same(), UNTOUCHED, Step::Fence),
         row("restored, taken away", Bound, Some(Stage::Fencing), same(), ABSENT, Step::Fence),
+        row("given up, may still start", Finished, Some(Stage::Starting), same(), UNTOUCHED, Step::Fence),
+        row("given up, never started", Finished, Some(Stage::Prepared), same(), UNTOUCHED, Step::Forget),
         row("given up, taken away", Finished, Some(Stage::Fencing), same(), ABSENT, Step::Forget),
     ];
     for row in rows {
         assert_eq!(step(ask(&row, FENCES, "boot-1", 1)), row.expected, "{}", row.name);
     }
+    let starting = entry(Stage::Starting);
+    let gone = Situation {
+        wanted: Wanted::Gone,
+        entry: Some(&starting),
+        container: same(),
+        exec: Some((exec("e"), ExecView::Untouched)),
+        engine: FENCES,
+        input: InputView::There,
+        boot: &"boot-1".into(),
+        now: at(1),
+    };
+    assert_eq!(decide(&gone), Action::Fence(exec("e")), "deleted, may still start");
     // What was taken away has surely not run: that it came too late is no doubt.
     let taken = row("", won(), Some(Stage::Fencing), same(), ABSENT, Step::Forget);
     assert_eq!(step(ask(&taken, FENCES, "boot-1", DEADLINE)), Step::Report(Reason::StartingDeadlineExceeded));

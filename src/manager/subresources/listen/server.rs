@@ -46,6 +46,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const STRANGERS_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the head of a call, at most.
 const LARGEST_HEAD: usize = 64 << 10;
+/// What TLS holds of what a client has not taken yet: beyond that, whoever produces it waits.
+const TLS_BUFFER: usize = 64 << 10;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -134,7 +136,7 @@ impl Shared {
         cut: CancellationToken,
     ) {
         let Some((handshake, crowded)) = self.door.enter(address) else { return };
-        let shaking = self.door.handshake(socket, address, (socket::SMALL, None));
+        let shaking = self.door.handshake(socket, address, (socket::SMALL, TLS_BUFFER));
         let Some(Some(stream)) = self.door.unless_crowded(&crowded, address, shaking).await else { return };
         drop(handshake);
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
