@@ -39,7 +39,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(CLUSTER_DEPS) install ## Cluster, installation, one request, its result (15 min on a new machine, then 10 s)
+demo: $(CLUSTER_DEPS) install ## Cluster, installation, one request, its result (6 to 15 min on a new machine, then less than 30 s)
 	@$(WITH_CLUSTER); DEMO_IMAGE=$(DEMO_IMAGE) scripts/demo
 
 .PHONY: build
@@ -101,7 +101,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (35 min on a new machine)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (40 min on a new machine, then 25 to 30 min)
 	@scripts/test
 
 .PHONY: test-unit
