@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use execlet::{
     core::{
-        audit::event::key,
+        audit::key,
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
         outcome::{EngineWord, Testimony},
         position::Position,
