@@ -16,7 +16,6 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How many survivors are named.
 const NAMED: usize = 5;
 
-/// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
@@ -30,7 +29,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The reason of a request whose command was killed for this.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Canceled | Self::Disconnected => Reason::Canceled,
@@ -51,7 +49,6 @@ impl Cause {
     }
 }
 
-/// A kill in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kill {

@@ -34,27 +34,21 @@ pub struct EngineWord {
     pub ran: bool,
 }
 
-/// Everything that is known about the end of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The engine's word, if it has one.
     pub word: Option<EngineWord>,
     /// The exit that the engine has announced, if it has.
     pub exit: Option<Testimony>,
     /// The code that the kernel kept for us, if it did.
     pub kernel: Option<i32>,
-    /// How our stream ended.
     pub stream: StreamEnd,
 }
 
-/// What the evidence proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The command ended with this code.
     Exited(Exit),
     /// The engine could not start the command; nothing ran, and a code that it tells is not the command's.
     StartFailed,
-    /// Nothing that can be relied on.
     Undecided,
 }
 
@@ -63,7 +57,6 @@ pub enum Verdict {
 pub struct Exit {
     /// The code, 128 + N for signal N.
     pub code: i32,
-    /// Who told it.
     pub source: ExitCodeSource,
 }
 
@@ -91,15 +84,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// Why, as one word.
     #[serde(with = "reason_as_text")]
     pub reason: Reason,
-    /// Why, for people.
     pub message: String,
-    /// The exit code, if one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
-    /// Whether the command ran, or may have.
     pub may_have_run: bool,
     /// What it wrote, where it may have run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +108,6 @@ impl Outcome {
         Self { reason: Reason::OutcomeLost, message: message.into(), exit: None, may_have_run: true, output, at }
     }
 
-    /// The command ended with a code.
     pub fn exited(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let (reason, message) = match exit.code {
             0 => (Reason::Completed, "the command ended with exit code 0".to_owned()),
@@ -147,7 +135,6 @@ impl Outcome {
         Self { reason: Reason::KillFailed, message, exit: None, may_have_run: true, output: Some(output), at }
     }
 
-    /// The command ended together with its container.
     pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "the container ended while the command ran: the command ended with exit code {}{}",

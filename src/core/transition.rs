@@ -14,7 +14,6 @@ use crate::api::{
     },
 };
 
-/// What the manager binds a request to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub node: String,
@@ -24,7 +23,6 @@ pub struct Binding {
     pub caveat: Option<&'static str>,
 }
 
-/// One status write.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
     /// As it was read.
@@ -69,7 +67,6 @@ impl Write<'_> {
         status
     }
 
-    /// Final.
     pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
         let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
         let mut status = self.start();

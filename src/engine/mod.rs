@@ -28,7 +28,6 @@ use crate::core::{
 
 /// What the agent asks of the engine. Every call has a deadline of its own, but [`Engine::wait`].
 pub trait Engine: Send + Sync + 'static {
-    /// What it does by its nature.
     fn habits(&self) -> &Habits;
 
     /// Which engine it is. Also how to find out whether it answers.
@@ -75,9 +74,6 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Goes on with a stream of this engine that another process has begun to read.
-    ///
-    /// # Errors
-    /// When the connection is of no use.
     fn take_over(&self, parts: Parts) -> io::Result<ExecStream>;
 
     /// Tells the terminal of an exec its size, in characters. Refused before its process runs, which is
@@ -134,26 +130,21 @@ pub struct Habits {
     pub recalls_within: Duration,
 }
 
-/// Which engine, and which API it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// Version of the engine, for people.
     pub engine: String,
-    /// Version of its API.
     pub api: String,
 }
 
-/// Which containers to find.
 #[derive(Clone, Debug)]
 pub struct ContainerQuery {
-    /// Namespace of the pod.
     pub namespace: String,
     pub pod_name: String,
     /// Name of the container in the pod.
     pub container: String,
 }
 
-/// One container of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     pub reference: ContainerRef,
@@ -182,13 +173,11 @@ pub struct ExecSpec {
     pub working_dir: Option<String>,
     /// User to run as; the container's own if `None`.
     pub user: Option<String>,
-    /// Whether to give it a terminal.
     pub tty: bool,
     /// Whether it gets input; else it finds it empty.
     pub stdin: bool,
 }
 
-/// What came of preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
     Created(ExecRef),
@@ -196,14 +185,12 @@ pub enum Prepared {
     Existed,
 }
 
-/// A command that was started.
 pub struct Started {
     /// Its PID on the node, if the engine tells it at once.
     pub pid: Option<u32>,
     pub stream: ExecStream,
 }
 
-/// Output that was opened again.
 pub struct Reopened {
     pub stream: ExecStream,
     /// Whether nothing is missing between the place asked for and what comes.
@@ -226,7 +213,6 @@ pub enum ExecState {
     },
     /// It takes it for ended. Some engines are wrong in that now and then: the kernel knows.
     Ended {
-        /// What it says of its code.
         word: EngineWord,
         /// PID on the node that its process had, if it had any.
         pid: Option<u32>,
@@ -234,7 +220,6 @@ pub enum ExecState {
 }
 
 impl ExecState {
-    /// The PID, if it is told.
     pub const fn pid(self) -> Option<u32> {
         match self {
             Self::Running { pid } | Self::Ended { pid, .. } => pid,
@@ -242,7 +227,6 @@ impl ExecState {
         }
     }
 
-    /// What is said of a code, if there is one.
     pub const fn word(self) -> Option<EngineWord> {
         match self {
             Self::Ended { word, .. } => Some(word),
@@ -251,7 +235,6 @@ impl ExecState {
     }
 }
 
-/// What came of a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fenced {
     /// It never ran, and never will.
@@ -260,7 +243,6 @@ pub enum Fenced {
     Started,
 }
 
-/// An exec ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecExit {
     pub exec: ExecId,

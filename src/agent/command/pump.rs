@@ -47,11 +47,9 @@ const CROWDED_BYTES: usize = 16 * 1024;
 const NOTE_BYTES: usize = 256 * 1024;
 const NOTE_AFTER: Duration = Duration::from_millis(200);
 
-/// Where the output goes.
 struct Sink {
     hub: Arc<Hub>,
     streams: OutputDigest,
-    /// When output came last.
     last: Option<Instant>,
     /// How much has come since the process was last seen to live, and when that was.
     since_alive: (Option<Instant>, u64),
@@ -104,7 +102,6 @@ async fn next(
     Ok(next)
 }
 
-/// The streams of one command, on their way.
 struct Pump<'a, W: World> {
     attended: Attended<'a, W>,
     request: &'a BoundRequest,
@@ -340,7 +337,6 @@ async fn close(to: &ExecInput) {
     }
 }
 
-/// Waits until it is put down, if anything is to be.
 async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
     if !noting.is_terminated() {
         noting.await;

@@ -16,7 +16,6 @@ pub(crate) const STREAM_BROKEN: &str = "StreamBroken";
 /// The engine has ended it while somebody still held it.
 pub(crate) const FORCED_END: &str = "ForcedEnd";
 
-/// Where a stream comes from, and so what it is worth.
 #[derive(Debug)]
 pub(crate) enum Origin {
     /// Of a start that nobody can have made before.
@@ -29,17 +28,14 @@ pub(crate) enum Origin {
     Shared,
 }
 
-/// How a stream begins here.
 pub(crate) struct Beginning {
     /// Nobody else has read a part of it.
     pub(crate) sole: bool,
-    /// What was received before.
     pub(crate) before: OutputState,
     /// What was fed before, if it goes on.
     pub(crate) fed: Option<InputState>,
     /// For how long nobody has read.
     pub(crate) unread: Duration,
-    /// The way to the command's input is lost.
     pub(crate) input_lost: bool,
 }
 
@@ -66,7 +62,6 @@ impl Origin {
     }
 }
 
-/// Everything that was received, and how it ended.
 pub(crate) struct Received {
     pub(crate) end: StreamEnd,
     pub(crate) output: OutputStatus,
@@ -75,14 +70,12 @@ pub(crate) struct Received {
     pub(crate) input: InputEnd,
 }
 
-/// What became of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InputEnd {
     /// All of it was delivered, or there was none.
     Whole,
     /// The command ended before it had all.
     Open,
-    /// It was cut short.
     Lost,
 }
 

@@ -53,16 +53,13 @@ const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How long the rest may take once all streams are handed over: nobody reads them until this agent has ended.
 const HANDED_OVER: Duration = Duration::from_millis(300);
 
-/// How the agent takes work.
 #[derive(Clone, Copy, Debug)]
 pub struct Intake {
-    /// How many commands run at the same time.
     pub limits: Limits,
     /// How long, once told to stop, it goes on with what runs.
     pub drain: Duration,
 }
 
-/// The requests that are in hand.
 struct Desk<W: World> {
     node: Arc<Node<W>>,
     queue: FairQueue<Waiting>,
@@ -96,13 +93,11 @@ struct Running {
     expired: bool,
 }
 
-/// Where a request is that is in hand.
 enum Known {
     Waiting(Ticket),
     Running(watch::Sender<News>),
 }
 
-/// The last requests that have ended.
 #[derive(Default)]
 struct Ended {
     order: VecDeque<RequestUid>,
@@ -322,7 +317,6 @@ impl<W: World> Desk<W> {
         self.exec_exits.clear();
     }
 
-    /// Until the next request that waits passes its deadline.
     fn until_deadline(&self) -> Duration {
         let deadlines = self.queue.next_deadline().into_iter().chain(self.parked.next_deadline());
         match deadlines.min() {

@@ -26,7 +26,6 @@ use crate::{
     infra::kernel::Kernel,
 };
 
-/// The memory of one request.
 pub(crate) struct Memory<W: World> {
     node: Arc<Node<W>>,
     key: RequestKey,
@@ -42,7 +41,6 @@ impl<W: World> Memory<W> {
         Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new() }
     }
 
-    /// Which request.
     pub(crate) fn key(&self) -> &RequestKey {
         &self.key
     }
@@ -56,17 +54,14 @@ impl<W: World> Memory<W> {
         }
     }
 
-    /// What audit records tell of it.
     pub(crate) fn subject(&self) -> Subject {
         self.subject.get().cloned().unwrap_or_else(|| self.node.audit.unread(&self.key))
     }
 
-    /// What is remembered now.
     pub(crate) fn entry(&self) -> Option<Entry> {
         self.lock().clone()
     }
 
-    /// The outcome, if it is known.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         match &*self.lock() {
             Some(Entry { stage: Stage::Ended { outcome }, .. }) => Some(outcome.clone()),

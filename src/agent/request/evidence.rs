@@ -34,7 +34,6 @@ pub(crate) enum Knew {
     Forgot,
 }
 
-/// What the evidence says.
 pub(crate) struct Found {
     pub(crate) verdict: Verdict,
     pub(crate) knew: Knew,

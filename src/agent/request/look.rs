@@ -114,7 +114,6 @@ impl<W: World> Work<W> {
         Ok((container, exec))
     }
 
-    /// What engine and kernel say of the exec.
     async fn look(&self, exec: &ExecRef, entry: Option<&Entry>) -> Result<ExecView, EngineError> {
         let node = &self.node;
         if noted_process(entry, exec, node).is_some_and(|process| node.kernel.alive(process)) {

@@ -47,11 +47,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Slack for coarse clocks.
 const CLOCK_GRAIN: Duration = Duration::from_millis(2);
 
-/// One request in the agent's hands.
 pub(crate) struct Work<W: World> {
     pub(super) node: Arc<Node<W>>,
     pub(super) memory: Memory<W>,
-    /// Who watches.
     pub(super) hub: Arc<Hub>,
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
@@ -64,7 +62,6 @@ pub(crate) struct Work<W: World> {
     pub(super) versions: Vec<String>,
 }
 
-/// What the loop does after an action.
 pub(super) enum Next {
     Again,
     Done,
@@ -350,7 +347,6 @@ impl<W: World> Work<W> {
     }
 }
 
-/// A command of a request, and what belongs to it.
 fn attended<'a, W: World>(
     node: &'a Node<W>,
     memory: &'a Memory<W>,

@@ -21,7 +21,6 @@ const COME_BACK: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeedEvent {
-    /// The whole input was delivered.
     Ended,
     /// The client that held the input has left without having ended it.
     Gone,
@@ -39,7 +38,6 @@ enum Source {
     Over,
 }
 
-/// Feeds one command.
 pub(crate) struct Feeder {
     input: Arc<Input>,
     to: Option<ExecInput>,
@@ -83,7 +81,6 @@ impl Feeder {
         feeder
     }
 
-    /// How far it has come.
     pub(crate) fn progress(&self) -> &InputState {
         &self.state
     }

@@ -24,7 +24,6 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// How long the disk may take for the end of a log after the command has ended.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Writes the log of one command.
 pub(crate) struct LogWriter {
     hub: Arc<Hub>,
     /// Its place in the queue for a turn, which it keeps.

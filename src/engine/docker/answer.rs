@@ -17,7 +17,6 @@ pub(super) fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Err
     EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
 }
 
-/// What was tried, what went wrong, and why.
 fn said(call: &str, error: &dyn std::error::Error) -> String {
     let mut message = format!("{call}: {error}");
     let mut source = error.source();

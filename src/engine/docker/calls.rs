@@ -43,7 +43,6 @@ pub struct Inspected {
     pub pid: Option<u32>,
 }
 
-/// An `exec_die` event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Died {
     pub exec: ExecId,
@@ -52,7 +51,6 @@ pub struct Died {
     pub at: Timestamp,
 }
 
-/// A connection to one Docker Engine.
 pub struct DockerEngine {
     socket: PathBuf,
     client: OnceLock<Docker>,
@@ -134,9 +132,6 @@ impl DockerEngine {
     }
 
     /// Creates an exec.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
             attach_stdin: Some(exec.stdin),
@@ -159,9 +154,6 @@ impl DockerEngine {
     }
 
     /// Starts an exec and gives its output.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn start_exec(&self, exec: &ExecId, tty: bool) -> Result<ExecStream, StartError> {
         timeout(CALL_TIMEOUT, start(&self.socket, exec, tty))
             .await
@@ -169,9 +161,6 @@ impl DockerEngine {
     }
 
     /// Tells a terminal its size.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn resize_exec(&self, exec: &ExecId, width: u16, height: u16) -> Result<(), EngineError> {
         let options = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
         self.client()?
@@ -181,9 +170,6 @@ impl DockerEngine {
     }
 
     /// What `inspect` says of an exec.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn inspect_exec(&self, exec: &ExecId) -> Result<Inspected, EngineError> {
         let found = self
             .client()?
