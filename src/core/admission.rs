@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::api::names::policies as names;
@@ -150,13 +150,7 @@ fn pruned(value: &Value) -> Value {
 }
 
 fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::String(text) => text.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    }
+    [Value::Null, json!({}), json!([]), json!("")].contains(value)
 }
 
 /// The path of the first difference.

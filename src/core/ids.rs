@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 macro_rules! id {
@@ -149,6 +148,3 @@ impl fmt::Display for RequestKey {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
-
-/// A moment, as the API server writes it.
-pub type Moment = Timestamp;

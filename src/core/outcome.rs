@@ -84,7 +84,6 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    #[serde(with = "reason_as_text")]
     pub reason: Reason,
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,26 +185,6 @@ fn signal_hint(code: i32) -> String {
         .iter()
         .find(|(number, _)| code == 128 + number)
         .map_or_else(String::new, |(number, name)| format!(" (128 + {number}: {name})"))
-}
-
-mod reason_as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::api::Reason;
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub fn serialize<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(reason.as_str())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
-        let text = String::deserialize(from)?;
-        Reason::ALL
-            .iter()
-            .find(|r| r.as_str() == text)
-            .copied()
-            .ok_or_else(|| D::Error::custom(format!("unknown reason {text:?}")))
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::api::{
     ExecRequestStatus, Phase, Reason,
     conditions::{
         self,
-        ConditionType::{Bound, Finished, Reconciling, Stalled, Started, Succeeded},
+        ConditionType::{self, Bound, Finished, Reconciling, Stalled, Started, Succeeded},
         Truth,
     },
 };
@@ -102,14 +102,7 @@ impl Write<'_> {
         ExecRequestStatus { observed_generation: self.generation, ..self.from.clone() }
     }
 
-    fn set(
-        &self,
-        status: &mut ExecRequestStatus,
-        kind: conditions::ConditionType,
-        truth: Truth,
-        reason: Reason,
-        message: &str,
-    ) {
+    fn set(&self, status: &mut ExecRequestStatus, kind: ConditionType, truth: Truth, reason: Reason, message: &str) {
         conditions::set(&mut status.conditions, kind, truth, reason, message, self.generation, self.at);
     }
 }

@@ -21,6 +21,7 @@ pub use self::{
     stream::{ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError},
 };
 use crate::core::{
+    evidence::Patience,
     ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
     outcome::{EngineWord, Testimony},
     position::Position,
@@ -59,17 +60,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot.
     fn reopen(
         &self,
-        exec: &ExecRef,
-        tty: bool,
-        from: Position,
+        _exec: &ExecRef,
+        _tty: bool,
+        _from: Position,
     ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
-        let _ = (exec, tty, from);
         std::future::ready(Ok(None))
     }
 
     /// What comes before this place is kept by the agent: the engine need not keep it any more.
-    fn release(&self, exec: &ExecRef, before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = (exec, before);
+    fn release(&self, _exec: &ExecRef, _before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
     }
 
@@ -84,15 +83,13 @@ pub trait Engine: Send + Sync + 'static {
     fn state(&self, exec: &ExecRef) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
 
     /// Waits until an exec that runs runs no more. An engine without such a call never answers: its exits tell.
-    fn wait(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = exec;
+    fn wait(&self, _exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::pending()
     }
 
     /// Takes an exec away that was never started, so that a start of it that is still on its way starts nothing. Asked
     /// again, the answer is the same. Asked of engines alone that say so in [`Habits::fences`].
-    fn fence(&self, exec: &ExecRef) -> impl Future<Output = Result<Fenced, EngineError>> + Send {
-        let _ = exec;
+    fn fence(&self, _exec: &ExecRef) -> impl Future<Output = Result<Fenced, EngineError>> + Send {
         std::future::ready(Ok(Fenced::Started))
     }
 
@@ -100,8 +97,7 @@ pub trait Engine: Send + Sync + 'static {
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>>;
 
     /// Nothing of this exec is needed any more: what the engine keeps of it may go. Asked again, it does no harm.
-    fn forget(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = exec;
+    fn forget(&self, _exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
     }
 }
@@ -120,14 +116,7 @@ pub struct Habits {
     pub keeps_unread: u64,
     /// A stream that is still open so long after the end of its process will not end.
     pub closes_within: Duration,
-    /// How long it may go on calling an exec running whose process has ended.
-    pub notices_within: Duration,
-    /// How long an exit may take to be told, after it was noticed.
-    pub tells_within: Duration,
-    /// How long it may take for its own word about a code, where the kernel has told one already.
-    pub first_word: Duration,
-    /// How long the exit of an exec may take to be told that it no longer knows.
-    pub recalls_within: Duration,
+    pub patience: Patience,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,13 +213,6 @@ impl ExecState {
         match self {
             Self::Running { pid } | Self::Ended { pid, .. } => pid,
             Self::Absent | Self::Untouched | Self::Spent => None,
-        }
-    }
-
-    pub const fn word(self) -> Option<EngineWord> {
-        match self {
-            Self::Ended { word, .. } => Some(word),
-            Self::Absent | Self::Untouched | Self::Spent | Self::Running { .. } => None,
         }
     }
 }

@@ -153,7 +153,9 @@ impl ExecStream {
             yield_now().await;
         }
         loop {
-            if let Some(chunk) = self.buffered()? {
+            if !self.buffer.is_empty()
+                && let Some(chunk) = self.framing.decode(&mut self.buffer)?
+            {
                 return Ok(Some(chunk));
             }
             let read = match &mut self.reader {
@@ -168,13 +170,6 @@ impl ExecStream {
                 return Ok(self.framing.finish(&self.buffer).map(|()| None)?);
             }
         }
-    }
-
-    fn buffered(&mut self) -> Result<Option<Chunk>, FrameError> {
-        if self.buffer.is_empty() {
-            return Ok(None);
-        }
-        self.framing.decode(&mut self.buffer)
     }
 }
 

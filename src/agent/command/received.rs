@@ -42,23 +42,21 @@ pub(crate) struct Beginning {
 impl Origin {
     /// At `now`, as time since boot.
     pub(crate) fn begin(self, now: Duration, fresh: impl Fn() -> OutputState) -> Beginning {
-        let (sole, input_lost, unread) = (true, false, Duration::ZERO);
-        match self {
-            Self::Sole => Beginning { sole, before: fresh(), fed: None, unread, input_lost },
-            Self::Shared => Beginning { sole: false, before: fresh(), fed: None, unread, input_lost: true },
+        let (sole, received, fed, unread, input_lost) = match self {
+            Self::Sole => (true, None, None, Duration::ZERO, false),
+            Self::Shared => (false, None, None, Duration::ZERO, true),
             Self::HandedOver(state) => {
                 let StreamState { received, fed, given } = *state;
-                let (sole, unread) = (received.is_some(), now.saturating_sub(given));
-                Beginning { sole, before: received.unwrap_or_else(fresh), fed: Some(fed), unread, input_lost }
+                (received.is_some(), received, Some(fed), now.saturating_sub(given), false)
             }
             // The engine has kept what nobody read.
             Self::Reopened(state) => {
                 let StreamState { received, fed, .. } = *state;
                 let input_lost = !fed.ended;
-                let before = received.unwrap_or_else(fresh);
-                Beginning { sole, before, fed: Some(fed), unread, input_lost }
+                (true, received, Some(fed), Duration::ZERO, input_lost)
             }
-        }
+        };
+        Beginning { sole, before: received.unwrap_or_else(fresh), fed, unread, input_lost }
     }
 }
 

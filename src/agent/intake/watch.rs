@@ -3,7 +3,7 @@
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::{
     Api, Client,
-    core::{DeserializeGuard, ObjectMeta},
+    core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher},
 };
 
@@ -30,11 +30,4 @@ pub fn events(client: Client, node: &NodeName) -> impl Stream<Item = Result<Even
             })
         })
         .boxed()
-}
-
-pub(super) fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
-    match &guard.0 {
-        Ok(request) => &request.metadata,
-        Err(invalid) => &invalid.metadata,
-    }
 }

@@ -129,13 +129,7 @@ impl Disk for Folder {
         blocking(move || {
             turn.take(|| {
                 let next = with(&path, NEXT);
-                OpenOptions::new()
-                    .create(true)
-                    .truncate(true)
-                    .write(true)
-                    .mode(FILE_MODE)
-                    .open(&next)?
-                    .write_all(&text)?;
+                create(&next, &text)?;
                 fs::rename(&next, &path)
             })
         })
@@ -226,9 +220,10 @@ fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
         return sync(folder);
     }
     let next = with(&path, NEXT);
-    let written = create(&next, &text).and_then(|()| {
+    let written = create(&next, &text).and_then(|file| {
+        file.sync_all()?;
         if !spare.exists() {
-            create(&spare, &[PAD; SLOT])?;
+            create(&spare, &[PAD; SLOT])?.sync_all()?;
         }
         fs::rename(&next, &path)
     });
@@ -252,10 +247,10 @@ fn exchange(path: &Path, spare: &Path, text: &[u8]) -> io::Result<()> {
     Ok(renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE)?)
 }
 
-fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+fn create(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(path)?;
     file.write_all(text)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// Keeps the writes of one file in the order of the calls. A write whose future was dropped may still wait for a thread: it

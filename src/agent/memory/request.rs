@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{
     noted::{self, Noted},
@@ -59,11 +59,11 @@ impl<W: World> Memory<W> {
     }
 
     pub(crate) fn entry(&self) -> Option<Entry> {
-        self.lock().clone()
+        self.entry.lock().clone()
     }
 
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        match &*self.lock() {
+        match &*self.entry.lock() {
             Some(Entry { stage: Stage::Ended { outcome }, .. }) => Some(outcome.clone()),
             Some(_) | None => None,
         }
@@ -78,7 +78,7 @@ impl<W: World> Memory<W> {
         };
         let entry = Entry { started, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
         self.node.journal.write(self.record(entry.clone())).await?;
-        *self.lock() = Some(entry);
+        *self.entry.lock() = Some(entry);
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl<W: World> Memory<W> {
     /// Notes what is true already, whether or not the disk takes it.
     async fn change(&self, exec: Option<&ExecRef>, change: impl FnOnce(&mut Entry)) {
         let write = {
-            let mut entry = self.lock();
+            let mut entry = self.entry.lock();
             let same = |entry: &Entry| entry.exec.as_ref().map(|own| &own.id) == exec.map(|exec| &exec.id);
             let mut next = entry
                 .take()
@@ -136,12 +136,12 @@ impl<W: World> Memory<W> {
     /// Nothing is left to do: the record goes, and if there is an outcome a tombstone stays. One that
     /// cannot be put up leaves the record in its place, which does as well until the next start.
     pub(crate) async fn forget(&self, reported: Option<Outcome>) {
-        let entry = self.lock().take();
+        let entry = self.entry.lock().take();
         let entry = match (entry, reported) {
             (Some(entry), None) => entry,
             (Some(entry), Some(outcome)) => Entry { stage: Stage::Ended { outcome }, ..entry },
             // Reported once more, after an older state came back: the tombstone that tells so stays.
-            (None, Some(_)) if self.has_tombstone() => return,
+            (None, Some(_)) if self.node.journal.tombstone(&self.key.uid).is_ok_and(|found| found.is_some()) => return,
             // Nothing was prepared. It must not run either, should an older state come back.
             (None, Some(outcome)) => Entry::new(None, self.node.boot.clone(), Stage::Ended { outcome }),
             (None, None) => return,
@@ -173,15 +173,7 @@ impl<W: World> Memory<W> {
         noted::decode(&self.node.journal.noted(&self.key.uid)?, exec, limits)
     }
 
-    fn has_tombstone(&self) -> bool {
-        self.node.journal.tombstone(&self.key.uid).is_ok_and(|tombstone| tombstone.is_some())
-    }
-
     fn record(&self, entry: Entry) -> Record {
         Record::new(self.key.clone(), self.created, entry)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Entry>> {
-        self.entry.lock()
     }
 }

@@ -23,7 +23,7 @@ use crate::{
             attended::{Attended, News, Watched},
             seen::Seen,
         },
-        memory::{record::Record, request::Memory},
+        memory::request::Memory,
         node::{Node, StepError, World},
         streams::{hub::Hub, recall::recall},
     },
@@ -68,7 +68,7 @@ pub(super) enum Next {
 }
 
 impl<W: World> Work<W> {
-    /// A request that the watch has shown.
+    /// A request that the watch has shown, or one that only the journal knows of.
     pub(crate) fn new(
         node: Arc<Node<W>>,
         key: RequestKey,
@@ -80,11 +80,6 @@ impl<W: World> Work<W> {
         let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
         Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
-    }
-
-    /// A request that only the journal knows of.
-    pub(crate) fn remembered(node: Arc<Node<W>>, record: Record, news: watch::Receiver<News>) -> Self {
-        Self::new(node, record.request, record.created, None, Some(record.entry), news)
     }
 
     pub(super) fn key(&self) -> &RequestKey {

@@ -40,16 +40,8 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     pub(crate) fn new(hub: &Arc<Hub>, writers: &Writers, log: Log, before: u64) -> Self {
-        let changes = hub.changes();
-        Self {
-            hub: Arc::clone(hub),
-            turn: writers.turn(),
-            changes,
-            log: Some(log),
-            writing: None,
-            waiting: None,
-            before,
-        }
+        let (hub, turn, changes) = (Arc::clone(hub), writers.turn(), hub.changes());
+        Self { hub, turn, changes, log: Some(log), writing: None, waiting: None, before }
     }
 
     /// Writes until the log takes no more. Cancel-safe.
