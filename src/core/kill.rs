@@ -73,7 +73,6 @@ pub enum Signal {
     Kill,
 }
 
-/// The course of one kill, from look to look.
 #[derive(Clone, Debug)]
 pub struct Course {
     since: Duration,
@@ -82,7 +81,6 @@ pub struct Course {
     empty_looks: u32,
 }
 
-/// What to do after a look at the living processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Then look again.
@@ -127,7 +125,6 @@ impl Course {
     }
 }
 
-/// For messages.
 pub fn name_survivors(living: &[Member]) -> String {
     let named: Vec<String> = living
         .iter()

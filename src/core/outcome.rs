@@ -102,7 +102,6 @@ impl Outcome {
         Self { reason, message: message.into(), exit: None, may_have_run: false, output: None, at }
     }
 
-    /// What became of the command cannot be known.
     pub fn lost(message: impl Into<String>, output: Option<OutputStatus>, at: Timestamp) -> Self {
         Self { reason: Reason::OutcomeLost, message: message.into(), exit: None, may_have_run: true, output, at }
     }
@@ -125,7 +124,6 @@ impl Outcome {
         Self { reason: cause.reason(), message, exit, may_have_run: true, output: Some(output), at }
     }
 
-    /// The command was to be ended, but lives on.
     pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",

@@ -151,7 +151,6 @@ pub enum ContainerState {
     Stopped(String),
 }
 
-/// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecSpec {
     /// Program and arguments.
@@ -186,7 +185,6 @@ pub struct Reopened {
     pub unbroken: bool,
 }
 
-/// What the engine says of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecState {
     /// It knows none such.

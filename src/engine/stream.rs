@@ -107,7 +107,6 @@ impl ExecStream {
         }
     }
 
-    /// Goes on with a stream that was taken apart.
     pub fn from_parts(parts: Parts, framing: Box<dyn Framing>) -> io::Result<Self> {
         let connection = std::os::unix::net::UnixStream::from(parts.connection);
         connection.set_nonblocking(true)?;

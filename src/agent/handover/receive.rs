@@ -49,7 +49,6 @@ impl Receiver {
         self.receiving = None;
     }
 
-    /// What the other agent, which has ended, has handed over.
     pub async fn handed_over(mut self) -> HandedOver {
         if self.receiving.is_some() && timeout(LAST_MESSAGE, self.predecessor_gone()).await.is_err() {
             tracing::warn!("the handover was not finished: what was not handed over is adopted");

@@ -57,7 +57,6 @@ pub trait Disk: Send + Sync + 'static {
     /// An error if the file is shorter.
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
-    /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
 }
 

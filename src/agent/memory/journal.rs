@@ -24,7 +24,6 @@ pub struct Journal<D> {
 }
 
 impl<D: Disk> Journal<D> {
-    /// Reads everything that is on the disk.
     pub fn open(disk: D) -> Result<(Self, Vec<Record>), JournalError> {
         let disk = Arc::new(disk);
         let records = read_all(&*disk)?;
@@ -70,7 +69,6 @@ impl<D: Disk> Journal<D> {
         self.disk.remove(&note_name(uid)).await
     }
 
-    /// What is remembered of a finished request.
     pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
         self.tombstones.get(uid)
     }

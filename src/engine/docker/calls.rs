@@ -128,7 +128,6 @@ impl DockerEngine {
         Ok(containers)
     }
 
-    /// Creates an exec.
     pub async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
             attach_stdin: Some(exec.stdin),
@@ -146,21 +145,18 @@ impl DockerEngine {
         Ok(created.map_err(self.error("create exec", EngineError::NoSuchContainer))?.id.into())
     }
 
-    /// Starts an exec and gives its output.
     pub async fn start_exec(&self, exec: &ExecId, tty: bool) -> Result<ExecStream, StartError> {
         timeout(CALL_TIMEOUT, start(&self.socket, exec, tty))
             .await
             .unwrap_or_else(|elapsed| Err(StartError::Unclear(unreachable(&self.socket, "start exec", &elapsed))))
     }
 
-    /// Tells a terminal its size.
     pub async fn resize_exec(&self, exec: &ExecId, width: u16, height: u16) -> Result<(), EngineError> {
         let options = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
         let resized = self.client()?.resize_exec(exec.as_str(), options).await;
         resized.map_err(self.error("resize exec", EngineError::NoSuchExec))
     }
 
-    /// What `inspect` says of an exec.
     pub async fn inspect_exec(&self, exec: &ExecId) -> Result<Inspected, EngineError> {
         let found = self.client()?.inspect_exec(exec.as_str()).await;
         let found = found.map_err(self.error("inspect exec", EngineError::NoSuchExec))?;
