@@ -9,14 +9,12 @@ use crate::engine::EngineError;
 
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// The engine cannot be used.
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
         what: String,
         #[source]
         source: io::Error,

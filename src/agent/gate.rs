@@ -10,7 +10,6 @@ use crate::{
     infra::policies::{Policies, Rules},
 };
 
-/// Looks at the admission policies.
 pub struct Gate {
     rules: Option<(Rules, Policies)>,
     /// When the last look began, and what it found. Locked during a look.

@@ -58,7 +58,6 @@ impl Heartbeat {
         Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, before, streams }
     }
 
-    /// Renews until `shutdown`.
     pub async fn run(mut self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
         loop {
             let pause = match timeout(RENEW_TIMEOUT, self.renew(&*clock)).await {

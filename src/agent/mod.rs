@@ -79,7 +79,6 @@ use crate::{
 /// How long viewers may take to leave once this agent ends: its successor waits.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// What the agent is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: NodeName,
@@ -96,18 +95,15 @@ pub struct Config {
     pub spool_total_bytes: u64,
     /// How long, once told to stop, it goes on with what runs.
     pub drain_timeout: Duration,
-    /// What the admission policies must be.
     pub rules: Rules,
     /// How streams are served, if they are.
     pub streams: Option<StreamsConfig>,
 }
 
-/// What the stream server is told.
 #[derive(Clone, Debug)]
 pub struct StreamsConfig {
     /// Where the manager reaches it.
     pub endpoint: SocketAddr,
-    /// The manager's service account.
     pub manager: ServiceAccount,
 }
 
@@ -123,7 +119,6 @@ pub struct Edges<E> {
     pub shutdown: CancellationToken,
 }
 
-/// A node as it is.
 struct Real<E>(std::marker::PhantomData<E>);
 
 impl<E: Engine> World for Real<E> {
@@ -135,9 +130,6 @@ impl<E: Engine> World for Real<E> {
 }
 
 /// Runs the agent until it is told to stop.
-///
-/// # Errors
-/// When it cannot begin, or a part of it fails for good.
 pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), AgentError> {
     let Edges { engine, client, clock, listener, streams, shutdown } = edges;
     let (metrics, registry) = Metrics::for_agent();
@@ -288,7 +280,6 @@ impl<E: Engine> Agent<E> {
     }
 }
 
-/// What the agent has opened on its node.
 struct NodeState {
     journal: Journal<Folder>,
     handed_over: HandedOver,
@@ -298,7 +289,6 @@ struct NodeState {
     exec_exits: ExecExits,
 }
 
-/// The tasks of the agent beside the requests.
 #[derive(Default)]
 struct Parts(JoinSet<Result<(), AgentError>>);
 

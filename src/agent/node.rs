@@ -31,11 +31,8 @@ use crate::{
 
 /// What the agent stands on: the real things, or a model of them that fails on purpose.
 pub trait World: Send + Sync + 'static {
-    /// The engine.
     type Engine: Engine;
-    /// The API server.
     type Requests: Requests;
-    /// The kernel.
     type Kernel: Kernel;
     /// The disk of the journal.
     type Disk: Disk;
@@ -43,41 +40,25 @@ pub trait World: Send + Sync + 'static {
     type Trail: Trail;
 }
 
-/// This node.
 pub struct Node<W: World> {
-    /// Its name.
     pub name: NodeName,
-    /// Its boot.
     pub boot: BootId,
-    /// Its engine.
     pub engine: Arc<W::Engine>,
-    /// Its kernel.
     pub kernel: W::Kernel,
-    /// The requests, as the API server has them.
     pub requests: W::Requests,
     /// Whether what is bound may be believed.
     pub gate: Gate,
-    /// Who ran what, for auditors.
     pub audit: Audit<W::Trail>,
-    /// News for people.
     pub events: Events,
-    /// What must not be forgotten.
     pub journal: Journal<W::Disk>,
-    /// The output of the commands.
     pub spool: Spool,
-    /// Who writes there.
     pub writers: Writers,
-    /// Who watches.
     pub hubs: Arc<Hubs>,
-    /// The ends of execs, as the engine tells them.
     pub exec_exits: ExecExits,
-    /// What is counted.
     pub metrics: Metrics,
     /// How late its tasks have their turn.
     pub pulse: Arc<Pulse>,
-    /// The time of day.
     pub clock: Arc<dyn Clock>,
-    /// Who goes on with the engine's connections.
     pub handover: Arc<Sender>,
     /// Connections that a predecessor has left.
     pub handed_over: Mutex<HandedOver>,

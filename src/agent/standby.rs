@@ -35,7 +35,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// longer is no predecessor.
 const STAND_BY: Duration = Duration::from_secs(600);
 
-/// What the agent begins with.
 pub(super) struct Opened {
     pub(super) journal: Journal<Folder>,
     pub(super) records: Vec<Record>,

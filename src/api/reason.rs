@@ -4,12 +4,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::status::Phase;
 
 macro_rules! reasons {
     ($( $(#[$doc:meta])* $name:ident => $phase:ident, )*) => {
         /// The reason of a condition, an Event or a metric.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Reason {
             $( $(#[$doc])* $name, )*
         }

@@ -62,7 +62,6 @@ impl fmt::Display for Right {
     }
 }
 
-/// The rights that a request needs.
 pub fn rights(request: &ExecRequest) -> Vec<Right> {
     let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
     let exec = Right::exec(namespace, &request.spec.target.pod_name);

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::api::names::policies as names;
@@ -26,7 +26,6 @@ const GUARD_AND_FENCES: [&str; 3] = [
 ];
 const STAMP: &str = include_str!("../../charts/execlet/files/policies/execlet-stamp.yaml");
 
-/// Which policies are installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Stamped,
@@ -48,7 +47,6 @@ pub struct ServiceAccount {
 pub struct NotAServiceAccount;
 
 impl ServiceAccount {
-    /// Its user name at the API server.
     pub fn username(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
@@ -89,7 +87,6 @@ pub struct Unreadable(#[from] serde_yaml_ng::Error);
 pub struct Expected {
     pub resource: ApiResource,
     pub name: String,
-    /// As it is applied.
     pub object: Value,
 }
 
@@ -101,9 +98,6 @@ impl fmt::Display for Expected {
 }
 
 /// The policies and bindings that must be installed.
-///
-/// # Errors
-/// When a built-in policy is broken.
 pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unreadable> {
     let files: &[&str] = match mode {
         Mode::Stamped => &[STAMP, GUARD_AND_FENCES[0], GUARD_AND_FENCES[1], GUARD_AND_FENCES[2]],
@@ -130,9 +124,7 @@ pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unread
 
 impl Expected {
     /// Compares with what was found.
-    ///
-    /// # Errors
-    /// When it is missing or different.
+    /// `Err` says that it is missing, or what differs.
     pub fn check(&self, found: Option<&DynamicObject>) -> Result<(), String> {
         let Some(found) = found else {
             return Err(format!("{self} is missing"));
@@ -158,13 +150,7 @@ fn pruned(value: &Value) -> Value {
 }
 
 fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::String(text) => text.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    }
+    [Value::Null, json!({}), json!([]), json!("")].contains(value)
 }
 
 /// The path of the first difference.

@@ -32,14 +32,12 @@ pub struct Facts<'a> {
     pub admission: &'a Admission,
     /// A right that the [`requester_to_check`] lacks.
     pub lacks: Option<&'a Right>,
-    /// The pod it names, if there is one.
     pub pod: Option<&'a Pod>,
 }
 
 /// Whether the agent of a node renews its Lease.
 pub trait Agents {
-    /// # Errors
-    /// With what is wrong, when no agent lives on the node.
+    /// `Err` says what is wrong, when no agent lives on the node.
     fn alive(&self, node: &str) -> Result<(), String>;
 }
 
@@ -90,7 +88,6 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
     }
 }
 
-/// A warning for the message of `Bound`.
 pub fn caveat(admission: &Admission) -> Option<&'static str> {
     match admission {
         Admission::Off => Some(UNVERIFIED),
@@ -120,9 +117,7 @@ fn admit<'a>(request: &'a ExecRequest, admission: &Admission) -> Result<Option<&
 }
 
 /// Why a bound request must not run: the policies do not vouch for it.
-///
-/// # Errors
-/// While they are not in place, with the reason: then the request must wait.
+/// `Err`, with the reason, while they are not in place: then the request must wait.
 pub fn unvouched(request: &ExecRequest, admission: &Admission) -> Result<Option<String>, String> {
     match admission {
         Admission::Off => Ok(None),

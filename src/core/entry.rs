@@ -21,7 +21,6 @@ pub enum Stage {
     Fencing,
     /// The engine was asked, or is about to be, to start it.
     Starting,
-    /// It runs, as this process.
     Running {
         /// The process, in the node's PID namespace.
         process: ProcessRef,
@@ -30,13 +29,9 @@ pub enum Stage {
         pipes: Vec<u64>,
     },
     /// It has ended, or never will run.
-    Ended {
-        /// How.
-        outcome: Outcome,
-    },
+    Ended { outcome: Outcome },
 }
 
-/// What the agent remembers of one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -45,7 +40,6 @@ pub struct Entry {
     pub exec: Option<ExecRef>,
     /// The boot of the node in which it was created.
     pub boot: BootId,
-    /// How far it has come.
     pub stage: Stage,
     /// When it was started, as time since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,7 +47,6 @@ pub struct Entry {
     /// Its whole input was delivered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fed: bool,
-    /// The killing of it, once that has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
 }

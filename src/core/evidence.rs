@@ -17,14 +17,11 @@ pub struct Patience {
     pub recalls_within: Duration,
 }
 
-/// What the engine says when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It does not answer.
     Silent,
     /// Something that is of no use.
     Useless,
-    /// It knows no such exec.
     Absent,
     /// It takes it for running.
     Runs,
@@ -32,7 +29,6 @@ pub enum Answer {
     Over(Option<EngineWord>),
 }
 
-/// What is found at one look.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     /// How long after the first one.

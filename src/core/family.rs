@@ -45,7 +45,6 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub process: ProcessRef,
-    /// The command's name.
     pub command: String,
     /// The kernel's letter for its state.
     pub state: char,

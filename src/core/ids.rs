@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 macro_rules! id {
@@ -14,7 +13,6 @@ macro_rules! id {
             pub struct $name(String);
 
             impl $name {
-                /// The text itself.
                 pub fn as_str(&self) -> &str {
                     &self.0
                 }
@@ -36,11 +34,8 @@ macro_rules! id {
 }
 
 id! {
-    /// UID of a request.
     RequestUid,
-    /// UID of a pod.
     PodUid,
-    /// Name of a node.
     NodeName,
     /// The engine's ID of a container.
     ContainerId,
@@ -65,7 +60,6 @@ impl ExecName {
         Some(Self { request: request.into(), number: number.parse().ok()? })
     }
 
-    /// That of the next exec of the same request.
     pub fn next(&self) -> Self {
         Self { request: self.request.clone(), number: self.number + 1 }
     }
@@ -81,7 +75,6 @@ impl fmt::Display for ExecName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerRef {
-    /// The engine's ID.
     pub id: ContainerId,
     /// When this run began, in the engine's own words. `None`: a status does not tell.
     #[serde(with = "empty_is_none")]
@@ -100,7 +93,6 @@ impl ContainerRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecRef {
-    /// The engine's ID of the exec.
     pub id: ExecId,
     /// Where it was created.
     pub container: ContainerRef,
@@ -146,11 +138,8 @@ pub struct ProcessRef {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestKey {
-    /// Namespace of the request.
     pub namespace: String,
-    /// Name of the request.
     pub name: String,
-    /// UID of the request.
     pub uid: RequestUid,
 }
 
@@ -159,6 +148,3 @@ impl fmt::Display for RequestKey {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
-
-/// A moment, as the API server writes it.
-pub type Moment = Timestamp;

@@ -16,7 +16,6 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How many survivors are named.
 const NAMED: usize = 5;
 
-/// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
@@ -30,7 +29,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The reason of a request whose command was killed for this.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Canceled | Self::Disconnected => Reason::Canceled,
@@ -51,7 +49,6 @@ impl Cause {
     }
 }
 
-/// A kill in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kill {
@@ -76,7 +73,6 @@ pub enum Signal {
     Kill,
 }
 
-/// The course of one kill, from look to look.
 #[derive(Clone, Debug)]
 pub struct Course {
     since: Duration,
@@ -85,7 +81,6 @@ pub struct Course {
     empty_looks: u32,
 }
 
-/// What to do after a look at the living processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Then look again.
@@ -130,7 +125,6 @@ impl Course {
     }
 }
 
-/// For messages.
 pub fn name_survivors(living: &[Member]) -> String {
     let named: Vec<String> = living
         .iter()

@@ -34,27 +34,21 @@ pub struct EngineWord {
     pub ran: bool,
 }
 
-/// Everything that is known about the end of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The engine's word, if it has one.
     pub word: Option<EngineWord>,
     /// The exit that the engine has announced, if it has.
     pub exit: Option<Testimony>,
     /// The code that the kernel kept for us, if it did.
     pub kernel: Option<i32>,
-    /// How our stream ended.
     pub stream: StreamEnd,
 }
 
-/// What the evidence proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The command ended with this code.
     Exited(Exit),
     /// The engine could not start the command; nothing ran, and a code that it tells is not the command's.
     StartFailed,
-    /// Nothing that can be relied on.
     Undecided,
 }
 
@@ -63,7 +57,6 @@ pub enum Verdict {
 pub struct Exit {
     /// The code, 128 + N for signal N.
     pub code: i32,
-    /// Who told it.
     pub source: ExitCodeSource,
 }
 
@@ -91,15 +84,10 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// Why, as one word.
-    #[serde(with = "reason_as_text")]
     pub reason: Reason,
-    /// Why, for people.
     pub message: String,
-    /// The exit code, if one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
-    /// Whether the command ran, or may have.
     pub may_have_run: bool,
     /// What it wrote, where it may have run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,12 +102,10 @@ impl Outcome {
         Self { reason, message: message.into(), exit: None, may_have_run: false, output: None, at }
     }
 
-    /// What became of the command cannot be known.
     pub fn lost(message: impl Into<String>, output: Option<OutputStatus>, at: Timestamp) -> Self {
         Self { reason: Reason::OutcomeLost, message: message.into(), exit: None, may_have_run: true, output, at }
     }
 
-    /// The command ended with a code.
     pub fn exited(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let (reason, message) = match exit.code {
             0 => (Reason::Completed, "the command ended with exit code 0".to_owned()),
@@ -138,7 +124,6 @@ impl Outcome {
         Self { reason: cause.reason(), message, exit, may_have_run: true, output: Some(output), at }
     }
 
-    /// The command was to be ended, but lives on.
     pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",
@@ -147,7 +132,6 @@ impl Outcome {
         Self { reason: Reason::KillFailed, message, exit: None, may_have_run: true, output: Some(output), at }
     }
 
-    /// The command ended together with its container.
     pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
         let message = format!(
             "the container ended while the command ran: the command ended with exit code {}{}",
@@ -213,26 +197,6 @@ fn signal_hint(code: i32) -> String {
         .iter()
         .find(|(number, _)| code == 128 + number)
         .map_or_else(String::new, |(number, name)| format!(" (128 + {number}: {name})"))
-}
-
-mod reason_as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::api::Reason;
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub fn serialize<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(reason.as_str())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
-        let text = String::deserialize(from)?;
-        Reason::ALL
-            .iter()
-            .find(|r| r.as_str() == text)
-            .copied()
-            .ok_or_else(|| D::Error::custom(format!("unknown reason {text:?}")))
-    }
 }
 
 #[cfg(test)]

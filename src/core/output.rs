@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::StreamStatus;
 
-/// Whether a log has all the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogState {
     Whole,

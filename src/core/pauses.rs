@@ -10,12 +10,10 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Begins with `first`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { next: first, longest }
     }
 
-    /// The pause that is due.
     pub fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);

@@ -10,7 +10,6 @@ pub struct Position {
 }
 
 impl Position {
-    /// Bytes of both streams before it.
     pub const fn total(self) -> u64 {
         self.stdout + self.stderr
     }

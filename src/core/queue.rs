@@ -15,7 +15,6 @@ pub struct Limits {
     pub container: usize,
 }
 
-/// A request that waits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
     pub namespace: String,
@@ -134,7 +133,6 @@ impl<T> FairQueue<T> {
         Some(item)
     }
 
-    /// When the next waiting one passes its deadline.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
@@ -167,7 +165,6 @@ impl<T> FairQueue<T> {
         self.waiting
     }
 
-    /// How many run.
     pub fn running(&self) -> usize {
         self.running
     }

@@ -9,7 +9,6 @@ use thiserror::Error;
 use super::ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey};
 use crate::api::{ExecRequest, ExecRequestSpec};
 
-/// A request bound to a node, a pod and a container.
 #[derive(Clone, Debug)]
 pub struct BoundRequest {
     pub key: RequestKey,
@@ -18,7 +17,6 @@ pub struct BoundRequest {
     pub pod_uid: PodUid,
     pub container: String,
     pub spec: ExecRequestSpec,
-    /// By when the command must have started.
     pub starting_deadline: Timestamp,
     pub progress: Progress,
     /// By the clock of the agent that committed it.
@@ -37,7 +35,6 @@ impl BoundRequest {
     }
 }
 
-/// How far the status of a bound request has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// No exec has been committed.
@@ -48,13 +45,10 @@ pub enum Progress {
     Finished,
 }
 
-/// A field that a bound request has is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0} is not set")]
 pub struct NotBound(&'static str);
 
-/// # Errors
-/// When the object has no namespace, name or UID.
 pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
     Ok(RequestKey {
         namespace: meta.namespace.clone().ok_or(NotBound("metadata.namespace"))?,

@@ -9,12 +9,11 @@ use crate::api::{
     ExecRequestStatus, Phase, Reason,
     conditions::{
         self,
-        ConditionType::{Bound, Finished, Reconciling, Stalled, Started, Succeeded},
+        ConditionType::{self, Bound, Finished, Reconciling, Stalled, Started, Succeeded},
         Truth,
     },
 };
 
-/// What the manager binds a request to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub node: String,
@@ -24,7 +23,6 @@ pub struct Binding {
     pub caveat: Option<&'static str>,
 }
 
-/// One status write.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
     /// As it was read.
@@ -69,7 +67,6 @@ impl Write<'_> {
         status
     }
 
-    /// Final.
     pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
         let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
         let mut status = self.start();
@@ -105,14 +102,7 @@ impl Write<'_> {
         ExecRequestStatus { observed_generation: self.generation, ..self.from.clone() }
     }
 
-    fn set(
-        &self,
-        status: &mut ExecRequestStatus,
-        kind: conditions::ConditionType,
-        truth: Truth,
-        reason: Reason,
-        message: &str,
-    ) {
+    fn set(&self, status: &mut ExecRequestStatus, kind: ConditionType, truth: Truth, reason: Reason, message: &str) {
         conditions::set(&mut status.conditions, kind, truth, reason, message, self.generation, self.at);
     }
 }

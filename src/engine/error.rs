@@ -2,33 +2,19 @@
 
 use thiserror::Error;
 
-/// Why a call brought nothing.
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// It does not answer. Whether it did what was asked is not known.
     #[error("the engine at {socket} does not answer: {message}")]
-    Unreachable {
-        /// Path of its socket.
-        socket: String,
-        /// What was tried and what went wrong.
-        message: String,
-    },
+    Unreachable { socket: String, message: String },
     /// It lacks what the agent needs.
     #[error("the engine at {socket} is {found}; wanted is {wanted}: upgrade it")]
-    TooOld {
-        /// Path of its socket.
-        socket: String,
-        /// Version found.
-        found: String,
-        /// Least version.
-        wanted: String,
-    },
+    TooOld { socket: String, found: String, wanted: String },
     #[error("no such container: {0}")]
     NoSuchContainer(String),
     /// Never created, forgotten, or of an earlier run of the container or the engine.
     #[error("no such exec: {0}")]
     NoSuchExec(String),
-    /// The container is paused or does not run.
     #[error("the container is not running: {0}")]
     ContainerNotRunning(String),
     /// What was asked can never be done, in the engine's own words.
@@ -37,23 +23,15 @@ pub enum EngineError {
     /// It has not done what was asked, in its own words. It may do it later.
     #[error("the engine failed: {0}")]
     Failed(String),
-    /// The answer makes no sense.
     #[error("the engine's answer to {call} was not understood: {message}")]
-    Protocol {
-        /// Which call.
-        call: &'static str,
-        /// What was wrong with it.
-        message: String,
-    },
+    Protocol { call: &'static str, message: String },
 }
 
-/// Why a start brought no running command.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Nothing was started, and the exec can still be started.
     #[error(transparent)]
     Refused(EngineError),
-    /// There is no such exec any more.
     #[error("no such exec: {0}")]
     Absent(String),
     /// The command could not be started, and never will be. The words are the engine's.

@@ -5,39 +5,28 @@ use thiserror::Error;
 
 use crate::wire::OutputStream;
 
-/// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// From which stream.
     pub stream: OutputStream,
     pub bytes: Bytes,
 }
 
-/// Takes what comes, gives output.
 pub trait Framing: Send {
     /// The next output in `input`, or `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// When `input` is not what the engine sends; the stream is then of no more use.
+    /// After an error the stream is of no more use.
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Chunk>, FrameError>;
 
     /// Says whether the stream may end here.
-    ///
-    /// # Errors
-    /// When it ends inside a frame.
     fn finish(&self, rest: &[u8]) -> Result<(), FrameError>;
 
     /// What has to come before the rest, so that another one goes on where this one stops.
     fn resumption(&self) -> Vec<u8>;
 }
 
-/// The stream is not what the engine sends.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
-    /// The header names a stream that there is not.
     #[error("frame header {0:02x?} names no output stream")]
     Header(Vec<u8>),
-    /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Truncated,
 }

@@ -21,6 +21,7 @@ pub use self::{
     stream::{ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError},
 };
 use crate::core::{
+    evidence::Patience,
     ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
     outcome::{EngineWord, Testimony},
     position::Position,
@@ -28,7 +29,6 @@ use crate::core::{
 
 /// What the agent asks of the engine. Every call has a deadline of its own, but [`Engine::wait`].
 pub trait Engine: Send + Sync + 'static {
-    /// What it does by its nature.
     fn habits(&self) -> &Habits;
 
     /// Which engine it is. Also how to find out whether it answers.
@@ -61,24 +61,19 @@ pub trait Engine: Send + Sync + 'static {
     /// no such exec any more.
     fn reopen(
         &self,
-        exec: &ExecRef,
-        tty: bool,
-        from: Position,
+        _exec: &ExecRef,
+        _tty: bool,
+        _from: Position,
     ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
-        let _ = (exec, tty, from);
         std::future::ready(Ok(None))
     }
 
     /// What comes before this place is kept by the agent: the engine need not keep it any more.
-    fn release(&self, exec: &ExecRef, before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = (exec, before);
+    fn release(&self, _exec: &ExecRef, _before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
     }
 
     /// Goes on with a stream of this engine that another process has begun to read.
-    ///
-    /// # Errors
-    /// When the connection is of no use.
     fn take_over(&self, parts: Parts) -> io::Result<ExecStream>;
 
     /// Tells the terminal of an exec its size, in characters. Refused before its process runs, which is
@@ -89,15 +84,13 @@ pub trait Engine: Send + Sync + 'static {
     fn state(&self, exec: &ExecRef) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
 
     /// Waits until an exec that runs runs no more. An engine without such a call never answers: its exits tell.
-    fn wait(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = exec;
+    fn wait(&self, _exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::pending()
     }
 
     /// Takes an exec away that was never started, so that a start of it that is still on its way starts nothing. Asked
     /// again, the answer is the same. Asked of engines alone that say so in [`Habits::fences`].
-    fn fence(&self, exec: &ExecRef) -> impl Future<Output = Result<Fenced, EngineError>> + Send {
-        let _ = exec;
+    fn fence(&self, _exec: &ExecRef) -> impl Future<Output = Result<Fenced, EngineError>> + Send {
         std::future::ready(Ok(Fenced::Started))
     }
 
@@ -105,8 +98,7 @@ pub trait Engine: Send + Sync + 'static {
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>>;
 
     /// Nothing of this exec is needed any more: what the engine keeps of it may go. Asked again, it does no harm.
-    fn forget(&self, exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
-        let _ = exec;
+    fn forget(&self, _exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
     }
 }
@@ -125,36 +117,24 @@ pub struct Habits {
     pub keeps_unread: u64,
     /// A stream that is still open so long after the end of its process will not end.
     pub closes_within: Duration,
-    /// How long it may go on calling an exec running whose process has ended.
-    pub notices_within: Duration,
-    /// How long an exit may take to be told, after it was noticed.
-    pub tells_within: Duration,
-    /// How long it may take for its own word about a code, where the kernel has told one already.
-    pub first_word: Duration,
-    /// How long the exit of an exec may take to be told that it no longer knows.
-    pub recalls_within: Duration,
+    pub patience: Patience,
 }
 
-/// Which engine, and which API it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// Version of the engine, for people.
     pub engine: String,
-    /// Version of its API.
     pub api: String,
 }
 
-/// Which containers to find.
 #[derive(Clone, Debug)]
 pub struct ContainerQuery {
-    /// Namespace of the pod.
     pub namespace: String,
     pub pod_name: String,
     /// Name of the container in the pod.
     pub container: String,
 }
 
-/// One container of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     pub reference: ContainerRef,
@@ -172,7 +152,6 @@ pub enum ContainerState {
     Stopped(String),
 }
 
-/// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecSpec {
     /// Program and arguments.
@@ -183,13 +162,11 @@ pub struct ExecSpec {
     pub working_dir: Option<String>,
     /// User to run as; the container's own if `None`.
     pub user: Option<String>,
-    /// Whether to give it a terminal.
     pub tty: bool,
     /// Whether it gets input; else it finds it empty.
     pub stdin: bool,
 }
 
-/// What came of preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prepared {
     Created(ExecRef),
@@ -197,21 +174,18 @@ pub enum Prepared {
     Existed,
 }
 
-/// A command that was started.
 pub struct Started {
     /// Its PID on the node, if the engine tells it at once.
     pub pid: Option<u32>,
     pub stream: ExecStream,
 }
 
-/// Output that was opened again.
 pub struct Reopened {
     pub stream: ExecStream,
     /// Whether nothing is missing between the place asked for and what comes.
     pub unbroken: bool,
 }
 
-/// What the engine says of an exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecState {
     /// It knows none such.
@@ -227,7 +201,6 @@ pub enum ExecState {
     },
     /// It takes it for ended. Some engines are wrong in that now and then: the kernel knows.
     Ended {
-        /// What it says of its code.
         word: EngineWord,
         /// PID on the node that its process had, if it had any.
         pid: Option<u32>,
@@ -235,24 +208,14 @@ pub enum ExecState {
 }
 
 impl ExecState {
-    /// The PID, if it is told.
     pub const fn pid(self) -> Option<u32> {
         match self {
             Self::Running { pid } | Self::Ended { pid, .. } => pid,
             Self::Absent | Self::Untouched | Self::Spent => None,
         }
     }
-
-    /// What is said of a code, if there is one.
-    pub const fn word(self) -> Option<EngineWord> {
-        match self {
-            Self::Ended { word, .. } => Some(word),
-            Self::Absent | Self::Untouched | Self::Spent | Self::Running { .. } => None,
-        }
-    }
 }
 
-/// What came of a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fenced {
     /// It never ran, and never will.
@@ -261,7 +224,6 @@ pub enum Fenced {
     Started,
 }
 
-/// An exec ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecExit {
     pub exec: ExecId,

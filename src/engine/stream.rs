@@ -31,10 +31,8 @@ const PIECES: u8 = 64;
 /// The stream broke: what the command wrote from here on is lost.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// The connection failed.
     #[error("the connection to the engine broke: {0}")]
     Io(#[from] std::io::Error),
-    /// The framing is wrong, or ends early.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -53,20 +51,16 @@ pub struct ExecStream {
 enum Reader {
     /// The engine's own socket, which another process can go on with.
     Unix(Arc<UnixStream>),
-    /// Anything else.
     Other(Box<dyn AsyncRead + Send + Unpin>),
-    /// The connection is lost.
     Lost,
 }
 
 /// A stream in a form that can be given to another process.
 #[derive(Debug)]
 pub struct Parts {
-    /// The connection to the engine.
     pub connection: OwnedFd,
     /// What was read from it and not yet decoded, as it would have to come next.
     pub rest: Vec<u8>,
-    /// Whether it is a terminal's.
     pub tty: bool,
 }
 
@@ -91,9 +85,7 @@ impl ExecStream {
     }
 
     /// Takes the stream apart, for another process.
-    ///
-    /// # Errors
-    /// With the stream itself, if it is not over a socket, or no more descriptors can be had.
+    /// `Err` gives the stream itself back: it is not over a socket, or no more descriptors can be had.
     pub fn into_parts(self) -> Result<Parts, Self> {
         let Reader::Unix(connection) = &self.reader else { return Err(self) };
         let rest = [self.framing.resumption(), self.buffer.to_vec()].concat();
@@ -115,10 +107,6 @@ impl ExecStream {
         }
     }
 
-    /// Goes on with a stream that was taken apart.
-    ///
-    /// # Errors
-    /// When the connection is of no use.
     pub fn from_parts(parts: Parts, framing: Box<dyn Framing>) -> io::Result<Self> {
         let connection = std::os::unix::net::UnixStream::from(parts.connection);
         connection.set_nonblocking(true)?;
@@ -127,9 +115,6 @@ impl ExecStream {
     }
 
     /// Waits until there is something to read, or the end: `false`. Safe to cancel.
-    ///
-    /// # Errors
-    /// When the connection breaks.
     pub async fn ready(&mut self) -> io::Result<bool> {
         let Reader::Unix(socket) = &self.reader else { return Ok(true) };
         if !self.buffer.is_empty() {
@@ -152,17 +137,11 @@ impl ExecStream {
     }
 
     /// The next piece; `None` at a clean end. Safe to cancel: nothing read is lost.
-    ///
-    /// # Errors
-    /// When the connection breaks, or ends inside a frame.
     pub async fn next(&mut self) -> Result<Option<Chunk>, StreamError> {
         self.next_of(READ_BYTES).await
     }
 
     /// As [`Self::next`], but asks the engine for so many bytes at once, of [`READ_BYTES`] at most.
-    ///
-    /// # Errors
-    /// The same.
     pub async fn next_of(&mut self, bytes: usize) -> Result<Option<Chunk>, StreamError> {
         let bytes = bytes.clamp(1, READ_BYTES);
         // Neither a socket that always has something nor what is in the buffer gives others their turn. By Tokio's budget
@@ -173,7 +152,9 @@ impl ExecStream {
             yield_now().await;
         }
         loop {
-            if let Some(chunk) = self.buffered()? {
+            if !self.buffer.is_empty()
+                && let Some(chunk) = self.framing.decode(&mut self.buffer)?
+            {
                 return Ok(Some(chunk));
             }
             let read = match &mut self.reader {
@@ -188,13 +169,6 @@ impl ExecStream {
                 return Ok(self.framing.finish(&self.buffer).map(|()| None)?);
             }
         }
-    }
-
-    fn buffered(&mut self) -> Result<Option<Chunk>, FrameError> {
-        if self.buffer.is_empty() {
-            return Ok(None);
-        }
-        self.framing.decode(&mut self.buffer)
     }
 }
 
@@ -219,7 +193,6 @@ fn let_go(buffer: &mut BytesMut) {
     }
 }
 
-/// The input of one exec: the other direction of its connection.
 #[derive(Debug)]
 pub struct ExecInput {
     connection: Arc<UnixStream>,
@@ -228,9 +201,6 @@ pub struct ExecInput {
 impl ExecInput {
     /// Hands over some of the bytes: how many. Waits while the command does not read. Safe to cancel:
     /// then none were.
-    ///
-    /// # Errors
-    /// When the command takes no more, or the connection broke.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.connection.writable().await?;
@@ -242,9 +212,6 @@ impl ExecInput {
     }
 
     /// Ends the input. Never of a terminal, whose end of input is a character. To end it again does no harm.
-    ///
-    /// # Errors
-    /// When the connection broke.
     pub async fn close(&self) -> io::Result<()> {
         match shutdown(&self.connection, Shutdown::Write) {
             // It is closed already.

@@ -29,7 +29,7 @@ use execlet::{
         outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge},
     },
     engine::{
-        Chunk, Engine as _, ExecSpec, ExecStream, StreamError,
+        Chunk, Engine as _, ExecSpec, ExecState, ExecStream, StreamError,
         docker::{DockerEngine, Inspected, calls::Died, testimony},
     },
     wire::OutputStream,
@@ -315,7 +315,10 @@ pub fn on_a_terminal(script: &str) -> ExecSpec {
 
 /// What the trust rule is told of an exec.
 pub fn word(state: Inspected) -> Option<EngineWord> {
-    testimony::state(state).word()
+    match testimony::state(state) {
+        ExecState::Ended { word, .. } => Some(word),
+        ExecState::Absent | ExecState::Untouched | ExecState::Spent | ExecState::Running { .. } => None,
+    }
 }
 
 /// The same, of an event with this code.

@@ -6,6 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use execlet::{
     core::{
         audit::key,
+        evidence::Patience,
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
     },
     engine::{
@@ -30,10 +31,12 @@ const HABITS: Habits = Habits {
     cuts_after: Some(Duration::from_secs(2)),
     keeps_unread: 512 * 1024,
     closes_within: Duration::from_secs(600),
-    notices_within: Duration::from_secs(600),
-    tells_within: Duration::from_secs(60),
-    first_word: Duration::from_secs(1),
-    recalls_within: Duration::from_secs(2),
+    patience: Patience {
+        notices_within: Duration::from_secs(600),
+        tells_within: Duration::from_secs(60),
+        first_word: Duration::from_secs(1),
+        recalls_within: Duration::from_secs(2),
+    },
 };
 
 pub struct SimEngine(pub Model);

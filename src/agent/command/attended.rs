@@ -12,7 +12,6 @@ use crate::{
     core::{decide::Wanted, family::Member, ids::ExecRef, kill::Cause, outcome::Outcome},
 };
 
-/// A command, and what belongs to it.
 pub(crate) struct Attended<'a, W: World> {
     pub(crate) node: &'a Node<W>,
     /// What was read last of its request.
@@ -30,10 +29,8 @@ impl<W: World> Clone for Attended<'_, W> {
 
 impl<W: World> Copy for Attended<'_, W> {}
 
-/// How the watching of a running command ended.
 #[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub(crate) enum Watched {
-    /// With an outcome.
     Ended(Outcome),
     /// The agent stops: the next one goes on.
     Left,
@@ -42,16 +39,13 @@ pub(crate) enum Watched {
 /// What the watch of the API server has told last of a request.
 #[derive(Clone, Debug, Default)]
 pub enum News {
-    /// Nothing since it was taken up.
     #[default]
     None,
-    /// It has changed.
     Changed(Box<ExecRequest>),
     /// It left the selection: finished by somebody, or deleted.
     Left,
 }
 
-/// What could not be killed.
 pub(crate) struct Survivors {
     pub(crate) cause: Cause,
     pub(crate) living: Vec<Member>,

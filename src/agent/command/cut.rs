@@ -16,24 +16,19 @@ const MAYBE_BEFORE: Duration = Duration::from_millis(500);
 /// How long the kernel's witness may take to tell of a process whose stream has ended.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A stream that has ended as streams do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
     /// Since when it was read here.
     pub(crate) opened: Instant,
     /// For how long before that nobody had read it.
     pub(crate) unread: Duration,
-    /// When something came last.
     pub(crate) last: Option<Instant>,
     /// How many bytes came after its process had last been seen to live.
     pub(crate) burst: u64,
     /// By how much the end of that process may have been noticed late.
     pub(crate) behind: Duration,
-    /// When it ended.
     pub(crate) at: Instant,
-    /// How long after the process's end the engine cuts its output.
     pub(crate) cuts_after: Duration,
-    /// A reader that was away while a command wrote has lost nothing of it, if that was less.
     pub(crate) keeps_unread: u64,
 }
 
@@ -52,7 +47,6 @@ impl Ended {
             && noticed + self.behind >= self.cuts_after.saturating_sub(MAYBE_BEFORE)
     }
 
-    /// Whether the engine may have cut it, by all that was seen of the process.
     fn is_cut(&self, seen: &Seen) -> bool {
         if !self.may_be_late(seen) {
             return false;

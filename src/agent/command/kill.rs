@@ -27,7 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks for processes that would not die.
 const SURVIVORS_PAUSE: Duration = Duration::from_secs(2);
 
-/// One killing.
 struct Killing<'a, W: World> {
     node: &'a Node<W>,
     key: &'a RequestKey,
@@ -156,7 +155,6 @@ fn family(key: &RequestKey, leader: Option<ProcessRef>, pipes: Vec<u64>, started
     Family { uid: Some(key.uid.clone()), leader, pipes, since_ticks }
 }
 
-/// Those that the command's own process has left behind.
 fn left_behind(key: &RequestKey, entry: &Entry, kill: &Kill) -> Family {
     let (process, pipes) = match &entry.stage {
         Stage::Running { process, pipes } => (Some(*process), pipes.clone()),

@@ -28,7 +28,6 @@ const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before a request that seems to be gone is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A command that runs, and what may end it.
 pub(crate) struct Overseen<'a, W: World> {
     pub(crate) attended: Attended<'a, W>,
     pub(crate) news: &'a mut watch::Receiver<News>,
@@ -111,7 +110,6 @@ impl<W: World> Overseen<'_, W> {
         drop(timeout(WITNESS_PATIENCE, known).await);
     }
 
-    /// Waits for a cause.
     async fn cause(&mut self) -> Cause {
         let mut current = Latest::of(self.attended.wanted);
         loop {
@@ -155,7 +153,6 @@ impl<W: World> Overseen<'_, W> {
         }
     }
 
-    /// How long the command has been running.
     fn running(&self, current: Option<&BoundRequest>) -> Option<Duration> {
         if let Some(started) = self.attended.memory.entry().and_then(|entry| entry.started) {
             return Some(self.attended.node.kernel.uptime().saturating_sub(started));

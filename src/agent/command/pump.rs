@@ -49,11 +49,9 @@ const NOTE_AFTER: Duration = Duration::from_millis(200);
 /// Pause before that is tried again: a command that waits for room in the engine writes nothing more until then.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where the output goes.
 struct Sink {
     hub: Arc<Hub>,
     streams: OutputDigest,
-    /// When output came last.
     last: Option<Instant>,
     /// How much has come since the process was last seen to live, and when that was.
     since_alive: (Option<Instant>, u64),
@@ -106,7 +104,6 @@ async fn next(
     Ok(next)
 }
 
-/// The streams of one command, on their way.
 struct Pump<'a, W: World> {
     attended: Attended<'a, W>,
     request: &'a BoundRequest,
@@ -354,7 +351,6 @@ async fn close(to: &ExecInput) {
     }
 }
 
-/// Waits until it is put down, if anything is to be.
 async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
     if !noting.is_terminated() {
         noting.await;

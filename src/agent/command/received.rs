@@ -16,7 +16,6 @@ pub(crate) const STREAM_BROKEN: &str = "StreamBroken";
 /// The engine has ended it while somebody still held it.
 pub(crate) const FORCED_END: &str = "ForcedEnd";
 
-/// Where a stream comes from, and so what it is worth.
 #[derive(Debug)]
 pub(crate) enum Origin {
     /// Of a start that nobody can have made before.
@@ -29,44 +28,38 @@ pub(crate) enum Origin {
     Shared,
 }
 
-/// How a stream begins here.
 pub(crate) struct Beginning {
     /// Nobody else has read a part of it.
     pub(crate) sole: bool,
-    /// What was received before.
     pub(crate) before: OutputState,
     /// What was fed before, if it goes on.
     pub(crate) fed: Option<InputState>,
     /// For how long nobody has read.
     pub(crate) unread: Duration,
-    /// The way to the command's input is lost.
     pub(crate) input_lost: bool,
 }
 
 impl Origin {
     /// At `now`, as time since boot.
     pub(crate) fn begin(self, now: Duration, fresh: impl Fn() -> OutputState) -> Beginning {
-        let (sole, input_lost, unread) = (true, false, Duration::ZERO);
-        match self {
-            Self::Sole => Beginning { sole, before: fresh(), fed: None, unread, input_lost },
-            Self::Shared => Beginning { sole: false, before: fresh(), fed: None, unread, input_lost: true },
+        let (sole, received, fed, unread, input_lost) = match self {
+            Self::Sole => (true, None, None, Duration::ZERO, false),
+            Self::Shared => (false, None, None, Duration::ZERO, true),
             Self::HandedOver(state) => {
                 let StreamState { received, fed, given } = *state;
-                let (sole, unread) = (received.is_some(), now.saturating_sub(given));
-                Beginning { sole, before: received.unwrap_or_else(fresh), fed: Some(fed), unread, input_lost }
+                (received.is_some(), received, Some(fed), now.saturating_sub(given), false)
             }
             // The engine has kept what nobody read.
             Self::Reopened(state) => {
                 let StreamState { received, fed, .. } = *state;
                 let input_lost = !fed.ended;
-                let before = received.unwrap_or_else(fresh);
-                Beginning { sole, before, fed: Some(fed), unread, input_lost }
+                (true, received, Some(fed), Duration::ZERO, input_lost)
             }
-        }
+        };
+        Beginning { sole, before: received.unwrap_or_else(fresh), fed, unread, input_lost }
     }
 }
 
-/// Everything that was received, and how it ended.
 pub(crate) struct Received {
     pub(crate) end: StreamEnd,
     pub(crate) output: OutputStatus,
@@ -75,14 +68,12 @@ pub(crate) struct Received {
     pub(crate) input: InputEnd,
 }
 
-/// What became of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InputEnd {
     /// All of it was delivered, or there was none.
     Whole,
     /// The command ended before it had all.
     Open,
-    /// It was cut short.
     Lost,
 }
 

@@ -4,14 +4,12 @@ use tokio::time::Instant;
 
 use crate::core::ids::ProcessRef;
 
-/// What has been seen of an exec's process so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// Which process it is. One that ends at once may never be seen.
     pub(crate) process: Option<ProcessRef>,
     /// Inodes of the pipes that it writes to.
     pub(crate) pipes: Vec<u64>,
-    /// When it was last seen to live.
     pub(crate) alive: Option<Instant>,
     /// The moment by which it had ended, for one that was seen to live; else one before its end.
     pub(crate) ended: Option<Instant>,

@@ -66,7 +66,6 @@ pub(crate) async fn watch<W: World>(attended: &Attended<'_, W>, tell: &watch::Se
     std::future::pending().await
 }
 
-/// Waits for the end of the process, and tells it.
 async fn end<W: World>(node: &Node<W>, process: ProcessRef, tell: &watch::Sender<Seen>) {
     let mut ended = pin!(node.kernel.ended(process));
     let mut looked = Instant::now();

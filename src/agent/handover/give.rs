@@ -24,10 +24,8 @@ use crate::{
 /// How long one message may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Hands streams over to the successor.
 #[derive(Debug, Default)]
 pub struct Sender {
-    /// The successor, once there is one.
     successor: Mutex<Option<UnixStream>>,
     begun: CancellationToken,
     open_streams: AtomicUsize,
@@ -45,9 +43,6 @@ impl Drop for Pumping<'_> {
 
 impl Sender {
     /// Accepts successors for ever. The last one counts.
-    ///
-    /// # Errors
-    /// When the socket cannot be used.
     pub async fn listen(&self, state: &Path) -> io::Result<()> {
         let path = socket(state);
         match std::fs::remove_file(&path) {
@@ -62,7 +57,6 @@ impl Sender {
         }
     }
 
-    /// Whether a successor is connected.
     pub fn has_successor(&self) -> bool {
         // It never writes: there is something to read, the end, only of one that has gone.
         let lives = |socket: &mut UnixStream| matches!(socket.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -74,18 +68,15 @@ impl Sender {
         self.begun.cancel();
     }
 
-    /// Waits for [`Self::begin`].
     pub async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
-    /// Counts a stream that is being read.
     pub(crate) fn pumping(&self) -> Pumping<'_> {
         self.open_streams.fetch_add(1, Ordering::Relaxed);
         Pumping(&self.open_streams)
     }
 
-    /// How many streams are being read.
     pub fn open_streams(&self) -> usize {
         self.open_streams.load(Ordering::Relaxed)
     }

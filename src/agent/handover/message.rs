@@ -55,7 +55,6 @@ struct Message {
     fed: Option<InputState>,
 }
 
-/// One connection that a predecessor has handed over.
 #[derive(Debug)]
 pub struct HandedOverStream {
     pub(super) exec: ExecId,
@@ -65,7 +64,6 @@ pub struct HandedOverStream {
     pub(super) fed: InputState,
 }
 
-/// What a predecessor has handed over, by request.
 pub type HandedOver = HashMap<RequestUid, HandedOverStream>;
 
 impl HandedOverStream {
@@ -85,7 +83,6 @@ impl HandedOverStream {
     }
 }
 
-/// The message that goes with a connection.
 pub(super) fn encode(
     uid: &RequestUid,
     exec: &ExecId,
@@ -116,7 +113,6 @@ pub(super) fn decode(line: &[u8], connection: OwnedFd) -> Option<(RequestUid, Ha
     Some((uid, HandedOverStream { exec, parts, given, received, fed: fed.unwrap_or_default() }))
 }
 
-/// The socket in an agent's state folder.
 pub(super) fn socket(state: &Path) -> PathBuf {
     state.join("handover.sock")
 }

@@ -19,7 +19,6 @@ const READ: usize = 64 * 1024;
 /// How long the successor waits for the last message, once it has the lock.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 
-/// Receives what the agent that has the journal hands over.
 pub struct Receiver {
     path: PathBuf,
     receiving: Option<JoinHandle<HandedOver>>,
@@ -27,7 +26,6 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// From the agent that has this state folder.
     pub fn new(state: &Path) -> Self {
         Self { path: socket(state), receiving: None, handed_over: HandedOver::new() }
     }
@@ -51,7 +49,6 @@ impl Receiver {
         self.receiving = None;
     }
 
-    /// What the other agent, which has ended, has handed over.
     pub async fn handed_over(mut self) -> HandedOver {
         if self.receiving.is_some() && timeout(LAST_MESSAGE, self.predecessor_gone()).await.is_err() {
             tracing::warn!("the handover was not finished: what was not handed over is adopted");
@@ -60,7 +57,6 @@ impl Receiver {
     }
 }
 
-/// Receives until the other side closes.
 fn receive(socket: &UnixStream) -> HandedOver {
     let mut handed_over = HandedOver::new();
     let (mut lines, mut descriptors) = (Lines::default(), VecDeque::new());

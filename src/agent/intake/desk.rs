@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::jiff::Timestamp;
-use kube::{core::error_boundary::InvalidObject, runtime::watcher};
+use kube::{Resource as _, core::error_boundary::InvalidObject, runtime::watcher};
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
@@ -16,10 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    refuse::refuse_unreadable,
-    watch::{Event, meta},
-};
+use super::{refuse::refuse_unreadable, watch::Event};
 use crate::{
     agent::{
         command::attended::News,
@@ -29,6 +26,7 @@ use crate::{
     },
     api::ExecRequest,
     core::{
+        entry::Entry,
         ids::{RequestKey, RequestUid},
         queue::{FairQueue, Limits, Ticket},
         request::{key_of, starting_deadline},
@@ -53,16 +51,13 @@ const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How long the rest may take once all streams are handed over: nobody reads them until this agent has ended.
 const HANDED_OVER: Duration = Duration::from_millis(300);
 
-/// How the agent takes work.
 #[derive(Clone, Copy, Debug)]
 pub struct Intake {
-    /// How many commands run at the same time.
     pub limits: Limits,
     /// How long, once told to stop, it goes on with what runs.
     pub drain: Duration,
 }
 
-/// The requests that are in hand.
 struct Desk<W: World> {
     node: Arc<Node<W>>,
     queue: FairQueue<Waiting>,
@@ -96,13 +91,11 @@ struct Running {
     expired: bool,
 }
 
-/// Where a request is that is in hand.
 enum Known {
     Waiting(Ticket),
     Running(watch::Sender<News>),
 }
 
-/// The last requests that have ended.
 #[derive(Default)]
 struct Ended {
     order: VecDeque<RequestUid>,
@@ -197,7 +190,7 @@ impl<W: World> Desk<W> {
 
     fn hear(&mut self, event: Event) {
         if let (watcher::Event::InitApply(guard), Some(listed)) = (&event, &mut self.listed) {
-            listed.extend(meta(guard).uid.as_deref().map(RequestUid::from));
+            listed.extend(guard.meta().uid.as_deref().map(RequestUid::from));
         }
         match event {
             watcher::Event::Apply(guard) | watcher::Event::InitApply(guard) => match guard.0 {
@@ -210,7 +203,7 @@ impl<W: World> Desk<W> {
             }
             // It left the selection or was deleted: whoever works on it reads it again.
             watcher::Event::Delete(guard) => {
-                if let Some(uid) = &meta(&guard).uid {
+                if let Some(uid) = &guard.meta().uid {
                     self.tell(&uid.as_str().into(), News::Left);
                 }
             }
@@ -240,7 +233,8 @@ impl<W: World> Desk<W> {
                     News::None => true,
                 };
                 let ticket = ticket.clone();
-                if !wanted && let Some(waiting) = self.queue.take(&ticket).or_else(|| self.take_parked(&ticket)) {
+                let parked = |desk: &mut Self| desk.parked.take(&ticket).map(|waiting| desk.admit_parked(waiting));
+                if !wanted && let Some(waiting) = self.queue.take(&ticket).or_else(|| parked(self)) {
                     self.spawn(Waiting { seen: None, ..waiting }, false);
                 }
             }
@@ -266,11 +260,8 @@ impl<W: World> Desk<W> {
         if runs || record.is_some() {
             // It may run already: nobody would watch it while it waits.
             self.queue.admit(&ticket.namespace, &ticket.container);
-            let (teller, news) = watch::channel(News::None);
-            let seen = Some(request).filter(|_| fresh);
             let entry = record.map(|record| record.entry);
-            let work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
-            self.work(key, ticket.container, teller, work, false);
+            self.work(key, ticket.container, created, Some(request).filter(|_| fresh), entry, false);
             return;
         }
         self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
@@ -295,12 +286,7 @@ impl<W: World> Desk<W> {
         }
     }
 
-    /// Takes out a request that waits for a client no longer, and counts it as running, free slot or not.
-    fn take_parked(&mut self, ticket: &Ticket) -> Option<Waiting> {
-        let waiting = self.parked.take(ticket)?;
-        Some(self.admit_parked(waiting))
-    }
-
+    /// A request that waits for a client no longer counts as running, free slot or not.
     fn admit_parked(&mut self, waiting: Waiting) -> Waiting {
         let Ticket { namespace, container, .. } = &waiting.ticket;
         self.parked.done(namespace, container);
@@ -310,19 +296,14 @@ impl<W: World> Desk<W> {
 
     /// Takes up what the journal knows and the watch does not show: finished or deleted meanwhile.
     fn take_up_remembered(&mut self) {
-        for (_, record) in std::mem::take(&mut self.remembered) {
-            let exec = record.entry.exec.as_ref();
-            let container = exec.map(|exec| exec.container.id.to_string()).unwrap_or_default();
-            let key = record.request.clone();
+        for (_, Record { request: key, created, entry, .. }) in std::mem::take(&mut self.remembered) {
+            let container = entry.exec.as_ref().map(|exec| exec.container.id.to_string()).unwrap_or_default();
             self.queue.admit(&key.namespace, &container);
-            let (teller, news) = watch::channel(News::None);
-            let work = Work::remembered(Arc::clone(&self.node), record, news);
-            self.work(key, container, teller, work, false);
+            self.work(key, container, created, None, Some(entry), false);
         }
         self.exec_exits.clear();
     }
 
-    /// Until the next request that waits passes its deadline.
     fn until_deadline(&self) -> Duration {
         let deadlines = self.queue.next_deadline().into_iter().chain(self.parked.next_deadline());
         match deadlines.min() {
@@ -349,21 +330,26 @@ impl<W: World> Desk<W> {
 
     fn pop_expired(&mut self) -> Option<Waiting> {
         let now = self.node.clock.now();
-        if let Some(waiting) = self.queue.pop_expired(now) {
-            return Some(waiting);
-        }
-        let waiting = self.parked.pop_expired(now)?;
-        Some(self.admit_parked(waiting))
+        let parked = |desk: &mut Self| desk.parked.pop_expired(now).map(|waiting| desk.admit_parked(waiting));
+        self.queue.pop_expired(now).or_else(|| parked(self))
     }
 
     fn spawn(&mut self, waiting: Waiting, expired: bool) {
         let Waiting { key, ticket, seen } = waiting;
-        let (teller, news) = watch::channel(News::None);
-        let work = Work::new(Arc::clone(&self.node), key.clone(), ticket.created, seen.map(|seen| *seen), None, news);
-        self.work(key, ticket.container, teller, work, expired);
+        self.work(key, ticket.container, ticket.created, seen.map(|seen| *seen), None, expired);
     }
 
-    fn work(&mut self, key: RequestKey, container: String, teller: watch::Sender<News>, work: Work<W>, expired: bool) {
+    fn work(
+        &mut self,
+        key: RequestKey,
+        container: String,
+        created: Timestamp,
+        seen: Option<ExecRequest>,
+        entry: Option<Entry>,
+        expired: bool,
+    ) {
+        let (teller, news) = watch::channel(News::None);
+        let work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
         self.known.insert(key.uid.clone(), Known::Running(teller));
         let task = self.tasks.spawn(work.run());
         self.expired += usize::from(expired);

@@ -3,7 +3,7 @@
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::{
     Api, Client,
-    core::{DeserializeGuard, ObjectMeta},
+    core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher},
 };
 
@@ -12,10 +12,8 @@ use crate::{api::ExecRequest, core::ids::NodeName, infra::retry};
 /// Objects in one page of the first list. One may be as large as 1.5 MB.
 const PAGE: u32 = 50;
 
-/// An event of the watch.
 pub type Event = watcher::Event<DeserializeGuard<ExecRequest>>;
 
-/// What the API server tells of the requests that are bound to this node.
 pub fn events(client: Client, node: &NodeName) -> impl Stream<Item = Result<Event, String>> + Send + Unpin {
     let fields = format!("status.nodeName={node},status.completionTime=");
     let config = retry::watching().fields(&fields).page_size(PAGE);
@@ -32,11 +30,4 @@ pub fn events(client: Client, node: &NodeName) -> impl Stream<Item = Result<Even
             })
         })
         .boxed()
-}
-
-pub(super) fn meta(guard: &DeserializeGuard<ExecRequest>) -> &ObjectMeta {
-    match &guard.0 {
-        Ok(request) => &request.metadata,
-        Err(invalid) => &invalid.metadata,
-    }
 }

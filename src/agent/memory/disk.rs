@@ -32,52 +32,31 @@ pub trait Disk: Send + Sync + 'static {
     /// Replaces a file whole: after a crash it is the old one or the new one. Once a file exists, a text of up to [`SLOT`]
     /// bytes replaces it even on a full disk. Of several calls for one name the last one stands, even if its future or that
     /// of an earlier one was dropped.
-    ///
-    /// # Errors
-    /// When the file system refuses; the former file still stands.
+    /// On an error the former file still stands.
     fn replace(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Replaces a file whole, without waiting for the disk: it is the old one or the new one also if this process ends,
     /// but not if the node does.
-    ///
-    /// # Errors
-    /// When the file system refuses; the former file still stands.
+    /// On an error the former file still stands.
     fn note(&self, name: &str, text: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Removes a file, if it is there.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Adds to the end of a file, and returns the offset of what was added.
-    ///
-    /// # Errors
-    /// When the file system refuses; a part of the line may be there.
+    /// After an error a part of the line may be there.
     fn append(&self, name: &str, line: Vec<u8>) -> impl Future<Output = io::Result<u64>> + Send;
 
     /// Renames a file, in place of whatever had the name.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Reads a file whole; `None` if there is none.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
 
     /// Reads a part of a file.
-    ///
-    /// # Errors
-    /// When the file system refuses, or the file is shorter.
+    /// An error if the file is shorter.
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
-    /// The names of all files.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     fn list(&self) -> io::Result<Vec<String>>;
 }
 
@@ -89,7 +68,6 @@ pub struct Folder {
     _lock: File,
 }
 
-/// Why a folder cannot be opened.
 #[derive(Debug)]
 pub enum Taken {
     /// Another process has the lock, which is this file.
@@ -100,9 +78,6 @@ pub enum Taken {
 
 impl Folder {
     /// Opens or makes the folder `name` in `state`, and takes the lock of `state` in the name of `holder`.
-    ///
-    /// # Errors
-    /// When another process holds the lock, or the folder cannot be read or made.
     pub fn open(state: &Path, name: &str, holder: &str) -> Result<Self, Taken> {
         let path = state.join(name);
         fs::create_dir_all(&path).map_err(|error| Taken::Failed("make folder", path.clone(), error))?;
@@ -153,13 +128,7 @@ impl Disk for Folder {
         blocking(move || {
             turn.take(|| {
                 let next = with(&path, NEXT);
-                OpenOptions::new()
-                    .create(true)
-                    .truncate(true)
-                    .write(true)
-                    .mode(FILE_MODE)
-                    .open(&next)?
-                    .write_all(&text)?;
+                create(&next, &text)?;
                 fs::rename(&next, &path)
             })
         })
@@ -250,9 +219,10 @@ fn replace(folder: &Path, name: &str, mut text: Vec<u8>) -> io::Result<()> {
         return sync(folder);
     }
     let next = with(&path, NEXT);
-    let written = create(&next, &text).and_then(|()| {
+    let written = create(&next, &text).and_then(|file| {
+        file.sync_all()?;
         if !spare.exists() {
-            create(&spare, &[PAD; SLOT])?;
+            create(&spare, &[PAD; SLOT])?.sync_all()?;
         }
         fs::rename(&next, &path)
     });
@@ -276,10 +246,10 @@ fn exchange(path: &Path, spare: &Path, text: &[u8]) -> io::Result<()> {
     Ok(renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE)?)
 }
 
-fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+fn create(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(path)?;
     file.write_all(text)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// Keeps the writes of one file in the order of the calls. A write whose future was dropped may still wait for a thread: it

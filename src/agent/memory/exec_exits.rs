@@ -38,7 +38,6 @@ const REMEMBERED: usize = 1024;
 /// A stream that has not failed for so long is taken to work.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Who waits for which exec.
 #[derive(Clone, Default)]
 pub struct ExecExits(Arc<Mutex<Book>>);
 
@@ -133,7 +132,6 @@ impl ExecExits {
 }
 
 impl AwaitedExit {
-    /// What was announced, if anything was yet.
     pub fn testimony(&self) -> Option<Testimony> {
         *self.testimony.borrow()
     }

@@ -18,17 +18,12 @@ use crate::core::{
 const NOTE_SUFFIX: &str = ".output";
 const DAMAGED: &str = ".damaged";
 
-/// The records and tombstones of this node.
 pub struct Journal<D> {
     disk: Arc<D>,
     tombstones: Tombstones<D>,
 }
 
 impl<D: Disk> Journal<D> {
-    /// Reads everything that is on the disk.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     pub fn open(disk: D) -> Result<(Self, Vec<Record>), JournalError> {
         let disk = Arc::new(disk);
         let records = read_all(&*disk)?;
@@ -37,9 +32,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Writes what is remembered of a request. When this returns `Ok` it survives a crash.
-    ///
-    /// # Errors
-    /// When the file system refuses; the former record, if any, then still stands.
+    /// On an error the former record, if any, still stands.
     pub async fn write(&self, record: Record) -> Result<(), JournalError> {
         let name = file_name(&record.request.uid);
         let text = record.to_file()?;
@@ -54,9 +47,6 @@ impl<D: Disk> Journal<D> {
 
     /// Forgets a request. If it has ended, its tombstone is written first; while that fails, the record stays and does
     /// as well, and is tried again with the next one.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     pub async fn remove(&self, record: Record) -> Result<(), JournalError> {
         if matches!(record.entry.stage, Stage::Ended { .. }) {
             return self.tombstones.replace(record).await;
@@ -66,30 +56,19 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Notes how far the output of a request was received. That survives the end of this process, not of the node.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     pub async fn note(&self, uid: &RequestUid, text: Vec<u8>) -> io::Result<()> {
         self.disk.note(&note_name(uid), text).await
     }
 
-    /// What was noted.
     pub fn noted(&self, uid: &RequestUid) -> Option<Vec<u8>> {
         self.disk.read(&note_name(uid)).ok().flatten()
     }
 
     /// Nobody goes on with that output any more.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     pub async fn forget_note(&self, uid: &RequestUid) -> io::Result<()> {
         self.disk.remove(&note_name(uid)).await
     }
 
-    /// What is remembered of a finished request.
-    ///
-    /// # Errors
-    /// When the file system refuses.
     pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
         self.tombstones.get(uid)
     }

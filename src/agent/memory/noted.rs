@@ -11,7 +11,6 @@ use crate::{
     core::ids::{ExecId, ExecRef},
 };
 
-/// What was noted last.
 #[derive(Debug)]
 pub(crate) struct Noted {
     pub(crate) output: OutputState,

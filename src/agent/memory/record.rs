@@ -13,25 +13,21 @@ use crate::core::{
     transition::without_tails,
 };
 
-/// Version of the format.
 const FORMAT: u32 = 1;
 /// Characters of a SHA-256.
 const DIGEST: usize = 64;
 
 pub(super) const SUFFIX: &str = ".json";
 
-/// The file of a request's record.
 pub(super) fn file_name(uid: &RequestUid) -> String {
     format!("{uid}{SUFFIX}")
 }
 
-/// What is remembered of one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     format: u32,
     pub request: RequestKey,
-    /// When the request was created.
     pub created: Timestamp,
     pub entry: Entry,
 }
@@ -52,7 +48,6 @@ impl Record {
         serde_json::to_vec(self).map_err(|source| JournalError::Encode { request: self.request.to_string(), source })
     }
 
-    /// The text of a file.
     pub(super) fn to_file(&self) -> Result<Vec<u8>, JournalError> {
         let mut text = self.json()?;
         let digest = sha256(&text);
@@ -93,14 +88,10 @@ impl Record {
     }
 }
 
-/// The journal cannot be used.
 #[derive(Debug, Error)]
 pub enum JournalError {
     #[error("{path} is locked: another execlet agent runs on this node with the same state folder")]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     #[error("journal: cannot {act} {what}: {source}")]
     Io {
         act: &'static str,
@@ -118,13 +109,11 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// An error of the file system while it was to do `act` with `what`.
     pub(super) fn io(act: &'static str, what: &str) -> impl FnOnce(io::Error) -> Self + use<> {
         let what = what.to_owned();
         move |source| Self::Io { act, what, source }
     }
 
-    /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{
     noted::{self, Noted},
@@ -26,7 +26,6 @@ use crate::{
     infra::kernel::Kernel,
 };
 
-/// The memory of one request.
 pub(crate) struct Memory<W: World> {
     node: Arc<Node<W>>,
     key: RequestKey,
@@ -42,7 +41,6 @@ impl<W: World> Memory<W> {
         Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new() }
     }
 
-    /// Which request.
     pub(crate) fn key(&self) -> &RequestKey {
         &self.key
     }
@@ -56,19 +54,16 @@ impl<W: World> Memory<W> {
         }
     }
 
-    /// What audit records tell of it.
     pub(crate) fn subject(&self) -> Subject {
         self.subject.get().cloned().unwrap_or_else(|| self.node.audit.unread(&self.key))
     }
 
-    /// What is remembered now.
     pub(crate) fn entry(&self) -> Option<Entry> {
-        self.lock().clone()
+        self.entry.lock().clone()
     }
 
-    /// The outcome, if it is known.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        match &*self.lock() {
+        match &*self.entry.lock() {
             Some(Entry { stage: Stage::Ended { outcome }, .. }) => Some(outcome.clone()),
             Some(_) | None => None,
         }
@@ -83,7 +78,7 @@ impl<W: World> Memory<W> {
         };
         let entry = Entry { started, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
         self.node.journal.write(self.record(entry.clone())).await?;
-        *self.lock() = Some(entry);
+        *self.entry.lock() = Some(entry);
         Ok(())
     }
 
@@ -127,7 +122,7 @@ impl<W: World> Memory<W> {
     /// Notes what is true already, whether or not the disk takes it.
     async fn change(&self, exec: Option<&ExecRef>, change: impl FnOnce(&mut Entry)) {
         let write = {
-            let mut entry = self.lock();
+            let mut entry = self.entry.lock();
             let same = |entry: &Entry| entry.exec.as_ref().map(|own| &own.id) == exec.map(|exec| &exec.id);
             let mut next = entry
                 .take()
@@ -146,12 +141,14 @@ impl<W: World> Memory<W> {
     /// Nothing is left to do: the record goes, and if there is an outcome a tombstone stays. One that
     /// cannot be put up leaves the record in its place, which does as well until the next start. Whether it is done.
     pub(crate) async fn forget(&self, reported: Option<Outcome>) -> bool {
-        let entry = self.lock().take();
+        let entry = self.entry.lock().take();
         let entry = match (entry, reported) {
             (Some(entry), None) => entry,
             (Some(entry), Some(outcome)) => Entry { stage: Stage::Ended { outcome }, ..entry },
             // Reported once more, after an older state came back: the tombstone that tells so stays.
-            (None, Some(_)) if self.has_tombstone() => return true,
+            (None, Some(_)) if self.node.journal.tombstone(&self.key.uid).is_ok_and(|found| found.is_some()) => {
+                return true;
+            }
             // Nothing was prepared. It must not run either, should an older state come back.
             (None, Some(outcome)) => Entry::new(None, self.node.boot.clone(), Stage::Ended { outcome }),
             (None, None) => return true,
@@ -185,15 +182,7 @@ impl<W: World> Memory<W> {
         noted::decode(&self.node.journal.noted(&self.key.uid)?, exec, limits)
     }
 
-    fn has_tombstone(&self) -> bool {
-        self.node.journal.tombstone(&self.key.uid).is_ok_and(|tombstone| tombstone.is_some())
-    }
-
     fn record(&self, entry: Entry) -> Record {
         Record::new(self.key.clone(), self.created, entry)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Entry>> {
-        self.entry.lock()
     }
 }

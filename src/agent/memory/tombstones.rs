@@ -28,7 +28,6 @@ type Key = [u8; 16];
 /// Offset and length in a file.
 type Span = (u64, u32);
 
-/// The tombstones of this node.
 pub(super) struct Tombstones<D> {
     disk: Arc<D>,
     spans: Mutex<Spans>,
@@ -103,7 +102,6 @@ impl<D: Disk> Tombstones<D> {
         Ok(())
     }
 
-    /// What is remembered of a finished request.
     pub(super) fn get(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
         let (file, (offset, length)) = {
             let spans = self.spans.lock();

@@ -34,7 +34,6 @@ use crate::{
     wire::words::InputError,
 };
 
-/// A stream to read to its end.
 pub(crate) struct Task<'a> {
     pub(crate) request: &'a BoundRequest,
     pub(crate) stream: ExecStream,

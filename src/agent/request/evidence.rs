@@ -14,11 +14,11 @@ use crate::{
         node::World,
     },
     core::{
-        evidence::{Answer, Collection, Look, Patience},
+        evidence::{Answer, Collection, Look},
         outcome::{StreamEnd, Verdict},
         pauses::Pauses,
     },
-    engine::{Engine, EngineError, ExecState, Habits},
+    engine::{Engine, EngineError, ExecState},
 };
 
 /// Pauses between two looks.
@@ -34,7 +34,6 @@ pub(crate) enum Knew {
     Forgot,
 }
 
-/// What the evidence says.
 pub(crate) struct Found {
     pub(crate) verdict: Verdict,
     pub(crate) knew: Knew,
@@ -49,7 +48,7 @@ pub(crate) async fn collect<W: World>(
 ) -> Found {
     let Attended { node, exec, memory, .. } = *attended;
     let begun = Instant::now();
-    let mut collection = Collection::new(patience(node.engine.habits()));
+    let mut collection = Collection::new(node.engine.habits().patience);
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut knew = Knew::Always;
     loop {
@@ -86,11 +85,6 @@ pub(crate) async fn collect<W: World>(
             Answer::Silent | Answer::Useless | Answer::Absent | Answer::Over(_) => sleep(pauses.next()).await,
         }
     }
-}
-
-const fn patience(habits: &Habits) -> Patience {
-    let Habits { notices_within, tells_within, first_word, recalls_within, .. } = *habits;
-    Patience { notices_within, tells_within, first_word, recalls_within }
 }
 
 const fn answer(state: ExecState) -> Answer {

@@ -106,7 +106,6 @@ impl<W: World> Work<W> {
         Ok(())
     }
 
-    /// Goes on killing what has survived.
     pub(super) async fn kill(&mut self) -> Next {
         if let Some(entry) = self.memory.entry() {
             tokio::select! {
@@ -152,7 +151,6 @@ impl<W: World> Work<W> {
     }
 }
 
-/// What is being killed, as far as it was known in the end.
 fn traced(entry: &Entry, kill: Kill) -> Kill {
     match &entry.stage {
         Stage::Running { process, pipes } => Kill { process: Some(*process), pipes: pipes.clone(), ..kill },

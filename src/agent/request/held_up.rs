@@ -2,7 +2,6 @@
 
 use crate::{agent::node::StepError, api::Reason};
 
-/// What keeps an agent from starting anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeldUp {
     /// The disk of its journal is full.

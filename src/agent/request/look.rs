@@ -17,7 +17,7 @@ use crate::{
         outcome::Outcome,
         request::{BoundRequest, Progress},
     },
-    engine::{Engine, EngineError, ExecState},
+    engine::{Engine, EngineError, ExecState, Habits},
     infra::kernel::Kernel,
 };
 
@@ -28,13 +28,14 @@ impl<W: World> Work<W> {
         let entry = entry.as_ref();
         let request = wanted.request();
         let now = self.node.clock.now();
+        let Habits { fences, keeps_output, .. } = *self.node.engine.habits();
         let action = match (self.ask_engine(request, entry).await, request) {
             (Ok((container, exec)), _) => decide(&Situation {
                 wanted,
                 entry,
                 container,
                 exec,
-                engine: self.engine(),
+                engine: EngineView { fences, keeps_output },
                 input: request.map_or(InputView::There, |request| self.input(request)),
                 boot: &self.node.boot,
                 now,
@@ -62,11 +63,6 @@ impl<W: World> Work<W> {
             Some(entry) => Ok(Some(entry)),
             None => Ok(self.node.journal.tombstone(&self.key().uid)?),
         }
-    }
-
-    fn engine(&self) -> EngineView {
-        let habits = self.node.engine.habits();
-        EngineView { fences: habits.fences, keeps_output: habits.keeps_output }
     }
 
     fn input(&self, request: &BoundRequest) -> InputView {
@@ -114,7 +110,6 @@ impl<W: World> Work<W> {
         Ok((container, exec))
     }
 
-    /// What engine and kernel say of the exec.
     async fn look(&self, exec: &ExecRef, entry: Option<&Entry>) -> Result<ExecView, EngineError> {
         let node = &self.node;
         if noted_process(entry, exec, node).is_some_and(|process| node.kernel.alive(process)) {

@@ -35,7 +35,6 @@ const KILLED: i32 = 128 + 9;
 const CONTAINER_END: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// An exec whose output was received here.
 pub(crate) struct Ending<'a> {
     pub(crate) exit: &'a AwaitedExit,
     pub(crate) received: Received,

@@ -25,10 +25,8 @@ use crate::{
     infra::{kernel::Kernel, metrics::Step},
 };
 
-/// What came of a start.
 #[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub(crate) enum Attempt {
-    /// The command was started, and watched.
     Watched(Watched),
     /// Nothing runs, and the exec's one start is not spent.
     Refused(StepError),
@@ -113,7 +111,6 @@ pub(crate) async fn output<W: World>(
     Ok(Some((stream, Origin::Reopened(Box::new(state)))))
 }
 
-/// Goes on with that output.
 pub(crate) async fn go_on<W: World>(
     attended: &Attended<'_, W>,
     request: &BoundRequest,

@@ -23,7 +23,7 @@ use crate::{
             attended::{Attended, News, Watched},
             seen::Seen,
         },
-        memory::{record::Record, request::Memory},
+        memory::request::Memory,
         node::{Node, StepError, World},
         streams::{hub::Hub, recall::recall},
     },
@@ -47,11 +47,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Slack for coarse clocks.
 const CLOCK_GRAIN: Duration = Duration::from_millis(2);
 
-/// One request in the agent's hands.
 pub(crate) struct Work<W: World> {
     pub(super) node: Arc<Node<W>>,
     pub(super) memory: Memory<W>,
-    /// Who watches.
     pub(super) hub: Arc<Hub>,
     /// The object as last read; `None` until it is read, or when it must be read again.
     seen: Option<ExecRequest>,
@@ -64,14 +62,13 @@ pub(crate) struct Work<W: World> {
     pub(super) versions: Vec<String>,
 }
 
-/// What the loop does after an action.
 pub(super) enum Next {
     Again,
     Done,
 }
 
 impl<W: World> Work<W> {
-    /// A request that the watch has shown.
+    /// A request that the watch has shown, or one that only the journal knows of.
     pub(crate) fn new(
         node: Arc<Node<W>>,
         key: RequestKey,
@@ -83,11 +80,6 @@ impl<W: World> Work<W> {
         let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
         Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
-    }
-
-    /// A request that only the journal knows of.
-    pub(crate) fn remembered(node: Arc<Node<W>>, record: Record, news: watch::Receiver<News>) -> Self {
-        Self::new(node, record.request, record.created, None, Some(record.entry), news)
     }
 
     pub(super) fn key(&self) -> &RequestKey {
@@ -362,7 +354,6 @@ impl<W: World> Work<W> {
     }
 }
 
-/// A command of a request, and what belongs to it.
 fn attended<'a, W: World>(
     node: &'a Node<W>,
     memory: &'a Memory<W>,

@@ -18,7 +18,6 @@ pub(crate) const HEAD_BYTES: usize = 1024;
 /// Most bytes of the end of one stream that are kept: the definition allows no more.
 pub(crate) const TAIL_BYTES: usize = 65_536;
 
-/// Both streams of one command.
 #[derive(Debug)]
 pub(crate) struct OutputDigest {
     stdout: StreamDigest,
@@ -32,7 +31,6 @@ struct StreamDigest {
     sha256: Sha256,
 }
 
-/// An [`OutputDigest`] as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SavedDigest {
@@ -106,17 +104,14 @@ impl OutputDigest {
         }
     }
 
-    /// How much was received.
     pub(crate) fn position(&self) -> Position {
         Position { stdout: self.stdout.tail.total(), stderr: self.stderr.tail.total() }
     }
 
-    /// Bytes received of both.
     pub(crate) fn total(&self) -> u64 {
         self.position().total()
     }
 
-    /// The beginning of standard output.
     pub(crate) fn head(&self) -> String {
         String::from_utf8_lossy(&self.head).trim().to_owned()
     }

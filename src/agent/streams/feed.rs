@@ -20,7 +20,6 @@ const COME_BACK: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeedEvent {
-    /// The whole input was delivered.
     Ended,
     /// The client that held the input has left without having ended it.
     Gone,
@@ -38,7 +37,6 @@ enum Source {
     Over,
 }
 
-/// Feeds one command.
 pub(crate) struct Feeder {
     input: Arc<Input>,
     to: Option<ExecInput>,
@@ -81,7 +79,6 @@ impl Feeder {
         feeder
     }
 
-    /// How far it has come.
     pub(crate) fn progress(&self) -> &InputState {
         &self.state
     }

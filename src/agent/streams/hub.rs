@@ -36,7 +36,6 @@ use crate::{
 /// that stands still costs its log.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The hubs of this node's commands.
 #[derive(Debug, Default)]
 pub struct Hubs {
     all: Mutex<HashMap<RequestUid, Weak<Hub>>>,
@@ -64,7 +63,6 @@ impl Hubs {
     }
 }
 
-/// The output of one command, its input and the size of its terminal.
 #[derive(Debug)]
 pub struct Hub {
     ring: Mutex<Ring>,
@@ -234,7 +232,6 @@ impl Hub {
         self.pool.sub(ring.make_room(cost, limit));
     }
 
-    /// The log takes no more.
     pub fn give_up_log(&self) {
         self.change(|ring| {
             if ring.kept.state == LogState::Whole {
@@ -244,12 +241,10 @@ impl Hub {
         self.room.notify_one();
     }
 
-    /// What the log has not taken yet, about `most` bytes of it.
     pub fn unkept(&self, most: usize) -> Vec<Piece> {
         self.ring.lock().unkept(most)
     }
 
-    /// Whether all commands together have much in memory.
     pub fn is_crowded(&self) -> bool {
         self.pool.is_crowded()
     }
@@ -277,12 +272,10 @@ impl Hub {
         self.ring.lock().kept
     }
 
-    /// The end of the output so far.
     pub fn now(&self) -> u64 {
         self.ring.lock().end()
     }
 
-    /// Tells of any change since the receiver has last looked.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -293,7 +286,6 @@ impl Hub {
         Viewing(Arc::clone(self))
     }
 
-    /// What follows a position, about `most` bytes of it.
     pub fn after(&self, position: Position, most: usize) -> Follows {
         self.ring.lock().after(position, most)
     }

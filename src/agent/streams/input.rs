@@ -27,7 +27,6 @@ const WAITING: usize = 2;
 /// Most bytes that one agent leaves pending to the next: a message that is on its way, and those that wait.
 pub(crate) const PENDING_BYTES: usize = (1 + WAITING) * MESSAGE_BYTES;
 
-/// How much of the input has reached the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct InputState {
@@ -42,11 +41,9 @@ pub(crate) struct InputState {
     pub(crate) ended: bool,
 }
 
-/// What comes from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fed {
     Bytes(Bytes),
-    /// The end of the input.
     End,
     /// The client that held the input has left, and no other has come.
     Gone,
@@ -96,7 +93,6 @@ impl Arrivals {
     }
 }
 
-/// The input of one command.
 #[derive(Debug)]
 pub struct Input {
     state: Mutex<State>,
@@ -156,7 +152,6 @@ impl Input {
         changed
     }
 
-    /// Waits until `find` finds something in the state.
     async fn until<T>(&self, mut find: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut changes = self.changed.subscribe();
         loop {

@@ -24,7 +24,6 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// How long the disk may take for the end of a log after the command has ended.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Writes the log of one command.
 pub(crate) struct LogWriter {
     hub: Arc<Hub>,
     /// Its place in the queue for a turn, which it keeps.
@@ -41,16 +40,8 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     pub(crate) fn new(hub: &Arc<Hub>, writers: &Writers, log: Log, before: u64) -> Self {
-        let changes = hub.changes();
-        Self {
-            hub: Arc::clone(hub),
-            turn: writers.turn(),
-            changes,
-            log: Some(log),
-            writing: None,
-            waiting: None,
-            before,
-        }
+        let (hub, turn, changes) = (Arc::clone(hub), writers.turn(), hub.changes());
+        Self { hub, turn, changes, log: Some(log), writing: None, waiting: None, before }
     }
 
     /// Writes until the log takes no more. Cancel-safe.

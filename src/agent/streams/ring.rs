@@ -30,7 +30,6 @@ pub const BATCH_BYTES: usize = 256 * 1024;
 /// What a piece takes beside its bytes.
 pub(super) const PIECE_BYTES: usize = 96;
 
-/// A piece of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub stream: OutputStream,
@@ -52,7 +51,6 @@ pub struct Kept {
     pub output: u64,
     /// Bytes of the file.
     pub file: u64,
-    /// Whether more is to come.
     pub state: LogState,
 }
 
@@ -82,7 +80,6 @@ impl Written {
     }
 }
 
-/// Where a viewer is in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub output: u64,
@@ -94,7 +91,6 @@ impl Position {
     pub const START: Self = Self { output: 0, known: (0, 0) };
 }
 
-/// What follows a position.
 #[derive(Debug)]
 pub enum Follows {
     /// These pieces, and the position after them.
@@ -103,19 +99,15 @@ pub enum Follows {
     InFile(Kept),
     /// It is kept nowhere: the next output that is there is at this position.
     Gone(Position),
-    /// Nothing yet.
     NotYet,
     /// Nothing: the command writes no more.
     End,
 }
 
-/// How far a command has come, for its viewers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It has not begun to write.
     #[default]
     Waiting,
-    /// It may write.
     Open,
     /// It writes no more, or nobody reads what it writes.
     Closed,
@@ -125,7 +117,6 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Each with its position.
     pub(super) pieces: VecDeque<(u64, Piece)>,
     pub(super) cost: usize,
     /// The position of the first piece, and the one after the last.
@@ -154,7 +145,6 @@ impl Ring {
         }
     }
 
-    /// Output begins at this position.
     pub(super) fn open(&mut self, position: u64, kept: Kept) {
         (self.first, self.next, self.kept) = (position, position, kept);
         self.phase = Phase::Open;
@@ -172,7 +162,6 @@ impl Ring {
         if self.phase == Phase::Waiting { 0 } else { self.next.max(self.kept.output) }
     }
 
-    /// Bytes that the log has not taken.
     pub(super) fn unkept_bytes(&self) -> u64 {
         self.next - self.kept.output.min(self.next)
     }
@@ -241,10 +230,8 @@ impl Ring {
     }
 }
 
-/// What all commands of the node have in common.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// What their output takes in memory.
     bytes: AtomicUsize,
     /// How often a log has taken something.
     writes: AtomicU64,

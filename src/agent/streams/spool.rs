@@ -36,7 +36,6 @@ const FILE_MODE: u32 = 0o640;
 /// Most folders of finished requests that are kept: small ones take more inodes than bytes.
 const MAX_FOLDERS: usize = 20_000;
 
-/// The folders of this node's requests.
 #[derive(Clone)]
 pub struct Spool {
     root: Arc<PathBuf>,
@@ -57,9 +56,6 @@ struct Books {
 
 impl Spool {
     /// Opens the folder of logs. `unfinished` are the requests whose folders must stay.
-    ///
-    /// # Errors
-    /// When the folder cannot be made or read.
     pub fn open(root: &Path, limit: u64, unfinished: &HashSet<RequestUid>, gauge: Gauge) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let mut books = Books { limit, used: 0, open: HashMap::new(), finished: BTreeMap::new(), count: 0 };
@@ -77,7 +73,6 @@ impl Spool {
         Ok(Self { root: Arc::new(root.to_owned()), books: Arc::new(Mutex::new(books)), gauge })
     }
 
-    /// The log of a request.
     pub fn log_path(&self, request: &RequestKey) -> PathBuf {
         self.folder(request).join(LOG_FILE)
     }
@@ -217,12 +212,10 @@ impl Log {
         (self.output, self.size)
     }
 
-    /// Bytes that wait for the next [`Log::flush`].
     pub fn waiting(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Writes to the file.
     pub fn flush(&mut self) {
         let before = self.size;
         if let Err(error) = self.try_flush() {

@@ -21,7 +21,6 @@ pub(crate) struct SavedOutput {
     kept: Option<u64>,
 }
 
-/// What was received of a command's output.
 #[derive(Debug)]
 pub(crate) struct OutputState {
     pub(crate) streams: OutputDigest,
@@ -31,7 +30,6 @@ pub(crate) struct OutputState {
 }
 
 impl SavedOutput {
-    /// `kept`: how much of it is in the log's file.
     pub(crate) fn of(streams: &mut OutputDigest, log: LogState, kept: u64) -> Self {
         Self { streams: streams.save(), log, kept: Some(kept) }
     }
@@ -42,7 +40,6 @@ impl OutputState {
         SavedOutput::of(&mut self.streams, self.log, self.kept)
     }
 
-    /// `None` if it was saved in another form.
     pub(crate) fn restore(saved: SavedOutput, limits: &OutputLimits) -> Option<Self> {
         let streams = OutputDigest::restore(saved.streams, limits)?;
         let kept = saved.kept.unwrap_or_else(|| streams.total());
@@ -55,7 +52,6 @@ impl OutputState {
 pub(crate) struct StreamState {
     /// What came before; nothing, if somebody else may have read a part of it.
     pub(crate) received: Option<OutputState>,
-    /// How much of the input was delivered.
     pub(crate) fed: InputState,
     /// When nobody read any more, as time since boot.
     pub(crate) given: Duration,

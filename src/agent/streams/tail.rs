@@ -10,7 +10,6 @@ use crate::wire::{OutputStream, cri};
 /// Bytes read from a log at once: more than the longest record.
 pub(super) const BLOCK_BYTES: usize = 32 * 1024;
 
-/// A search from the end of a log.
 pub(super) struct Search {
     file: Arc<File>,
     lines: u64,

@@ -11,7 +11,6 @@ pub(super) const WRITERS: usize = 8;
 /// for its blocking calls (Tokio has 512).
 const READERS: usize = 64;
 
-/// The turns of the log writers.
 #[derive(Clone, Debug)]
 pub struct Writers(pub(super) Arc<Semaphore>);
 
@@ -27,7 +26,6 @@ impl Writers {
     }
 }
 
-/// The turns of the viewers that read logs.
 #[derive(Clone, Debug)]
 pub struct Readers(Arc<Semaphore>);
 

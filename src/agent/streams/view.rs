@@ -38,7 +38,6 @@ const KEPT_WITHIN: Duration = Duration::from_secs(1);
 /// Blocks that a search reads before others have their turn.
 const BLOCKS: usize = 32;
 
-/// What comes next for a viewer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sight {
     Pieces(Vec<Piece>),
@@ -68,7 +67,6 @@ pub struct View {
 }
 
 impl View {
-    /// Begins at the beginning.
     pub fn new(hub: &Arc<Hub>, log: &Path, readers: &Readers) -> Self {
         Self {
             _viewing: hub.view(),
@@ -98,9 +96,6 @@ impl View {
 
     /// Begins at the last `lines` lines, of one stream or of both. If it ends with what is there now, it ends with these.
     /// Cancel-safe.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub async fn tail(mut self, lines: u64, only: Option<OutputStream>) -> io::Result<Self> {
         let kept = self.all_kept().await;
         if kept.output != u64::MAX && kept.state == LogState::Whole {
@@ -139,9 +134,6 @@ impl View {
     }
 
     /// Waits for what comes next. Cancel-safe.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub async fn next(&mut self) -> io::Result<Sight> {
         loop {
             // Reads from the page cache never wait: others would get no turn.

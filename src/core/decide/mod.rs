@@ -20,7 +20,6 @@ use crate::api::Reason;
 /// What the API server says of the request.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
-    /// It is there.
     Request(&'a BoundRequest),
     /// It is there and not bound: an older state of the API server was restored. The manager binds it again.
     Unbound,
@@ -29,7 +28,6 @@ pub enum Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// The request, if it is there and bound.
     pub const fn request(self) -> Option<&'a BoundRequest> {
         match self {
             Self::Request(request) => Some(request),
@@ -41,7 +39,6 @@ impl<'a> Wanted<'a> {
 /// The bound container, as the engine shows it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerView {
-    /// It runs.
     Running(ContainerRef),
     /// It does not, or is not the one that was bound.
     Unfit(Reason, String),
@@ -71,7 +68,6 @@ pub struct EngineView {
     pub keeps_output: bool,
 }
 
-/// The input of the command, which may have to come from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputView {
     /// It needs none, has it in its request, or a client is attached that sends it.
@@ -80,29 +76,20 @@ pub enum InputView {
     Awaited,
 }
 
-/// Everything that the decision depends on.
 #[derive(Clone, Debug)]
 pub struct Situation<'a> {
-    /// What the API server says.
     pub wanted: Wanted<'a>,
-    /// What the journal says.
     pub entry: Option<&'a Entry>,
-    /// What the engine says of the container.
     pub container: ContainerView,
     /// Which exec it is about: the committed one, as the journal or, where that is lost, the status knows it; before the
     /// commit the one in the journal.
     pub exec: Option<(ExecRef, ExecView)>,
-    /// What this engine can do about an exec that may have been started.
     pub engine: EngineView,
-    /// Whether its input is there.
     pub input: InputView,
-    /// This boot of the node.
     pub boot: &'a BootId,
-    /// Now.
     pub now: Timestamp,
 }
 
-/// The next step.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time")]
 pub enum Action {
@@ -132,7 +119,6 @@ pub enum Action {
     Kill,
     /// Write this outcome to journal and status.
     Report(Outcome),
-    /// Nothing is left to do.
     Forget,
 }
 

@@ -13,18 +13,12 @@ pub(super) fn refused(status: u16, message: String, missing: fn(String) -> Engin
     }
 }
 
+/// Says what was tried, what went wrong, and why.
 pub(super) fn unreachable(socket: &Path, call: &str, error: &dyn std::error::Error) -> EngineError {
-    EngineError::Unreachable { socket: socket.display().to_string(), message: said(call, error) }
-}
-
-/// What was tried, what went wrong, and why.
-fn said(call: &str, error: &dyn std::error::Error) -> String {
     let mut message = format!("{call}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
         message.push_str(": ");
         message.push_str(&cause.to_string());
-        source = cause.source();
     }
-    message
+    EngineError::Unreachable { socket: socket.display().to_string(), message }
 }

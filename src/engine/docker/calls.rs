@@ -43,7 +43,6 @@ pub struct Inspected {
     pub pid: Option<u32>,
 }
 
-/// An `exec_die` event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Died {
     pub exec: ExecId,
@@ -52,7 +51,6 @@ pub struct Died {
     pub at: Timestamp,
 }
 
-/// A connection to one Docker Engine.
 pub struct DockerEngine {
     socket: PathBuf,
     client: OnceLock<Docker>,
@@ -75,8 +73,12 @@ impl DockerEngine {
     }
 
     /// What an error of bollard means; `missing` says what a 404 stands for.
-    fn error(&self, call: &'static str, error: BollardError, missing: fn(String) -> EngineError) -> EngineError {
-        match error {
+    fn error(
+        &self,
+        call: &'static str,
+        missing: fn(String) -> EngineError,
+    ) -> impl FnOnce(BollardError) -> EngineError {
+        move |error| match error {
             BollardError::DockerResponseServerError { status_code, message } => refused(status_code, message, missing),
             BollardError::JsonDataError { message, .. } => EngineError::Protocol { call, message },
             other => unreachable(&self.socket, call, &other),
@@ -87,17 +89,13 @@ impl DockerEngine {
         match self.client()?.inspect_container(id, None::<InspectContainerOptions>).await {
             Ok(found) => container_of(id, found).map(Some),
             Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(self.error("inspect container", error, EngineError::NoSuchContainer)),
+            Err(error) => Err(self.error("inspect container", EngineError::NoSuchContainer)(error)),
         }
     }
 
     /// Its version, if it is new enough.
     pub(super) async fn checked_version(&self) -> Result<Version, EngineError> {
-        let found = self
-            .client()?
-            .version()
-            .await
-            .map_err(|error| self.error("version", error, EngineError::NoSuchContainer))?;
+        let found = self.client()?.version().await.map_err(self.error("version", EngineError::NoSuchContainer))?;
         let version = Version { engine: found.version.unwrap_or_default(), api: found.api_version.unwrap_or_default() };
         if api_number(&version.api).is_none_or(|api| api < MIN_API) {
             return Err(EngineError::TooOld {
@@ -120,11 +118,8 @@ impl DockerEngine {
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let listed = self
-            .client()?
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| self.error("list containers", error, EngineError::NoSuchContainer))?;
+        let listed = self.client()?.list_containers(Some(options)).await;
+        let listed = listed.map_err(self.error("list containers", EngineError::NoSuchContainer))?;
         let mut containers = Vec::with_capacity(listed.len());
         for id in listed.into_iter().filter_map(|summary| summary.id) {
             // One that vanishes between the two calls is as good as never listed.
@@ -133,10 +128,6 @@ impl DockerEngine {
         Ok(containers)
     }
 
-    /// Creates an exec.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
             attach_stdin: Some(exec.stdin),
@@ -150,46 +141,25 @@ impl DockerEngine {
             privileged: Some(false),
             ..Default::default()
         };
-        let created = self
-            .client()?
-            .create_exec(container.as_str(), options)
-            .await
-            .map_err(|error| self.error("create exec", error, EngineError::NoSuchContainer))?;
-        Ok(created.id.into())
+        let created = self.client()?.create_exec(container.as_str(), options).await;
+        Ok(created.map_err(self.error("create exec", EngineError::NoSuchContainer))?.id.into())
     }
 
-    /// Starts an exec and gives its output.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn start_exec(&self, exec: &ExecId, tty: bool) -> Result<ExecStream, StartError> {
         timeout(CALL_TIMEOUT, start(&self.socket, exec, tty))
             .await
             .unwrap_or_else(|elapsed| Err(StartError::Unclear(unreachable(&self.socket, "start exec", &elapsed))))
     }
 
-    /// Tells a terminal its size.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn resize_exec(&self, exec: &ExecId, width: u16, height: u16) -> Result<(), EngineError> {
         let options = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
-        self.client()?
-            .resize_exec(exec.as_str(), options)
-            .await
-            .map_err(|error| self.error("resize exec", error, EngineError::NoSuchExec))
+        let resized = self.client()?.resize_exec(exec.as_str(), options).await;
+        resized.map_err(self.error("resize exec", EngineError::NoSuchExec))
     }
 
-    /// What `inspect` says of an exec.
-    ///
-    /// # Errors
-    /// When the engine refuses, or does not answer.
     pub async fn inspect_exec(&self, exec: &ExecId) -> Result<Inspected, EngineError> {
-        let found = self
-            .client()?
-            .inspect_exec(exec.as_str())
-            .await
-            .map_err(|error| self.error("inspect exec", error, EngineError::NoSuchExec))?;
+        let found = self.client()?.inspect_exec(exec.as_str()).await;
+        let found = found.map_err(self.error("inspect exec", EngineError::NoSuchExec))?;
         Ok(Inspected {
             running: found.running.unwrap_or(false),
             code: found.exit_code.and_then(|code| i32::try_from(code).ok()),

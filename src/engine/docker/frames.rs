@@ -14,7 +14,6 @@ use crate::{
 
 const HEADER: usize = 8;
 
-/// Takes bytes, gives payload.
 #[derive(Debug, Default)]
 pub struct Decoder {
     current: Option<(OutputStream, usize)>,

@@ -16,7 +16,10 @@ use k8s_openapi::jiff::Timestamp;
 
 pub use self::calls::{DockerEngine, Inspected};
 use crate::{
-    core::ids::{ContainerId, ContainerRef, ExecName, ExecRef},
+    core::{
+        evidence::Patience,
+        ids::{ContainerId, ContainerRef, ExecName, ExecRef},
+    },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Habits, Parts,
         Prepared, StartError, Started, Version,
@@ -32,11 +35,13 @@ const HABITS: Habits = Habits {
     keeps_unread: 512 * 1024,
     // It handles the ends of one container one after another, and spends up to 4 s on each whose output a child holds.
     closes_within: Duration::from_secs(600),
-    notices_within: Duration::from_secs(600),
-    // The event of one exec waits for those of its container's other execs.
-    tells_within: Duration::from_secs(60),
-    first_word: Duration::from_secs(1),
-    recalls_within: Duration::from_secs(2),
+    patience: Patience {
+        notices_within: Duration::from_secs(600),
+        // The event of one exec waits for those of its container's other execs.
+        tells_within: Duration::from_secs(60),
+        first_word: Duration::from_secs(1),
+        recalls_within: Duration::from_secs(2),
+    },
 };
 
 impl Engine for DockerEngine {

@@ -28,7 +28,6 @@ fn word(code: i32, pid: Option<u32>) -> EngineWord {
     EngineWord { testimony: Testimony { code, certain: code != FALSIFIED_INSPECT }, ran: pid.is_some() }
 }
 
-/// What an event says.
 pub fn exit(died: Died) -> ExecExit {
     let testimony = Testimony { code: died.code, certain: died.code != FALSIFIED_EVENT };
     ExecExit { exec: died.exec, testimony, at: died.at }
