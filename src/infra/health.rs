@@ -68,9 +68,6 @@ impl Readiness {
 }
 
 /// Answers until `shutdown`.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,

@@ -38,15 +38,9 @@ pub trait Kernel: Send + Sync + 'static {
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64>;
 
     /// All living processes of a family.
-    ///
-    /// # Errors
-    /// When procfs cannot be read.
     fn family(&self, of: Family, container: ContainerId) -> impl Future<Output = io::Result<Vec<Member>>> + Send;
 
     /// Signals that very process. `false`: it is gone, or another one has its PID, and nothing was signalled.
-    ///
-    /// # Errors
-    /// When the kernel forbids it.
     fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool>;
 }
 

@@ -22,15 +22,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The requests of the cluster.
 pub trait Requests: Send + Sync + 'static {
     /// Reads a request; `None` if it is gone, or if another one has its name.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
 
     /// Writes the status of a request, if nobody has written to it since it was read.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
     fn write_status(
         &self,
         read: &ExecRequest,
@@ -38,9 +32,6 @@ pub trait Requests: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Written, ApiError>> + Send;
 
     /// Writes the status of an object that cannot be read, if nobody has written to it since.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
     fn write_status_of_unreadable(
         &self,
         meta: &ObjectMeta,
@@ -71,9 +62,6 @@ impl KubeRequests {
     }
 
     /// Whether an object, readable or not, is bound to a node.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     pub async fn is_bound(&self, key: &RequestKey) -> Result<bool, ApiError> {
         let found =
             within(CALL_TIMEOUT, format!("get ExecRequest {key}"), self.unreadable(&key.namespace).get_opt(&key.name))

@@ -25,9 +25,6 @@ pub enum TelemetryError {
 }
 
 /// Sends all logs to standard error.
-///
-/// # Errors
-/// When `level` is not a filter.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(level).map_err(|_| TelemetryError::Level(level.to_owned()))?;
     let registry = tracing_subscriber::registry().with(filter);

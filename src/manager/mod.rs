@@ -80,9 +80,6 @@ pub enum ManagerError {
 }
 
 /// Runs the manager until it is told to stop.
-///
-/// # Errors
-/// When it cannot begin, or a part of it fails for good.
 pub async fn run(mut config: Config, mut edges: Edges) -> Result<(), ManagerError> {
     let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();

@@ -60,17 +60,12 @@ fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default() + "\n"
 }
 
-/// # Errors
-/// When it is not a header, or of another version.
 pub fn decode_header(line: &str) -> Result<Header, Malformed> {
     let header: Header = serde_json::from_str(line).map_err(|_| Malformed::Header)?;
     if header.version == 2 { Ok(header) } else { Err(Malformed::Version(header.version)) }
 }
 
 /// Reads a line after the header: seconds since the beginning, and the event.
-///
-/// # Errors
-/// When it is not an event.
 pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     let (seconds, kind, data): (f64, String, String) = serde_json::from_str(line).map_err(|_| Malformed::Event)?;
     if !seconds.is_finite() || seconds < 0.0 {

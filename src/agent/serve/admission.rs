@@ -67,9 +67,6 @@ impl Admission {
     }
 
     /// Admits whoever has this `Authorization` header, or says why not.
-    ///
-    /// # Errors
-    /// When it may not, or when that cannot be found out.
     pub async fn admit(&self, authorization: Option<&str>) -> Result<(), NotAdmitted> {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
         if token.is_empty() || token.len() > TOKEN_BYTES {

@@ -100,9 +100,6 @@ impl Chain {
     }
 
     /// Makes the next line, without its newline.
-    ///
-    /// # Errors
-    /// When the event cannot be written as JSON.
     pub fn add(&mut self, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
         let sequence = self.head.sequence + 1;
         let links = [

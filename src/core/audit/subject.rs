@@ -40,9 +40,6 @@ pub struct Subject {
 impl Subject {
     /// A request that was read. Its `spec.requestedBy` is only a claim unless the admission policies
     /// vouched for it when the request was bound: see [`vouched_for`](Self::vouched_for).
-    ///
-    /// # Errors
-    /// When the object has no namespace, name or UID.
     pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
         let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
         subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);

@@ -50,15 +50,9 @@ pub enum Otherwise {
 /// Where records go.
 pub trait Trail: Clone + Send + Sync + 'static {
     /// Adds a record. When this is `Ok` it survives a crash.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     fn add(&self, event: Event, otherwise: Otherwise) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Whether a record could be written now, as far as can be seen; what was kept is written.
-    ///
-    /// # Errors
-    /// When it could not.
     fn available(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
@@ -95,9 +89,6 @@ impl<T: Trail> Audit<T> {
     }
 
     /// The subject of a request's records.
-    ///
-    /// # Errors
-    /// When the object has no namespace, name or UID.
     pub fn subject(&self, request: &ExecRequest) -> Result<Subject, NotBound> {
         Subject::of(request, self.policy.command)
     }
@@ -108,33 +99,21 @@ impl<T: Trail> Audit<T> {
     }
 
     /// Whether a record could be written, to be asked before work is taken up.
-    ///
-    /// # Errors
-    /// When it could not, and nothing may happen that is not recorded.
     pub async fn available(&self) -> Result<(), Unavailable> {
         if self.policy.required { self.trail.available().await } else { Ok(()) }
     }
 
     /// Before a request is bound.
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then it may not be bound.
     pub async fn bound(&self, request: &Subject, to: &Binding, image: Option<&str>) -> Result<(), Unavailable> {
         self.before(request.bound(to, image, self.clock.now())).await
     }
 
     /// Before a command is started.
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then it may not be started.
     pub async fn started(&self, request: &Subject, exec: &ExecRef) -> Result<(), Unavailable> {
         self.before(request.started(exec, self.clock.now())).await
     }
 
     /// Before a client is connected to a command. The session has to be [`detached`](Self::detached).
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then the client may not be connected.
     pub async fn attached(&self, subject: Subject, by: &Requester, client: Client) -> Result<Session, Unavailable> {
         let event = subject.attached(by, &client, self.clock.now());
         let id = event.note(key::SESSION).unwrap_or_default().to_owned();

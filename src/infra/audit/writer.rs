@@ -100,9 +100,6 @@ pub struct Log {
 
 impl Log {
     /// Begins to write the chain of `writer`. `published` is the head that is known of it elsewhere.
-    ///
-    /// # Errors
-    /// When no thread or timer can be created.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         // Until the first record is written, the published head counts: it must not be taken back.
@@ -143,9 +140,6 @@ impl Log {
     }
 
     /// Writes that this head is known elsewhere, where that could not be said in the first record.
-    ///
-    /// # Errors
-    /// When it is not on the disk yet.
     pub async fn tell_published(&self, head: Head) -> Result<(), Unavailable> {
         self.ask(Ask::Published(head), SHORT_PATIENCE).await
     }

@@ -24,9 +24,6 @@ pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
 
 /// All living processes of a family, in one look at procfs. A process that goes away meanwhile is
 /// passed over; of one that may not be read wholly, what can be read counts.
-///
-/// # Errors
-/// When procfs cannot be listed.
 pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
     // The kernel gives nobody a PID that is still a session's: if another process has the leader's, its session is gone.
     let taken = of.leader.is_some_and(|leader| find(leader.pid).is_some_and(|now| now != leader));
@@ -57,9 +54,6 @@ pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
 
 /// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this
 /// container, and nothing was signalled.
-///
-/// # Errors
-/// When the kernel forbids it.
 pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
     let Some(pid) = pid_of(process) else { return Ok(false) };
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {

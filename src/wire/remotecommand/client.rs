@@ -67,9 +67,6 @@ impl Client {
     }
 
     /// Reads a message of the server; `None` if it can be ignored.
-    ///
-    /// # Errors
-    /// When it breaks the protocol.
     pub fn receive(&mut self, message: Bytes) -> Result<Option<FromServer>, ProtocolError> {
         Ok(match parse(self.protocol, message)? {
             Message::Data(Channel::Stdout, bytes) => Some(FromServer::Output(OutputStream::Stdout, bytes)),
@@ -87,9 +84,6 @@ impl Client {
 
     /// The status, once the connection has ended: `code` is that of the server's close, or `None` if it
     /// broke. A status that was received counts, however the connection ended.
-    ///
-    /// # Errors
-    /// When there was none.
     pub fn closed(self, code: Option<u16>) -> Result<Bytes, NoStatus> {
         match (self.status.is_empty(), code) {
             (false, _) => Ok(self.status.freeze()),
