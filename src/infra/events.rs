@@ -28,7 +28,6 @@ pub struct PodRef {
     pub uid: String,
 }
 
-/// Writes Events on requests, and on their pods.
 #[derive(Clone)]
 pub struct Events {
     recorders: Option<Arc<Recorders>>,
@@ -47,7 +46,6 @@ impl Recorders {
         Self { client, reporter, current: Mutex::new((first, 0)) }
     }
 
-    /// The recorder for the next Event.
     fn next(&self) -> Recorder {
         let mut current = self.current.lock();
         let (recorder, events) = &mut *current;
@@ -67,7 +65,6 @@ impl Events {
         Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
     }
 
-    /// Writes no Events.
     pub fn silent() -> Self {
         Self { recorders: None }
     }
@@ -77,7 +74,6 @@ impl Events {
         self.write(&reference(request), None, action, reason, note).await;
     }
 
-    /// On a pod, about what a request does there.
     pub async fn publish_on_pod(&self, pod: &PodRef, request: &RequestKey, action: &str, reason: Reason, note: &str) {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -90,7 +86,6 @@ impl Events {
         self.write(&about, Some(reference(request)), action, reason, note).await;
     }
 
-    /// On any object.
     pub async fn publish_about(&self, object: &ObjectReference, action: &str, reason: Reason, note: &str) {
         self.write(object, None, action, reason, note).await;
     }

@@ -15,7 +15,6 @@ use prometheus_client::{
 
 use crate::{api::Reason, core::audit::event::Verb, wire::OutputStream};
 
-/// A step of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Manager: from creation to the binding.
@@ -106,7 +105,6 @@ fn step_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// The metrics of an agent, in a registry of their own.
     pub fn for_agent() -> (Self, Registry) {
         let (metrics, mut registry) = Self::common();
         registry.register("execs_running", "Execs that run now", metrics.running.clone());
@@ -127,7 +125,6 @@ impl Metrics {
         (metrics, registry)
     }
 
-    /// The metrics of a manager, in a registry of their own.
     pub fn for_manager() -> (Self, Registry) {
         let (metrics, mut registry) = Self::common();
         registry.register("leader", "Whether this manager leads", metrics.leader.clone());

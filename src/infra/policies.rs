@@ -17,7 +17,6 @@ use crate::{
 
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The policies that an installation must have.
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub mode: Mode,
@@ -50,7 +49,6 @@ impl Policies {
         Self { client, namespace: namespace.to_owned() }
     }
 
-    /// The metadata of all, if they are as they must be.
     pub async fn stand(&self, expected: &[Expected]) -> Result<Vec<ObjectMeta>, String> {
         try_join_all(expected.iter().map(|expected| self.stands(expected))).await
     }

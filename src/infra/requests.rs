@@ -16,10 +16,8 @@ use crate::{
     core::ids::RequestKey,
 };
 
-/// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The requests of the cluster.
 pub trait Requests: Send + Sync + 'static {
     /// Reads a request; `None` if it is gone, or if another one has its name.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
@@ -46,11 +44,9 @@ pub struct KubeRequests {
 
 #[derive(Debug)]
 pub enum Written {
-    /// This is the object now.
     Won(Box<ExecRequest>),
     /// Somebody wrote since the object was read: read again.
     Lost,
-    /// The object is gone.
     Gone,
     /// The API server will never take it as it is.
     Refused(String),

@@ -14,11 +14,9 @@ use tokio::{
 
 use crate::{api::names, infra::health::Readiness};
 
-/// How long leadership lasts without a renewal, in seconds.
 const LEADER_SECONDS: u64 = 15;
 /// How long before its end it is renewed, in seconds.
 const LEADER_GRACE_SECONDS: u64 = 5;
-/// How often a replica that does not lead starts over.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Name in `/readyz`.

@@ -83,7 +83,6 @@ pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     Ok((seconds, event))
 }
 
-/// Decodes UTF-8 that comes in pieces.
 #[derive(Debug, Default)]
 pub struct Text {
     rest: Vec<u8>,

@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use crate::api::names;
 
-/// Where the stream server is, and its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     pub endpoint: SocketAddr,

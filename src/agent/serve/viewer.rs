@@ -60,12 +60,10 @@ const ONLY_BINARY: &str = "a text message: only binary messages are accepted";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// How a viewer ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// It has all output, and the status.
     Told,
-    /// It closed the connection.
     Left,
     /// Its connection broke, or it does not answer.
     Vanished,
@@ -189,7 +187,6 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// Sends the output.
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
         let greeting = self.server.lock().greeting();
         if let Err(end) = self.send(to, Message::Binary(greeting)).await {
@@ -328,7 +325,6 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// Reads what the client sends.
     async fn listen(&self, from: &mut FromClientStream, hold: Option<Hold>) -> End {
         loop {
             let message = match from.next().await {
@@ -386,7 +382,6 @@ enum Due {
     Pong,
 }
 
-/// When pings and pongs are due.
 struct Beat {
     ping: Interval,
     pong: Interval,
@@ -416,7 +411,6 @@ fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
 }
 
-/// In place of output that is missing.
 fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
     Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", Missing::from(missing).notice()).into() }
 }

@@ -28,7 +28,6 @@ use crate::{
 pub enum OnInterrupt {
     /// Cancels the request; a second one leaves.
     Cancel,
-    /// Leaves the request as it is.
     Leave,
 }
 
@@ -72,7 +71,6 @@ pub async fn conclude(
     })
 }
 
-/// What comes first.
 #[derive(Debug)]
 enum Heard {
     Ending(Result<Ending, Error>),

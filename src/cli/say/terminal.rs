@@ -18,7 +18,6 @@ pub struct Size {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// Makes the terminal on standard input raw.
 pub fn make_raw() -> io::Result<()> {
     HOOK.call_once(|| {
         let next = std::panic::take_hook();

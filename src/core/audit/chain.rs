@@ -23,7 +23,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of an empty chain.
     pub fn start() -> Self {
         Self { sequence: 0, sha256: NO_LINE.to_owned() }
     }
@@ -52,7 +51,6 @@ impl FromStr for Head {
     }
 }
 
-/// A writer's head, as it is published in a Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     pub writer: String,
@@ -141,7 +139,6 @@ pub fn parse(text: &[u8]) -> Option<(Event, Link)> {
     Some((event, link))
 }
 
-/// The end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End<'a> {
     /// The writer of the last record, and the head.
@@ -164,7 +161,6 @@ impl<'a> End<'a> {
         Self { last: None, cut: text }
     }
 
-    /// Whether the next line must start with a newline.
     pub fn is_open(&self) -> bool {
         self.cut.last().is_some_and(|byte| *byte != b'\n')
     }

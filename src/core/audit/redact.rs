@@ -18,12 +18,10 @@ pub const USER_LIMIT: usize = 16 << 10;
 /// In characters, of such a user's name and UID: what the `CustomResourceDefinition` allows.
 const NAME_LIMIT: usize = 1024;
 
-/// How much of a command is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommandDetail {
     #[default]
     Full,
-    /// The program, without its arguments.
     Program,
     /// The SHA-256 of the command as JSON. A short command can be guessed from it.
     Digest,

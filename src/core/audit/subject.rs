@@ -29,7 +29,6 @@ const TEXT_LIMIT: usize = 1024;
 pub struct Subject {
     key: RequestKey,
     user: Requester,
-    /// Whether the admission policies vouch for the user.
     vouched_for: bool,
     created: Option<Timestamp>,
     /// Messages may name the program, so they are recorded only with the whole command.
@@ -65,7 +64,6 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The admission policies vouch for the requester.
     #[must_use]
     pub fn vouched_for(self) -> Self {
         Self { vouched_for: true, ..self }
@@ -203,11 +201,9 @@ impl Event {
     }
 }
 
-/// A client connected to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub address: String,
-    /// Whether it sends the command's input.
     pub stdin: bool,
 }
 

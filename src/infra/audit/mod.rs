@@ -33,12 +33,10 @@ use crate::{
     },
 };
 
-/// The audit trail cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the audit log cannot be written: {0}")]
 pub struct Unavailable(pub String);
 
-/// What becomes of a record that cannot be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It is kept, and written later: its act happens anyway.
@@ -47,7 +45,6 @@ pub enum Otherwise {
     Drop,
 }
 
-/// Where records go.
 pub trait Trail: Clone + Send + Sync + 'static {
     /// Adds a record. When this is `Ok` it survives a crash.
     fn add(&self, event: Event, otherwise: Otherwise) -> impl Future<Output = Result<(), Unavailable>> + Send;
@@ -60,7 +57,6 @@ pub trait Trail: Clone + Send + Sync + 'static {
 pub struct Policy {
     /// Nothing may happen without a record.
     pub required: bool,
-    /// What of a command is recorded.
     pub command: CommandDetail,
 }
 
@@ -74,7 +70,6 @@ pub struct Audit<T> {
     recent: Recent,
 }
 
-/// A client that is connected to a command.
 #[derive(Clone, Debug)]
 pub struct Session {
     subject: Subject,
@@ -88,7 +83,6 @@ impl<T: Trail> Audit<T> {
         Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
 
-    /// The subject of a request's records.
     pub fn subject(&self, request: &ExecRequest) -> Result<Subject, NotBound> {
         Subject::of(request, self.policy.command)
     }
@@ -121,7 +115,6 @@ impl<T: Trail> Audit<T> {
         Ok(Session { subject, by: by.clone(), client, id })
     }
 
-    /// A client is connected no more.
     pub async fn detached(&self, session: Session) {
         let Session { subject, by, client, id } = session;
         self.anyhow(subject.detached(&by, &client, &id, self.clock.now())).await;

@@ -34,7 +34,6 @@ use crate::{
 };
 
 const QUEUE: usize = 1024;
-/// Records in one write.
 const BATCH: usize = 64;
 /// Records that are kept while none can be written; those beyond are lost, and counted.
 const KEPT: usize = 4096;
@@ -42,10 +41,8 @@ const KEPT: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an act waits for a record that is not.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where a writer's lines go.
 #[derive(Clone, Debug)]
 pub enum Sink {
     /// Into the files of a folder: lines survive a crash, and the chain outlives the process.
@@ -129,12 +126,10 @@ impl Log {
         Ok(log)
     }
 
-    /// The last line that is on the disk.
     pub fn head(&self) -> Head {
         self.head.borrow().clone()
     }
 
-    /// The name of the chain's writer.
     pub fn writer(&self) -> &str {
         &self.writer
     }
@@ -219,7 +214,6 @@ struct Writer {
     word: Option<(Verb, BTreeMap<String, String>)>,
     kept: VecDeque<Event>,
     lost: u64,
-    /// When the last write failed, and why.
     failed: Option<(Instant, Unavailable)>,
     shared: Arc<Shared>,
 }

@@ -87,7 +87,6 @@ fn leads(process: ProcessRef, uid: &RequestUid) -> bool {
     leads && tag(process.pid).is_none_or(|tag| tag == *uid)
 }
 
-/// The tag in the environment that a process was started with.
 fn tag(pid: u32) -> Option<RequestUid> {
     let environment = fs::read(proc_path(pid, "environ")).ok()?;
     let of = |variable: &[u8]| {

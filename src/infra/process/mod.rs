@@ -18,7 +18,6 @@ pub use self::{
 };
 use crate::core::ids::BootId;
 
-/// The kernel's ID of this boot.
 pub fn boot_id() -> io::Result<BootId> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().into())
 }

@@ -41,7 +41,6 @@ pub fn find(pid: u32) -> Option<ProcessRef> {
     stat(pid).map(|stat| stat.process)
 }
 
-/// Whether this very process still lives.
 pub fn alive(process: ProcessRef) -> bool {
     find(process.pid) == Some(process)
 }

@@ -71,7 +71,6 @@ pub(super) async fn groups(headers: HeaderMap) -> Response {
     Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})).into_response()
 }
 
-/// `/apis/GROUP`.
 pub(super) async fn versions() -> Json<Value> {
     let mut document = group();
     document["kind"] = json!("APIGroup");
@@ -155,7 +154,6 @@ fn path_of(one: &Subresource) -> String {
     format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/execrequests/{{name}}/{}", one.name)
 }
 
-/// `/openapi/v2`.
 pub(super) async fn openapi_v2() -> Json<Value> {
     let paths = paths(
         |name, place, kind, text| json!({"name": name, "in": place, "type": kind, "description": text, "required": place == "path", "uniqueItems": true}),

@@ -49,7 +49,6 @@ use crate::{
 /// How long connections are still accepted once told to stop: until everybody knows that this replica is not an
 /// endpoint of the Service any more.
 const STILL_SERVED: Duration = Duration::from_secs(3);
-/// How long streams may take to end once cut.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -73,11 +72,9 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 pub enum CertificateSource {
-    /// Made here.
     Own {
         secret: String,
         service: String,
-        /// How long each certificate lives.
         life: Duration,
     },
     /// Made by somebody else: a folder with `tls.crt` and `tls.key`.
@@ -127,7 +124,6 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     Ok(())
 }
 
-/// Keeps what is known of the front proxy, and the certificate.
 fn keep(
     config: &Config,
     edges: &Edges,
@@ -185,7 +181,6 @@ fn api(
     }
 }
 
-/// The streams that are open, and what cuts them.
 #[derive(Default)]
 struct Joined {
     streams: TaskTracker,

@@ -39,7 +39,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// `protocol` is the one the server took in the handshake.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, input_ended: false, status: BytesMut::new() }
     }

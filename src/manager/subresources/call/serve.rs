@@ -50,7 +50,6 @@ use crate::{
     },
 };
 
-/// Bytes of an agent's error, at most.
 const LARGEST_ERROR: usize = 64 << 10;
 const ERROR_TIMEOUT: Duration = Duration::from_secs(5);
 /// The client's address: the API server adds the last element.
@@ -70,7 +69,6 @@ pub(crate) struct Api {
     /// How long an attached client and its command may both be silent.
     pub(crate) idle: Duration,
     pub(crate) joined: TaskTracker,
-    /// Ends the streams that are left.
     pub(crate) cut: CancellationToken,
 }
 
@@ -145,7 +143,6 @@ impl Api {
     }
 }
 
-/// `GET .../attach`.
 async fn attach(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -194,7 +191,6 @@ async fn attach(
     Ok(response)
 }
 
-/// Joins a client and an agent once both are upgraded.
 async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Place) {
     let (request, user) = (&asked.target, &asked.who.username);
     let (client, agent) = match tokio::try_join!(client, agent) {
@@ -215,7 +211,6 @@ async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &
     }
 }
 
-/// `GET .../log`.
 async fn log(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -329,7 +324,6 @@ async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) 
 #[derive(Clone)]
 struct User(String);
 
-/// Counts each call, and logs those that were refused.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> axum::response::Response {
     let path = request.uri().path();
     let call = match path.rsplit('/').next() {

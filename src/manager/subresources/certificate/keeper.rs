@@ -29,12 +29,9 @@ use crate::infra::{
     health::Readiness,
 };
 
-/// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Names of the objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// Of Secret and Service.
@@ -73,7 +70,6 @@ enum KeepError {
     Pair(#[from] PairError),
 }
 
-/// What a look has found.
 enum Looked {
     /// Nothing to do for so long.
     Idle(Duration),

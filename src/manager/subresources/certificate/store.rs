@@ -18,7 +18,6 @@ const MOST_AUTHORITIES: usize = 8;
 
 type Data = BTreeMap<String, ByteString>;
 
-/// The contents of the Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) current: Option<Pair>,
@@ -58,7 +57,6 @@ impl Stored {
         entries.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect()
     }
 
-    /// What the API server is to trust.
     pub(super) fn bundle(&self) -> String {
         self.authorities.concat()
     }
@@ -91,7 +89,6 @@ impl Stored {
     }
 }
 
-/// The certificates of a bundle, each in PEM.
 fn split(bundle: &str) -> Vec<String> {
     const END: &str = "-----END CERTIFICATE-----";
     bundle
