@@ -161,7 +161,7 @@ fn serve_subresources(config: &mut Config, edges: &mut Edges, readiness: &Readin
             clock: Arc::clone(&edges.clock),
             listener,
             readiness: readiness.clone(),
-            metrics: subresources::Counters::register(registry),
+            metrics: subresources::Metrics::register(registry),
             shutdown: edges.shutdown.clone(),
         };
         parts.spawn(async { Ok(subresources::run(config, edges).await?) });

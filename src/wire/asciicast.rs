@@ -93,25 +93,20 @@ impl Text {
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.rest.extend_from_slice(bytes);
         let mut text = String::new();
-        let mut at = 0;
-        while at < self.rest.len() {
-            match std::str::from_utf8(&self.rest[at..]) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    at = self.rest.len();
+        let mut unfinished = Vec::new();
+        let mut chunks = self.rest.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            match std::str::from_utf8(chunk.invalid()) {
+                Ok(_) => {}
+                // The last one may still become a character.
+                Err(error) if error.error_len().is_none() && chunks.peek().is_none() => {
+                    unfinished = chunk.invalid().to_vec();
                 }
-                Err(error) => {
-                    let end = at + error.valid_up_to();
-                    text.push_str(&String::from_utf8_lossy(&self.rest[at..end]));
-                    at = end;
-                    // Without a length it may still become a character.
-                    let Some(wrong) = error.error_len() else { break };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    at += wrong;
-                }
+                Err(_) => text.push(char::REPLACEMENT_CHARACTER),
             }
         }
-        self.rest.drain(..at);
+        self.rest = unfinished;
         text
     }
 }

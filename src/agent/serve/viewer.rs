@@ -68,9 +68,14 @@ pub(super) enum End {
     /// Its connection broke, or it does not answer.
     Vanished,
     /// It was too slow for output that is not kept, and has a status that says so.
-    Lost { why: String },
+    Lost {
+        why: String,
+    },
     /// Its connection was closed, with this close code.
-    Cut { code: u16, why: String },
+    Cut {
+        code: u16,
+        why: String,
+    },
 }
 
 impl End {
@@ -362,9 +367,7 @@ impl<'a> Viewer<'a> {
             }
         }
     }
-}
 
-impl Viewer<'_> {
     /// Waits until the command has room for the input. Meanwhile nothing is read from the client, and [`Self::beat`]
     /// keeps its connection alive.
     async fn feed(&self, hold: &Hold, fed: Fed) {

@@ -93,10 +93,6 @@ impl Chain {
         &self.head
     }
 
-    pub fn writer(&self) -> &str {
-        &self.writer
-    }
-
     /// Makes the next line, without its newline.
     pub fn add(&mut self, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
         let sequence = self.head.sequence + 1;

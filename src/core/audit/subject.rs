@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp}
 use super::{
     event::{Event, ObjectReference, Verb, audit_id},
     key,
-    redact::{CommandDetail, annotate_env, as_json, limited},
+    redact::{CommandDetail, annotate_env, json, limited},
 };
 use crate::{
     api::{ExecRequest, Requester, Stdin, names},
@@ -79,10 +79,6 @@ impl Subject {
             detail,
             annotations: BTreeMap::new(),
         }
-    }
-
-    pub fn key(&self) -> &RequestKey {
-        &self.key
     }
 
     fn note(&mut self, key: &str, value: Option<&str>) {
@@ -168,7 +164,7 @@ impl Subject {
         if self.vouched_for {
             event.user = self.user.clone();
         } else if self.user != Requester::default() {
-            event.annotations.insert(key::CLAIMED_USER.to_owned(), as_json(&self.user));
+            event.annotations.insert(key::CLAIMED_USER.to_owned(), json(&self.user));
         }
         event.request_received_timestamp = MicroTime(self.created.unwrap_or(at));
         event.object_ref = Some(ObjectReference {

@@ -15,7 +15,6 @@ mod target;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use kube::Client;
-use prometheus_client::registry::Registry;
 use rustls::crypto::{CryptoProvider, ring::default_provider};
 use tokio::{
     net::TcpListener,
@@ -25,6 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(super) use self::metrics::Metrics;
 use self::{
     agent::{connect::Agents, locate::Locator, tokens::Tokens},
     call::{limits::Streams, serve::Api},
@@ -38,7 +38,6 @@ use self::{
         front_proxy::{self, FrontProxy},
         server::Server,
     },
-    metrics::Metrics,
 };
 use crate::{
     api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
@@ -86,16 +85,8 @@ pub(super) struct Edges {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) listener: TcpListener,
     pub(super) readiness: Readiness,
-    pub(super) metrics: Counters,
+    pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
-}
-
-pub(super) struct Counters(Metrics);
-
-impl Counters {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        Self(Metrics::register(registry))
-    }
 }
 
 /// Serves until told to stop, and then the streams that are open for as long as they may.
@@ -107,7 +98,7 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     let streams = Joined::default();
     let tls = listen::server::tls(serving, Arc::clone(&provider))?;
     let router = api(&config, &edges, provider, front_proxy.clone(), &streams).router();
-    let Edges { clock, listener, metrics: Counters(metrics), shutdown, .. } = edges;
+    let Edges { clock, listener, metrics, shutdown, .. } = edges;
     let most_connections = listen::server::MOST_CONNECTIONS;
     let server = Server { listener, tls, router, front_proxy, clock, metrics, most_connections };
     let stop = CancellationToken::new();
@@ -131,7 +122,7 @@ fn keep(
     known: watch::Sender<Option<Arc<FrontProxy>>>,
     serving: &Serving,
 ) -> JoinSet<()> {
-    let Edges { client, clock, readiness, metrics: Counters(metrics), .. } = edges;
+    let Edges { client, clock, readiness, metrics, .. } = edges;
     readiness.expect(front_proxy::CHECK);
     readiness.expect(certificate::serving::CHECK);
     let mut keeping = JoinSet::new();
@@ -164,7 +155,7 @@ fn api(
     front_proxy: front_proxy::Current,
     joined: &Joined,
 ) -> Api {
-    let Edges { client, clock, metrics: Counters(metrics), .. } = edges;
+    let Edges { client, clock, metrics, .. } = edges;
     let tokens = Tokens::new(client.clone(), &config.account, &config.pod);
     Api {
         client: client.clone(),
