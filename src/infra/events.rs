@@ -41,11 +41,6 @@ struct Recorders {
 }
 
 impl Recorders {
-    fn new(client: Client, reporter: Reporter) -> Self {
-        let first = Recorder::new(client.clone(), reporter.clone());
-        Self { client, reporter, current: Mutex::new((first, 0)) }
-    }
-
     fn next(&self) -> Recorder {
         let mut current = self.current.lock();
         let (recorder, events) = &mut *current;
@@ -62,7 +57,8 @@ impl Events {
     /// `instance` is the name of the node or the pod.
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
+        let current = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
+        Self { recorders: Some(Arc::new(Recorders { client, reporter, current })) }
     }
 
     pub fn silent() -> Self {

@@ -82,10 +82,7 @@ impl Keeper {
     pub(super) fn open(self, shutdown: CancellationToken) -> (Gate, impl Future<Output = ()>) {
         let (ask, asks) = mpsc::channel(QUEUE);
         (Gate(ask), async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.keep(asks) => {}
-            }
+            shutdown.run_until_cancelled(self.keep(asks)).await;
         })
     }
 

@@ -25,7 +25,6 @@ pub(super) const CHECK: &str = "leader-lease";
 pub(super) struct Candidate {
     pub(super) client: Client,
     pub(super) namespace: String,
-    /// Name of this replica, unlike every other's.
     pub(super) identity: String,
     pub(super) readiness: Readiness,
 }
@@ -36,18 +35,15 @@ impl Candidate {
         // When the leader was last known.
         let mut known = Instant::now();
         while !tell.is_closed() {
-            match self.look(&tell, &mut known).await {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(%error, lease = names::LEADER_LEASE, "the leader is not known; retrying");
-                    // Another replica may lead by now.
-                    if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
-                        told(&tell, false);
-                    }
-                    tokio::select! {
-                        () = sleep(RETRY) => {}
-                        () = tell.closed() => {}
-                    }
+            if let Err(error) = self.look(&tell, &mut known).await {
+                tracing::warn!(%error, lease = names::LEADER_LEASE, "the leader is not known; retrying");
+                // Another replica may lead by now.
+                if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
+                    told(&tell, false);
+                }
+                tokio::select! {
+                    () = sleep(RETRY) => {}
+                    () = tell.closed() => {}
                 }
             }
         }

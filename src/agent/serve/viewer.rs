@@ -64,18 +64,14 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub(super) enum End {
     /// It has all output, and the status.
     Told,
+    /// It closed the connection.
     Left,
     /// Its connection broke, or it does not answer.
     Vanished,
     /// It was too slow for output that is not kept, and has a status that says so.
-    Lost {
-        why: String,
-    },
+    Lost { why: String },
     /// Its connection was closed, with this close code.
-    Cut {
-        code: u16,
-        why: String,
-    },
+    Cut { code: u16, why: String },
 }
 
 impl End {
@@ -183,12 +179,8 @@ impl<'a> Viewer<'a> {
                 }
             }
         };
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => {}
-            taken = timeout(self.pace.stall, taken) => if taken.is_err() {
-                tracing::debug!("a viewer did not take everything in time");
-            }
+        if let Some(Err(_)) = self.shutdown.run_until_cancelled(timeout(self.pace.stall, taken)).await {
+            tracing::debug!("a viewer did not take everything in time");
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     watched::{Reached, Watched},
 };
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, Phase},
+    api::{ExecRequestStatus, Phase},
     cli::{
         cluster::connection::Cluster,
         error::Error,
@@ -131,18 +131,16 @@ pub fn last_word(reached: &Reached, speech: &Speech) -> Exit {
             }
             Exit::of(status).unwrap_or(Exit::LEFT)
         }
-        Reached::Gone(request) => gone(request, speech),
+        Reached::Gone(request) => {
+            let (then, exit) = if may_have_run(request) {
+                ("that ends its command", Exit::UNKNOWN)
+            } else {
+                ("nothing ran, and nothing will", Exit::NEVER_RAN)
+            };
+            speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
+            exit
+        }
     }
-}
-
-fn gone(request: &ExecRequest, speech: &Speech) -> Exit {
-    let (then, exit) = if may_have_run(request) {
-        ("that ends its command", Exit::UNKNOWN)
-    } else {
-        ("nothing ran, and nothing will", Exit::NEVER_RAN)
-    };
-    speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
-    exit
 }
 
 fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {

@@ -36,7 +36,6 @@ pub enum Ending {
     /// The request was deleted, but the stream has told the outcome.
     Stream(Box<Status>),
     Detached,
-    /// The reader of the output has closed it.
     OutputClosed,
     /// The connection is lost, and input with it: why.
     Lost(String),

@@ -35,19 +35,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub const ALL: [Self; 10] = [
-        Self::Opened,
-        Self::Resumed,
-        Self::Denied,
-        Self::Bound,
-        Self::Started,
-        Self::Attached,
-        Self::Detached,
-        Self::Cancelled,
-        Self::Finished,
-        Self::OutcomeUnknown,
-    ];
-
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",

@@ -9,12 +9,8 @@ pub enum Wrong {
     NotARecord,
     CutOff,
     Changed,
-    Missing {
-        from: u64,
-        to: u64,
-    },
+    Missing { from: u64, to: u64 },
     OutOfOrder,
-    /// Another line has its number, and later lines vouch for that one.
     Inserted,
     Foreign(String),
     Restarted,

@@ -220,7 +220,18 @@ fn the_verb_of_an_end_says_denied_and_unknown_apart() {
 
 #[test]
 fn a_verb_is_written_as_it_is_called() {
-    for verb in Verb::ALL {
+    for verb in [
+        Verb::Opened,
+        Verb::Resumed,
+        Verb::Denied,
+        Verb::Bound,
+        Verb::Started,
+        Verb::Attached,
+        Verb::Detached,
+        Verb::Cancelled,
+        Verb::Finished,
+        Verb::OutcomeUnknown,
+    ] {
         assert_eq!(serde_json::to_value(verb).expect("JSON"), Value::from(verb.as_str()));
     }
 }

@@ -76,7 +76,6 @@ pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> i
     }
 }
 
-/// The process that has this PID now, if an exec of this request in this container may have begun with it.
 pub fn leader(pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
     find(pid).filter(|process| is_in(pid, container) && leads(*process, uid))
 }

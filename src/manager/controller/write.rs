@@ -42,7 +42,6 @@ pub(crate) struct Binder {
     pub(crate) agents: LiveAgents,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
-    /// How long an agent may be silent before what it runs is given up.
     pub(crate) node_lost: Duration,
 }
 

@@ -150,10 +150,6 @@ fn aggregated(version: &str) -> Value {
     })
 }
 
-fn path_of(one: &Subresource) -> String {
-    format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/execrequests/{{name}}/{}", one.name)
-}
-
 pub(super) async fn openapi_v2() -> Json<Value> {
     let paths = paths(
         |name, place, kind, text| json!({"name": name, "in": place, "type": kind, "description": text, "required": place == "path", "uniqueItems": true}),
@@ -194,7 +190,8 @@ fn paths(parameter: impl Fn(&str, &str, &str, &str) -> Value) -> Value {
                 "parameters": parameters,
                 "responses": {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}},
             });
-            (path_of(one), json!({"get": operation}))
+            let request = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/execrequests/{{name}}");
+            (format!("{request}/{}", one.name), json!({"get": operation}))
         })
         .collect::<serde_json::Map<_, _>>()
         .into()

@@ -143,12 +143,11 @@ impl Agents {
 
     fn config(&self, endpoint: &Endpoint) -> Result<ClientConfig, rustls::Error> {
         let pinned = Pinned { certificate: endpoint.certificate.clone(), provider: Arc::clone(&self.provider) };
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        Ok(ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(pinned))
-            .with_no_client_auth();
-        Ok(config)
+            .with_no_client_auth())
     }
 }
 

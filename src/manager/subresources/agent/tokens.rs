@@ -33,7 +33,6 @@ struct Kept {
     until: Instant,
 }
 
-/// Asks the API server for tokens of the manager's own account, and keeps them.
 pub(crate) struct Tokens {
     accounts: Api<Account>,
     account: String,

@@ -61,13 +61,11 @@ impl Stored {
         self.authorities.concat()
     }
 
-    /// A pair to be served at once.
     pub(super) fn begin(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
         let authorities = self.trusting(authority, now);
         Self { current: Some(pair), next: None, authorities }
     }
 
-    /// A pair to be served when it is trusted.
     pub(super) fn with_next(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
         let authorities = self.trusting(authority, now);
         Self { next: Some(pair), authorities, ..self }
