@@ -15,7 +15,6 @@ pub enum Error {
     NoCluster,
     #[error("cannot connect to the API server: {0}")]
     Client(String),
-    /// The API server refused or failed.
     #[error("{what}: {}", explain(.source))]
     Call { what: String, source: Box<kube::Error> },
     #[error("{what}: cannot reach the API server at {server}: {why}")]
@@ -32,10 +31,8 @@ pub enum Error {
     Message(String),
     #[error("{}: {}", .path.display(), .source)]
     File { path: PathBuf, source: io::Error },
-    /// A file that is not what it should be.
     #[error("{}: line {}: {}", .path.display(), .line, .why)]
     Content { path: PathBuf, line: usize, why: String },
-    /// The terminal, or the signals.
     #[error("{what}: {source}")]
     Local { what: &'static str, source: io::Error },
     #[error("cannot write the output: {0}")]
@@ -61,7 +58,6 @@ impl Error {
         Self::Left { source: Box::new(self), left: left.into() }
     }
 
-    /// The HTTP status of the API server's answer.
     pub fn answer(&self) -> Option<u16> {
         match self {
             Self::Call { source, .. } => answer(source),
@@ -70,7 +66,6 @@ impl Error {
     }
 }
 
-/// The HTTP status of the API server's answer.
 pub fn answer(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),

@@ -28,7 +28,6 @@ impl Exit {
     pub const FAILED: Self = Self(125);
     /// The command could not be started: no such program, user or directory. Nothing ran.
     pub const NOT_STARTED: Self = Self(126);
-    /// The request was canceled.
     pub const CANCELED: Self = Self(130);
 
     /// The exit code of a request's outcome; `None` while it has none.
@@ -42,7 +41,6 @@ impl Exit {
         })
     }
 
-    /// The exit code in the last frame of a stream.
     pub fn of_stream(status: &Status) -> Self {
         if status.status.as_deref() == Some("Success") {
             return Self::SUCCESS;

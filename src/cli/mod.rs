@@ -4,11 +4,6 @@
 //! command line stands beside the verb; the program in `bin/kubectl-execlet` puts them
 //! together, parses once, and ends with the [`exit`] code that a verb gives.
 
-#![allow(
-    clippy::missing_errors_doc,
-    reason = "the verbs of a program, not a library: every error is a message for the user, and error.rs has them all"
-)]
-
 pub mod cluster;
 pub mod error;
 pub mod exit;

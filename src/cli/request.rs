@@ -16,7 +16,6 @@ pub fn is_attachable(request: &ExecRequest) -> bool {
     is_finished(request) || request.status.as_ref().is_some_and(|status| status.node_name.is_some())
 }
 
-/// Whether its input comes from a client.
 pub fn takes_input(request: &ExecRequest) -> bool {
     request.spec.input_from_client().is_some()
 }

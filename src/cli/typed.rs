@@ -21,7 +21,6 @@ fn name(text: &str, kinds: &[&str], other: impl Fn(&str) -> String) -> Result<St
     }
 }
 
-/// Reads `KEY=VALUE`.
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

@@ -14,7 +14,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub allowed: bool,
-    /// Why, if an authorizer says so.
     pub reason: Option<String>,
 }
 
@@ -29,7 +28,6 @@ impl Access {
         Self { reviews: Api::all(client) }
     }
 
-    /// The first of these rights that `who` does not have.
     pub async fn first_lacking<'a>(&self, who: &Requester, rights: &'a [Right]) -> Result<Option<&'a Right>, ApiError> {
         for right in rights {
             if !self.ask(who, right).await?.allowed {

@@ -19,7 +19,6 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// The status code of its answer, if there was one.
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
     }

@@ -28,7 +28,6 @@ pub struct PodRef {
     pub uid: String,
 }
 
-/// Writes Events on requests, and on their pods.
 #[derive(Clone)]
 pub struct Events {
     recorders: Option<Arc<Recorders>>,
@@ -42,12 +41,6 @@ struct Recorders {
 }
 
 impl Recorders {
-    fn new(client: Client, reporter: Reporter) -> Self {
-        let first = Recorder::new(client.clone(), reporter.clone());
-        Self { client, reporter, current: Mutex::new((first, 0)) }
-    }
-
-    /// The recorder for the next Event.
     fn next(&self) -> Recorder {
         let mut current = self.current.lock();
         let (recorder, events) = &mut *current;
@@ -64,10 +57,10 @@ impl Events {
     /// `instance` is the name of the node or the pod.
     pub fn new(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        Self { recorders: Some(Arc::new(Recorders::new(client, reporter))) }
+        let current = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
+        Self { recorders: Some(Arc::new(Recorders { client, reporter, current })) }
     }
 
-    /// Writes no Events.
     pub fn silent() -> Self {
         Self { recorders: None }
     }
@@ -77,7 +70,6 @@ impl Events {
         self.write(&reference(request), None, action, reason, note).await;
     }
 
-    /// On a pod, about what a request does there.
     pub async fn publish_on_pod(&self, pod: &PodRef, request: &RequestKey, action: &str, reason: Reason, note: &str) {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -90,7 +82,6 @@ impl Events {
         self.write(&about, Some(reference(request)), action, reason, note).await;
     }
 
-    /// On any object.
     pub async fn publish_about(&self, object: &ObjectReference, action: &str, reason: Reason, note: &str) {
         self.write(object, None, action, reason, note).await;
     }

@@ -8,7 +8,6 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The named checks of readiness.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<States>>);
 
@@ -24,12 +23,10 @@ impl Readiness {
         self.set(name, Err("not yet".to_owned()));
     }
 
-    /// This check holds.
     pub fn ready(&self, name: &'static str) {
         self.set(name, Ok(()));
     }
 
-    /// This check does not hold.
     pub fn not_ready(&self, name: &'static str, why: impl Into<String>) {
         self.set(name, Err(why.into()));
     }
@@ -67,10 +64,6 @@ impl Readiness {
     }
 }
 
-/// Answers until `shutdown`.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,

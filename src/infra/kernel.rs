@@ -14,7 +14,6 @@ use crate::core::{
 /// Pause between two looks at a process of which the kernel gives no handle.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What the agent asks of the kernel about the processes of its node.
 pub trait Kernel: Send + Sync + 'static {
     /// Time since boot, suspend included.
     fn uptime(&self) -> Duration;
@@ -22,7 +21,6 @@ pub trait Kernel: Send + Sync + 'static {
     /// The process that has this PID now, unless it has ended.
     fn find(&self, pid: u32) -> Option<ProcessRef>;
 
-    /// Whether this very process still lives.
     fn alive(&self, process: ProcessRef) -> bool {
         self.find(process.pid) == Some(process)
     }
@@ -37,16 +35,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// Inodes of the pipes that it writes its output to.
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64>;
 
-    /// All living processes of a family.
-    ///
-    /// # Errors
-    /// When procfs cannot be read.
     fn family(&self, of: Family, container: ContainerId) -> impl Future<Output = io::Result<Vec<Member>>> + Send;
 
     /// Signals that very process. `false`: it is gone, or another one has its PID, and nothing was signalled.
-    ///
-    /// # Errors
-    /// When the kernel forbids it.
     fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool>;
 }
 

@@ -17,7 +17,6 @@ use crate::{
 
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The policies that an installation must have.
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub mode: Mode,
@@ -50,10 +49,6 @@ impl Policies {
         Self { client, namespace: namespace.to_owned() }
     }
 
-    /// The metadata of all, if they are as they must be.
-    ///
-    /// # Errors
-    /// When one is missing, altered, or cannot be read.
     pub async fn stand(&self, expected: &[Expected]) -> Result<Vec<ObjectMeta>, String> {
         try_join_all(expected.iter().map(|expected| self.stands(expected))).await
     }
@@ -66,9 +61,6 @@ impl Policies {
     }
 
     /// The record in the manager's Lease. One that cannot be read counts as none.
-    ///
-    /// # Errors
-    /// When the Lease cannot be read.
     pub async fn recorded(&self) -> Result<Option<Record>, String> {
         let lease = self.leases().get_opt(names::LEADER_LEASE).await;
         let lease = lease.map_err(|error| format!("Lease {} cannot be read: {error}", names::LEADER_LEASE))?;

@@ -15,7 +15,6 @@ pub struct Pulse(Mutex<Beats>);
 
 #[derive(Debug)]
 struct Beats {
-    /// When the next beat is due.
     due: Instant,
     /// The longest delay since `since`, and the longest of the period before.
     since: Instant,

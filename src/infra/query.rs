@@ -8,10 +8,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::refusal::Refusal;
 use crate::wire::{OutputStream, remotecommand::Streams};
 
-/// Most lines that may be asked for from the end of a log.
 pub(crate) const TAIL_LINES: u64 = 1_000_000;
 
-/// The streams that a client asks for.
 pub(crate) fn attach(query: &str) -> Result<Streams, Refusal> {
     let mut streams = Streams { stdin: false, stdout: false, stderr: false, tty: false };
     for (name, value) in parse(query.as_bytes()) {

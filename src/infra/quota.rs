@@ -18,12 +18,10 @@ pub(crate) struct Permit<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Clone> Quota<K> {
-    /// `most` of each kind.
     pub(crate) fn new(most: usize) -> Self {
         Self { counts: Arc::default(), most }
     }
 
-    /// One more, if there may be one.
     pub(crate) fn enter(&self, kind: &K) -> Option<Permit<K>> {
         let mut counts = self.counts.lock();
         let count = counts.entry(kind.clone()).or_insert(0);

@@ -22,7 +22,6 @@ impl Refusal {
         Self { code, reason: reason_of(code).to_owned(), message: message.into() }
     }
 
-    /// What another server said.
     pub(crate) fn passed_on(code: StatusCode, reason: String, message: String) -> Self {
         Self { code, reason, message }
     }
@@ -49,7 +48,6 @@ impl Refusal {
     }
 }
 
-/// The `reason` that Kubernetes has for a code.
 fn reason_of(code: StatusCode) -> &'static str {
     match code {
         StatusCode::BAD_REQUEST => "BadRequest",

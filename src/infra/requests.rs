@@ -16,21 +16,13 @@ use crate::{
     core::ids::RequestKey,
 };
 
-/// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The requests of the cluster.
 pub trait Requests: Send + Sync + 'static {
     /// Reads a request; `None` if it is gone, or if another one has its name.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     fn get(&self, key: &RequestKey) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
 
     /// Writes the status of a request, if nobody has written to it since it was read.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
     fn write_status(
         &self,
         read: &ExecRequest,
@@ -38,9 +30,6 @@ pub trait Requests: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Written, ApiError>> + Send;
 
     /// Writes the status of an object that cannot be read, if nobody has written to it since.
-    ///
-    /// # Errors
-    /// When it is not known whether the write happened.
     fn write_status_of_unreadable(
         &self,
         meta: &ObjectMeta,
@@ -55,11 +44,9 @@ pub struct KubeRequests {
 
 #[derive(Debug)]
 pub enum Written {
-    /// This is the object now.
     Won(Box<ExecRequest>),
     /// Somebody wrote since the object was read: read again.
     Lost,
-    /// The object is gone.
     Gone,
     /// The API server will never take it as it is.
     Refused(String),
@@ -71,9 +58,6 @@ impl KubeRequests {
     }
 
     /// Whether an object, readable or not, is bound to a node.
-    ///
-    /// # Errors
-    /// When the API server does not say.
     pub async fn is_bound(&self, key: &RequestKey) -> Result<bool, ApiError> {
         let found =
             within(CALL_TIMEOUT, format!("get ExecRequest {key}"), self.unreadable(&key.namespace).get_opt(&key.name))

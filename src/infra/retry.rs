@@ -23,7 +23,6 @@ pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// The pauses of a watch.
 #[derive(Clone, Debug)]
 pub struct WatchPauses(Pauses);
 

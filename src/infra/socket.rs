@@ -19,10 +19,6 @@ const PROBES: u32 = 3;
 /// Reads are buffered, writes are not.
 pub type Buffered = BufReader<TcpStream>;
 
-/// Sets what every connection here needs.
-///
-/// # Errors
-/// When the connection has broken.
 pub fn prepare(socket: TcpStream, read_buffer: usize) -> io::Result<Buffered> {
     socket.set_nodelay(true)?;
     sockopt::set_tcp_keepidle(&socket, PROBE_AFTER)?;

@@ -2,7 +2,6 @@
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -11,23 +10,16 @@ pub enum LogFormat {
     Text,
 }
 
-/// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
     #[error(
         "log level {0:?} is not understood: use error, warn, info, debug or trace, or a filter such as info,execlet=debug"
     )]
     Level(String),
-    /// Logging was set up before.
     #[error("logging was set up twice: {0}")]
     Twice(String),
 }
 
-/// Sends all logs to standard error.
-///
-/// # Errors
-/// When `level` is not a filter.
 pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder().parse(level).map_err(|_| TelemetryError::Level(level.to_owned()))?;
     let registry = tracing_subscriber::registry().with(filter);

@@ -14,7 +14,6 @@ const VERSION: &str = "13";
 /// In a browser, a client gives its token to the API server as a protocol. Nobody after it is to read it.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
     key: HeaderValue,
@@ -23,7 +22,6 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// Reads a client's handshake.
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Result<Self, Refusal> {
         let wrong = |message: &str| Err(Refusal::bad_request(message));
         let is_websocket =
@@ -47,7 +45,6 @@ impl Handshake {
         Ok(Self { key, protocols })
     }
 
-    /// The protocols that the client offers.
     pub(crate) fn protocols(&self) -> impl Iterator<Item = &str> {
         self.protocols.iter().map(String::as_str)
     }

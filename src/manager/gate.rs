@@ -36,7 +36,6 @@ pub(super) const CHECK: &str = "admission";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between the beginnings of two looks, at least.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
-/// How often it is repeated that admission is off, or broken.
 const SAY_EVERY: Duration = Duration::from_secs(600);
 /// After this a manager is ready without policies too: it does more than binding.
 const READY_ANYWAY: Duration = Duration::from_secs(60);
@@ -58,7 +57,6 @@ impl Gate {
     }
 }
 
-/// Answers the gate.
 pub(super) struct Keeper {
     pub(super) client: Client,
     pub(super) namespace: String,
@@ -84,10 +82,7 @@ impl Keeper {
     pub(super) fn open(self, shutdown: CancellationToken) -> (Gate, impl Future<Output = ()>) {
         let (ask, asks) = mpsc::channel(QUEUE);
         (Gate(ask), async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.keep(asks) => {}
-            }
+            shutdown.run_until_cancelled(self.keep(asks)).await;
         })
     }
 
@@ -126,7 +121,6 @@ impl Keeper {
         self.rules.judge(self.check(memory)).await
     }
 
-    /// Since when the policies stand as they must.
     async fn check(&self, memory: &mut Memory) -> Result<Record, String> {
         let found = self.policies().stand(&self.rules.expected).await?;
         let versions = admission::versions(found.iter());
@@ -162,7 +156,6 @@ impl Keeper {
         }
     }
 
-    /// Metric, readiness, log and Event.
     async fn say(&self, memory: &mut Memory, found: &Admission) {
         self.metrics.admission.set(i64::from(matches!(found, Admission::Since(_))));
         self.become_ready(memory, found);

@@ -14,11 +14,9 @@ use tokio::{
 
 use crate::{api::names, infra::health::Readiness};
 
-/// How long leadership lasts without a renewal, in seconds.
 const LEADER_SECONDS: u64 = 15;
 /// How long before its end it is renewed, in seconds.
 const LEADER_GRACE_SECONDS: u64 = 5;
-/// How often a replica that does not lead starts over.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Name in `/readyz`.
@@ -27,7 +25,6 @@ pub(super) const CHECK: &str = "leader-lease";
 pub(super) struct Candidate {
     pub(super) client: Client,
     pub(super) namespace: String,
-    /// Name of this replica, unlike every other's.
     pub(super) identity: String,
     pub(super) readiness: Readiness,
 }
@@ -38,18 +35,15 @@ impl Candidate {
         // When the leader was last known.
         let mut known = Instant::now();
         while !tell.is_closed() {
-            match self.look(&tell, &mut known).await {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(%error, lease = names::LEADER_LEASE, "the leader is not known; retrying");
-                    // Another replica may lead by now.
-                    if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
-                        told(&tell, false);
-                    }
-                    tokio::select! {
-                        () = sleep(RETRY) => {}
-                        () = tell.closed() => {}
-                    }
+            if let Err(error) = self.look(&tell, &mut known).await {
+                tracing::warn!(%error, lease = names::LEADER_LEASE, "the leader is not known; retrying");
+                // Another replica may lead by now.
+                if known.elapsed() >= Duration::from_secs(LEADER_SECONDS) {
+                    told(&tell, false);
+                }
+                tokio::select! {
+                    () = sleep(RETRY) => {}
+                    () = tell.closed() => {}
                 }
             }
         }

@@ -62,9 +62,7 @@ pub struct Config {
 pub struct Edges {
     pub client: Client,
     pub clock: Arc<dyn Clock>,
-    /// Where health and metrics are served.
     pub listener: TcpListener,
-    /// Where the aggregated API is served.
     pub subresources: Option<TcpListener>,
     pub shutdown: CancellationToken,
 }
@@ -79,10 +77,6 @@ pub enum ManagerError {
     Subresources(#[from] rustls::Error),
 }
 
-/// Runs the manager until it is told to stop.
-///
-/// # Errors
-/// When it cannot begin, or a part of it fails for good.
 pub async fn run(mut config: Config, mut edges: Edges) -> Result<(), ManagerError> {
     let (metrics, mut registry) = Metrics::for_manager();
     let readiness = Readiness::default();
@@ -150,7 +144,6 @@ async fn end(mut parts: Parts, mut streams: Parts, log: &Log) -> Result<(), Mana
     Ok(())
 }
 
-/// Tasks that run for as long as the manager does.
 type Parts = JoinSet<Result<(), ManagerError>>;
 
 fn spawn(parts: &mut Parts, part: impl Future<Output = ()> + Send + 'static) {
@@ -168,7 +161,7 @@ fn serve_subresources(config: &mut Config, edges: &mut Edges, readiness: &Readin
             clock: Arc::clone(&edges.clock),
             listener,
             readiness: readiness.clone(),
-            metrics: subresources::Counters::register(registry),
+            metrics: subresources::Metrics::register(registry),
             shutdown: edges.shutdown.clone(),
         };
         parts.spawn(async { Ok(subresources::run(config, edges).await?) });

@@ -60,17 +60,12 @@ fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default() + "\n"
 }
 
-/// # Errors
-/// When it is not a header, or of another version.
 pub fn decode_header(line: &str) -> Result<Header, Malformed> {
     let header: Header = serde_json::from_str(line).map_err(|_| Malformed::Header)?;
     if header.version == 2 { Ok(header) } else { Err(Malformed::Version(header.version)) }
 }
 
 /// Reads a line after the header: seconds since the beginning, and the event.
-///
-/// # Errors
-/// When it is not an event.
 pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     let (seconds, kind, data): (f64, String, String) = serde_json::from_str(line).map_err(|_| Malformed::Event)?;
     if !seconds.is_finite() || seconds < 0.0 {
@@ -88,7 +83,6 @@ pub fn decode_event(line: &str) -> Result<(f64, Event), Malformed> {
     Ok((seconds, event))
 }
 
-/// Decodes UTF-8 that comes in pieces.
 #[derive(Debug, Default)]
 pub struct Text {
     rest: Vec<u8>,
@@ -99,25 +93,20 @@ impl Text {
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.rest.extend_from_slice(bytes);
         let mut text = String::new();
-        let mut at = 0;
-        while at < self.rest.len() {
-            match std::str::from_utf8(&self.rest[at..]) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    at = self.rest.len();
+        let mut unfinished = Vec::new();
+        let mut chunks = self.rest.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            match std::str::from_utf8(chunk.invalid()) {
+                Ok(_) => {}
+                // The last one may still become a character.
+                Err(error) if error.error_len().is_none() && chunks.peek().is_none() => {
+                    unfinished = chunk.invalid().to_vec();
                 }
-                Err(error) => {
-                    let end = at + error.valid_up_to();
-                    text.push_str(&String::from_utf8_lossy(&self.rest[at..end]));
-                    at = end;
-                    // Without a length it may still become a character.
-                    let Some(wrong) = error.error_len() else { break };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    at += wrong;
-                }
+                Err(_) => text.push(char::REPLACEMENT_CHARACTER),
             }
         }
-        self.rest.drain(..at);
+        self.rest = unfinished;
         text
     }
 }

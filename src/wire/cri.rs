@@ -44,7 +44,6 @@ fn record(out: &mut Vec<u8>, stream: OutputStream, timestamp: &str, tag: u8, con
 pub struct Record<'a> {
     pub timestamp: &'a str,
     pub stream: OutputStream,
-    /// Whether it ends a line.
     pub ends_line: bool,
     /// Without the newline.
     pub content: &'a [u8],

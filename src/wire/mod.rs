@@ -7,7 +7,6 @@ pub mod words;
 
 pub(crate) mod base64_text;
 
-/// Which of a command's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputStream {
     /// With a terminal: all output.

@@ -9,7 +9,6 @@ const NOTICE: (&str, &str) = ("[execlet: ", " of output are not kept, and are mi
 const UNKNOWN: &str = "an unknown number of bytes";
 const BYTES: &str = " bytes";
 
-/// How many bytes of output are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     Bytes(u64),
@@ -52,7 +51,6 @@ const HELD: &str = "the input is held by ";
 const ENDED: &str = "the input was ended already";
 const LOST: &str = "the input cannot reach the command any more";
 
-/// Why a client cannot send input to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InputError {
     #[error("{HELD}{0}: attach without stdin to watch")]

@@ -22,7 +22,6 @@ use crate::{
 const ADMITTED_FOR: Duration = Duration::from_secs(60);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 const REMEMBERED: usize = 256;
-/// Reviews at a time.
 const ASKED_AT_ONCE: usize = 8;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A service account's token has about 1 KB.
@@ -30,7 +29,6 @@ const TOKEN_BYTES: usize = 16 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotAdmitted {
-    /// 401.
     #[error("a bearer token with the audience of this node's agent is needed")]
     NoToken,
     /// 401: unknown to the API server, or for another audience.
@@ -55,7 +53,6 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Admits this service account to the agent on `node`.
     pub fn new(client: Client, manager: &ServiceAccount, node: &NodeName) -> Self {
         Self {
             reviews: Api::all(client),
@@ -67,9 +64,6 @@ impl Admission {
     }
 
     /// Admits whoever has this `Authorization` header, or says why not.
-    ///
-    /// # Errors
-    /// When it may not, or when that cannot be found out.
     pub async fn admit(&self, authorization: Option<&str>) -> Result<(), NotAdmitted> {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
         if token.is_empty() || token.len() > TOKEN_BYTES {

@@ -120,7 +120,6 @@ async fn connected<R: Requests>(
     tracing::info!(request = %key, uid = %key.uid, viewer, ?end, "detached");
 }
 
-/// The handshake, and the protocol that was chosen.
 fn handshake(method: &Method, headers: &HeaderMap) -> Result<(Handshake, Protocol), Refusal> {
     // The manager is no browser.
     if headers.contains_key(header::ORIGIN) {

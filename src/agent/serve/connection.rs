@@ -18,7 +18,6 @@ use crate::infra::{
     metrics::Metrics,
 };
 
-/// Goes with each request.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,

@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use crate::api::names;
 
-/// Where the stream server is, and its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     pub endpoint: SocketAddr,
@@ -31,9 +30,6 @@ pub enum IdentityError {
 }
 
 /// A new key, and its certificate for `endpoint`. The key is never written anywhere.
-///
-/// # Errors
-/// When there is no randomness.
 pub fn make(endpoint: SocketAddr) -> Result<(Arc<ServerConfig>, Published), IdentityError> {
     let names = vec![names::STREAM_SERVER.to_owned(), endpoint.ip().to_string()];
     let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;

@@ -9,14 +9,12 @@ use crate::{
     wire::remotecommand::CLOSE_WAIT,
 };
 
-/// Connections in all.
 pub const CONNECTIONS: usize = 2048;
 /// Those that have not shown yet that they are the manager's.
 pub const STRANGERS: usize = 1024;
 const _: () = assert!(STRANGERS <= CONNECTIONS / 2, "the rest is the manager's");
 /// Most bytes of the head of a request: it has the user's groups.
 pub const HEAD_BYTES: usize = 256 * 1024;
-/// Viewers of one request.
 pub const VIEWERS: usize = 64;
 /// Most bytes of a client's message. client-go sends 32 KiB and one.
 pub const MESSAGE_BYTES: usize = 256 * 1024;
@@ -34,7 +32,6 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 const PONG_EVERY: Duration = Duration::from_secs(5);
 const _: () = assert!(PING_EVERY.as_secs() < 16 && PONG_EVERY.as_secs() < 16, "before a client gives up");
 
-/// Viewers, by request.
 pub(super) type Viewers = quota::Quota<RequestUid>;
 pub(super) type ViewerPermit = quota::Permit<RequestUid>;
 
@@ -60,14 +57,12 @@ impl Share {
     }
 }
 
-/// How patient the server is with viewers.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// How long a viewer may take nothing while there is something for it.
     pub stall: Duration,
     /// How long nothing may come from either side, pings aside.
     pub idle: Duration,
-    /// Between two pings.
     pub ping: Duration,
     /// Between two unsolicited pongs, while nothing is read.
     pub pong: Duration,

@@ -37,7 +37,6 @@ impl Lines {
         Self { choice, stdout: Line::default(), stderr: Line::default(), written: 0 }
     }
 
-    /// Whether the limit is reached.
     pub(super) fn is_full(&self) -> bool {
         self.choice.limit.is_some_and(|limit| self.written >= limit)
     }
@@ -55,7 +54,6 @@ impl Lines {
         self.count(begin, out);
     }
 
-    /// Adds what `piece` has of the chosen lines.
     pub(super) fn write(&mut self, piece: &Piece, out: &mut Vec<u8>) {
         let Choice { only, since, timestamps, limit: _ } = self.choice;
         if only.is_some_and(|only| only != piece.stream) {

@@ -26,7 +26,6 @@ use crate::{
     infra::{metrics::Metrics, query::LogOptions, refusal::Refusal, requests::Requests},
 };
 
-/// Sends the log.
 pub(super) async fn log<R: Requests>(
     State(shared): State<Arc<ServerState<R>>>,
     path: Path<(String, String, String)>,
@@ -103,7 +102,6 @@ fn body(receiver: mpsc::Receiver<Part>) -> impl Stream<Item = io::Result<Bytes>>
     })
 }
 
-/// Why the rest of a log is not sent.
 enum Stop {
     Left,
     Cut(&'static str),

@@ -46,7 +46,6 @@ pub async fn serve<R: Requests>(listener: TcpListener, tls: Arc<ServerConfig>, s
     shared.tasks.wait().await;
 }
 
-/// Lets the manager through, and nobody else.
 async fn admit<R: Requests>(State(shared): State<Arc<ServerState<R>>>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let connection = request.extensions().get::<Connection>();

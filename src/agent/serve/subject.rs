@@ -29,20 +29,17 @@ use crate::{
     },
 };
 
-/// What the server needs.
 pub struct StreamServer<R> {
     pub node: NodeName,
     pub requests: R,
     pub admission: Admission,
     /// The commands that run, or wait to.
     pub hubs: Arc<Hubs>,
-    /// Their logs.
     pub spool: Spool,
     pub audit: Audit<Log>,
     pub metrics: Metrics,
     pub clock: Arc<dyn Clock>,
     pub pace: Pace,
-    /// When to stop.
     pub shutdown: CancellationToken,
 }
 
@@ -53,20 +50,17 @@ pub(super) struct ServerState<R> {
     pub(super) tasks: TaskTracker,
 }
 
-/// A command that somebody wants to see.
 pub(super) struct Subject {
     pub(super) request: ExecRequest,
     pub(super) key: RequestKey,
     pub(super) hub: Arc<Hub>,
     _permit: ViewerPermit,
-    /// Who views, as the manager says.
     pub(super) by: Requester,
     /// From where, as far as it is known.
     pub(super) address: String,
 }
 
 impl Subject {
-    /// Who views, for logs.
     pub(super) fn viewer(&self) -> String {
         let who = if self.by.username.is_empty() { "somebody" } else { &self.by.username };
         if self.address.is_empty() { who.to_owned() } else { format!("{who} from {}", self.address) }
@@ -78,7 +72,6 @@ impl<R: Requests> ServerState<R> {
         Self { streams, viewers: Viewers::new(VIEWERS), readers: Readers::default(), tasks: TaskTracker::new() }
     }
 
-    /// Finds the command that a path names.
     pub(super) async fn find(
         &self,
         Path((namespace, name, uid)): Path<(String, String, String)>,
@@ -118,7 +111,6 @@ impl<R: Requests> ServerState<R> {
     }
 }
 
-/// Who views, and from where.
 fn viewer(headers: &HeaderMap) -> (Requester, String) {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let user = text(names::USER_HEADER).and_then(|user| STANDARD.decode(user).ok());

@@ -60,7 +60,6 @@ const ONLY_BINARY: &str = "a text message: only binary messages are accepted";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// How a viewer ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// It has all output, and the status.
@@ -180,16 +179,11 @@ impl<'a> Viewer<'a> {
                 }
             }
         };
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => {}
-            taken = timeout(self.pace.stall, taken) => if taken.is_err() {
-                tracing::debug!("a viewer did not take everything in time");
-            }
+        if let Some(Err(_)) = self.shutdown.run_until_cancelled(timeout(self.pace.stall, taken)).await {
+            tracing::debug!("a viewer did not take everything in time");
         }
     }
 
-    /// Sends the output.
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
         let greeting = self.server.lock().greeting();
         if let Err(end) = self.send(to, Message::Binary(greeting)).await {
@@ -328,7 +322,6 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// Reads what the client sends.
     async fn listen(&self, from: &mut FromClientStream, hold: Option<Hold>) -> End {
         loop {
             let message = match from.next().await {
@@ -366,9 +359,7 @@ impl<'a> Viewer<'a> {
             }
         }
     }
-}
 
-impl Viewer<'_> {
     /// Waits until the command has room for the input. Meanwhile nothing is read from the client, and [`Self::beat`]
     /// keeps its connection alive.
     async fn feed(&self, hold: &Hold, fed: Fed) {
@@ -386,7 +377,6 @@ enum Due {
     Pong,
 }
 
-/// When pings and pongs are due.
 struct Beat {
     ping: Interval,
     pong: Interval,
@@ -416,7 +406,6 @@ fn going_away() -> End {
     End::cut(close::GOING_AWAY, "the agent is being restarted; the command goes on: attach again")
 }
 
-/// In place of output that is missing.
 fn notice(missing: Option<u64>, stream: OutputStream) -> Piece {
     Piece { stream, at: Timestamp::UNIX_EPOCH, bytes: format!("{}\r\n", Missing::from(missing).notice()).into() }
 }

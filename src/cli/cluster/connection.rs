@@ -16,14 +16,11 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the server may take to open a stream. By default it waits 30 s for the request to be bound.
 const OPENING: Duration = Duration::from_secs(60);
 
-/// A cluster and the namespace in it.
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
     pub namespace: String,
-    /// Address of the API server, for messages.
     pub server: String,
-    /// How long a single call may take.
     pub timeout: Option<Duration>,
     /// The flags that lead to it, for commands that are suggested to the user; begins with a blank, or is empty.
     pub flags: String,
@@ -67,7 +64,6 @@ impl Cluster {
         answered.map_err(|source| self.failed(what, source))
     }
 
-    /// The error of a call that failed.
     pub fn failed(&self, what: impl Into<String>, source: kube::Error) -> Error {
         match error::unreachable(&source) {
             Some(why) => Error::Unreachable { what: what.into(), server: self.server.clone(), why },
@@ -76,7 +72,6 @@ impl Cluster {
     }
 }
 
-/// Opens a stream within the time that this may take.
 pub async fn open_in_time<T>(opening: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(OPENING, opening)
         .await

@@ -20,7 +20,6 @@ use super::{
 use crate::cli::error::{Error, explain};
 
 impl ConnectionArgs {
-    /// The client for what the flags and the kubeconfig say.
     pub async fn connect(&self) -> Result<Cluster, Error> {
         let mut config = match self.kubeconfig()?.filter(|config| !config.contexts.is_empty()) {
             Some(config) => self.load(config).await?,
@@ -41,7 +40,6 @@ impl ConnectionArgs {
         })
     }
 
-    /// The kubeconfig, if there is one.
     pub fn kubeconfig(&self) -> Result<Option<Kubeconfig>, Error> {
         let default = || std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists());
         let read = match &self.kubeconfig {
@@ -79,7 +77,6 @@ impl ConnectionArgs {
         loaded.map_err(|error| Error::Kubeconfig(Box::new(error)))
     }
 
-    /// Writes the flags over the entries of the context in use.
     fn write_over(&self, mut config: Kubeconfig) -> Result<Kubeconfig, Error> {
         let contexts = || join(config.contexts.iter().map(|context| &context.name));
         let Some(wanted) = self.context.as_ref().or(config.current_context.as_ref()) else {

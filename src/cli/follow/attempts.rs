@@ -18,7 +18,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long to try to get the output of a request that has finished.
 const AFTER_THE_END: Duration = Duration::from_secs(10);
 
-/// The attempts to open one stream.
 #[derive(Debug)]
 pub struct Attempts {
     pauses: Pauses,

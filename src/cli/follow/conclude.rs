@@ -13,7 +13,7 @@ use super::{
     watched::{Reached, Watched},
 };
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, Phase},
+    api::{ExecRequestStatus, Phase},
     cli::{
         cluster::connection::Cluster,
         error::Error,
@@ -28,7 +28,6 @@ use crate::{
 pub enum OnInterrupt {
     /// Cancels the request; a second one leaves.
     Cancel,
-    /// Leaves the request as it is.
     Leave,
 }
 
@@ -72,7 +71,6 @@ pub async fn conclude(
     })
 }
 
-/// What comes first.
 #[derive(Debug)]
 enum Heard {
     Ending(Result<Ending, Error>),
@@ -133,18 +131,16 @@ pub fn last_word(reached: &Reached, speech: &Speech) -> Exit {
             }
             Exit::of(status).unwrap_or(Exit::LEFT)
         }
-        Reached::Gone(request) => gone(request, speech),
+        Reached::Gone(request) => {
+            let (then, exit) = if may_have_run(request) {
+                ("that ends its command", Exit::UNKNOWN)
+            } else {
+                ("nothing ran, and nothing will", Exit::NEVER_RAN)
+            };
+            speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
+            exit
+        }
     }
-}
-
-fn gone(request: &ExecRequest, speech: &Speech) -> Exit {
-    let (then, exit) = if may_have_run(request) {
-        ("that ends its command", Exit::UNKNOWN)
-    } else {
-        ("nothing ran, and nothing will", Exit::NEVER_RAN)
-    };
-    speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
-    exit
 }
 
 fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {

@@ -5,9 +5,7 @@
 
 use std::str::FromStr;
 
-/// Docker's keys.
 pub const DEFAULT: &str = "ctrl-p,ctrl-q";
-/// Longest sequence.
 const MOST: usize = 16;
 
 /// A sequence of keys; if it is empty there is no way to detach.
@@ -45,7 +43,6 @@ fn key(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Looks for the detach keys in what is typed.
 #[derive(Debug)]
 pub struct Scanner {
     keys: DetachKeys,

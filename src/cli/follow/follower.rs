@@ -29,16 +29,13 @@ use crate::cli::{
 /// How long the outcome may take to reach the object once the stream has told it.
 const REPORT: Duration = Duration::from_secs(60);
 
-/// How following ended.
 #[derive(Debug)]
 pub enum Ending {
     /// The request has finished, or was deleted before that was seen.
     Object(Reached),
     /// The request was deleted, but the stream has told the outcome.
     Stream(Box<Status>),
-    /// The detach keys were pressed.
     Detached,
-    /// The reader of the output has closed it.
     OutputClosed,
     /// The connection is lost, and input with it: why.
     Lost(String),
@@ -152,7 +149,6 @@ async fn connections(
     }
 }
 
-/// The outcome, from the object if that has it in time.
 async fn outcome(watched: &mut Watched, told: Box<Status>) -> Result<Ending, Error> {
     Ok(match timeout(REPORT, watched.until(is_finished)).await {
         Ok(Ok(Reached::Gone(_))) => Ending::Stream(told),
@@ -164,7 +160,6 @@ async fn outcome(watched: &mut Watched, told: Box<Status>) -> Result<Ending, Err
 /// Input that was on its way when a connection broke.
 #[derive(Debug, PartialEq, Eq)]
 enum InFlight {
-    /// None that matters.
     Nothing,
     /// Keys, which can be typed again: what to say.
     Typed(String),

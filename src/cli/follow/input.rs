@@ -21,11 +21,9 @@ pub struct Input {
     pieces: mpsc::Receiver<Bytes>,
     /// Cancelled when the detach keys were pressed.
     pub detached: CancellationToken,
-    /// Bytes given to a connection.
     pub sent: u64,
     /// Bytes that the other end has read, by its pongs.
     pub arrived: u64,
-    /// The end was read.
     pub ended: bool,
     /// The command takes no more: what is read from now on is dropped, except for the detach keys.
     pub refused: bool,

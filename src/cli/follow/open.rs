@@ -25,10 +25,8 @@ const HELD: Duration = Duration::from_secs(90);
 /// How long the watch may be behind.
 const SEEN: Duration = Duration::from_secs(2);
 
-/// What became of opening an attach.
 pub enum Attempt {
     Opened(Box<Connection>),
-    /// The request is gone.
     Gone,
     /// There is no stream any more: why.
     NoStream(String),
@@ -102,7 +100,6 @@ fn no_input(refusal: &kube::Error) -> Option<InputError> {
     InputError::read(&error::explain(refusal)).filter(|_| error::answer(refusal) == Some(409))
 }
 
-/// What to do without a command's input.
 #[derive(Debug, PartialEq, Eq)]
 enum Without {
     /// Try again: it may be a connection of our own that still has it.

@@ -33,7 +33,6 @@ pub struct FollowArgs {
 }
 
 impl FollowArgs {
-    /// The file to record to, if one was given.
     pub fn recording(&self) -> Result<Option<Recording>, Error> {
         self.record.as_deref().map(Recording::create).transpose()
     }
@@ -52,12 +51,10 @@ impl FollowArgs {
     }
 }
 
-/// How to follow a request.
 #[derive(Debug)]
 pub struct Options {
     /// Our standard input is the command's.
     pub stdin: bool,
-    /// The command has a terminal.
     pub tty: bool,
     pub keys: DetachKeys,
     pub recorder: Option<Recorder>,

@@ -29,7 +29,6 @@ enum Piece {
     Size(Size),
 }
 
-/// The way to the thread that writes.
 #[derive(Debug)]
 pub struct Output {
     pieces: mpsc::Sender<Piece>,
@@ -37,7 +36,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes to our own standard streams.
     pub fn start(recorder: Option<Recorder>) -> Self {
         Self::to(io::stdout(), io::stderr(), recorder)
     }
@@ -57,7 +55,6 @@ impl Output {
         self.pieces.send(Piece::Output(stream, bytes)).await.is_ok()
     }
 
-    /// Records a new size of the terminal.
     pub async fn resized(&self, size: Size) {
         // If the thread has ended, `finish` says why.
         drop(self.pieces.send(Piece::Size(size)).await);

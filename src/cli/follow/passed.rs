@@ -10,7 +10,6 @@ const LONGEST_NOTICE: usize = 160;
 pub struct Passed {
     /// The log before this offset was printed.
     up_to: u64,
-    /// The offset of this connection.
     at: u64,
     /// The beginning of a line that may become a notice.
     held: Vec<u8>,
@@ -19,7 +18,6 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Another connection begins.
     pub fn again(&mut self) {
         *self = Self { up_to: self.up_to, ..Self::default() };
     }

@@ -20,7 +20,6 @@ use crate::{
 /// The size to record where there is no terminal.
 const NO_TERMINAL: Size = Size { columns: 80, rows: 24 };
 
-/// A file that can be recorded to.
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
@@ -39,7 +38,6 @@ impl Recording {
     }
 }
 
-/// Writes a recording.
 #[derive(Debug)]
 pub struct Recorder {
     to: Recording,
@@ -52,7 +50,6 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Writes the header.
     pub fn begin(mut to: Recording, title: &str, command: &str, size: Option<Size>, tty: bool) -> Result<Self, Error> {
         let size = size.unwrap_or(NO_TERMINAL);
         let header = Header {

@@ -34,17 +34,14 @@ use crate::{
 /// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
 const PING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(16);
-/// How long closing may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What an attach asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub stdin: bool,
     pub tty: bool,
 }
 
-/// Our side of an attach, over as many connections as it takes.
 #[derive(Debug)]
 pub struct LocalIo {
     pub output: Output,
@@ -56,22 +53,18 @@ pub struct LocalIo {
     pub tty: bool,
 }
 
-/// How a connection ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// With the outcome.
     Status(Box<Status>),
     /// Without it: why.
     Broken(String),
     /// By the server, because output is missing: why. Attaching again would not bring it back.
     Cut(String),
-    /// The detach keys were pressed.
     Detached,
     /// The reader of our output has closed it.
     OutputClosed,
 }
 
-/// Opens a connection to the request `name`.
 pub async fn open(cluster: &Cluster, name: &str, wanted: Wanted) -> Result<Connection, kube::Error> {
     let Wanted { stdin, tty } = wanted;
     // A terminal has one stream for both: asking for stderr too is refused.
@@ -120,7 +113,6 @@ where
     }
 }
 
-/// What both halves of a connection use.
 struct Shared {
     /// Never borrowed over an await.
     client: RefCell<Client>,
@@ -136,7 +128,6 @@ struct Closed {
 }
 
 impl Closed {
-    /// Without a close frame.
     fn abruptly(why: impl Into<String>) -> Self {
         Self { code: None, why: why.into() }
     }

@@ -14,7 +14,6 @@ use crate::cli::{
     say::terminal::{self, Size},
 };
 
-/// The signals that end the plugin.
 #[derive(Debug)]
 pub struct Stops([(SignalKind, Signal); 4]);
 
@@ -29,7 +28,6 @@ impl Stops {
         ]))
     }
 
-    /// Waits for the next one.
     pub async fn next(&mut self) -> SignalKind {
         poll_fn(|context| {
             let mut all = self.0.iter_mut();

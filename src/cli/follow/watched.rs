@@ -25,7 +25,6 @@ use crate::{
 
 /// How long the API server may be silent before the plugin gives up.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-/// How often the progress line is drawn again.
 const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -35,7 +34,6 @@ struct View {
     trouble: Option<Trouble>,
 }
 
-/// The watch fails.
 #[derive(Clone, Debug)]
 struct Trouble {
     since: Instant,
@@ -43,24 +41,20 @@ struct Trouble {
     why: String,
 }
 
-/// A request that is being watched, and where to say so.
 pub struct Watched {
     view: watch::Receiver<View>,
     pub speech: Speech,
     _task: AbortOnDropHandle<()>,
 }
 
-/// What became of a request that was waited for.
 #[derive(Debug)]
 pub enum Reached {
-    /// It is as wanted.
     Here(Arc<ExecRequest>),
     /// It was deleted; this is what it was.
     Gone(Arc<ExecRequest>),
 }
 
 impl Watched {
-    /// Watches a request that has just been read.
     pub fn new(cluster: &Cluster, request: ExecRequest, speech: &Speech) -> Self {
         let watch = watcher::watch_object(cluster.requests(), &request.name_any()).backoff(WatchPauses::default());
         let (sender, view) = watch::channel(View { request: Arc::new(request), gone: false, trouble: None });
@@ -73,7 +67,6 @@ impl Watched {
         Self { view, speech: speech.clone(), _task: AbortOnDropHandle::new(task) }
     }
 
-    /// The request as it was last seen.
     pub fn last(&self) -> Arc<ExecRequest> {
         self.view.borrow().request.clone()
     }
@@ -82,12 +75,10 @@ impl Watched {
         self.view.borrow().request.name_any()
     }
 
-    /// Whether it has been deleted.
     pub fn is_gone(&self) -> bool {
         self.view.borrow().gone
     }
 
-    /// Fails once the watch has failed for too long.
     pub fn check_patience(&self) -> Result<(), Error> {
         let view = self.view.borrow();
         match &view.trouble {

@@ -7,7 +7,6 @@ use k8s_openapi::jiff::fmt::friendly::SpanParser;
 /// Longest duration taken, far from where arithmetic ends: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Reads a duration.
 pub fn parse(text: &str) -> Result<Duration, String> {
     // jiff also takes `1 hour, 2 minutes` and `01:02:03`.
     let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.');

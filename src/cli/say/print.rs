@@ -35,12 +35,10 @@ pub fn out(text: &str) -> Result<Exit, Error> {
     write(io::stdout().lock(), text.as_bytes()).map(|_| Exit::SUCCESS)
 }
 
-/// The name of a request as kubectl prints it.
 pub fn full_name(request: &ExecRequest) -> String {
     format!("execrequest.execlet.dev/{}", request.name_any())
 }
 
-/// A request in a format.
 pub fn object(request: &ExecRequest, format: Format) -> Result<String, Error> {
     match format {
         Format::Name => Ok(full_name(request) + "\n"),
@@ -48,7 +46,6 @@ pub fn object(request: &ExecRequest, format: Format) -> Result<String, Error> {
     }
 }
 
-/// JSON or YAML of any value.
 pub fn encode(value: &Value, format: Format) -> Result<String, Error> {
     match format {
         Format::Json | Format::Name => {

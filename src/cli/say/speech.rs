@@ -22,7 +22,6 @@ const QUIET_WAIT: Duration = Duration::from_millis(700);
 const QUIET_TROUBLE: Duration = Duration::from_secs(5);
 const ERASE: &str = "\r\x1b[K";
 
-/// The plugin's voice.
 #[derive(Clone)]
 pub struct Speech {
     is_terminal: bool,
@@ -57,14 +56,12 @@ impl Speech {
         }
     }
 
-    /// Says a sentence, which stays.
     pub fn say(&self, sentence: &str) {
         self.erase();
         let end = if terminal::is_raw() { "\r\n" } else { "\n" };
         self.write(&format!("{WHO}{sentence}{end}"));
     }
 
-    /// Shows what is being waited for.
     pub fn progress(&self, text: &str) {
         let waited = self.since.elapsed();
         if !self.is_terminal || self.quiet || waited < QUIET_WAIT {
@@ -128,14 +125,12 @@ pub enum Colour {
     Yellow = 33,
 }
 
-/// Whether standard output takes colours.
 pub fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
     io::stdout().is_terminal() && !refused && !dumb
 }
 
-/// The text in a colour, or as it is.
 pub fn paint(text: &str, colour: Colour, colours: bool) -> String {
     if colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
 }

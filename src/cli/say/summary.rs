@@ -17,7 +17,6 @@ use crate::{
     cli::request::{may_have_run, takes_input},
 };
 
-/// Lines of each tail that are shown.
 const TAIL_LINES: usize = 10;
 
 /// The request in words; `plugin` makes of a verb and its arguments what to type.

@@ -18,7 +18,6 @@ pub struct Size {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// Makes the terminal on standard input raw.
 pub fn make_raw() -> io::Result<()> {
     HOOK.call_once(|| {
         let next = std::panic::take_hook();
@@ -35,7 +34,6 @@ pub fn make_raw() -> io::Result<()> {
     Ok(termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?)
 }
 
-/// Restores the terminal; does nothing if it is not raw.
 pub fn restore() {
     if let Some(before) = BEFORE.lock().take() {
         // If this fails the terminal is gone, and nobody is left to be told.

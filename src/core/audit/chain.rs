@@ -23,7 +23,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of an empty chain.
     pub fn start() -> Self {
         Self { sequence: 0, sha256: NO_LINE.to_owned() }
     }
@@ -52,7 +51,6 @@ impl FromStr for Head {
     }
 }
 
-/// A writer's head, as it is published in a Lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     pub writer: String,
@@ -95,14 +93,7 @@ impl Chain {
         &self.head
     }
 
-    pub fn writer(&self) -> &str {
-        &self.writer
-    }
-
     /// Makes the next line, without its newline.
-    ///
-    /// # Errors
-    /// When the event cannot be written as JSON.
     pub fn add(&mut self, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
         let sequence = self.head.sequence + 1;
         let links = [
@@ -144,7 +135,6 @@ pub fn parse(text: &[u8]) -> Option<(Event, Link)> {
     Some((event, link))
 }
 
-/// The end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End<'a> {
     /// The writer of the last record, and the head.
@@ -167,7 +157,6 @@ impl<'a> End<'a> {
         Self { last: None, cut: text }
     }
 
-    /// Whether the next line must start with a newline.
     pub fn is_open(&self) -> bool {
         self.cut.last().is_some_and(|byte| *byte != b'\n')
     }

@@ -34,7 +34,6 @@ impl fmt::Display for Gap {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    /// How many requests have records.
     pub recorded: usize,
     /// How many finished requests the records were compared with.
     pub compared: usize,
@@ -84,7 +83,6 @@ fn name_of(events: &[&Event]) -> String {
     object.map(|object| format!("{}/{}", object.namespace, object.name)).unwrap_or_default()
 }
 
-/// Records that other records of the request require.
 fn required_by_records(events: &[&Event]) -> Vec<String> {
     let has = |verb| events.iter().any(|event| event.verb == verb);
     let ended = events.iter().any(|event| event.verb.is_end());
@@ -110,7 +108,6 @@ struct Lines {
     started: u64,
 }
 
-/// By the writer's name.
 #[derive(Default)]
 struct Writers(HashMap<String, Lines>);
 
@@ -144,7 +141,6 @@ impl Writers {
     }
 }
 
-/// Records that the request's status requires.
 fn required_by_status(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
     let with = |verb: Verb, notes: &[(&str, Option<&str>)]| {
         events.iter().any(|event| event.verb == verb && notes.iter().all(|(key, value)| event.note(key) == *value))

@@ -15,19 +15,16 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verb {
-    /// The writer has started.
     Opened,
     /// The writer writes again after it could not.
     Resumed,
     /// The requester was not allowed to do this: nothing ran.
     Denied,
-    /// The request was bound to a node, a pod and a container.
     Bound,
     /// The command is about to start.
     Started,
     /// A client is about to be connected to the command.
     Attached,
-    /// A client has disconnected.
     Detached,
     /// The command is about to be killed.
     Cancelled,
@@ -38,19 +35,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub const ALL: [Self; 10] = [
-        Self::Opened,
-        Self::Resumed,
-        Self::Denied,
-        Self::Bound,
-        Self::Started,
-        Self::Attached,
-        Self::Detached,
-        Self::Cancelled,
-        Self::Finished,
-        Self::OutcomeUnknown,
-    ];
-
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
@@ -80,7 +64,6 @@ impl Verb {
         }
     }
 
-    /// For a request that ended with this reason.
     pub const fn of_end(reason: Reason) -> Self {
         match (reason, reason.final_phase()) {
             (Reason::Forbidden, _) => Self::Denied,
@@ -132,7 +115,6 @@ pub struct Event {
     #[serde(rename = "auditID")]
     pub audit_id: String,
     pub stage: Stage,
-    /// The request's path at the API server.
     #[serde(rename = "requestURI")]
     pub request_uri: String,
     pub verb: Verb,
@@ -159,7 +141,6 @@ impl Event {
         self.object_ref.as_ref().map(|object| &object.uid)
     }
 
-    /// An act of the writer itself.
     pub fn of_writer(verb: Verb, writer: &str, at: Timestamp, annotations: BTreeMap<String, String>) -> Self {
         let id = audit_id(&[verb.as_str(), writer, &at.to_string()]);
         Self {

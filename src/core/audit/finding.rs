@@ -6,25 +6,14 @@ use super::chain::Head;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// It cannot be read: changed or truncated.
     NotARecord,
-    /// The last line is truncated.
     CutOff,
-    /// It is not the line that was written.
     Changed,
-    /// The lines from `from` to `to` are missing before it.
-    Missing {
-        from: u64,
-        to: u64,
-    },
-    /// It was written in another place.
+    Missing { from: u64, to: u64 },
     OutOfOrder,
-    /// Another line has its number, and later lines vouch for that one.
     Inserted,
     Foreign(String),
-    /// A new chain starts here: nothing vouches for what was before it.
     Restarted,
-    /// Lines are missing after it, up to this head.
     TailMissing(Head),
 }
 
@@ -54,7 +43,6 @@ pub struct Finding {
     pub file: String,
     /// From 1 on.
     pub line: usize,
-    /// Its number in the chain, if it can be read.
     pub sequence: Option<u64>,
     pub wrong: Wrong,
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use serde_json::Value;
+use serde::Serialize;
 
 use super::key;
 use crate::{api::Requester, core::digest::sha256};
@@ -18,12 +18,10 @@ pub const USER_LIMIT: usize = 16 << 10;
 /// In characters, of such a user's name and UID: what the `CustomResourceDefinition` allows.
 const NAME_LIMIT: usize = 1024;
 
-/// How much of a command is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommandDetail {
     #[default]
     Full,
-    /// The program, without its arguments.
     Program,
     /// The SHA-256 of the command as JSON. A short command can be guessed from it.
     Digest,
@@ -75,7 +73,7 @@ pub(super) fn annotate_env(names: &[String], into: &mut BTreeMap<String, String>
 
 /// As much of a user as is recorded, and the digest of the whole if that is not all.
 pub(super) fn limited(user: &Requester) -> (Requester, Option<String>) {
-    let whole = as_json(user);
+    let whole = json(user);
     if whole.len() <= USER_LIMIT {
         return (user.clone(), None);
     }
@@ -83,12 +81,6 @@ pub(super) fn limited(user: &Requester) -> (Requester, Option<String>) {
     let groups = fitting(&user.groups, USER_LIMIT / 2).to_vec();
     let shown = Requester { username: name(&user.username), uid: name(&user.uid), groups, extra: BTreeMap::new() };
     (shown, Some(sha256(whole.as_bytes())))
-}
-
-/// As JSON, with the fields in the order of the record's `user`.
-pub(super) fn as_json(user: &Requester) -> String {
-    // Strings only: this cannot fail.
-    serde_json::to_string(user).unwrap_or_default()
 }
 
 /// As many of the first texts as fit into `limit` bytes of JSON.
@@ -102,8 +94,9 @@ fn fitting(texts: &[String], limit: usize) -> &[String] {
     &texts[..count.count()]
 }
 
-pub(super) fn json(texts: &[String]) -> String {
-    Value::Array(texts.iter().cloned().map(Value::String).collect()).to_string()
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    // Strings only: this cannot fail.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 impl fmt::Display for CommandDetail {
@@ -177,8 +170,8 @@ mod tests {
         user.groups.extend((0..1024).map(|number| format!("{number:01024}")));
         let (shown, digest) = limited(&user);
         assert_eq!((shown.username.as_str(), shown.groups[0].as_str(), shown.extra.len()), ("ann", "dba", 0));
-        assert!(as_json(&shown).len() <= USER_LIMIT);
-        assert_eq!(digest, Some(sha256(as_json(&user).as_bytes())));
+        assert!(json(&shown).len() <= USER_LIMIT);
+        assert_eq!(digest, Some(sha256(json(&user).as_bytes())));
     }
 
     #[test]

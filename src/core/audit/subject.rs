@@ -7,7 +7,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp}
 use super::{
     event::{Event, ObjectReference, Verb, audit_id},
     key,
-    redact::{CommandDetail, annotate_env, as_json, limited},
+    redact::{CommandDetail, annotate_env, json, limited},
 };
 use crate::{
     api::{ExecRequest, Requester, Stdin, names},
@@ -29,7 +29,6 @@ const TEXT_LIMIT: usize = 1024;
 pub struct Subject {
     key: RequestKey,
     user: Requester,
-    /// Whether the admission policies vouch for the user.
     vouched_for: bool,
     created: Option<Timestamp>,
     /// Messages may name the program, so they are recorded only with the whole command.
@@ -40,9 +39,6 @@ pub struct Subject {
 impl Subject {
     /// A request that was read. Its `spec.requestedBy` is only a claim unless the admission policies
     /// vouched for it when the request was bound: see [`vouched_for`](Self::vouched_for).
-    ///
-    /// # Errors
-    /// When the object has no namespace, name or UID.
     pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
         let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
         subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -68,7 +64,6 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The admission policies vouch for the requester.
     #[must_use]
     pub fn vouched_for(self) -> Self {
         Self { vouched_for: true, ..self }
@@ -84,10 +79,6 @@ impl Subject {
             detail,
             annotations: BTreeMap::new(),
         }
-    }
-
-    pub fn key(&self) -> &RequestKey {
-        &self.key
     }
 
     fn note(&mut self, key: &str, value: Option<&str>) {
@@ -173,7 +164,7 @@ impl Subject {
         if self.vouched_for {
             event.user = self.user.clone();
         } else if self.user != Requester::default() {
-            event.annotations.insert(key::CLAIMED_USER.to_owned(), as_json(&self.user));
+            event.annotations.insert(key::CLAIMED_USER.to_owned(), json(&self.user));
         }
         event.request_received_timestamp = MicroTime(self.created.unwrap_or(at));
         event.object_ref = Some(ObjectReference {
@@ -206,11 +197,9 @@ impl Event {
     }
 }
 
-/// A client connected to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub address: String,
-    /// Whether it sends the command's input.
     pub stdin: bool,
 }
 

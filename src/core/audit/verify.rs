@@ -22,14 +22,12 @@ pub fn file_name(first: u64) -> String {
     format!("{FILE_PREFIX}{first:012}{FILE_SUFFIX}")
 }
 
-/// The inverse of [`file_name`].
 pub fn first_of(name: &str) -> Option<u64> {
     name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?.parse().ok()
 }
 
 #[derive(Clone, Debug)]
 pub struct File {
-    /// For messages.
     pub name: String,
     /// The number its first line must have, if the file's name tells it.
     pub first: Option<u64>,
@@ -49,7 +47,6 @@ pub struct Report {
     /// Number of the first line: more than 1 if older files are gone.
     pub first: u64,
     pub head: Head,
-    /// How often the writer started.
     pub starts: usize,
     /// How often a crash truncated a line and the writer reported it.
     pub cuts: usize,
@@ -66,7 +63,6 @@ struct Line {
     event: Event,
     link: Link,
     sha256: String,
-    /// Unreadable lines before it.
     garbage: Garbage,
 }
 
@@ -257,7 +253,6 @@ impl<'a> Walk<'a> {
         self.named.insert(&line.link.previous);
     }
 
-    /// Later lines of the same number.
     fn twins(&self, line: &'a Line) -> impl Iterator<Item = &'a Line> {
         let all = self.by_sequence.get(&line.link.sequence).cloned().unwrap_or_default();
         all.into_iter().filter(|twin| !std::ptr::eq(*twin, line) && twin.place > line.place)

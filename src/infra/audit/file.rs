@@ -35,18 +35,15 @@ pub(super) struct Folder {
     _lock: File,
 }
 
-/// The last file of a folder.
 #[derive(Debug)]
 pub(super) struct Open {
     file: File,
     bytes: u64,
     /// Without lines it is used whatever its size: the next file would have the same name.
     has_lines: bool,
-    /// It does not end with a line end.
     unended: bool,
 }
 
-/// Where the lines of a folder end.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// The last line, and its writer.
@@ -56,7 +53,6 @@ pub(super) struct Found {
 }
 
 impl Folder {
-    /// Opens or creates the folder.
     pub(super) fn open(path: &Path, retention: Retention) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path.join(LOCK))?;

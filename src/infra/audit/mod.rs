@@ -33,12 +33,10 @@ use crate::{
     },
 };
 
-/// The audit trail cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the audit log cannot be written: {0}")]
 pub struct Unavailable(pub String);
 
-/// What becomes of a record that cannot be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It is kept, and written later: its act happens anyway.
@@ -47,18 +45,11 @@ pub enum Otherwise {
     Drop,
 }
 
-/// Where records go.
 pub trait Trail: Clone + Send + Sync + 'static {
     /// Adds a record. When this is `Ok` it survives a crash.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     fn add(&self, event: Event, otherwise: Otherwise) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
     /// Whether a record could be written now, as far as can be seen; what was kept is written.
-    ///
-    /// # Errors
-    /// When it could not.
     fn available(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
@@ -66,7 +57,6 @@ pub trait Trail: Clone + Send + Sync + 'static {
 pub struct Policy {
     /// Nothing may happen without a record.
     pub required: bool,
-    /// What of a command is recorded.
     pub command: CommandDetail,
 }
 
@@ -80,7 +70,6 @@ pub struct Audit<T> {
     recent: Recent,
 }
 
-/// A client that is connected to a command.
 #[derive(Clone, Debug)]
 pub struct Session {
     subject: Subject,
@@ -94,10 +83,6 @@ impl<T: Trail> Audit<T> {
         Self { trail, policy, clock, metrics, recent: Recent::default() }
     }
 
-    /// The subject of a request's records.
-    ///
-    /// # Errors
-    /// When the object has no namespace, name or UID.
     pub fn subject(&self, request: &ExecRequest) -> Result<Subject, NotBound> {
         Subject::of(request, self.policy.command)
     }
@@ -108,33 +93,21 @@ impl<T: Trail> Audit<T> {
     }
 
     /// Whether a record could be written, to be asked before work is taken up.
-    ///
-    /// # Errors
-    /// When it could not, and nothing may happen that is not recorded.
     pub async fn available(&self) -> Result<(), Unavailable> {
         if self.policy.required { self.trail.available().await } else { Ok(()) }
     }
 
     /// Before a request is bound.
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then it may not be bound.
     pub async fn bound(&self, request: &Subject, to: &Binding, image: Option<&str>) -> Result<(), Unavailable> {
         self.before(request.bound(to, image, self.clock.now())).await
     }
 
     /// Before a command is started.
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then it may not be started.
     pub async fn started(&self, request: &Subject, exec: &ExecRef) -> Result<(), Unavailable> {
         self.before(request.started(exec, self.clock.now())).await
     }
 
     /// Before a client is connected to a command. The session has to be [`detached`](Self::detached).
-    ///
-    /// # Errors
-    /// When it cannot be recorded, and must be: then the client may not be connected.
     pub async fn attached(&self, subject: Subject, by: &Requester, client: Client) -> Result<Session, Unavailable> {
         let event = subject.attached(by, &client, self.clock.now());
         let id = event.note(key::SESSION).unwrap_or_default().to_owned();
@@ -142,7 +115,6 @@ impl<T: Trail> Audit<T> {
         Ok(Session { subject, by: by.clone(), client, id })
     }
 
-    /// A client is connected no more.
     pub async fn detached(&self, session: Session) {
         let Session { subject, by, client, id } = session;
         self.anyhow(subject.detached(&by, &client, &id, self.clock.now())).await;

@@ -41,7 +41,6 @@ pub async fn ask(leases: &Api<Lease>, name: &str, writer: &str) -> (Before, Opti
     (Before::Unread, None)
 }
 
-/// The head of a writer that a Lease tells.
 pub fn head_of(lease: &Lease, writer: &str) -> Option<Head> {
     let heads = lease.metadata.annotations.as_ref()?.get(names::AUDIT_HEADS_ANNOTATION)?;
     published(heads).into_iter().find(|own| own.writer == writer)?.head.parse().ok()
@@ -55,7 +54,6 @@ impl Before {
         }
     }
 
-    /// The head that may be published now.
     pub async fn head(&mut self, log: &Log) -> Head {
         match self {
             Self::Untold(head) => match log.tell_published(head.clone()).await {

@@ -34,7 +34,6 @@ use crate::{
 };
 
 const QUEUE: usize = 1024;
-/// Records in one write.
 const BATCH: usize = 64;
 /// Records that are kept while none can be written; those beyond are lost, and counted.
 const KEPT: usize = 4096;
@@ -42,10 +41,8 @@ const KEPT: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an act waits for a record that is not.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
-/// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where a writer's lines go.
 #[derive(Clone, Debug)]
 pub enum Sink {
     /// Into the files of a folder: lines survive a crash, and the chain outlives the process.
@@ -100,9 +97,6 @@ pub struct Log {
 
 impl Log {
     /// Begins to write the chain of `writer`. `published` is the head that is known of it elsewhere.
-    ///
-    /// # Errors
-    /// When no thread or timer can be created.
     pub fn begin(sink: Sink, writer: &str, clock: Arc<dyn Clock>, published: Option<&Head>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         // Until the first record is written, the published head counts: it must not be taken back.
@@ -132,20 +126,15 @@ impl Log {
         Ok(log)
     }
 
-    /// The last line that is on the disk.
     pub fn head(&self) -> Head {
         self.head.borrow().clone()
     }
 
-    /// The name of the chain's writer.
     pub fn writer(&self) -> &str {
         &self.writer
     }
 
     /// Writes that this head is known elsewhere, where that could not be said in the first record.
-    ///
-    /// # Errors
-    /// When it is not on the disk yet.
     pub async fn tell_published(&self, head: Head) -> Result<(), Unavailable> {
         self.ask(Ask::Published(head), SHORT_PATIENCE).await
     }
@@ -225,7 +214,6 @@ struct Writer {
     word: Option<(Verb, BTreeMap<String, String>)>,
     kept: VecDeque<Event>,
     lost: u64,
-    /// When the last write failed, and why.
     failed: Option<(Instant, Unavailable)>,
     shared: Arc<Shared>,
 }

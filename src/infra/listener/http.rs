@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-/// Bounds for the head of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     /// How long it may take, and how long a connection may wait for the next one.

@@ -25,23 +25,19 @@ use super::{
     socket::{self, Buffered},
 };
 
-/// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection could not be accepted: most likely the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// TLS failed, or took too long.
     Handshake,
     /// It was the oldest of too many that had not shown yet who they are.
     Crowded,
-    /// All seats are taken.
     Full,
 }
 
-/// Lets connections in.
 pub(crate) struct Door {
     acceptor: TlsAcceptor,
     seats: Seats,

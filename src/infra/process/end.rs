@@ -21,9 +21,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits until this very process has ended. Gives its exit code, 128 + N for signal N, if the
 /// kernel tells: Linux 6.15 and later do, of a process that still lived when this was called.
-///
-/// # Errors
-/// When the kernel gives no handle on a process that lives.
 pub async fn ended(process: ProcessRef) -> io::Result<Option<i32>> {
     let Some(pid) = pid_of(process) else { return Ok(None) };
     let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {

@@ -30,7 +30,6 @@ struct PidfdInfo {
 
 const GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<PidfdInfo>(0xFF, 11);
 
-/// What the kernel says of the end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// It ended with this code, 128 + N for signal N.
@@ -41,7 +40,6 @@ pub(super) enum Told {
     Never,
 }
 
-/// Asks for the exit code behind a pidfd.
 pub(super) fn ask(pidfd: impl AsFd) -> Told {
     let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the opcode names this very struct, with its size; the kernel writes numbers into it.

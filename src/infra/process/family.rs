@@ -24,9 +24,6 @@ pub fn output_pipes(process: ProcessRef) -> Vec<u64> {
 
 /// All living processes of a family, in one look at procfs. A process that goes away meanwhile is
 /// passed over; of one that may not be read wholly, what can be read counts.
-///
-/// # Errors
-/// When procfs cannot be listed.
 pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
     // The kernel gives nobody a PID that is still a session's: if another process has the leader's, its session is gone.
     let taken = of.leader.is_some_and(|leader| find(leader.pid).is_some_and(|now| now != leader));
@@ -57,9 +54,6 @@ pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
 
 /// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this
 /// container, and nothing was signalled.
-///
-/// # Errors
-/// When the kernel forbids it.
 pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
     let Some(pid) = pid_of(process) else { return Ok(false) };
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -82,7 +76,6 @@ pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> i
     }
 }
 
-/// The process that has this PID now, if an exec of this request in this container may have begun with it.
 pub fn leader(pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
     find(pid).filter(|process| is_in(pid, container) && leads(*process, uid))
 }
@@ -93,7 +86,6 @@ fn leads(process: ProcessRef, uid: &RequestUid) -> bool {
     leads && tag(process.pid).is_none_or(|tag| tag == *uid)
 }
 
-/// The tag in the environment that a process was started with.
 fn tag(pid: u32) -> Option<RequestUid> {
     let environment = fs::read(proc_path(pid, "environ")).ok()?;
     let of = |variable: &[u8]| {

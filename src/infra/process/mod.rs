@@ -18,15 +18,10 @@ pub use self::{
 };
 use crate::core::ids::BootId;
 
-/// The kernel's ID of this boot.
-///
-/// # Errors
-/// When procfs is not there.
 pub fn boot_id() -> io::Result<BootId> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().into())
 }
 
-/// Time since boot, suspend included.
 pub fn uptime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))

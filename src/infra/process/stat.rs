@@ -36,12 +36,10 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, session, state, command })
 }
 
-/// The process that has this PID now, unless it has ended.
 pub fn find(pid: u32) -> Option<ProcessRef> {
     stat(pid).map(|stat| stat.process)
 }
 
-/// Whether this very process still lives.
 pub fn alive(process: ProcessRef) -> bool {
     find(process.pid) == Some(process)
 }

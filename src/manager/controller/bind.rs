@@ -27,7 +27,6 @@ use crate::{
     infra::{call::within, unreadable::Refuser},
 };
 
-/// How long reading a pod may take.
 const POD_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) type Guarded = DeserializeGuard<ExecRequest>;

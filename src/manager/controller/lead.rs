@@ -18,11 +18,9 @@ use crate::infra::retry::{self, WatchPauses};
 
 /// What is neither running nor finished: unbound, or bound and not yet committed.
 const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
-/// Requests in hand at a time.
 const CONCURRENCY: u16 = 16;
 
 impl Binder {
-    /// Binds until `term` is cancelled.
     pub(crate) async fn lead(self, namespace: &str, term: CancellationToken) {
         let (told, mut synced) = watch::channel(false);
         let watching = self.agents.watch(self.client.clone(), namespace, || {

@@ -10,10 +10,8 @@ use crate::{
     core::{bind, outcome::Outcome, request::key_of, transition::Write},
 };
 
-/// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RUNNING: &str = "status.phase=Running,status.completionTime=";
-/// Requests in one page of a list.
 const PAGE: u32 = 200;
 
 impl Binder {

@@ -29,10 +29,8 @@ use crate::{
 /// How soon a request that waits is looked at again: a tenth of its age, within these.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
-/// Pause after a failure.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 
-/// What the leader works with.
 #[derive(Clone)]
 pub(crate) struct Binder {
     pub(crate) client: Client,
@@ -44,7 +42,6 @@ pub(crate) struct Binder {
     pub(crate) agents: LiveAgents,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
-    /// How long an agent may be silent before what it runs is given up.
     pub(crate) node_lost: Duration,
 }
 
@@ -59,7 +56,6 @@ pub(super) enum BindError {
 }
 
 impl Binder {
-    /// Writes the audit record of what is about to be written.
     async fn record(&self, read: &ExecRequest, change: &Change, vouched_for: bool) -> Result<(), BindError> {
         let mut subject = self.audit.subject(read)?;
         if vouched_for {
@@ -130,7 +126,6 @@ impl Binder {
     }
 }
 
-/// What a status write says.
 pub(super) enum Change {
     /// To what, and the image of the container.
     Bound(Binding, Option<String>),
@@ -156,7 +151,6 @@ fn look_again(request: &ExecRequest, now: Timestamp) -> Duration {
     left.map_or(pause, |left| pause.min(left.max(LOOK_AGAIN)))
 }
 
-/// Looks again when the starting deadline has passed.
 pub(super) fn at_deadline(request: &ExecRequest, now: Timestamp) -> Action {
     let left = starting_deadline(request).map(|deadline| deadline.duration_since(now));
     let left: Duration = left.and_then(|left| left.try_into().ok()).unwrap_or_default();

@@ -71,7 +71,6 @@ pub(super) async fn groups(headers: HeaderMap) -> Response {
     Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]})).into_response()
 }
 
-/// `/apis/GROUP`.
 pub(super) async fn versions() -> Json<Value> {
     let mut document = group();
     document["kind"] = json!("APIGroup");
@@ -151,11 +150,6 @@ fn aggregated(version: &str) -> Value {
     })
 }
 
-fn path_of(one: &Subresource) -> String {
-    format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/execrequests/{{name}}/{}", one.name)
-}
-
-/// `/openapi/v2`.
 pub(super) async fn openapi_v2() -> Json<Value> {
     let paths = paths(
         |name, place, kind, text| json!({"name": name, "in": place, "type": kind, "description": text, "required": place == "path", "uniqueItems": true}),
@@ -196,7 +190,8 @@ fn paths(parameter: impl Fn(&str, &str, &str, &str) -> Value) -> Value {
                 "parameters": parameters,
                 "responses": {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}},
             });
-            (path_of(one), json!({"get": operation}))
+            let request = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/execrequests/{{name}}");
+            (format!("{request}/{}", one.name), json!({"get": operation}))
         })
         .collect::<serde_json::Map<_, _>>()
         .into()

@@ -15,28 +15,21 @@ struct CallLabels {
     code: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DirectionLabel {
-    direction: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WhyLabel {
-    why: &'static str,
-}
+/// The label's name and value.
+type Label = [(&'static str, &'static str); 1];
 
 #[derive(Clone, Default)]
-pub(super) struct Metrics {
+pub(in crate::manager) struct Metrics {
     calls: Family<CallLabels, Counter>,
-    carried: Family<DirectionLabel, Counter>,
-    dropped: Family<WhyLabel, Counter>,
+    carried: Family<Label, Counter>,
+    dropped: Family<Label, Counter>,
     pub(super) streams: Gauge,
     /// When the certificate that is served ends, in Unix seconds.
     pub(super) certificate_ends: Gauge,
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(in crate::manager) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
             "subresource_calls",
@@ -73,8 +66,8 @@ impl Metrics {
     }
 
     pub(super) fn carried(&self, bytes: Carried) {
-        self.carried.get_or_create(&DirectionLabel { direction: "to_agent" }).inc_by(bytes.upstream);
-        self.carried.get_or_create(&DirectionLabel { direction: "to_client" }).inc_by(bytes.downstream);
+        self.carried.get_or_create(&[("direction", "to_agent")]).inc_by(bytes.upstream);
+        self.carried.get_or_create(&[("direction", "to_client")]).inc_by(bytes.downstream);
     }
 
     pub(super) fn dropped(&self, why: Dropped) {
@@ -83,6 +76,6 @@ impl Metrics {
             Dropped::Crowded => "crowded",
             Dropped::Full => "full",
         };
-        self.dropped.get_or_create(&WhyLabel { why }).inc();
+        self.dropped.get_or_create(&[("why", why)]).inc();
     }
 }

@@ -15,7 +15,6 @@ mod target;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use kube::Client;
-use prometheus_client::registry::Registry;
 use rustls::crypto::{CryptoProvider, ring::default_provider};
 use tokio::{
     net::TcpListener,
@@ -25,6 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(super) use self::metrics::Metrics;
 use self::{
     agent::{connect::Agents, locate::Locator, tokens::Tokens},
     call::{limits::Streams, serve::Api},
@@ -38,7 +38,6 @@ use self::{
         front_proxy::{self, FrontProxy},
         server::Server,
     },
-    metrics::Metrics,
 };
 use crate::{
     api::names::{SUBRESOURCES_GROUP, SUBRESOURCES_VERSION},
@@ -49,7 +48,6 @@ use crate::{
 /// How long connections are still accepted once told to stop: until everybody knows that this replica is not an
 /// endpoint of the Service any more.
 const STILL_SERVED: Duration = Duration::from_secs(3);
-/// How long streams may take to end once cut.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -73,11 +71,9 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 pub enum CertificateSource {
-    /// Made here.
     Own {
         secret: String,
         service: String,
-        /// How long each certificate lives.
         life: Duration,
     },
     /// Made by somebody else: a folder with `tls.crt` and `tls.key`.
@@ -89,16 +85,8 @@ pub(super) struct Edges {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) listener: TcpListener,
     pub(super) readiness: Readiness,
-    pub(super) metrics: Counters,
+    pub(super) metrics: Metrics,
     pub(super) shutdown: CancellationToken,
-}
-
-pub(super) struct Counters(Metrics);
-
-impl Counters {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        Self(Metrics::register(registry))
-    }
 }
 
 /// Serves until told to stop, and then the streams that are open for as long as they may.
@@ -110,7 +98,7 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     let streams = Joined::default();
     let tls = listen::server::tls(serving, Arc::clone(&provider))?;
     let router = api(&config, &edges, provider, front_proxy.clone(), &streams).router();
-    let Edges { clock, listener, metrics: Counters(metrics), shutdown, .. } = edges;
+    let Edges { clock, listener, metrics, shutdown, .. } = edges;
     let most_connections = listen::server::MOST_CONNECTIONS;
     let server = Server { listener, tls, router, front_proxy, clock, metrics, most_connections };
     let stop = CancellationToken::new();
@@ -127,7 +115,6 @@ pub(super) async fn run(config: Config, edges: Edges) -> Result<(), rustls::Erro
     Ok(())
 }
 
-/// Keeps what is known of the front proxy, and the certificate.
 fn keep(
     config: &Config,
     edges: &Edges,
@@ -135,7 +122,7 @@ fn keep(
     known: watch::Sender<Option<Arc<FrontProxy>>>,
     serving: &Serving,
 ) -> JoinSet<()> {
-    let Edges { client, clock, readiness, metrics: Counters(metrics), .. } = edges;
+    let Edges { client, clock, readiness, metrics, .. } = edges;
     readiness.expect(front_proxy::CHECK);
     readiness.expect(certificate::serving::CHECK);
     let mut keeping = JoinSet::new();
@@ -168,7 +155,7 @@ fn api(
     front_proxy: front_proxy::Current,
     joined: &Joined,
 ) -> Api {
-    let Edges { client, clock, metrics: Counters(metrics), .. } = edges;
+    let Edges { client, clock, metrics, .. } = edges;
     let tokens = Tokens::new(client.clone(), &config.account, &config.pod);
     Api {
         client: client.clone(),
@@ -185,7 +172,6 @@ fn api(
     }
 }
 
-/// The streams that are open, and what cuts them.
 #[derive(Default)]
 struct Joined {
     streams: TaskTracker,

@@ -2,7 +2,6 @@
 
 use crate::infra::refusal::Refusal;
 
-/// Characters of a name, at most.
 const LONGEST_NAME: usize = 253;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +11,6 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// From the decoded parts of a path.
     pub(crate) fn new(namespace: String, name: String) -> Result<Self, Refusal> {
         for part in [&namespace, &name] {
             if !is_name(part) {

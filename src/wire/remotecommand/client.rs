@@ -39,7 +39,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// `protocol` is the one the server took in the handshake.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, input_ended: false, status: BytesMut::new() }
     }
@@ -67,9 +66,6 @@ impl Client {
     }
 
     /// Reads a message of the server; `None` if it can be ignored.
-    ///
-    /// # Errors
-    /// When it breaks the protocol.
     pub fn receive(&mut self, message: Bytes) -> Result<Option<FromServer>, ProtocolError> {
         Ok(match parse(self.protocol, message)? {
             Message::Data(Channel::Stdout, bytes) => Some(FromServer::Output(OutputStream::Stdout, bytes)),
@@ -87,9 +83,6 @@ impl Client {
 
     /// The status, once the connection has ended: `code` is that of the server's close, or `None` if it
     /// broke. A status that was received counts, however the connection ended.
-    ///
-    /// # Errors
-    /// When there was none.
     pub fn closed(self, code: Option<u16>) -> Result<Bytes, NoStatus> {
         match (self.status.is_empty(), code) {
             (false, _) => Ok(self.status.freeze()),

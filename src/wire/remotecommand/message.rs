@@ -20,7 +20,6 @@ pub enum Channel {
     Stderr = 2,
     /// The status at the end.
     Error = 3,
-    /// The size of the client's terminal.
     Resize = 4,
 }
 

@@ -15,7 +15,6 @@ pub mod close {
     pub const NORMAL: u16 = 1000;
     /// The server is stopping. The command goes on: attach again.
     pub const GOING_AWAY: u16 = 1001;
-    /// A message that breaks the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
     /// A text message: only binary ones are understood.
     pub const UNSUPPORTED: u16 = 1003;

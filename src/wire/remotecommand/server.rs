@@ -62,9 +62,6 @@ impl Server {
     }
 
     /// Reads a message of the client; `None` if it can be ignored.
-    ///
-    /// # Errors
-    /// When it breaks the protocol: close with code 1002.
     pub fn receive(&mut self, message: Bytes) -> Result<Option<FromClient>, ProtocolError> {
         Ok(match parse(self.protocol, message)? {
             Message::Data(Channel::Stdin, bytes) if !self.input_ended => Some(FromClient::Input(bytes)),

@@ -29,9 +29,6 @@ pub enum StreamsError {
 
 impl Streams {
     /// Checks the combination as the kubelet does.
-    ///
-    /// # Errors
-    /// For one that makes no sense.
     pub fn validate(self) -> Result<Self, StreamsError> {
         match self {
             Self { stdin: false, stdout: false, stderr: false, .. } => Err(StreamsError::None),

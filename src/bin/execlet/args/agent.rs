@@ -1,7 +1,5 @@
 //! What the agent takes.
 
-#![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
-
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,

@@ -1,7 +1,5 @@
 //! What agent and manager both take.
 
-#![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
-
 use std::{net::SocketAddr, time::Duration};
 
 use clap::ValueEnum;

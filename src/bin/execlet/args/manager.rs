@@ -1,7 +1,5 @@
 //! What the manager takes.
 
-#![allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
-
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::common::{AuditSettings, Common, RulesArgs, at_least_one};

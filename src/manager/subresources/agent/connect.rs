@@ -28,12 +28,9 @@ use crate::{
     manager::subresources::target::Target,
 };
 
-/// For the connection and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the head of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where an agent serves streams, and by which certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) node: String,
@@ -42,7 +39,6 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// From the Lease of the agent on `node`.
     pub(crate) fn of(node: &str, lease: Option<&Lease>) -> Result<Self, String> {
         let lease = lease.ok_or_else(|| format!("no execlet agent runs on node {node}"))?;
         let annotation = |name: &str| lease.metadata.annotations.as_ref().and_then(|all| all.get(name));
@@ -59,7 +55,6 @@ impl Endpoint {
     }
 }
 
-/// Why an agent did not answer.
 #[derive(Debug, Error)]
 pub(crate) enum CallError {
     /// Nothing was sent yet.
@@ -78,9 +73,7 @@ pub(crate) struct Call<'a> {
     pub(crate) subresource: &'static str,
     pub(crate) query: String,
     pub(crate) who: &'a Requester,
-    /// The client's address, as far as it is known.
     pub(crate) client: Option<&'a str>,
-    /// Headers of the WebSocket handshake.
     pub(crate) upgrade: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -150,12 +143,11 @@ impl Agents {
 
     fn config(&self, endpoint: &Endpoint) -> Result<ClientConfig, rustls::Error> {
         let pinned = Pinned { certificate: endpoint.certificate.clone(), provider: Arc::clone(&self.provider) };
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        Ok(ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(pinned))
-            .with_no_client_auth();
-        Ok(config)
+            .with_no_client_auth())
     }
 }
 

@@ -18,7 +18,6 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Buffer towards the agent.
 const UPSTREAM_BUFFER: usize = 16 << 10;
 /// Buffer towards the client, four TLS records: most traffic is output.
 const DOWNSTREAM_BUFFER: usize = 64 << 10;
@@ -33,7 +32,6 @@ pub(crate) enum Parted {
     Broken(#[from] io::Error),
 }
 
-/// Bytes to the agent, and from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Carried {
     pub(crate) upstream: u64,
@@ -152,7 +150,6 @@ impl Heard {
     }
 }
 
-/// A connection that notes when it reads and writes.
 struct Watched<T> {
     inner: T,
     heard: Arc<Heard>,

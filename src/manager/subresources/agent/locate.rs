@@ -21,10 +21,8 @@ use crate::{
     manager::subresources::target::Target,
 };
 
-/// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a request is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Where {
     Node(String),
@@ -45,7 +43,6 @@ fn place_of(request: &ExecRequest) -> Where {
     if status.completion_time.is_some() { Where::Nowhere(why) } else { Where::Waits(why) }
 }
 
-/// Reads requests and Leases.
 #[derive(Clone)]
 pub(crate) struct Locator {
     pub(crate) client: Client,
@@ -60,7 +57,6 @@ impl Locator {
         found.map_err(Refusal::internal)?.ok_or_else(|| gone(target))
     }
 
-    /// Waits until the request is bound, and gives it with its node.
     pub(crate) async fn bound(
         &self,
         target: &Target,

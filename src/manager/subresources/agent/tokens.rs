@@ -24,7 +24,6 @@ const USED_FOR: Duration = Duration::from_secs(480);
 const _: () = assert!(USED_FOR.as_secs() + 60 < LIFE.as_secs(), "a call must come through before the token expires");
 /// Tokens that are kept, of about 1 KB each.
 const KEPT: usize = 1024;
-/// Token requests at a time.
 const ASKED_AT_ONCE: usize = 8;
 /// How long one may take, with the wait for its turn.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +33,6 @@ struct Kept {
     until: Instant,
 }
 
-/// Asks the API server for tokens of the manager's own account, and keeps them.
 pub(crate) struct Tokens {
     accounts: Api<Account>,
     account: String,
@@ -66,7 +64,6 @@ impl Tokens {
         }
     }
 
-    /// The agent on `node` has refused this one.
     pub(crate) fn forget(&self, node: &str, token: &HeaderValue) {
         let mut kept = self.kept.lock();
         if kept.get(node).is_some_and(|kept| kept.token == *token) {

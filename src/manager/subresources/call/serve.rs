@@ -8,7 +8,6 @@ use axum::{
     extract::{Extension, Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
     middleware::{self, Next},
-    response::IntoResponse,
     routing::get,
 };
 use bytes::Bytes;
@@ -50,7 +49,6 @@ use crate::{
     },
 };
 
-/// Bytes of an agent's error, at most.
 const LARGEST_ERROR: usize = 64 << 10;
 const ERROR_TIMEOUT: Duration = Duration::from_secs(5);
 /// The client's address: the API server adds the last element.
@@ -65,12 +63,9 @@ pub(crate) struct Api {
     pub(crate) streams: Streams,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
-    /// How long a call waits for a request to be bound, and for its agent.
     pub(crate) wait: Duration,
-    /// How long an attached client and its command may both be silent.
     pub(crate) idle: Duration,
     pub(crate) joined: TaskTracker,
-    /// Ends the streams that are left.
     pub(crate) cut: CancellationToken,
 }
 
@@ -97,7 +92,7 @@ impl Api {
             .method_not_allowed_fallback(|request: Request| async move {
                 Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not served at this path", request.method()))
             })
-            .fallback(|| async { Refusal::not_found("the server could not find the requested resource".to_owned()) })
+            .fallback(|| async { Refusal::not_found("the server could not find the requested resource") })
             .layer(middleware::from_fn_with_state(self.clone(), authenticate))
             .route("/healthz", get(ok))
             .route("/livez", get(ok))
@@ -145,7 +140,6 @@ impl Api {
     }
 }
 
-/// `GET .../attach`.
 async fn attach(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -181,11 +175,8 @@ async fn attach(
     tracing::info!(request = %asked.target, user, client = asked.client, stdin = streams.stdin, "attached");
     let cut = api.cut.clone();
     api.joined.clone().spawn(async move {
-        tokio::select! {
-            () = carry(ours, &api, &asked, place) => {}
-            () = cut.cancelled() => {
-                tracing::info!(request = %asked.target, user, "detached: this manager is stopping");
-            }
+        if cut.run_until_cancelled(carry(ours, &api, &asked, place)).await.is_none() {
+            tracing::info!(request = %asked.target, user, "detached: this manager is stopping");
         }
     });
     let mut response = Response::new(Body::empty());
@@ -194,7 +185,6 @@ async fn attach(
     Ok(response)
 }
 
-/// Joins a client and an agent once both are upgraded.
 async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &Api, asked: &Asked, _place: Place) {
     let (request, user) = (&asked.target, &asked.who.username);
     let (client, agent) = match tokio::try_join!(client, agent) {
@@ -215,7 +205,6 @@ async fn carry((client, agent): (upgrade::OnUpgrade, upgrade::OnUpgrade), api: &
     }
 }
 
-/// `GET .../log`.
 async fn log(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -304,32 +293,29 @@ async fn error_of(answer: Response<Incoming>) -> Refusal {
     Refusal::passed_on(code, text("reason").unwrap_or_default(), message)
 }
 
-async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> axum::response::Response {
-    let known = api.front_proxy.borrow().clone();
+async fn authenticate(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Result<axum::response::Response, Refusal> {
+    let front_proxy = api.front_proxy.borrow().clone();
     let chain = request.extensions().get::<Peer>().map(|peer| Arc::clone(&peer.chain)).unwrap_or_default();
-    let who = match known {
-        Some(front_proxy) => front_proxy.authenticate(&chain, request.headers(), api.clock.now()),
-        None => Err(Refusal::new(
-            StatusCode::UNAUTHORIZED,
-            "the certificate authority of the API server is not known yet".to_owned(),
-        )),
+    let Some(front_proxy) = front_proxy else {
+        let message = "the certificate authority of the API server is not known yet";
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
     };
-    let who = match who {
-        Ok(who) => who,
-        Err(refusal) => return refusal.into_response(),
-    };
+    let who = front_proxy.authenticate(&chain, request.headers(), api.clock.now())?;
     let user = User(who.username.clone());
     request.extensions_mut().insert(who);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(user);
-    response
+    Ok(response)
 }
 
 /// For the access log.
 #[derive(Clone)]
 struct User(String);
 
-/// Counts each call, and logs those that were refused.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> axum::response::Response {
     let path = request.uri().path();
     let call = match path.rsplit('/').next() {

@@ -20,7 +20,6 @@ pub(crate) struct Files {
     pub(crate) folder: PathBuf,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) serving: Serving,
-    /// When the present certificate ends, in Unix seconds.
     pub(crate) ends: Gauge,
 }
 

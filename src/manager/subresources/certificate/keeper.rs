@@ -29,12 +29,9 @@ use crate::infra::{
     health::Readiness,
 };
 
-/// How long the API server may take for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Names of the objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     /// Of Secret and Service.
@@ -59,7 +56,6 @@ pub(crate) struct Keeper {
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) serving: Serving,
-    /// When the present certificate ends, in Unix seconds.
     pub(crate) ends: Gauge,
 }
 
@@ -73,26 +69,14 @@ enum KeepError {
     Pair(#[from] PairError),
 }
 
-/// What a look has found.
-enum Looked {
-    /// Nothing to do for so long.
-    Idle(Duration),
-    /// Something was written, by this replica or another.
-    Changed,
-}
-
 impl Keeper {
     /// Never returns.
     pub(crate) async fn run(self, readiness: Readiness) {
         loop {
-            let pause = match self.look(&readiness).await {
-                Ok(Looked::Idle(pause)) => pause,
-                Ok(Looked::Changed) => Duration::ZERO,
-                Err(error) => {
-                    tracing::warn!(%error, "the certificate of the aggregated API could not be kept; retrying");
-                    RETRY
-                }
-            };
+            let pause = self.look(&readiness).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the certificate of the aggregated API could not be kept; retrying");
+                RETRY
+            });
             sleep(pause).await;
         }
     }
@@ -100,7 +84,9 @@ impl Keeper {
     /// 1. read the Secret, and serve its certificate;
     /// 2. let the API server trust its authorities;
     /// 3. decide what is due, and write it.
-    async fn look(&self, readiness: &Readiness) -> Result<Looked, KeepError> {
+    ///
+    /// Gives how long there is nothing to do: not at all if something was written, by this replica or another.
+    async fn look(&self, readiness: &Readiness) -> Result<Duration, KeepError> {
         let secret = self.secret().await.inspect_err(|error| self.unready(readiness, error))?;
         let stored = Stored::read(secret.data.as_ref());
         let now = self.clock.now();
@@ -117,14 +103,14 @@ impl Keeper {
         let due = plan(current, next, now, self.lifetimes);
         let make = || Pair::make(&self.names.dns(), now, self.lifetimes.life);
         let wanted = match due {
-            Step::Keep if trusted? => return Ok(Looked::Idle(self.lifetimes.pause(current, now))),
-            Step::Keep => return Ok(Looked::Changed),
+            Step::Keep if trusted? => return Ok(self.lifetimes.pause(current, now)),
+            Step::Keep => return Ok(Duration::ZERO),
             Step::Begin => stored.begin(make()?, now),
             Step::MakeNext => stored.with_next(make()?, now),
             Step::Promote => stored.promoted(),
         };
         self.write(secret, &wanted, due).await?;
-        Ok(Looked::Changed)
+        Ok(Duration::ZERO)
     }
 
     fn unready(&self, readiness: &Readiness, error: &KeepError) {

@@ -45,7 +45,6 @@ impl std::fmt::Debug for Pair {
     }
 }
 
-/// A pair that can be served.
 #[derive(Clone, Debug)]
 pub(super) struct Usable {
     pub(super) serving: Arc<CertifiedKey>,
@@ -88,7 +87,6 @@ impl Pair {
     }
 }
 
-/// Reads a chain and its key.
 pub(super) fn read(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Usable, PairError> {
     let unreadable = |what, error: &dyn std::fmt::Display| PairError::Unreadable(what, error.to_string());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
@@ -101,7 +99,6 @@ pub(super) fn read(certificate: &[u8], key: &[u8], provider: &CryptoProvider) ->
     Ok(Usable { serving: Arc::new(serving), validity })
 }
 
-/// When a certificate in PEM is good.
 pub(super) fn validity_of_pem(certificate: &str) -> Result<Validity, String> {
     validity(&CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| error.to_string())?)
 }

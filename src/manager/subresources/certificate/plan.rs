@@ -13,7 +13,6 @@ pub(super) const BACKDATED: Duration = Duration::from_secs(300);
 /// How long the next certificate is trusted before it is served, at most.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(600);
 
-/// Between two looks.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -45,7 +44,6 @@ pub(super) struct Validity {
     pub(super) not_after: Timestamp,
 }
 
-/// The next certificate, if it has been made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) validity: Validity,
@@ -57,9 +55,7 @@ pub(super) struct Next {
 pub(super) enum Step {
     /// There is nothing to serve: make one, to be served at once.
     Begin,
-    /// Make the next one.
     MakeNext,
-    /// Serve the next one from now on.
     Promote,
     Keep,
 }

@@ -11,7 +11,6 @@ use rustls::{
 /// Name in `/readyz`.
 pub(crate) const CHECK: &str = "subresources-certificate";
 
-/// The present certificate; none at first.
 #[derive(Clone, Default)]
 pub(crate) struct Serving(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
 

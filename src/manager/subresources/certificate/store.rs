@@ -18,7 +18,6 @@ const MOST_AUTHORITIES: usize = 8;
 
 type Data = BTreeMap<String, ByteString>;
 
-/// The contents of the Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) current: Option<Pair>,
@@ -58,18 +57,15 @@ impl Stored {
         entries.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect()
     }
 
-    /// What the API server is to trust.
     pub(super) fn bundle(&self) -> String {
         self.authorities.concat()
     }
 
-    /// A pair to be served at once.
     pub(super) fn begin(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
         let authorities = self.trusting(authority, now);
         Self { current: Some(pair), next: None, authorities }
     }
 
-    /// A pair to be served when it is trusted.
     pub(super) fn with_next(self, (pair, authority): (Pair, String), now: Timestamp) -> Self {
         let authorities = self.trusting(authority, now);
         Self { next: Some(pair), authorities, ..self }
@@ -91,7 +87,6 @@ impl Stored {
     }
 }
 
-/// The certificates of a bundle, each in PEM.
 fn split(bundle: &str) -> Vec<String> {
     const END: &str = "-----END CERTIFICATE-----";
     bundle

@@ -40,7 +40,6 @@ pub(crate) const CHECK: &str = "front-proxy";
 /// its name into the `ConfigMap`.
 const UID_HEADER: HeaderName = HeaderName::from_static("x-remote-uid");
 
-/// Why the `ConfigMap` cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum Unusable {
     #[error("it has no {0}: the API server runs without that flag of its aggregation layer")]
@@ -53,7 +52,6 @@ pub(crate) enum Unusable {
     Authority(String),
 }
 
-/// How the API server is known, and where it names the user.
 pub(crate) struct FrontProxy {
     authority: Arc<dyn ClientCertVerifier>,
     /// If empty, any name that the authority has signed.
@@ -150,7 +148,6 @@ impl FrontProxy {
         Ok(requester)
     }
 
-    /// The user, if the API server says so.
     pub(crate) fn authenticate(
         &self,
         chain: &[CertificateDer<'_>],

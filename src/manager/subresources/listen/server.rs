@@ -35,7 +35,6 @@ use crate::{
     manager::subresources::{certificate::serving::Serving, metrics::Metrics},
 };
 
-/// TLS handshakes at a time.
 const MOST_HANDSHAKES: usize = 512;
 /// Connections of the front proxy at a time, without those of streams.
 pub(crate) const MOST_CONNECTIONS: usize = 1024;
@@ -44,12 +43,10 @@ const MOST_OF_STRANGERS: usize = 64;
 /// How long the head of a call may take, and how long a connection may wait for the next call.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const STRANGERS_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of the head of a call, at most.
 const LARGEST_HEAD: usize = 64 << 10;
 /// What TLS holds of what a client has not taken yet: beyond that, whoever produces it waits.
 const TLS_BUFFER: usize = 64 << 10;
 
-/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// Its certificate chain, whose key it has proved to hold. Who signed it is not checked here.
@@ -68,7 +65,6 @@ impl Seat {
         drop(self.0.lock().take());
     }
 
-    /// Closes a connection without a place after its answer.
     fn answer(&self, mut response: Response) -> Response {
         if self.0.lock().is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -84,11 +80,9 @@ pub(crate) struct Server {
     pub(crate) front_proxy: front_proxy::Current,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
-    /// Connections of the front proxy at a time: [`MOST_CONNECTIONS`].
     pub(crate) most_connections: usize,
 }
 
-/// What connections share.
 struct Shared {
     door: Arc<Door>,
     router: Router,
