@@ -14,7 +14,7 @@ impl Pauses {
         Self { next: first, longest }
     }
 
-    pub fn next(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);
         pause

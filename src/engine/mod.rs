@@ -23,8 +23,8 @@ pub use self::{
 use crate::core::{
     evidence::Patience,
     ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
+    offsets::StreamOffsets,
     outcome::{EngineWord, Testimony},
-    position::Position,
 };
 
 /// What the agent asks of the engine. Every call has a deadline of its own, but [`Engine::wait`].
@@ -63,13 +63,13 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         _exec: &ExecRef,
         _tty: bool,
-        _from: Position,
+        _from: StreamOffsets,
     ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
         std::future::ready(Ok(None))
     }
 
     /// What comes before this place is kept by the agent: the engine need not keep it any more.
-    fn release(&self, _exec: &ExecRef, _before: Position) -> impl Future<Output = Result<(), EngineError>> + Send {
+    fn release(&self, _exec: &ExecRef, _before: StreamOffsets) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
     }
 

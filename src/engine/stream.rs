@@ -1,6 +1,7 @@
 //! The output of a running exec, chunk by chunk, and its input.
 
 use std::{
+    future::{Ready, ready},
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
@@ -212,12 +213,12 @@ impl ExecInput {
     }
 
     /// Ends the input. Never of a terminal, whose end of input is a character. To end it again does no harm.
-    pub async fn close(&self) -> io::Result<()> {
-        match shutdown(&self.connection, Shutdown::Write) {
+    pub fn close(&self) -> Ready<io::Result<()>> {
+        ready(match shutdown(&self.connection, Shutdown::Write) {
             // It is closed already.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
-        }
+        })
     }
 }
 

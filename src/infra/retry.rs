@@ -36,7 +36,7 @@ impl Iterator for WatchPauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0.next();
+        let pause = self.0.next_pause();
         let chance = RandomState::new().hash_one(pause) % 1000;
         Some(pause + pause * u32::try_from(chance).unwrap_or(0) / 1000)
     }

@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::{agents::LiveAgents, controller::write::Binder};
+use self::{agents::LiveAgents, controller::write::Leader};
 use crate::{
     api::names,
     infra::{
@@ -114,7 +114,7 @@ pub async fn run(mut config: Config, mut edges: Edges) -> Result<(), ManagerErro
     };
     let (gate, keeping) = keeper.open(shutdown.clone());
     spawn(&mut parts, keeping);
-    let binder = Binder {
+    let binder = Leader {
         requests: KubeRequests::new(client.clone()),
         access: Access::new(client.clone()),
         audit: Audit::new(log.clone(), config.audit_policy, Arc::clone(&clock), metrics.clone()),
@@ -173,7 +173,7 @@ fn serve_subresources(config: &mut Config, edges: &mut Edges, readiness: &Readin
 /// leads at once.
 async fn lead(
     config: &Config,
-    binder: Binder,
+    binder: Leader,
     mut leading: watch::Receiver<bool>,
     (parts, streams): (&mut Parts, &mut Parts),
     shutdown: &CancellationToken,

@@ -14,7 +14,7 @@ use execlet::{
         node::Node,
         streams::{
             hub::Hubs,
-            ring::{Follows, Position},
+            ring::{Follows, ViewPosition},
             spool::Spool,
             turns::Writers,
         },
@@ -285,7 +285,7 @@ async fn viewer(model: Model, name: String, uid: String) {
             sleep(Duration::from_millis(100)).await;
             let Some(told) = hub.result() else { continue };
             // They hear it only at the end of the output.
-            let end = Position { output: hub.now(), ..Position::START };
+            let end = ViewPosition { output: hub.now(), ..ViewPosition::START };
             let patience = Instant::now() + VIEWERS_PATIENCE;
             let deaf = model.lock().planted == Some(Planted::DeafViewers);
             let heard = if deaf { Hubs::default().of(&uid.as_str().into()) } else { Arc::clone(&hub) };

@@ -6,9 +6,10 @@ use std::{io, sync::Arc, time::Duration};
 use execlet::{
     core::{
         audit::key,
+        evidence::Patience,
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
+        offsets::StreamOffsets,
         outcome::{EngineWord, Testimony},
-        position::Position,
     },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Fenced, Habits,
@@ -39,10 +40,12 @@ const HABITS: Habits = Habits {
     cuts_after: None,
     keeps_unread: HOLDS,
     closes_within: Duration::from_secs(2),
-    notices_within: Duration::from_secs(60),
-    tells_within: Duration::from_secs(2),
-    first_word: Duration::from_secs(1),
-    recalls_within: Duration::from_secs(2),
+    patience: Patience {
+        notices_within: Duration::from_secs(60),
+        tells_within: Duration::from_secs(2),
+        first_word: Duration::from_secs(1),
+        recalls_within: Duration::from_secs(2),
+    },
 };
 
 pub struct FencingEngine(pub Model);
@@ -69,7 +72,7 @@ impl FencingEngine {
     }
 
     /// Its output from there on, for one reader.
-    fn open(&self, id: &str, tty: bool, from: Position) -> ExecStream {
+    fn open(&self, id: &str, tty: bool, from: StreamOffsets) -> ExecStream {
         let (ours, theirs) = tokio::io::duplex(ON_THE_WAY);
         tokio::spawn(feed(self.0.clone(), id.to_owned(), tty, from, theirs));
         ExecStream::new(ours, framing(tty), tty)
@@ -132,7 +135,7 @@ impl Engine for FencingEngine {
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         // No connection is made.
         self.call("start exec").await.map_err(StartError::Refused)?;
-        let stream = self.open(exec.id.as_str(), tty, Position::default());
+        let stream = self.open(exec.id.as_str(), tty, StreamOffsets::default());
         // The call is on its way, whatever becomes of the caller, and for long now and then.
         let way = if self.0.chance(100) { self.0.millis(0..5000) } else { self.0.millis(0..20) };
         let (done, answer) = oneshot::channel();
@@ -153,7 +156,7 @@ impl Engine for FencingEngine {
         }
     }
 
-    async fn reopen(&self, exec: &ExecRef, tty: bool, from: Position) -> Result<Option<Reopened>, EngineError> {
+    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
         self.call("open output").await?;
         let unbroken = {
             let state = self.0.lock();
@@ -167,7 +170,7 @@ impl Engine for FencingEngine {
         Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken }))
     }
 
-    async fn release(&self, exec: &ExecRef, before: Position) -> Result<(), EngineError> {
+    async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {
         self.call("release output").await?;
         {
             let mut state = self.0.lock();
@@ -279,17 +282,17 @@ impl Held {
             code: watch::channel(None).0,
             pieces: Vec::new(),
             over: false,
-            released: Position::default(),
+            released: StreamOffsets::default(),
             changed: watch::channel(()).0,
         }
     }
 
-    fn written(&self) -> Position {
+    fn written(&self) -> StreamOffsets {
         let bytes = |stderr| self.pieces.iter().filter(|p| p.stderr == stderr).map(|p| p.bytes.len() as u64).sum();
-        Position { stdout: bytes(false), stderr: bytes(true) }
+        StreamOffsets { stdout: bytes(false), stderr: bytes(true) }
     }
 
-    fn release(&mut self, before: Position) {
+    fn release(&mut self, before: StreamOffsets) {
         self.released.stdout = self.released.stdout.max(before.stdout);
         self.released.stderr = self.released.stderr.max(before.stderr);
         self.changed.send_replace(());
@@ -310,7 +313,7 @@ struct Reader {
 }
 
 impl Reader {
-    const fn new(from: Position) -> Self {
+    const fn new(from: StreamOffsets) -> Self {
         Self { from: [from.stdout, from.stderr], next: 0, begins: [0, 0] }
     }
 
@@ -337,7 +340,7 @@ impl Reader {
 }
 
 /// Gives a reader what is held from there on, and what comes, until nobody can write any more.
-async fn feed(model: Model, id: String, tty: bool, from: Position, mut to: DuplexStream) {
+async fn feed(model: Model, id: String, tty: bool, from: StreamOffsets, mut to: DuplexStream) {
     let mut reader = Reader::new(from);
     let changed = model.lock().held.get(&id).map(|held| held.changed.subscribe());
     let Some(mut changed) = changed else { return };

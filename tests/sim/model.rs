@@ -16,7 +16,7 @@ use execlet::{
         audit::event::Event,
         digest::sha256,
         ids::{ContainerRef, ProcessRef},
-        position::Position,
+        offsets::StreamOffsets,
         request::starting_deadline,
     },
     engine::{
@@ -258,7 +258,7 @@ pub struct Held {
     /// Its process writes no more.
     pub over: bool,
     /// What comes before is gone.
-    pub released: Position,
+    pub released: StreamOffsets,
     /// Tells of output, of its end, and of room.
     pub changed: watch::Sender<()>,
 }

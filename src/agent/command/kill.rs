@@ -8,7 +8,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{attended::Attended, seen::Seen};
+use super::{running::RunningCommand, seen::Seen};
 use crate::{
     agent::node::{Node, World},
     core::{
@@ -48,12 +48,12 @@ enum Over {
 /// Kills a command that is watched, whose first signal sets `ended_by`. Returns only those that do not die; when all are
 /// gone, the watching ends by itself.
 pub(crate) async fn watched<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     kill: &Kill,
     seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Vec<Member> {
-    let Attended { node, exec, memory, .. } = *attended;
+    let RunningCommand { node, exec, memory, .. } = *attended;
     let killing = Killing { node, key: memory.key(), exec, kill };
     let known = || {
         let seen = seen.borrow();
@@ -121,7 +121,7 @@ impl<W: World> Killing<'_, W> {
                 Step::Gone if over != Over::InVain => return Vec::new(),
                 Step::Gone | Step::LookAgain => {}
             }
-            sleep(pauses.next()).await;
+            sleep(pauses.next_pause()).await;
         }
     }
 

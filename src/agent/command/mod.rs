@@ -1,7 +1,7 @@
 //! One running command: its output is pumped, its terminal resized, its process witnessed, and it is killed when it
 //! has to end.
 
-pub mod attended;
+pub mod running;
 
 pub(crate) mod cut;
 pub(crate) mod kill;

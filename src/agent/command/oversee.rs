@@ -8,15 +8,15 @@ use tokio::{
 };
 
 use super::{
-    attended::{Attended, News, Survivors},
     kill,
+    running::{News, RunningCommand, Survivors},
     seen::Seen,
 };
 use crate::{
     agent::node::World,
     api::ExecRequest,
     core::{
-        decide::{Wanted, cause_to_kill},
+        decide::{RequestView, cause_to_kill},
         kill::{Cause, DEFAULT_GRACE, Kill},
         request::BoundRequest,
     },
@@ -29,7 +29,7 @@ const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Overseen<'a, W: World> {
-    pub(crate) attended: Attended<'a, W>,
+    pub(crate) attended: RunningCommand<'a, W>,
     pub(crate) news: &'a mut watch::Receiver<News>,
     pub(crate) seen: watch::Receiver<Seen>,
     /// Set with the first signal that reached a process.
@@ -44,19 +44,19 @@ enum Latest {
 }
 
 impl Latest {
-    fn of(wanted: Wanted<'_>) -> Self {
+    fn of(wanted: RequestView<'_>) -> Self {
         match wanted {
-            Wanted::Request(request) => Self::Bound(Box::new(request.clone())),
-            Wanted::Unbound => Self::Unbound,
-            Wanted::Gone => Self::Gone,
+            RequestView::Request(request) => Self::Bound(Box::new(request.clone())),
+            RequestView::Unbound => Self::Unbound,
+            RequestView::Gone => Self::Gone,
         }
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    fn wanted(&self) -> RequestView<'_> {
         match self {
-            Self::Bound(request) => Wanted::Request(request),
-            Self::Unbound => Wanted::Unbound,
-            Self::Gone => Wanted::Gone,
+            Self::Bound(request) => RequestView::Request(request),
+            Self::Unbound => RequestView::Unbound,
+            Self::Gone => RequestView::Gone,
         }
     }
 
@@ -73,7 +73,7 @@ impl Latest {
 impl<W: World> Overseen<'_, W> {
     /// Waits until the command is to end, and ends it. Returns only if processes of it do not die.
     pub(crate) async fn oversee(mut self) -> Survivors {
-        let Attended { node, wanted, exec, memory, hub } = self.attended;
+        let RunningCommand { node, wanted, exec, memory, hub } = self.attended;
         let mut kill = if let Some(kill) = memory.entry().and_then(|entry| entry.kill) {
             // Begun by the agent before this one.
             self.ended_by.get_or_init(|| kill.cause);

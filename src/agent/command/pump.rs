@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    attended::Attended,
     cut::Ended,
     received::{Beginning, FORCED_END, InputEnd, Origin, Received, STREAM_BROKEN},
+    running::RunningCommand,
     seen::Seen,
 };
 use crate::{
@@ -105,7 +105,7 @@ async fn next(
 }
 
 struct Pump<'a, W: World> {
-    attended: Attended<'a, W>,
+    attended: RunningCommand<'a, W>,
     request: &'a BoundRequest,
     habits: Habits,
     stream: ExecStream,
@@ -127,7 +127,7 @@ struct Pump<'a, W: World> {
 /// only if nobody else can have read a part of them. `None`: the stream was handed over to the next agent.
 /// Whoever leaves this before its end finds in `log_writer` what still has to go into the log.
 pub(crate) async fn pump<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     request: &BoundRequest,
     stream: ExecStream,
     seen: watch::Receiver<Seen>,
@@ -145,13 +145,13 @@ pub(crate) async fn pump<W: World>(
 
 impl<'a, W: World> Pump<'a, W> {
     async fn begin(
-        attended: Attended<'a, W>,
+        attended: RunningCommand<'a, W>,
         request: &'a BoundRequest,
         stream: ExecStream,
         seen: watch::Receiver<Seen>,
         origin: Origin,
     ) -> (Self, LogWriter) {
-        let Attended { node, hub, .. } = attended;
+        let RunningCommand { node, hub, .. } = attended;
         let limits = &request.spec.output;
         let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
         let Beginning { sole, before, fed, unread, input_lost } = origin.begin(node.kernel.uptime(), fresh);
@@ -194,7 +194,7 @@ impl<'a, W: World> Pump<'a, W> {
 
     /// Pumps until the stream has ended. `None`: it was handed over.
     async fn run(&mut self, log_writer: &mut LogWriter) -> Option<StreamEnd> {
-        let Attended { node, memory, exec, hub, .. } = self.attended;
+        let RunningCommand { node, memory, exec, hub, .. } = self.attended;
         let key = &self.request.key;
         let log_may_hold = self.habits.cuts_after.map(|cuts_after| cuts_after / 2);
         let mut ending = self.seen.clone();
@@ -221,9 +221,10 @@ impl<'a, W: World> Pump<'a, W> {
                 () = &mut self.noting, if !self.noting.is_terminated() => {}
                 () = keep(log_writer) => {}
                 () = at(note_at) => {
-                    note_at = match self.behind() {
-                        true => Some(Instant::now() + NOTE_AFTER),
-                        false => (!self.note().await).then(|| Instant::now() + NOTE_AGAIN),
+                    note_at = if self.behind() {
+                        Some(Instant::now() + NOTE_AFTER)
+                    } else {
+                        (!self.note().await).then(|| Instant::now() + NOTE_AGAIN)
                     };
                 }
                 chunk = next(&mut self.stream, hub, self.seen.clone(), log_may_hold) => match chunk {
@@ -252,7 +253,7 @@ impl<'a, W: World> Pump<'a, W> {
 
     /// Gives the stream to the next agent. `None`: it has it.
     async fn give(&mut self, log_writer: &mut LogWriter) -> Option<()> {
-        let Attended { node, exec, hub, .. } = self.attended;
+        let RunningCommand { node, exec, hub, .. } = self.attended;
         // From here on nobody reads. For a command that has ended it counts from there.
         let ended = self.seen.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
         let given = node.kernel.uptime().saturating_sub(ended);
@@ -262,12 +263,10 @@ impl<'a, W: World> Pump<'a, W> {
         let received = self.sole.then(|| OutputState { streams, log, kept: hub.kept().output });
         let state = StreamState { received, fed: self.feeder.stop(), given };
         let stream = replace(&mut self.stream, ExecStream::broken());
-        let (back, state) = match node.handover.give(&*node.engine, &self.request.key.uid, &exec.id, stream, state) {
-            None => {
-                hub.moved();
-                return None;
-            }
-            Some(back) => back,
+        let kept_here = node.handover.give(&*node.engine, &self.request.key.uid, &exec.id, stream, state);
+        let Some((back, state)) = kept_here else {
+            hub.moved();
+            return None;
         };
         self.stream = back;
         self.feeder.resume();
@@ -284,7 +283,7 @@ impl<'a, W: World> Pump<'a, W> {
     /// Notes how far it is, for an agent that has to go on after a crash, and lets the engine forget what comes before.
     /// Whether it was noted, and the engine has room for more.
     async fn note(&mut self) -> bool {
-        let Attended { node, exec, memory, hub, .. } = self.attended;
+        let RunningCommand { node, exec, memory, hub, .. } = self.attended;
         self.sink.unnoted = 0;
         let kept = hub.kept();
         let position = self.sink.streams.position();
@@ -301,7 +300,7 @@ impl<'a, W: World> Pump<'a, W> {
 
     /// The stream has ended: says what came over it, and what that is worth.
     async fn finish(mut self, end: StreamEnd, log_writer: &mut LogWriter) -> Received {
-        let Attended { node, hub, .. } = self.attended;
+        let RunningCommand { node, hub, .. } = self.attended;
         hub.close();
         let stream = self.ended();
         let ((), log) = tokio::join!(noted(&mut self.noting), log_writer.finish());

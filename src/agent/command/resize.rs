@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{attended::Attended, seen::Seen};
+use super::{running::RunningCommand, seen::Seen};
 use crate::{
     agent::node::World,
     engine::{Engine, EngineError},
@@ -15,8 +15,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells the terminal each size that counts, for ever: at once, because a full-screen program asks for it
 /// when it begins, and again when the process is seen. Of those that come meanwhile the last one counts.
-pub(crate) async fn follow<W: World>(attended: &Attended<'_, W>, mut seen: watch::Receiver<Seen>) -> Infallible {
-    let Attended { node, exec, hub, .. } = *attended;
+pub(crate) async fn follow<W: World>(attended: &RunningCommand<'_, W>, mut seen: watch::Receiver<Seen>) -> Infallible {
+    let RunningCommand { node, exec, hub, .. } = *attended;
     let mut sizes = hub.sizes();
     sizes.mark_changed();
     let mut runs = false;

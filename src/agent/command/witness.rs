@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{attended::Attended, seen::Seen};
+use super::{running::RunningCommand, seen::Seen};
 use crate::{
     agent::{
         memory::request::Memory,
@@ -37,8 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Finds the process of an exec and notes it in the journal, unless it is told already, waits for its end,
 /// and tells all of it as soon as it is known. Never returns.
-pub(crate) async fn watch<W: World>(attended: &Attended<'_, W>, tell: &watch::Sender<Seen>) -> Infallible {
-    let Attended { node, exec, memory, .. } = *attended;
+pub(crate) async fn watch<W: World>(attended: &RunningCommand<'_, W>, tell: &watch::Sender<Seen>) -> Infallible {
+    let RunningCommand { node, exec, memory, .. } = *attended;
     let known = tell.borrow().process;
     if let Some(process) = known {
         end(node, process, tell).await;
@@ -111,7 +111,7 @@ async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> R
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut not_ended = Instant::now();
     loop {
-        sleep(pauses.next()).await;
+        sleep(pauses.next_pause()).await;
         let looked = Instant::now();
         match node.engine.state(exec).await {
             Ok(state) => match (state.pid().and_then(|pid| process_of(node, memory, exec, pid)), state) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{refuse::refuse_unreadable, watch::Event};
 use crate::{
     agent::{
-        command::attended::News,
+        command::running::News,
         memory::{exec_exits::AwaitedExit, record::Record},
         node::{Node, World},
         request::work::Work,

@@ -9,11 +9,11 @@ use super::settle::{self, Ending};
 use crate::{
     agent::{
         command::{
-            attended::{Attended, News, Watched},
             oversee::Overseen,
             pump,
             received::Origin,
             resize,
+            running::{News, RunningCommand, WatchEnd},
             seen::Seen,
             witness,
         },
@@ -44,11 +44,11 @@ pub(crate) struct Task<'a> {
 
 /// Stays with a command whose output is read here.
 pub(crate) async fn with_output<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     news: &mut watch::Receiver<News>,
     task: Task<'_>,
-) -> Watched {
-    let Attended { node, hub, .. } = *attended;
+) -> WatchEnd {
+    let RunningCommand { node, hub, .. } = *attended;
     let (request, tty) = (task.request, task.request.spec.tty);
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
@@ -70,12 +70,12 @@ pub(crate) async fn with_output<W: World>(
         }
     };
     node.metrics.running.dec();
-    outcome.map_or(Watched::Left, Watched::Ended)
+    outcome.map_or(WatchEnd::Left, WatchEnd::Ended)
 }
 
 /// Receives everything and concludes. `None`: the next agent does.
 async fn to_the_end<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     task: Task<'_>,
     seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
@@ -103,11 +103,11 @@ async fn to_the_end<W: World>(
 /// Stays with a command whose output nobody reads. The agent may be told to stop before: nothing is lost by
 /// leaving it to the next one.
 pub(crate) async fn without_output<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     news: &mut watch::Receiver<News>,
     process: Option<ProcessRef>,
-) -> Watched {
-    let Attended { node, wanted, exec, memory, hub } = *attended;
+) -> WatchEnd {
+    let RunningCommand { node, wanted, exec, memory, hub } = *attended;
     let key = memory.key();
     hub.log_only(node.spool.size(key), Written::UNKNOWN);
     hub.input.close(InputError::Lost);
@@ -129,14 +129,14 @@ pub(crate) async fn without_output<W: World>(
     let overseen = Overseen { attended: *attended, news, seen, ended_by: &ended_by };
     let watched = tokio::select! {
         biased;
-        () = node.stopping.cancelled() => Watched::Left,
+        () = node.stopping.cancelled() => WatchEnd::Left,
         outcome = async {
             drop(ending.wait_for(|seen| seen.ended.is_some()).await);
             settle::unseen(attended, &ending, &ended_by).await
-        } => Watched::Ended(outcome),
+        } => WatchEnd::Ended(outcome),
         never = witness::watch(attended, &tell) => match never {},
         survivors = overseen.oversee() => {
-            Watched::Ended(settle::survived(node, wanted.request(), &survivors).await)
+            WatchEnd::Ended(settle::survived(node, wanted.request(), &survivors).await)
         }
     };
     drop(exit);
@@ -145,7 +145,7 @@ pub(crate) async fn without_output<W: World>(
 }
 
 /// Who looks after the pod sees who runs something in it. What it is, only who may read the request.
-async fn tell_pod<W: World>(attended: &Attended<'_, W>, request: &BoundRequest) {
+async fn tell_pod<W: World>(attended: &RunningCommand<'_, W>, request: &BoundRequest) {
     let pod = PodRef { name: request.pod_name.clone(), uid: request.pod_uid.to_string() };
     let by = request.spec.requested_by.as_ref().map_or("somebody unknown", |by| by.username.as_str());
     let words = format!("ExecRequest {} of {by} runs a command in container {}", request.key.name, request.container);

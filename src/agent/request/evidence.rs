@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     agent::{
-        command::{attended::Attended, seen::Seen, witness},
+        command::{running::RunningCommand, seen::Seen, witness},
         memory::exec_exits::AwaitedExit,
         node::World,
     },
@@ -41,12 +41,12 @@ pub(crate) struct Found {
 
 /// Waits until the evidence decides, or until no more of it can be expected.
 pub(crate) async fn collect<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     exit: &AwaitedExit,
     stream: StreamEnd,
     seen: &watch::Receiver<Seen>,
 ) -> Found {
-    let Attended { node, exec, memory, .. } = *attended;
+    let RunningCommand { node, exec, memory, .. } = *attended;
     let begun = Instant::now();
     let mut collection = Collection::new(node.engine.habits().patience);
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -79,10 +79,10 @@ pub(crate) async fn collect<W: World>(
         }
         match answer {
             Answer::Runs => {
-                drop(timeout(pauses.next(), node.engine.wait(exec)).await);
+                drop(timeout(pauses.next_pause(), node.engine.wait(exec)).await);
                 sleep(FIRST_PAUSE).await;
             }
-            Answer::Silent | Answer::Useless | Answer::Absent | Answer::Over(_) => sleep(pauses.next()).await,
+            Answer::Silent | Answer::Useless | Answer::Absent | Answer::Over(_) => sleep(pauses.next_pause()).await,
         }
     }
 }

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     agent::{
         command::{
-            attended::{Survivors, Watched},
             kill,
+            running::{Survivors, WatchEnd},
         },
         node::{StepError, World},
         streams::ring::Written,
@@ -31,10 +31,10 @@ use crate::{
 
 impl<W: World> Work<W> {
     /// Notes how a command has ended. The report is the next step.
-    pub(super) async fn end(&mut self, exec: &ExecRef, watched: Watched, request: Option<&BoundRequest>) -> Next {
+    pub(super) async fn end(&mut self, exec: &ExecRef, watched: WatchEnd, request: Option<&BoundRequest>) -> Next {
         let mut outcome = match watched {
-            Watched::Ended(outcome) => outcome,
-            Watched::Left => return Next::Done,
+            WatchEnd::Ended(outcome) => outcome,
+            WatchEnd::Left => return Next::Done,
         };
         let entry = self.memory.entry();
         let kill = entry.as_ref().and_then(|entry| entry.kill.clone()).filter(|kill| !kill.survivors);

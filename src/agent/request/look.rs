@@ -10,7 +10,8 @@ use crate::{
     core::{
         bind::unvouched,
         decide::{
-            Action, ContainerView, EngineView, ExecView, InputView, Situation, Wanted, decide, decide_without_engine,
+            Action, ContainerView, EngineView, ExecView, InputView, RequestView, Situation, decide,
+            decide_without_engine,
         },
         entry::{Entry, Stage},
         ids::{ContainerRef, ExecRef, ProcessRef},
@@ -23,7 +24,7 @@ use crate::{
 
 impl<W: World> Work<W> {
     /// Looks at everything that the next step depends on, and decides.
-    pub(super) async fn decide(&self, wanted: Wanted<'_>) -> Result<Action, StepError> {
+    pub(super) async fn decide(&self, wanted: RequestView<'_>) -> Result<Action, StepError> {
         let entry = self.entry()?;
         let entry = entry.as_ref();
         let request = wanted.request();

@@ -11,8 +11,8 @@ use super::evidence::{Found, Knew, collect};
 use crate::{
     agent::{
         command::{
-            attended::{Attended, Survivors},
             received::{InputEnd, Received, STREAM_BROKEN},
+            running::{RunningCommand, Survivors},
             seen::Seen,
         },
         memory::exec_exits::AwaitedExit,
@@ -43,7 +43,7 @@ pub(crate) struct Ending<'a> {
 /// Concludes for an exec whose output was received here. `seen` tells of its process, `ended_by`
 /// why it was ended, if it was.
 pub(crate) async fn settle<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     ending: Ending<'_>,
     mut seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
@@ -71,7 +71,7 @@ pub(crate) async fn settle<W: World>(
 
 /// Concludes for an exec whose output was not received here. `seen` tells of its process, as far as it was seen.
 pub(crate) async fn unseen<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {

@@ -8,8 +8,8 @@ use super::attend::{self, Task};
 use crate::{
     agent::{
         command::{
-            attended::{Attended, News, Watched},
             received::Origin,
+            running::{News, RunningCommand, WatchEnd},
         },
         memory::noted::Noted,
         node::{StepError, World},
@@ -27,7 +27,7 @@ use crate::{
 
 #[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub(crate) enum Attempt {
-    Watched(Watched),
+    WatchEnd(WatchEnd),
     /// Nothing runs, and the exec's one start is not spent.
     Refused(StepError),
 }
@@ -35,17 +35,17 @@ pub(crate) enum Attempt {
 /// Starts the committed exec; the journal says `starting` already. After an error, what happened
 /// has to be found out by looking again.
 pub(crate) async fn start<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     request: &BoundRequest,
     news: &mut watch::Receiver<News>,
     sole: bool,
 ) -> Result<Attempt, StepError> {
-    let Attended { node, exec, .. } = *attended;
+    let RunningCommand { node, exec, .. } = *attended;
     let exit = node.exec_exits.of(&exec.id);
     let begun = Instant::now();
     let refused = |reason, message| {
         let outcome = Outcome::refused(reason, message, node.clock.now());
-        Ok(Attempt::Watched(Watched::Ended(outcome)))
+        Ok(Attempt::WatchEnd(WatchEnd::Ended(outcome)))
     };
     let stream = match node.engine.start(exec, request.spec.tty).await {
         Ok(Started { stream, .. }) => stream,
@@ -62,15 +62,15 @@ pub(crate) async fn start<W: World>(
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
     let origin = if sole { Origin::Sole } else { Origin::Shared };
-    Ok(Attempt::Watched(attend::with_output(attended, news, Task { request, stream, origin, exit }).await))
+    Ok(Attempt::WatchEnd(attend::with_output(attended, news, Task { request, stream, origin, exit }).await))
 }
 
 /// The output of a command that an agent before this one has started, if it can still be had.
 pub(crate) async fn output<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     request: &BoundRequest,
 ) -> Result<Option<(ExecStream, Origin)>, StepError> {
-    let Attended { node, exec, memory, .. } = *attended;
+    let RunningCommand { node, exec, memory, .. } = *attended;
     let limits = &request.spec.output;
     let handed_over = node.take_handed_over(&request.key.uid);
     if let Some((stream, state)) = handed_over.and_then(|stream| stream.open(&*node.engine, &exec.id, limits)) {
@@ -112,11 +112,11 @@ pub(crate) async fn output<W: World>(
 }
 
 pub(crate) async fn go_on<W: World>(
-    attended: &Attended<'_, W>,
+    attended: &RunningCommand<'_, W>,
     request: &BoundRequest,
     news: &mut watch::Receiver<News>,
     (stream, origin): (ExecStream, Origin),
-) -> Watched {
+) -> WatchEnd {
     let exit = attended.node.exec_exits.of(&attended.exec.id);
     attend::with_output(attended, news, Task { request, stream, origin, exit }).await
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agent::{
         command::{
-            attended::{Attended, News, Watched},
+            running::{News, RunningCommand, WatchEnd},
             seen::Seen,
         },
         memory::request::Memory,
@@ -29,7 +29,7 @@ use crate::{
     },
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        decide::{Action, Wanted},
+        decide::{Action, RequestView},
         entry::{Entry, Stage},
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
@@ -103,7 +103,7 @@ impl<W: World> Work<W> {
                     }
                     self.complain(&error).await;
                     self.seen = None;
-                    sleep(pauses.next()).await;
+                    sleep(pauses.next_pause()).await;
                 }
             }
         }
@@ -133,10 +133,10 @@ impl<W: World> Work<W> {
         let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
         let bound = seen.as_ref().and_then(|seen| BoundRequest::try_from(seen).ok());
         let wanted = match (&seen, &bound) {
-            (None, _) => Wanted::Gone,
+            (None, _) => RequestView::Gone,
             (Some(_), None) if self.memory.entry().is_none() => return Ok(Next::Done),
-            (Some(_), None) => Wanted::Unbound,
-            (Some(_), Some(request)) => Wanted::Request(request),
+            (Some(_), None) => RequestView::Unbound,
+            (Some(_), Some(request)) => RequestView::Request(request),
         };
         let action = self.decide(wanted).await?;
         let seen = seen.zip(bound.as_ref());
@@ -218,9 +218,9 @@ impl<W: World> Work<W> {
     async fn start(&mut self, request: &BoundRequest, exec: &ExecRef, sole: bool) -> Result<Next, StepError> {
         self.node.audit.started(&self.memory.subject(), exec).await?;
         self.memory.put_down(exec.clone(), Stage::Starting).await?;
-        let attended = attended(&self.node, &self.memory, &self.hub, Wanted::Request(request), exec);
+        let attended = attended(&self.node, &self.memory, &self.hub, RequestView::Request(request), exec);
         match start::start(&attended, request, &mut self.news, sole).await? {
-            Attempt::Watched(watched) => Ok(self.end(exec, watched, Some(request)).await),
+            Attempt::WatchEnd(watched) => Ok(self.end(exec, watched, Some(request)).await),
             Attempt::Refused(error) => {
                 self.memory.put_down(exec.clone(), Stage::Prepared).await?;
                 Err(error)
@@ -259,7 +259,7 @@ impl<W: World> Work<W> {
 
     /// Goes on with a command that an agent before this one has started: with its output, if that can still be had.
     async fn go_on(&mut self, request: &BoundRequest, exec: &ExecRef, lives: bool) -> Result<Next, StepError> {
-        let attended = attended(&self.node, &self.memory, &self.hub, Wanted::Request(request), exec);
+        let attended = attended(&self.node, &self.memory, &self.hub, RequestView::Request(request), exec);
         let watched = match start::output(&attended, request).await? {
             Some(output) => start::go_on(&attended, request, &mut self.news, output).await,
             None if lives => {
@@ -269,14 +269,14 @@ impl<W: World> Work<W> {
             }
             None => {
                 let outcome = settle_unseen(&attended).await;
-                self.with_input_lost(Watched::Ended(outcome), request)
+                self.with_input_lost(WatchEnd::Ended(outcome), request)
             }
         };
         Ok(self.end(exec, watched, Some(request)).await)
     }
 
     /// There is nobody to report to, for now or for good. What never started never will; what runs and is gone is killed.
-    async fn act_without_request(&mut self, action: Action, wanted: Wanted<'_>) -> Result<Next, StepError> {
+    async fn act_without_request(&mut self, action: Action, wanted: RequestView<'_>) -> Result<Next, StepError> {
         let reported = match action {
             Action::Adopt(exec) => {
                 let process = self.process(&exec).await;
@@ -287,7 +287,7 @@ impl<W: World> Work<W> {
             Action::Settle(exec) => {
                 let attended = attended(&self.node, &self.memory, &self.hub, wanted, &exec);
                 let outcome = settle_unseen(&attended).await;
-                return Ok(self.end(&exec, Watched::Ended(outcome), None).await);
+                return Ok(self.end(&exec, WatchEnd::Ended(outcome), None).await);
             }
             Action::Kill => return Ok(self.kill().await),
             Action::Fence(exec) => return self.take_away(exec).await,
@@ -341,11 +341,11 @@ impl<W: World> Work<W> {
     }
 
     /// A command that nobody stayed with to its end: its input ended with the connection.
-    fn with_input_lost(&self, watched: Watched, request: &BoundRequest) -> Watched {
+    fn with_input_lost(&self, watched: WatchEnd, request: &BoundRequest) -> WatchEnd {
         let fed = request.spec.stdin.is_none() || self.memory.entry().is_some_and(|entry| entry.fed);
         match watched {
-            Watched::Ended(outcome) if !fed => Watched::Ended(outcome.with_input_lost()),
-            watched @ (Watched::Ended(_) | Watched::Left) => watched,
+            WatchEnd::Ended(outcome) if !fed => WatchEnd::Ended(outcome.with_input_lost()),
+            watched @ (WatchEnd::Ended(_) | WatchEnd::Left) => watched,
         }
     }
 
@@ -358,14 +358,14 @@ fn attended<'a, W: World>(
     node: &'a Node<W>,
     memory: &'a Memory<W>,
     hub: &'a Arc<Hub>,
-    wanted: Wanted<'a>,
+    wanted: RequestView<'a>,
     exec: &'a ExecRef,
-) -> Attended<'a, W> {
-    Attended { node, wanted, exec, memory, hub }
+) -> RunningCommand<'a, W> {
+    RunningCommand { node, wanted, exec, memory, hub }
 }
 
 /// Concludes for a command that has ended while nobody was there.
-async fn settle_unseen<W: World>(attended: &Attended<'_, W>) -> Outcome {
+async fn settle_unseen<W: World>(attended: &RunningCommand<'_, W>) -> Outcome {
     let begun = attended.memory.entry().and_then(|entry| entry.kill).map(|kill| OnceLock::from(kill.cause));
     let (_, nothing) = watch::channel(Seen::default());
     settle::unseen(attended, &nothing, &begun.unwrap_or_default()).await

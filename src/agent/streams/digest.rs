@@ -9,7 +9,7 @@ use sha2::{
 
 use crate::{
     api::{OutputLimits, OutputStatus, StreamStatus},
-    core::{digest::hex, output::Tail, position::Position},
+    core::{digest::hex, offsets::StreamOffsets, output::Tail},
     wire::{OutputStream, base64_text},
 };
 
@@ -104,8 +104,8 @@ impl OutputDigest {
         }
     }
 
-    pub(crate) fn position(&self) -> Position {
-        Position { stdout: self.stdout.tail.total(), stderr: self.stderr.tail.total() }
+    pub(crate) fn position(&self) -> StreamOffsets {
+        StreamOffsets { stdout: self.stdout.tail.total(), stderr: self.stderr.tail.total() }
     }
 
     pub(crate) fn total(&self) -> u64 {

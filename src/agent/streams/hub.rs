@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     input::{Arrivals, Input},
     ring::{
-        ALL_BYTES, BATCH_BYTES, Follows, Kept, LEAST_BYTES, MOST_BYTES, PIECE_BYTES, Phase, Piece, Pool, Position,
-        Ring, Written,
+        ALL_BYTES, BATCH_BYTES, Follows, Kept, LEAST_BYTES, MOST_BYTES, PIECE_BYTES, Phase, Piece, Pool, Ring,
+        ViewPosition, Written,
     },
 };
 use crate::{
@@ -286,7 +286,7 @@ impl Hub {
         Viewing(Arc::clone(self))
     }
 
-    pub fn after(&self, position: Position, most: usize) -> Follows {
+    pub fn after(&self, position: ViewPosition, most: usize) -> Follows {
         self.ring.lock().after(position, most)
     }
 

@@ -190,8 +190,8 @@ async fn what_the_log_has_not_taken_stays_and_what_it_has_goes() {
     assert_eq!(hub.unkept(usize::MAX).len(), 10);
     hub.keep(Kept { output: 5000, file: 6000, state: LogState::Whole });
     assert_eq!(hub.unkept(usize::MAX).len(), 5);
-    assert!(matches!(hub.after(Position::START, 1), Follows::InFile(_)));
-    let live = hub.after(Position { output: 5000, known: (0, 0) }, usize::MAX);
+    assert!(matches!(hub.after(ViewPosition::START, 1), Follows::InFile(_)));
+    let live = hub.after(ViewPosition { output: 5000, known: (0, 0) }, usize::MAX);
     assert!(matches!(live, Follows::Pieces(pieces, place) if pieces.len() == 5 && place.known == (5000, 6000)));
 }
 
@@ -200,14 +200,14 @@ async fn whatever_is_over_ends_for_those_who_watch() {
     let written = Written { bytes: 7, whole: false };
     let hub = Hubs::default().of(&"u".into());
     hub.end(|| 9, written);
-    assert!(matches!(hub.after(Position::START, 1), Follows::InFile(Kept { file: 9, .. })));
+    assert!(matches!(hub.after(ViewPosition::START, 1), Follows::InFile(Kept { file: 9, .. })));
     assert_eq!(hub.written(), written);
     let hub = Hubs::default().of(&"u".into());
     open(&hub, LogState::Whole);
     push(&hub, piece(3)).await;
     hub.end(|| 9, written);
-    assert!(matches!(hub.after(Position::START, 1), Follows::Pieces(..)), "what was heard is shown");
-    assert!(matches!(hub.after(Position { output: 3, known: (0, 0) }, 1), Follows::End));
+    assert!(matches!(hub.after(ViewPosition::START, 1), Follows::Pieces(..)), "what was heard is shown");
+    assert!(matches!(hub.after(ViewPosition { output: 3, known: (0, 0) }, 1), Follows::End));
 }
 
 #[test]

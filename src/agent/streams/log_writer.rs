@@ -47,7 +47,7 @@ impl LogWriter {
     /// Writes until the log takes no more. Cancel-safe.
     pub(crate) async fn work(&mut self) {
         // Even if the log was given up meanwhile: what it has taken is there.
-        self.settle().await;
+        self.await_write().await;
         while self.hub.kept().state == LogState::Whole {
             self.changes.borrow_and_update();
             if self.hub.unkept(1).is_empty() {
@@ -72,7 +72,7 @@ impl LogWriter {
     /// Writes all that is there, within [`LAST_WRITES`]. Returns what became of the log.
     pub(crate) async fn finish(&mut self) -> LogState {
         let last = async {
-            self.settle().await;
+            self.await_write().await;
             while !self.hub.unkept(1).is_empty() && self.write().await {}
         };
         if timeout(LAST_WRITES, last).await.is_err() {
@@ -105,12 +105,12 @@ impl LogWriter {
             drop(permit);
             log
         }));
-        self.settle().await;
+        self.await_write().await;
         true
     }
 
     /// Waits for the write that is under way.
-    async fn settle(&mut self) {
+    async fn await_write(&mut self) {
         let Some(writing) = &mut self.writing else { return };
         let written = writing.await;
         self.writing = None;

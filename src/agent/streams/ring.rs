@@ -81,24 +81,24 @@ impl Written {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct ViewPosition {
     pub output: u64,
     /// A position at or before it that is known in the file too: bytes of output, bytes of the file.
     pub known: (u64, u64),
 }
 
-impl Position {
+impl ViewPosition {
     pub const START: Self = Self { output: 0, known: (0, 0) };
 }
 
 #[derive(Debug)]
 pub enum Follows {
     /// These pieces, and the position after them.
-    Pieces(Vec<Piece>, Position),
+    Pieces(Vec<Piece>, ViewPosition),
     /// It is in the file, which has this much.
     InFile(Kept),
     /// It is kept nowhere: the next output that is there is at this position.
-    Gone(Position),
+    Gone(ViewPosition),
     NotYet,
     /// Nothing: the command writes no more.
     End,
@@ -172,7 +172,7 @@ impl Ring {
     }
 
     /// What follows a position, about `most` bytes of it.
-    pub(super) fn after(&self, Position { output, known }: Position, most: usize) -> Follows {
+    pub(super) fn after(&self, ViewPosition { output, known }: ViewPosition, most: usize) -> Follows {
         if self.phase == Phase::Waiting {
             return Follows::NotYet;
         }
@@ -181,13 +181,13 @@ impl Ring {
         if output >= self.first && output < self.next {
             let pieces = self.from(output, most);
             let read: u64 = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
-            return Follows::Pieces(pieces, Position { output: output + read, known });
+            return Follows::Pieces(pieces, ViewPosition { output: output + read, known });
         }
         if output < kept.output {
             return Follows::InFile(kept);
         }
         if output < self.first {
-            return Follows::Gone(Position { output: self.first, known });
+            return Follows::Gone(ViewPosition { output: self.first, known });
         }
         if self.phase == Phase::Open { Follows::NotYet } else { Follows::End }
     }

@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::coop::consume_budget, time::timeout};
 
 use super::{
     hub::{Hub, Viewing},
-    ring::{Follows, Kept, Piece, Position, Written},
+    ring::{Follows, Kept, Piece, ViewPosition, Written},
     tail::{Search, read_at},
     turns::Readers,
 };
@@ -54,7 +54,7 @@ pub struct View {
     changes: watch::Receiver<()>,
     readers: Readers,
     path: PathBuf,
-    position: Position,
+    position: ViewPosition,
     /// The file, and where in it the position is.
     file: Option<(Arc<File>, u64)>,
     live: bool,
@@ -74,7 +74,7 @@ impl View {
             hub: Arc::clone(hub),
             readers: readers.clone(),
             path: log.to_owned(),
-            position: Position::START,
+            position: ViewPosition::START,
             file: None,
             live: false,
             told: false,
@@ -114,7 +114,7 @@ impl View {
         // it is not counted.
         let end = if kept.output == u64::MAX { self.hub.written().bytes } else { kept.output };
         let output = end.saturating_sub(output);
-        self.position = Position { output, known: (output, at) };
+        self.position = ViewPosition { output, known: (output, at) };
         Ok(self)
     }
 
@@ -154,7 +154,7 @@ impl View {
                     Some(pieces) if pieces.is_empty() => {}
                     Some(pieces) => return Ok(Sight::Pieces(cut(pieces, left))),
                     None if kept.output == u64::MAX => return Ok(self.behind()),
-                    None => return Ok(self.skip(Position { output: kept.output, known: (kept.output, kept.file) })),
+                    None => return Ok(self.skip(ViewPosition { output: kept.output, known: (kept.output, kept.file) })),
                 },
                 Follows::Gone(position) => return Ok(self.skip(position)),
                 Follows::NotYet => {
@@ -178,7 +178,7 @@ impl View {
         opening.await
     }
 
-    fn skip(&mut self, to: Position) -> Sight {
+    fn skip(&mut self, to: ViewPosition) -> Sight {
         let missing = to.output.saturating_sub(self.position.output);
         self.position = to;
         self.file = None;
@@ -233,7 +233,7 @@ impl View {
             }
         }
         if output >= self.position.output {
-            self.position = Position { output, known: (output, at) };
+            self.position = ViewPosition { output, known: (output, at) };
             self.file = Some((file, at));
         } else {
             self.position.known = (output, at);

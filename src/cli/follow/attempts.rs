@@ -58,7 +58,7 @@ impl Attempts {
             }
         }
         watched.speech.trouble(&format!("{}: its output is not available yet: {why}; retrying", watched.name()));
-        sleep(self.pauses.next()).await;
+        sleep(self.pauses.next_pause()).await;
         Ok(true)
     }
 }

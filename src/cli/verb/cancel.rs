@@ -11,7 +11,7 @@ use crate::cli::{
 /// End the command of a request and everything that it started, or keep it from starting.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CancelArgs {
-    /// Names of the cluster.
+    /// Names of the requests.
     #[arg(value_name = "NAME", required = true, value_parser = request_name)]
     pub names: Vec<String>,
 }

@@ -13,7 +13,7 @@ use crate::cli::{
 /// Describe requests: who, what, where, when, why, the outcome, and what to do next.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DescribeArgs {
-    /// Names of the cluster.
+    /// Names of the requests.
     #[arg(value_name = "NAME", required = true, value_parser = request_name)]
     pub names: Vec<String>,
 }

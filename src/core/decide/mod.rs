@@ -19,7 +19,7 @@ use crate::api::Reason;
 
 /// What the API server says of the request.
 #[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
+pub enum RequestView<'a> {
     Request(&'a BoundRequest),
     /// It is there and not bound: an older state of the API server was restored. The manager binds it again.
     Unbound,
@@ -27,7 +27,7 @@ pub enum Wanted<'a> {
     Gone,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> RequestView<'a> {
     pub const fn request(self) -> Option<&'a BoundRequest> {
         match self {
             Self::Request(request) => Some(request),
@@ -78,7 +78,7 @@ pub enum InputView {
 
 #[derive(Clone, Debug)]
 pub struct Situation<'a> {
-    pub wanted: Wanted<'a>,
+    pub wanted: RequestView<'a>,
     pub entry: Option<&'a Entry>,
     pub container: ContainerView,
     /// Which exec it is about: the committed one, as the journal or, where that is lost, the status knows it; before the
@@ -136,9 +136,9 @@ const NO_EXEC: &str = "the command was started, and its exec is not known";
 pub fn decide(situation: &Situation<'_>) -> Action {
     let Situation { wanted, entry, .. } = situation;
     let request = match wanted {
-        Wanted::Request(request) => request,
-        Wanted::Unbound => return unbound(situation),
-        Wanted::Gone => return abandoned(situation),
+        RequestView::Request(request) => request,
+        RequestView::Unbound => return unbound(situation),
+        RequestView::Gone => return abandoned(situation),
     };
     match (&request.progress, entry) {
         // Somebody else has finished it: what runs of it here was given up, and must not go on.
@@ -148,19 +148,19 @@ pub fn decide(situation: &Situation<'_>) -> Action {
         (Progress::Committed(exec), Some(entry)) if entry.is_of(exec) => committed(situation, request, entry),
         // The status names another exec than the journal. The journal's was never started, or
         // else both the API server and this node have lost a part of their memory.
-        (Progress::Committed(_), Some(entry)) if entry.may_have_run() => started_twice(situation),
+        (Progress::Committed(_), Some(entry)) if entry.may_have_run() => journal_and_status_differ(situation),
         (Progress::Committed(_), Some(_) | None) => committed_without_journal(situation, request),
     }
 }
 
 /// Why a running command is to be ended now, if it is.
-pub fn cause_to_kill(wanted: &Wanted<'_>, running: Option<Duration>) -> Option<Cause> {
+pub fn cause_to_kill(wanted: &RequestView<'_>, running: Option<Duration>) -> Option<Cause> {
     let request = match wanted {
-        Wanted::Gone => return Some(Cause::Deleted),
+        RequestView::Gone => return Some(Cause::Deleted),
         // Nobody wants it to end. Whoever does tells it by a status that is finished.
-        Wanted::Unbound => return None,
-        Wanted::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
-        Wanted::Request(request) => request,
+        RequestView::Unbound => return None,
+        RequestView::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
+        RequestView::Request(request) => request,
     };
     if request.spec.cancel {
         return Some(Cause::Canceled);
@@ -240,7 +240,7 @@ fn abandoned(situation: &Situation<'_>) -> Action {
         (
             Stage::Fencing | Stage::Starting | Stage::Running { .. },
             Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)),
-        ) if entry.kill.is_none() && matches!(wanted, Wanted::Gone) => Action::Settle(exec.clone()),
+        ) if entry.kill.is_none() && matches!(wanted, RequestView::Gone) => Action::Settle(exec.clone()),
         // What it left behind when it ended by itself is nobody's to kill.
         (Stage::Ended { .. }, _) if entry.has_survivors() => Action::Kill,
         // Its killing has begun: its own process has ended, what that has started may live on.
@@ -325,7 +325,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
     match (&entry.stage, &situation.exec) {
         (Stage::Ended { outcome }, _) => Action::Report(outcome.clone()),
         (Stage::Prepared, _) if !here => {
-            never_started(situation, "the node was restarted before the command could start")
+            gone_before_start(situation, "the node was restarted before the command could start")
         }
         (Stage::Prepared, Some((exec, ExecView::Untouched))) => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
@@ -334,7 +334,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
             None => Action::Start { exec: exec.clone(), sole: true },
         },
         (Stage::Prepared, None | Some((_, ExecView::Absent))) => {
-            never_started(situation, "the container or the engine was restarted before the command could start")
+            gone_before_start(situation, "the container or the engine was restarted before the command could start")
         }
         (Stage::Prepared, Some((exec, ExecView::Alive))) => Action::Adopt(exec.clone()),
         (Stage::Prepared, Some((exec, ExecView::Ended | ExecView::Spent))) => Action::Settle(exec.clone()),
@@ -381,7 +381,7 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
 
 /// The status names one exec, and the journal remembers the start of another. One has run, or may
 /// have: the other is never started.
-fn started_twice(situation: &Situation<'_>) -> Action {
+fn journal_and_status_differ(situation: &Situation<'_>) -> Action {
     match &situation.exec {
         Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
         Some((exec, ExecView::Ended)) => Action::Settle(exec.clone()),
@@ -418,7 +418,7 @@ fn container_died(situation: &Situation<'_>, exec: &ExecRef) -> Action {
     Action::Report(Outcome::refused(Reason::ContainerDied, message, situation.now))
 }
 
-fn never_started(situation: &Situation<'_>, message: &str) -> Action {
+fn gone_before_start(situation: &Situation<'_>, message: &str) -> Action {
     Action::Report(Outcome::refused(Reason::ContainerDied, message, situation.now))
 }
 

@@ -13,7 +13,7 @@ use kube::{
     runtime::controller::Action,
 };
 
-use super::write::{BindError, Binder, Change, RETRY, at_deadline};
+use super::write::{BindError, Change, Leader, RETRY, at_deadline};
 use crate::{
     api::{ExecRequest, ExecRequestStatus},
     core::{
@@ -31,7 +31,7 @@ const POD_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) type Guarded = DeserializeGuard<ExecRequest>;
 
-pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Result<Action, BindError> {
+pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Leader>) -> Result<Action, BindError> {
     let request = match &object.0 {
         Ok(request) => request,
         Err(invalid) => return refuse_if_unbound(&binder, invalid).await,
@@ -79,9 +79,9 @@ pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Binder>) -> Resu
 }
 
 /// Refuses an object that cannot be read. If it may be bound, that is its agent's to do: something of it may run.
-async fn refuse_if_unbound(binder: &Binder, invalid: &InvalidObject) -> Result<Action, BindError> {
+async fn refuse_if_unbound(binder: &Leader, invalid: &InvalidObject) -> Result<Action, BindError> {
     let key = key_of(&invalid.metadata)?;
-    let Binder { requests, audit, events, metrics, .. } = binder;
+    let Leader { requests, audit, events, metrics, .. } = binder;
     if requests.is_bound(&key).await? {
         return Ok(Action::await_change());
     }
@@ -92,7 +92,7 @@ async fn refuse_if_unbound(binder: &Binder, invalid: &InvalidObject) -> Result<A
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
-pub(super) fn on_error(object: Arc<Guarded>, error: &BindError, _: Arc<Binder>) -> Action {
+pub(super) fn on_error(object: Arc<Guarded>, error: &BindError, _: Arc<Leader>) -> Action {
     let meta = match &object.0 {
         Ok(request) => &request.metadata,
         Err(invalid) => &invalid.metadata,
@@ -101,7 +101,7 @@ pub(super) fn on_error(object: Arc<Guarded>, error: &BindError, _: Arc<Binder>) 
     Action::requeue(RETRY)
 }
 
-async fn pod_of(binder: &Binder, request: &ExecRequest, key: &RequestKey) -> Result<Option<Pod>, BindError> {
+async fn pod_of(binder: &Leader, request: &ExecRequest, key: &RequestKey) -> Result<Option<Pod>, BindError> {
     let name = &request.spec.target.pod_name;
     let api: Api<Pod> = Api::namespaced(binder.client.clone(), &key.namespace);
     let what = format!("get pod {}/{name}", key.namespace);

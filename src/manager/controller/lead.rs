@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bind::{Guarded, on_error, reconcile},
-    write::Binder,
+    write::Leader,
 };
 use crate::infra::retry::{self, WatchPauses};
 
@@ -20,7 +20,7 @@ use crate::infra::retry::{self, WatchPauses};
 const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
 const CONCURRENCY: u16 = 16;
 
-impl Binder {
+impl Leader {
     pub(crate) async fn lead(self, namespace: &str, term: CancellationToken) {
         let (told, mut synced) = watch::channel(false);
         let watching = self.agents.watch(self.client.clone(), namespace, || {

@@ -4,7 +4,7 @@ use kube::{Api, api::ListParams, core::DeserializeGuard};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::write::{Binder, Change};
+use super::write::{Change, Leader};
 use crate::{
     api::{ExecRequest, Reason},
     core::{bind, outcome::Outcome, request::key_of, transition::Write},
@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RUNNING: &str = "status.phase=Running,status.completionTime=";
 const PAGE: u32 = 200;
 
-impl Binder {
+impl Leader {
     /// Gives up what was committed on nodes that are gone.
     pub(super) async fn give_up_lost(&self) {
         let watching = Instant::now();

@@ -32,7 +32,7 @@ const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
-pub(crate) struct Binder {
+pub(crate) struct Leader {
     pub(crate) client: Client,
     pub(crate) requests: KubeRequests,
     pub(crate) audit: Audit<Log>,
@@ -55,7 +55,7 @@ pub(super) enum BindError {
     Audit(#[from] Unavailable),
 }
 
-impl Binder {
+impl Leader {
     async fn record(&self, read: &ExecRequest, change: &Change, vouched_for: bool) -> Result<(), BindError> {
         let mut subject = self.audit.subject(read)?;
         if vouched_for {

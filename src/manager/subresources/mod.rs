@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(super) use self::metrics::Metrics;
 use self::{
     agent::{connect::Agents, locate::Locator, tokens::Tokens},
-    call::{limits::Streams, serve::Api},
+    call::{limits::StreamLimits, serve::Api},
     certificate::{
         files::Files,
         keeper::{Keeper, Names},
@@ -162,7 +162,7 @@ fn api(
         front_proxy,
         locator: Locator { client: client.clone(), namespace: config.namespace.clone() },
         agents: Agents::new(provider, tokens, joined.streams.clone()),
-        streams: Streams::new(config.most_streams, config.most_streams_per_user, metrics.streams.clone()),
+        streams: StreamLimits::new(config.most_streams, config.most_streams_per_user, metrics.streams.clone()),
         clock: Arc::clone(clock),
         metrics: metrics.clone(),
         wait: config.wait,

@@ -61,7 +61,7 @@ async fn one_client_holds_the_input_and_what_it_says_arrives_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_input_waits_for_the_command_hears_that_all_is_well() {
     let pace = Pace { pong: Duration::from_millis(20), ping: Duration::from_millis(60), ..Pace::default() };
-    let pace = Pace { answer: Duration::from_millis(200), ..pace };
+    let pace = Pace { answer: Duration::from_secs(1), ..pace };
     let lab = Lab::paced(json!({"stdin": {"attach": {}}}), pace).await;
     let command = lab.command(0);
     let (mut to, mut from) = lab.attach("stdin=true&stdout=true").await.socket.split();
@@ -78,7 +78,7 @@ async fn a_client_whose_input_waits_for_the_command_hears_that_all_is_well() {
     });
     // The command takes nothing for longer than a client that answers no pings is borne.
     let mut unasked = 0;
-    while unasked < 30 {
+    while unasked < 75 {
         match within("a pong", from.next()).await.expect("a message").expect("a connection") {
             Message::Pong(payload) => {
                 assert!(payload.is_empty(), "what has not arrived is not said to have");

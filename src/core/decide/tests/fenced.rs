@@ -29,7 +29,7 @@ fn an_engine_that_fences_leaves_nothing_of_a_start_in_doubt() {
     }
     let starting = entry(Stage::Starting);
     let gone = Situation {
-        wanted: Wanted::Gone,
+        wanted: RequestView::Gone,
         entry: Some(&starting),
         container: same(),
         exec: Some((exec("e"), ExecView::Untouched)),
@@ -52,7 +52,7 @@ fn an_exec_that_has_taken_the_place_of_the_committed_one_may_start() {
     let situation = |exec: &str| {
         let exec = ExecRef { id: exec.into(), container: container("first") };
         decide(&Situation {
-            wanted: Wanted::Request(&request),
+            wanted: RequestView::Request(&request),
             entry: Some(&entry),
             container: same(),
             exec: Some((exec, ExecView::Untouched)),

@@ -153,7 +153,7 @@ fn ask(row: &Row, engine: EngineView, boot: &str, now: i64) -> Action {
     let request = request(row.progress.clone());
     let entry = row.stage.clone().map(entry);
     decide(&Situation {
-        wanted: Wanted::Request(&request),
+        wanted: RequestView::Request(&request),
         entry: entry.as_ref(),
         container: row.container.clone(),
         exec: asked(&row.progress, entry.as_ref(), row.exec),
@@ -165,7 +165,7 @@ fn ask(row: &Row, engine: EngineView, boot: &str, now: i64) -> Action {
 }
 
 /// What is to be done in the container that it was prepared in, with its input there.
-fn step_of(wanted: Wanted<'_>, entry: Option<&Entry>, exec: Option<ExecView>, boot: &str, now: i64) -> Step {
+fn step_of(wanted: RequestView<'_>, entry: Option<&Entry>, exec: Option<ExecView>, boot: &str, now: i64) -> Step {
     let progress = wanted.request().map_or(Progress::Bound, |request| request.progress.clone());
     step(decide(&Situation {
         wanted,
@@ -218,7 +218,7 @@ fn no_command_is_started_without_its_input() {
         request.spec.stdin = Some(crate::api::Stdin::default());
         let entry = stage.clone().map(entry);
         let action = decide(&Situation {
-            wanted: Wanted::Request(&request),
+            wanted: RequestView::Request(&request),
             entry: entry.as_ref(),
             container: container.clone(),
             exec: asked(&progress, entry.as_ref(), exec),
@@ -230,7 +230,7 @@ fn no_command_is_started_without_its_input() {
         assert_eq!(step(action), expected, "{progress:?} {stage:?} {container:?} {exec:?} {input:?} at {now}");
         request.spec.cancel = true;
         let action = decide(&Situation {
-            wanted: Wanted::Request(&request),
+            wanted: RequestView::Request(&request),
             entry: entry.as_ref(),
             container,
             exec: asked(&progress, entry.as_ref(), exec),
@@ -263,7 +263,7 @@ fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
         request.spec.cancel = true;
         let entry = stage.clone().map(entry);
         assert_eq!(
-            step_of(Wanted::Request(&request), entry.as_ref(), exec, "boot-1", 1),
+            step_of(RequestView::Request(&request), entry.as_ref(), exec, "boot-1", 1),
             expected,
             "{progress:?} {stage:?} {exec:?}"
         );
@@ -282,11 +282,11 @@ fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next
     let finished = request(Progress::Finished);
     let committed = request(committed("e"));
     let cases = [
-        (Wanted::Request(&finished), "boot-1", Step::Kill),
-        (Wanted::Gone, "boot-1", Step::Kill),
-        (Wanted::Request(&finished), "boot-2", Step::Forget),
-        (Wanted::Gone, "boot-2", Step::Forget),
-        (Wanted::Request(&committed), "boot-1", Step::Report(Reason::NonZeroExitCode)),
+        (RequestView::Request(&finished), "boot-1", Step::Kill),
+        (RequestView::Gone, "boot-1", Step::Kill),
+        (RequestView::Request(&finished), "boot-2", Step::Forget),
+        (RequestView::Gone, "boot-2", Step::Forget),
+        (RequestView::Request(&committed), "boot-1", Step::Report(Reason::NonZeroExitCode)),
     ];
     for (wanted, boot, expected) in cases {
         assert_eq!(step_of(wanted, Some(&entry), NO_EXEC, boot, 1), expected, "{wanted:?} {boot}");
@@ -303,14 +303,14 @@ fn a_running_command_is_ended_for_one_of_four_causes() {
     let finished = request(Progress::Finished);
     let second = |n| Some(Duration::from_secs(n));
     for (wanted, running, expected) in [
-        (Wanted::Request(&running), second(1_000_000), None),
-        (Wanted::Request(&limited), second(29), None),
-        (Wanted::Request(&limited), None, None),
-        (Wanted::Request(&limited), second(30), Some(Cause::DeadlineExceeded)),
-        (Wanted::Request(&canceled), second(1), Some(Cause::Canceled)),
-        (Wanted::Request(&finished), second(1), Some(Cause::GivenUp)),
-        (Wanted::Gone, second(1), Some(Cause::Deleted)),
-        (Wanted::Unbound, second(1_000_000), None),
+        (RequestView::Request(&running), second(1_000_000), None),
+        (RequestView::Request(&limited), second(29), None),
+        (RequestView::Request(&limited), None, None),
+        (RequestView::Request(&limited), second(30), Some(Cause::DeadlineExceeded)),
+        (RequestView::Request(&canceled), second(1), Some(Cause::Canceled)),
+        (RequestView::Request(&finished), second(1), Some(Cause::GivenUp)),
+        (RequestView::Gone, second(1), Some(Cause::Deleted)),
+        (RequestView::Unbound, second(1_000_000), None),
     ] {
         assert_eq!(cause_to_kill(&wanted, running), expected, "{wanted:?} {running:?}");
     }
@@ -426,7 +426,7 @@ fn a_deleted_request_never_starts_and_is_forgotten_once_its_end_is_known() {
     ];
     for (stage, exec, boot, expected) in cases {
         let entry = stage.clone().map(entry);
-        assert_eq!(step_of(Wanted::Gone, entry.as_ref(), exec, boot, 1), expected, "{stage:?} {exec:?} {boot}");
+        assert_eq!(step_of(RequestView::Gone, entry.as_ref(), exec, boot, 1), expected, "{stage:?} {exec:?} {boot}");
     }
 }
 
@@ -445,7 +445,7 @@ fn what_runs_goes_on_though_a_restored_state_of_the_api_server_shows_its_request
     for (stage, exec, boot, expected) in cases {
         let entry = stage.clone().map(entry);
         assert_eq!(
-            step_of(Wanted::Unbound, entry.as_ref(), exec, boot, DEADLINE),
+            step_of(RequestView::Unbound, entry.as_ref(), exec, boot, DEADLINE),
             expected,
             "{stage:?} {exec:?} {boot}"
         );

@@ -12,7 +12,7 @@ use crate::infra::{
 };
 
 #[derive(Clone)]
-pub(crate) struct Streams {
+pub(crate) struct StreamLimits {
     most: usize,
     most_per_user: usize,
     all: Arc<Semaphore>,
@@ -27,7 +27,7 @@ pub(crate) struct Place {
     _of_user: Permit<String>,
 }
 
-impl Streams {
+impl StreamLimits {
     pub(crate) fn new(most: usize, most_per_user: usize, open: Gauge) -> Self {
         let (all, users) = (Arc::new(Semaphore::new(most)), Quota::new(most_per_user));
         Self { most, most_per_user, all, users, open }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_user_and_all_together_have_so_many_streams_and_no_more() {
-        let streams = Streams::new(3, 2, Gauge::default());
+        let streams = StreamLimits::new(3, 2, Gauge::default());
         let first = streams.take("jane").expect("the first");
         let _second = streams.take("jane").expect("the second");
         assert!(streams.take("jane").is_err_and(|refusal| refusal.message.contains("jane")));

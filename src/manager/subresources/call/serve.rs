@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     authorize,
-    limits::{Place, Streams},
+    limits::{Place, StreamLimits},
 };
 use crate::{
     api::{ExecRequest, Requester},
@@ -60,7 +60,7 @@ pub(crate) struct Api {
     pub(crate) front_proxy: front_proxy::Current,
     pub(crate) locator: Locator,
     pub(crate) agents: Agents,
-    pub(crate) streams: Streams,
+    pub(crate) streams: StreamLimits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) wait: Duration,

@@ -28,7 +28,7 @@ use crate::{
     infra::clock::{Clock, SystemClock},
     manager::subresources::{
         agent::{connect::Agents, locate::Locator, tokens::Tokens},
-        call::{limits::Streams, serve::Api},
+        call::{limits::StreamLimits, serve::Api},
         certificate::{self, serving::Serving},
         listen::{
             front_proxy::FrontProxy,
@@ -212,7 +212,7 @@ impl Lab {
         let api = Api {
             locator: Locator { client: client.clone(), namespace: "execlet".to_owned() },
             agents: Agents::new(Arc::clone(&provider), tokens(&client, ACCOUNT), joined.clone()),
-            streams: Streams::new(most_streams, 2, metrics.streams.clone()),
+            streams: StreamLimits::new(most_streams, 2, metrics.streams.clone()),
             front_proxy: front_proxy.clone(),
             clock: Arc::clone(&clock),
             metrics: metrics.clone(),

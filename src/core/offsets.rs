@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 /// So many bytes of each stream come before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
+pub struct StreamOffsets {
     pub stdout: u64,
     pub stderr: u64,
 }
 
-impl Position {
+impl StreamOffsets {
     pub const fn total(self) -> u64 {
         self.stdout + self.stderr
     }

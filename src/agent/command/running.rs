@@ -9,28 +9,28 @@ use crate::{
         streams::hub::Hub,
     },
     api::ExecRequest,
-    core::{decide::Wanted, family::Member, ids::ExecRef, kill::Cause, outcome::Outcome},
+    core::{decide::RequestView, family::Member, ids::ExecRef, kill::Cause, outcome::Outcome},
 };
 
-pub(crate) struct Attended<'a, W: World> {
+pub(crate) struct RunningCommand<'a, W: World> {
     pub(crate) node: &'a Node<W>,
     /// What was read last of its request.
-    pub(crate) wanted: Wanted<'a>,
+    pub(crate) wanted: RequestView<'a>,
     pub(crate) exec: &'a ExecRef,
     pub(crate) memory: &'a Memory<W>,
     pub(crate) hub: &'a Arc<Hub>,
 }
 
-impl<W: World> Clone for Attended<'_, W> {
+impl<W: World> Clone for RunningCommand<'_, W> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<W: World> Copy for Attended<'_, W> {}
+impl<W: World> Copy for RunningCommand<'_, W> {}
 
 #[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
-pub(crate) enum Watched {
+pub(crate) enum WatchEnd {
     Ended(Outcome),
     /// The agent stops: the next one goes on.
     Left,
