@@ -255,6 +255,8 @@ pub struct Held {
     pub code: watch::Sender<Option<i32>>,
     /// Everything that it wrote.
     pub pieces: Vec<Piece>,
+    /// The pipe that it writes to, once it was started.
+    pub pipe: Option<u64>,
     /// Its process writes no more.
     pub over: bool,
     /// What comes before is gone.
