@@ -495,6 +495,6 @@ async fn notice(model: &Model, id: &str, code: i32) {
     let mut state = model.lock();
     if state.engine_up {
         let event = ExecExit { exec: id.into(), testimony: Testimony { code, certain: true }, at: state.now() };
-        state.tell_exit(event);
+        state.tell_exit(&event);
     }
 }
