@@ -110,7 +110,7 @@ test-unit: ## Run the tests that need neither engine nor cluster
 	cargo test --locked --lib --bins --test layering --test sim
 
 .PHONY: sim
-sim: ## Simulate a million requests with faults (REQUESTS, SEED; 3 min to build, then about 5 min)
+sim: ## Simulate a million requests with faults on each of two engines (REQUESTS, SEED; 3 min to build, then about 15 min)
 	@scripts/toolchain rust
 	EXECLET_SIM_REQUESTS=$(or $(REQUESTS),1000000) EXECLET_SIM_SEED=$(or $(SEED),1) \
 		cargo test --release --locked --test sim every -- --nocapture

@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fences::FencingEngine,
-    model::{CONTAINER, Change, Model, NAMESPACE, NODE, Nature, POD, POD_UID, Plan, Planted, reason},
+    model::{CONTAINER, Change, Model, NAMESPACE, NODE, Nature, POD, POD_UID, Plan, Planted, Truth, reason},
     tokens::SimEngine,
     world::{SimClock, SimDisk, SimKernel, SimRequests, SimTrail, Simulated},
 };
@@ -70,6 +70,8 @@ pub struct Report {
     pub unknown: u64,
     /// Those of them whose truth was lost: the others were given up.
     pub lost: u64,
+    /// Those of these that the end of the engine or a reboot of the node has taken.
+    pub shaken: u64,
     pub crashes: u32,
 }
 
@@ -121,12 +123,18 @@ pub fn play(seed: u64, kind: Kind, nature: Nature, planted: Option<Planted>, tra
 fn report(model: &Model) -> Report {
     let mut state = model.lock();
     let finals: Vec<_> = state.truth.values().filter_map(|truth| truth.finished.clone()).collect();
+    let lost = |truth: &&Truth| truth.finished.as_ref().is_some_and(|status| reason(status) == "OutcomeLost");
+    let (lost, shaken) = {
+        let all = || state.truth.values().filter(lost);
+        (all().count() as u64, all().filter(|truth| truth.shaken).count() as u64)
+    };
     Report {
         violations: std::mem::take(&mut state.violations),
         trace: state.trace.take().unwrap_or_default(),
         finished: finals.len() as u64,
         unknown: finals.iter().filter(|status| status.phase.to_string() == "Unknown").count() as u64,
-        lost: finals.iter().filter(|status| reason(status) == "OutcomeLost").count() as u64,
+        lost,
+        shaken,
         crashes: state.agent_crashes,
     }
 }

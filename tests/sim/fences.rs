@@ -281,6 +281,7 @@ impl Held {
             phase: ExecPhase::Created,
             code: watch::channel(None).0,
             pieces: Vec::new(),
+            pipe: None,
             over: false,
             released: StreamOffsets::default(),
             changed: watch::channel(()).0,
@@ -346,16 +347,12 @@ async fn feed(model: Model, id: String, tty: bool, from: StreamOffsets, mut to: 
     let Some(mut changed) = changed else { return };
     loop {
         changed.borrow_and_update();
-        let (piece, over, pid) = {
+        let (piece, over, pipe) = {
             let state = model.lock();
             // What reads from an exec that was taken away is at its end.
             let Some(held) = state.held.get(&id) else { return };
             assert_eq!(held.tty, tty);
-            let pid = match held.phase {
-                ExecPhase::Started(pid) => Some(pid),
-                ExecPhase::Created | ExecPhase::Refused(_) => None,
-            };
-            (reader.read(held), held.over, pid)
+            (reader.read(held), held.over, held.pipe)
         };
         if let Some(piece) = piece {
             if to.write_all(&piece).await.is_err() {
@@ -363,7 +360,7 @@ async fn feed(model: Model, id: String, tty: bool, from: StreamOffsets, mut to: 
             }
         } else if over {
             // A child may hold it open.
-            while let Some(mut ended) = pid.and_then(|pid| holder(&model.lock(), pid)) {
+            while let Some(mut ended) = pipe.and_then(|pipe| holder(&model.lock(), pipe)) {
                 drop(ended.wait_for(Option::is_some).await);
             }
             return;
@@ -373,9 +370,9 @@ async fn feed(model: Model, id: String, tty: bool, from: StreamOffsets, mut to: 
     }
 }
 
-/// The end of a process that holds the output of this one.
-fn holder(state: &State, pid: u32) -> Option<watch::Receiver<Option<i32>>> {
-    let mut holders = state.processes.values().filter(|p| p.alive && p.session == pid && p.holds_output);
+/// The end of a process that holds this pipe.
+fn holder(state: &State, pipe: u64) -> Option<watch::Receiver<Option<i32>>> {
+    let mut holders = state.processes.values().filter(|p| p.alive && p.pipe == pipe && p.holds_output);
     holders.next().map(|holder| holder.ended.subscribe())
 }
 
@@ -416,8 +413,9 @@ fn begin(model: &Model, id: &str) -> Begun {
     if let Some(child) = child.and_then(|child| state.processes.get_mut(&child)) {
         child.nameless = plan.nameless_child;
     }
+    let pipe = state.processes.get(&pid).map(|process| process.pipe);
     if let Some(held) = state.held.get_mut(id) {
-        held.phase = ExecPhase::Started(pid);
+        (held.phase, held.pipe) = (ExecPhase::Started(pid), pipe);
     }
     drop(state);
     if let Some(child) = child {
@@ -500,6 +498,6 @@ async fn notice(model: &Model, id: &str, code: i32) {
     let mut state = model.lock();
     if state.engine_up {
         let event = ExecExit { exec: id.into(), testimony: Testimony { code, certain: true }, at: state.now() };
-        state.tell_exit(event);
+        state.tell_exit(&event);
     }
 }

@@ -201,6 +201,14 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// Whether somebody has taken it away: the node, which was rebooted, or who deleted the request.
+    fn was_taken_away(&self) -> bool {
+        let was_lost = self.finished.as_ref().is_some_and(|first| reason(first) == "OutcomeLost");
+        // Who restores what was deleted or given up finds that nobody had asked how it ended.
+        let nobody_asked = self.abandoned && self.restored;
+        self.shaken || was_lost || nobody_asked
+    }
+
     pub fn writes(&mut self, stderr: bool, bytes: &[u8]) {
         if stderr {
             self.stderr.extend_from_slice(bytes);
@@ -255,6 +263,8 @@ pub struct Held {
     pub code: watch::Sender<Option<i32>>,
     /// Everything that it wrote.
     pub pieces: Vec<Piece>,
+    /// The pipe that it writes to, once it was started.
+    pub pipe: Option<u64>,
     /// Its process writes no more.
     pub over: bool,
     /// What comes before is gone.
@@ -523,15 +533,7 @@ impl State {
 
     /// Whether no one can know any more how the process of a request ended.
     fn is_lost(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
-        self.was_taken_away(truth) || self.nature == Nature::Tokens && self.was_forgotten(request, uid, truth)
-    }
-
-    /// Whether somebody has taken it away: the node, which was rebooted, or who deleted the request.
-    fn was_taken_away(&self, truth: &Truth) -> bool {
-        let was_lost = truth.finished.as_ref().is_some_and(|first| reason(first) == "OutcomeLost");
-        // Who restores what was deleted or given up finds that nobody had asked how it ended.
-        let nobody_asked = truth.abandoned && truth.restored;
-        truth.shaken || was_lost || nobody_asked
+        truth.was_taken_away() || self.nature == Nature::Tokens && self.was_forgotten(request, uid, truth)
     }
 
     /// Whether an engine whose execs are tokens cannot tell it.
@@ -860,11 +862,11 @@ impl State {
         let event = testimony::exit(Died { exec: exec.into(), code, at: self.now() });
         self.note(|| format!("exec_die {exec} {code}"));
         self.events.push(event.clone());
-        self.tell_exit(event);
+        self.tell_exit(&event);
     }
 
     /// Tells those who listen now.
-    pub fn tell_exit(&mut self, event: ExecExit) {
+    pub fn tell_exit(&mut self, event: &ExecExit) {
         self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
 }
