@@ -36,15 +36,19 @@ const STILL_OPEN: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Finds the process of an exec and notes it in the journal, unless it is told already, waits for its end,
-/// and tells all of it as soon as it is known. Never returns.
-pub(crate) async fn watch<W: World>(attended: &RunningCommand<'_, W>, tell: &watch::Sender<Seen>) -> Infallible {
+/// and tells all of it as soon as it is known. Never returns. `pid`: of the process, if the engine has told it at the start.
+pub(crate) async fn watch<W: World>(
+    attended: &RunningCommand<'_, W>,
+    tell: &watch::Sender<Seen>,
+    pid: Option<u32>,
+) -> Infallible {
     let RunningCommand { node, exec, memory, .. } = *attended;
     let known = tell.borrow().process;
     if let Some(process) = known {
         end(node, process, tell).await;
         return std::future::pending().await;
     }
-    match find(node, memory, exec).await {
+    match find(attended, pid).await {
         Ok((process, alive)) => {
             let pipes = node.kernel.output_pipes(process);
             tell.send_modify(|seen| {
@@ -107,9 +111,13 @@ async fn holders<W: World>(node: &Node<W>, exec: &ExecRef, process: ProcessRef, 
 
 /// The process, and a moment before it was seen to live; or, if it had ended before it could be found, one before its
 /// end. As late as they are known.
-async fn find<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef) -> Result<(ProcessRef, Instant), Instant> {
+async fn find<W: World>(attended: &RunningCommand<'_, W>, pid: Option<u32>) -> Result<(ProcessRef, Instant), Instant> {
+    let RunningCommand { node, exec, memory, .. } = *attended;
     let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut not_ended = Instant::now();
+    if let Some(process) = pid.and_then(|pid| process_of(node, memory, exec, pid)) {
+        return Ok((process, not_ended));
+    }
     loop {
         sleep(pauses.next_pause()).await;
         let looked = Instant::now();

@@ -130,7 +130,7 @@ impl<W: World> Memory<W> {
                 .unwrap_or_else(|| Entry::new(exec.cloned(), self.node.boot.clone(), Stage::Starting));
             change(&mut next);
             *entry = Some(next.clone());
-            // Called under the lock, so that the last change is the last write.
+            // Whoever shares this memory is of one task: nothing else runs before the write is asked for.
             self.node.journal.write(self.record(next))
         };
         if let Err(error) = write.await {

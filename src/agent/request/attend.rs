@@ -37,6 +37,8 @@ use crate::{
 pub(crate) struct Task<'a> {
     pub(crate) request: &'a BoundRequest,
     pub(crate) stream: ExecStream,
+    /// Of its process, if the engine has told.
+    pub(crate) pid: Option<u32>,
     pub(crate) origin: Origin,
     /// Awaited from before the start, or a quick end would be missed.
     pub(crate) exit: AwaitedExit,
@@ -49,7 +51,7 @@ pub(crate) async fn with_output<W: World>(
     task: Task<'_>,
 ) -> WatchEnd {
     let RunningCommand { node, hub, .. } = *attended;
-    let (request, tty) = (task.request, task.request.spec.tty);
+    let (request, tty, pid) = (task.request, task.request.spec.tty, task.pid);
     node.metrics.running.inc();
     let (tell, seen) = watch::channel(Seen::default());
     let ended_by = OnceLock::new();
@@ -59,7 +61,7 @@ pub(crate) async fn with_output<W: World>(
         biased;
         never = resize::follow(attended, seen.clone()), if tty => match never {},
         outcome = to_the_end(attended, task, seen, &ended_by, &mut log_writer) => outcome,
-        never = witness::watch(attended, &tell) => match never {},
+        never = witness::watch(attended, &tell, pid) => match never {},
         survivors = overseen.oversee() => {
             // Nobody reads on: what was read goes to those who watch, and into the log.
             hub.close();
@@ -82,7 +84,7 @@ async fn to_the_end<W: World>(
     log_writer: &mut Option<LogWriter>,
 ) -> Option<Outcome> {
     let node = attended.node;
-    let Task { request, stream, origin, exit } = task;
+    let Task { request, stream, origin, exit, .. } = task;
     let begun = StdInstant::now();
     // The pod's people are told while the output is drained: nothing waits for an Event.
     let fresh = matches!(origin, Origin::Sole | Origin::Shared);
@@ -134,7 +136,7 @@ pub(crate) async fn without_output<W: World>(
             drop(ending.wait_for(|seen| seen.ended.is_some()).await);
             settle::unseen(attended, &ending, &ended_by).await
         } => WatchEnd::Ended(outcome),
-        never = witness::watch(attended, &tell) => match never {},
+        never = witness::watch(attended, &tell, None) => match never {},
         survivors = overseen.oversee() => {
             WatchEnd::Ended(settle::survived(node, wanted.request(), &survivors).await)
         }

@@ -47,8 +47,8 @@ pub(crate) async fn start<W: World>(
         let outcome = Outcome::refused(reason, message, node.clock.now());
         Ok(Attempt::WatchEnd(WatchEnd::Ended(outcome)))
     };
-    let stream = match node.engine.start(exec, request.spec.tty).await {
-        Ok(Started { stream, .. }) => stream,
+    let Started { pid, stream } = match node.engine.start(exec, request.spec.tty).await {
+        Ok(started) => started,
         Err(StartError::Absent(message)) if sole => {
             let message = format!("the container was restarted before the command could start: {message}");
             return refused(Reason::ContainerDied, message);
@@ -62,7 +62,7 @@ pub(crate) async fn start<W: World>(
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
     let origin = if sole { Origin::Sole } else { Origin::Shared };
-    Ok(Attempt::WatchEnd(attend::with_output(attended, news, Task { request, stream, origin, exit }).await))
+    Ok(Attempt::WatchEnd(attend::with_output(attended, news, Task { request, stream, pid, origin, exit }).await))
 }
 
 /// The output of a command that an agent before this one has started, if it can still be had.
@@ -118,5 +118,5 @@ pub(crate) async fn go_on<W: World>(
     (stream, origin): (ExecStream, Origin),
 ) -> WatchEnd {
     let exit = attended.node.exec_exits.of(&attended.exec.id);
-    attend::with_output(attended, news, Task { request, stream, origin, exit }).await
+    attend::with_output(attended, news, Task { request, stream, pid: None, origin, exit }).await
 }
