@@ -114,5 +114,5 @@ async fn explain_is_a_manual() {
     }
     let spec = kubectl(&["explain", "execrequest.spec"]);
     let words = spec.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("There is no shell") && words.contains("immutable"), "{spec}");
+    assert!(words.contains("There is no shell") && words.contains("Immutable except for `cancel`"), "{spec}");
 }
