@@ -191,6 +191,9 @@ impl Disk for SimDisk {
             let torn = model.chance(20);
             let (offset, full) = {
                 let mut state = model.lock();
+                if state.planted == Some(Planted::ForgetfulDisk) {
+                    return Ok(state.files.get(&name).map_or(0, |file| file.len() as u64));
+                }
                 let full = state.disk_full || torn;
                 let keep = if full { line.len() / 3 } else { line.len() };
                 let file = state.files.entry(name).or_default();
