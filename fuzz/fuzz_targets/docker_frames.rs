@@ -2,8 +2,14 @@
 #![no_main]
 
 use bytes::BytesMut;
+use execlet::{
+    engine::{
+        docker::frames::Decoder,
+        framing::{Chunk, Framing as _},
+    },
+    wire::OutputStream,
+};
 use libfuzzer_sys::fuzz_target;
-use execlet::{wire::OutputStream, engine::docker::frames::Decoder};
 
 type Received = (Vec<u8>, Vec<u8>, bool);
 
@@ -14,8 +20,8 @@ fn decode(bytes: &[u8], cut: usize) -> Received {
         input.extend_from_slice(piece);
         loop {
             match decoder.decode(&mut input) {
-                Ok(Some((OutputStream::Stdout, bytes))) => stdout.extend_from_slice(&bytes),
-                Ok(Some((OutputStream::Stderr, bytes))) => stderr.extend_from_slice(&bytes),
+                Ok(Some(Chunk { stream: OutputStream::Stdout, bytes })) => stdout.extend_from_slice(&bytes),
+                Ok(Some(Chunk { stream: OutputStream::Stderr, bytes })) => stderr.extend_from_slice(&bytes),
                 Ok(None) => break,
                 Err(_) => return (stdout, stderr, false),
             }
