@@ -59,18 +59,6 @@ enum Begun {
 }
 
 impl FencingEngine {
-    async fn call(&self, call: &str) -> Result<(), EngineError> {
-        self.0.point().await;
-        self.answers(call)
-    }
-
-    fn answers(&self, call: &str) -> Result<(), EngineError> {
-        if self.0.lock().engine_up {
-            return Ok(());
-        }
-        Err(EngineError::Unreachable { socket: "sim".to_owned(), message: call.to_owned() })
-    }
-
     /// Its output from there on, for one reader.
     fn open(&self, id: &str, tty: bool, from: StreamOffsets) -> ExecStream {
         let (ours, theirs) = tokio::io::duplex(ON_THE_WAY);
@@ -85,18 +73,18 @@ impl Engine for FencingEngine {
     }
 
     async fn version(&self) -> Result<Version, EngineError> {
-        self.answers("version")?;
+        self.0.engine_answers("version")?;
         Ok(Version { engine: "sim".to_owned(), api: "2".to_owned() })
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
-        self.call("find containers").await?;
+        self.0.engine_call("find containers").await?;
         assert_eq!((query.pod_name.as_str(), query.container.as_str()), (POD, CONTAINER));
         Ok(vec![container_of(&self.0.lock())])
     }
 
     async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
-        self.call("look at a container").await?;
+        self.0.engine_call("look at a container").await?;
         let state = self.0.lock();
         Ok(Some(container_of(&state)).filter(|container| container.reference.id == *id))
     }
@@ -107,7 +95,7 @@ impl Engine for FencingEngine {
         name: &ExecName,
         exec: &ExecSpec,
     ) -> Result<Prepared, EngineError> {
-        self.call("create exec").await?;
+        self.0.engine_call("create exec").await?;
         let prepared = {
             let mut state = self.0.lock();
             if state.container.id != container.id {
@@ -128,13 +116,13 @@ impl Engine for FencingEngine {
             }
         };
         self.0.point().await;
-        self.answers("create exec")?;
+        self.0.engine_answers("create exec")?;
         Ok(prepared)
     }
 
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         // No connection is made.
-        self.call("start exec").await.map_err(StartError::Refused)?;
+        self.0.engine_call("start exec").await.map_err(StartError::Refused)?;
         let stream = self.open(exec.id.as_str(), tty, StreamOffsets::default());
         // The call is on its way, whatever becomes of the caller, and for long now and then.
         let way = if self.0.chance(100) { self.0.millis(0..5000) } else { self.0.millis(0..20) };
@@ -146,7 +134,7 @@ impl Engine for FencingEngine {
         });
         let begun = answer.await.unwrap_or(Begun::Nothing("it is gone"));
         self.0.point().await;
-        self.answers("start exec").map_err(StartError::Unclear)?;
+        self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let hides = self.0.lock().planted == Some(Planted::HiddenFailures);
         match begun {
             Begun::Runs(pid) => Ok(Started { pid: Some(pid), stream }),
@@ -157,7 +145,7 @@ impl Engine for FencingEngine {
     }
 
     async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
-        self.call("open output").await?;
+        self.0.engine_call("open output").await?;
         let unbroken = {
             let state = self.0.lock();
             let held = state.held.get(exec.id.as_str()).filter(|held| held.phase != ExecPhase::Created);
@@ -171,7 +159,7 @@ impl Engine for FencingEngine {
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {
-        self.call("release output").await?;
+        self.0.engine_call("release output").await?;
         {
             let mut state = self.0.lock();
             let greedy = matches!(state.planted, Some(Planted::GreedyRelease | Planted::LyingReader));
@@ -181,7 +169,7 @@ impl Engine for FencingEngine {
             }
         }
         self.0.point().await;
-        self.answers("release output")
+        self.0.engine_answers("release output")
     }
 
     fn take_over(&self, _: Parts) -> io::Result<ExecStream> {
@@ -189,11 +177,11 @@ impl Engine for FencingEngine {
     }
 
     async fn resize(&self, _: &ExecRef, _: u16, _: u16) -> Result<(), EngineError> {
-        self.call("resize exec").await
+        self.0.engine_call("resize exec").await
     }
 
     async fn state(&self, exec: &ExecRef) -> Result<ExecState, EngineError> {
-        self.call("look at an exec").await?;
+        self.0.engine_call("look at an exec").await?;
         let state = self.0.lock();
         let Some(held) = state.held.get(exec.id.as_str()) else { return Ok(ExecState::Absent) };
         let word = |code, ran| EngineWord { testimony: Testimony { code, certain: ran }, ran };
@@ -210,15 +198,15 @@ impl Engine for FencingEngine {
     }
 
     async fn wait(&self, exec: &ExecRef) -> Result<(), EngineError> {
-        self.call("wait for an exec").await?;
+        self.0.engine_call("wait for an exec").await?;
         let code = self.0.lock().held.get(exec.id.as_str()).map(|held| held.code.subscribe());
         let mut code = code.ok_or_else(|| EngineError::NoSuchExec(exec.id.to_string()))?;
         drop(code.wait_for(Option::is_some).await);
-        self.answers("wait for an exec")
+        self.0.engine_answers("wait for an exec")
     }
 
     async fn fence(&self, exec: &ExecRef) -> Result<Fenced, EngineError> {
-        self.call("take an exec away").await?;
+        self.0.engine_call("take an exec away").await?;
         let fenced = {
             let mut state = self.0.lock();
             let hollow = state.planted == Some(Planted::HollowFence);
@@ -236,7 +224,7 @@ impl Engine for FencingEngine {
             }
         };
         self.0.point().await;
-        self.answers("take an exec away")?;
+        self.0.engine_answers("take an exec away")?;
         Ok(fenced)
     }
 
@@ -256,7 +244,7 @@ impl Engine for FencingEngine {
     }
 
     async fn forget(&self, exec: &ExecRef) -> Result<(), EngineError> {
-        self.call("forget an exec").await?;
+        self.0.engine_call("forget an exec").await?;
         {
             let mut state = self.0.lock();
             if let Some(held) = state.held.remove(exec.id.as_str()) {
@@ -267,7 +255,7 @@ impl Engine for FencingEngine {
             }
         }
         self.0.point().await;
-        self.answers("forget an exec")
+        self.0.engine_answers("forget an exec")
     }
 }
 

@@ -20,7 +20,7 @@ use execlet::{
         request::starting_deadline,
     },
     engine::{
-        ExecExit,
+        EngineError, ExecExit,
         docker::{calls::Died, testimony},
     },
 };
@@ -456,6 +456,19 @@ impl Model {
 
     pub fn now(&self) -> Timestamp {
         self.lock().now()
+    }
+
+    /// A call of the engine takes its time, and is answered if the engine is up.
+    pub async fn engine_call(&self, call: &str) -> Result<(), EngineError> {
+        self.point().await;
+        self.engine_answers(call)
+    }
+
+    pub fn engine_answers(&self, call: &str) -> Result<(), EngineError> {
+        if self.lock().engine_up {
+            return Ok(());
+        }
+        Err(EngineError::Unreachable { socket: "sim".to_owned(), message: call.to_owned() })
     }
 }
 

@@ -6,13 +6,12 @@ use std::{io, sync::Arc, time::Duration};
 use execlet::{
     core::{
         audit::key,
-        evidence::Patience,
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
     },
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
         Habits, Parts, Prepared, StartError, Started, Version,
-        docker::{Inspected, frames::framing, testimony},
+        docker::{HABITS, Inspected, frames::framing, testimony},
     },
 };
 use futures::stream::BoxStream;
@@ -25,35 +24,7 @@ use tokio::{
 
 use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State};
 
-const HABITS: Habits = Habits {
-    fences: false,
-    keeps_output: false,
-    cuts_after: Some(Duration::from_secs(2)),
-    keeps_unread: 512 * 1024,
-    closes_within: Duration::from_secs(600),
-    patience: Patience {
-        notices_within: Duration::from_secs(600),
-        tells_within: Duration::from_secs(60),
-        first_word: Duration::from_secs(1),
-        recalls_within: Duration::from_secs(2),
-    },
-};
-
 pub struct SimEngine(pub Model);
-
-impl SimEngine {
-    async fn call(&self, call: &str) -> Result<(), EngineError> {
-        self.0.point().await;
-        self.answers(call)
-    }
-
-    fn answers(&self, call: &str) -> Result<(), EngineError> {
-        if self.0.lock().engine_up {
-            return Ok(());
-        }
-        Err(EngineError::Unreachable { socket: "sim".to_owned(), message: call.to_owned() })
-    }
-}
 
 pub fn container_of(state: &State) -> Container {
     let container = match (state.container_runs, state.container_paused) {
@@ -70,24 +41,24 @@ impl Engine for SimEngine {
     }
 
     async fn version(&self) -> Result<Version, EngineError> {
-        self.answers("version")?;
+        self.0.engine_answers("version")?;
         Ok(Version { engine: "sim".to_owned(), api: "1.41".to_owned() })
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
-        self.call("find containers").await?;
+        self.0.engine_call("find containers").await?;
         assert_eq!((query.pod_name.as_str(), query.container.as_str()), (POD, CONTAINER));
         Ok(vec![container_of(&self.0.lock())])
     }
 
     async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
-        self.call("inspect container").await?;
+        self.0.engine_call("inspect container").await?;
         let state = self.0.lock();
         Ok(Some(container_of(&state)).filter(|container| container.reference.id == *id))
     }
 
     async fn prepare(&self, container: &ContainerRef, _: &ExecName, exec: &ExecSpec) -> Result<Prepared, EngineError> {
-        self.call("create exec").await?;
+        self.0.engine_call("create exec").await?;
         let id = {
             let mut state = self.0.lock();
             assert_eq!(state.container.id, container.id);
@@ -120,7 +91,7 @@ impl Engine for SimEngine {
 
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         let no_such_exec = || StartError::Absent(exec.id.to_string());
-        self.call("start exec").await.map_err(StartError::Unclear)?;
+        self.0.engine_call("start exec").await.map_err(StartError::Unclear)?;
         {
             let state = self.0.lock();
             let found = state.execs.get(exec.id.as_str()).ok_or_else(no_such_exec)?;
@@ -148,7 +119,7 @@ impl Engine for SimEngine {
         });
         let started = answer.await.unwrap_or(false);
         self.0.point().await;
-        self.answers("start exec").map_err(StartError::Unclear)?;
+        self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let stream = ExecStream::new(ours, framing(tty), tty);
         if started { Ok(Started { pid: None, stream }) } else { Err(no_such_exec()) }
     }
@@ -158,11 +129,11 @@ impl Engine for SimEngine {
     }
 
     async fn resize(&self, _: &ExecRef, _: u16, _: u16) -> Result<(), EngineError> {
-        self.call("resize exec").await
+        self.0.engine_call("resize exec").await
     }
 
     async fn state(&self, exec: &ExecRef) -> Result<ExecState, EngineError> {
-        self.call("inspect exec").await?;
+        self.0.engine_call("inspect exec").await?;
         let state = self.0.lock();
         let Some(found) = state.execs.get(exec.id.as_str()) else { return Ok(ExecState::Absent) };
         if found.phase == ExecPhase::Created && found.run != state.container {

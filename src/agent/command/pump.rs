@@ -153,8 +153,8 @@ impl<'a, W: World> Pump<'a, W> {
     ) -> (Self, LogWriter) {
         let RunningCommand { node, hub, .. } = attended;
         let limits = &request.spec.output;
-        let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
-        let Beginning { sole, before, fed, unread, input_lost } = origin.begin(node.kernel.uptime(), fresh);
+        let Beginning { sole, before, fed, unread, input_lost } =
+            origin.begin(node.kernel.uptime(), || OutputState::new(limits));
         let log = node.spool.create(&request.key, limits, before.log);
         let received = before.streams.total();
         let kept = Kept { output: before.kept, file: log.extent().1, state: log.state() };

@@ -14,7 +14,6 @@ use crate::{
         memory::noted::Noted,
         node::{StepError, World},
         streams::{
-            digest::OutputDigest,
             input::InputState,
             state::{OutputState, StreamState},
         },
@@ -96,10 +95,9 @@ pub(crate) async fn output<W: World>(
     if !unbroken {
         return Ok(Some((stream, Origin::Shared)));
     }
-    let fresh = || OutputState { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 };
     let (mut received, mut fed, file) = match noted {
         Some(Noted { output, file, input }) => (output, input, file),
-        None => (fresh(), InputState::default(), 0),
+        None => (OutputState::new(limits), InputState::default(), 0),
     };
     fed.ended |= memory.entry().is_some_and(|entry| entry.fed);
     // What is in the log beyond that comes again.

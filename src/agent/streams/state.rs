@@ -36,6 +36,11 @@ impl SavedOutput {
 }
 
 impl OutputState {
+    /// Nothing was received yet.
+    pub(crate) fn new(limits: &OutputLimits) -> Self {
+        Self { streams: OutputDigest::new(limits), log: LogState::Whole, kept: 0 }
+    }
+
     pub(crate) fn save(&mut self) -> SavedOutput {
         SavedOutput::of(&mut self.streams, self.log, self.kept)
     }

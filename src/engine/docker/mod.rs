@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Each is measured: `docs/engine.md`.
-const HABITS: Habits = Habits {
+pub const HABITS: Habits = Habits {
     fences: false,
     keeps_output: false,
     cuts_after: Some(Duration::from_secs(2)),
