@@ -1,6 +1,14 @@
 //! A served API between stand-ins of an API server and an agent.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
@@ -48,6 +56,8 @@ pub(super) const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Leng
 
 /// The end of an answer after which there is more to come, which does not.
 pub(super) const GOES_ON: &str = "5\r\nmore\n\r\n";
+/// The end of an answer after which there is no end to what comes.
+pub(super) const FLOODS: &str = "\r\n\r\nwater";
 
 pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -78,6 +88,8 @@ pub(super) struct StandIn {
     pub(super) answer: Arc<Mutex<String>>,
     /// A token that is refused whatever the answer.
     pub(super) revoked: Arc<Mutex<Option<String>>>,
+    /// Bytes of a flood that were taken from it.
+    pub(super) taken: Arc<AtomicUsize>,
 }
 
 impl StandIn {
@@ -98,13 +110,15 @@ impl StandIn {
             heads: Arc::default(),
             answer: Arc::new(Mutex::new(SWITCHED.to_owned())),
             revoked: Arc::default(),
+            taken: Arc::default(),
         };
+        let taken = Arc::clone(&it.taken);
         let (heads, answer, revoked) = (Arc::clone(&it.heads), Arc::clone(&it.answer), Arc::clone(&it.revoked));
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.expect("a connection");
                 let (acceptor, heads, answer) = (acceptor.clone(), Arc::clone(&heads), Arc::clone(&answer));
-                let revoked = revoked.lock().clone();
+                let (revoked, taken) = (revoked.lock().clone(), Arc::clone(&taken));
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(socket).await else { return };
                     let head = head_of(&mut stream).await;
@@ -117,6 +131,10 @@ impl StandIn {
                     if answer.ends_with(GOES_ON) {
                         stream.read_u8().await.ok();
                         return;
+                    }
+                    while answer.ends_with(FLOODS) {
+                        let Ok(more) = stream.write(&[b'x'; 8192]).await else { return };
+                        taken.fetch_add(more, Ordering::Relaxed);
                     }
                     if !answer.starts_with("HTTP/1.1 101") {
                         stream.shutdown().await.expect("ended");

@@ -1,14 +1,17 @@
 //! How many streams and connections there may be, and how they end.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::lab::{ATTACH, GOES_ON, Lab, PATH, PATIENCE, answer, head_of, refused, until};
+use super::lab::{ATTACH, FLOODS, GOES_ON, Lab, PATH, PATIENCE, SWITCHED, answer, head_of, refused, until};
+
+/// More than the kernel holds for four connections in a row, and less than what comes within a second without a bound.
+const HELD_AT_MOST: usize = 48 << 20;
 
 #[tokio::test]
 async fn as_many_streams_as_may_be_and_no_more() {
@@ -43,6 +46,29 @@ async fn neither_logs_nor_attached_clients_take_the_places_of_discovery() {
     }
     assert_eq!(lab.metrics.streams.get(), 4);
     assert_eq!(lab.ask("/apis", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn of_what_a_client_does_not_read_no_more_is_held_than_buffers_take() {
+    let log = "HTTP/1.1 200 OK\r\nContent-Type: text/plain".to_owned();
+    for (head, query, headers) in
+        [(log, "log?follow=true", ""), (SWITCHED.trim_end().to_owned(), "attach?stdout=true", ATTACH)]
+    {
+        let lab = Lab::new().await;
+        lab.agent.answers(&(head + FLOODS));
+        let mut stream = lab.connect().await;
+        let call = format!("GET {PATH}/bound/{query} HTTP/1.1\r\nHost: a\r\nX-Remote-User: jane\r\n{headers}\r\n");
+        stream.write_all(call.as_bytes()).await.expect("written");
+        let answer = head_of(&mut stream).await;
+        let taken = || lab.agent.taken.load(Ordering::Relaxed);
+        until("the flood to begin", || taken() > 0).await;
+        let mut before = 0;
+        while taken() > before {
+            before = taken();
+            assert!(before < HELD_AT_MOST, "{query}: {before} bytes were taken of what nobody reads: {answer}");
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
 }
 
 #[tokio::test]
