@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
+use execlet::core::entry::Stage;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -138,6 +139,41 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
     assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
     assert_eq!(done.stdout(), "begun\n");
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_ends_in_time() {
+    let lab = Lab::alone().await;
+    let live = LiveRestore::on("n2");
+    let mut all = Vec::new();
+    for pod in ["starting", "lost", "limited"] {
+        lab.pod(pod, "n2").await;
+        let limit = (pod == "limited").then_some(20);
+        let name = lab.waiting(pod, json!({"activeDeadlineSeconds": limit, "terminationGracePeriodSeconds": 1})).await;
+        let uid = lab.noted(&name).await;
+        all.push((name, uid));
+    }
+    let away = Away::on("n2").await;
+    for (_, uid) in [&all[0], &all[2]] {
+        away.edit(uid, |entry| entry.stage = Stage::Starting).await;
+    }
+    fs::remove_file(agents::record("n2", &all[1].1)).expect("removed");
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    away.end().await;
+    for pod in ["starting", "lost"] {
+        wait_for("kubectl exec", async || (lab.exec(pod, "touch /tmp/go").1 == 0).then_some(())).await;
+    }
+    for (name, _) in &all[..2] {
+        let done = lab.finished(name).await;
+        done.ended_with(9);
+        let source = done.status.exit_code_source.map(|source| format!("{source:?}"));
+        assert_eq!(source.as_deref(), Some("Kernel"), "the engine has forgotten it");
+    }
+    let done = lab.finished(&all[2].0).await;
+    assert_eq!(done.reason(), "DeadlineExceeded", "{:#?}", done.status);
+    assert_eq!(lab.exec("limited", "pidof sh").1, 1, "nothing of it is left");
+    drop(live);
 }
 
 #[tokio::test]

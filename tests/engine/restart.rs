@@ -5,7 +5,10 @@
 
 use std::{env, path::PathBuf, process::Command};
 
-use execlet::{engine::EngineError, infra::process};
+use execlet::{
+    engine::{EngineError, ExecSpec},
+    infra::process,
+};
 
 use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
 
@@ -76,8 +79,10 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
         let created = lab.create(&container, &shell("true")).await;
         let finished = lab.run(&container, &shell("exit 3")).await.exec;
         let script = "echo begun; read _ < /gate; exit 7";
-        let (running, stream) = lab.begin(&container, &shell(script)).await;
-        let (terminal, terminal_stream) = lab.begin(&container, &on_a_terminal("echo begun; sleep 300")).await;
+        let tagged = |spec, uid: &str| ExecSpec { env: vec![format!("EXECLET_UID={uid}")], ..spec };
+        let (running, stream) = lab.begin(&container, &tagged(shell(script), "one")).await;
+        let spec = tagged(on_a_terminal("echo begun; sleep 300; true"), "two");
+        let (terminal, terminal_stream) = lab.begin(&container, &spec).await;
         let [one, two] =
             [lab.pid(&running).await, lab.pid(&terminal).await].map(|pid| process::find(pid).expect("a process"));
         let ended = tokio::spawn(process::ended(one));
@@ -94,7 +99,12 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
             assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "live-restore {live_restore}: {inspect:?}");
         }
         if live_restore {
-            assert!(process::alive(one) && process::alive(two), "they run on");
+            let began = |uid: &str| process::began(&container.id, &uid.into()).unwrap();
+            assert_eq!(
+                (began("one"), began("two")),
+                (Some(one), Some(two)),
+                "they run on, and are found by their tags"
+            );
             container.open_gate();
             let code = within("the end", ended).await.unwrap().expect("a handle");
             assert!(code.is_none_or(|code| code == 7), "only the kernel knows it: {code:?}");

@@ -281,6 +281,15 @@ impl Kernel for SimKernel {
         leads.then_some(found.this)
     }
 
+    async fn began(&self, container: ContainerId, uid: RequestUid) -> io::Result<Option<ProcessRef>> {
+        self.0.point().await;
+        let state = self.0.lock();
+        let shows_tags = state.planted != Some(Planted::LostTags);
+        let mut all = state.processes.values().filter(|found| found.alive && found.run.id == container);
+        let began = |found: &&Process| found.session == found.this.pid && !found.nameless && found.uid == uid.as_str();
+        Ok(all.find(began).filter(|_| shows_tags).map(|found| found.this))
+    }
+
     async fn ended(&self, process: ProcessRef) -> Option<i32> {
         let (mut ended, tells) = {
             let state = self.0.lock();
