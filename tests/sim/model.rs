@@ -67,6 +67,8 @@ pub enum Planted {
     LostReports,
     /// The API server takes another exit code than was written.
     GarbledCodes,
+    /// No signal has an effect while the API server is away.
+    DeafProcesses,
     /// The API server says of an object that is not bound that there is none.
     HiddenUnbound,
     /// The API server forgets that the input of a command is to come from a client.
@@ -355,6 +357,8 @@ pub struct State {
     pub restores: u32,
     pub crash: Arc<Notify>,
     pub crashed: bool,
+    /// Since when an agent works.
+    pub agent_since: Option<Instant>,
     pub crashes_per_mille: u64,
 
     pub truth: BTreeMap<String, Truth>,
@@ -412,6 +416,7 @@ impl Model {
             restores: 0,
             crash: Arc::new(Notify::new()),
             crashed: false,
+            agent_since: None,
             crashes_per_mille,
             truth: BTreeMap::new(),
             violations: Vec::new(),
@@ -492,6 +497,7 @@ impl State {
     pub fn crash_agent(&mut self) {
         self.note(|| "agent crashes".to_owned());
         self.crashed = true;
+        self.agent_since = None;
         self.agent_crashes += 1;
         self.let_go();
         if self.planted == Some(Planted::FragileEngine) {
@@ -532,6 +538,7 @@ impl State {
     /// Another agent begins: what the one before it had not put down is forgotten.
     pub fn take_over(&mut self) {
         self.crashed = false;
+        self.agent_since = Some(Instant::now());
         if std::mem::take(&mut self.rebooted) {
             self.shake();
         }
@@ -589,6 +596,23 @@ impl State {
         let overdue = truth.may_run_for.zip(truth.runs_since).is_some_and(|(time, since)| since.elapsed() >= time);
         if !truth.to_be_ended && !overdue {
             self.violated(format!("the command of {uid} was signalled, and there was no cause to end it"));
+        }
+    }
+
+    /// No command goes on for long beyond its time while an agent works, whoever else is away.
+    pub fn check_deadlines(&mut self, slack: Duration) {
+        if self.restores > 0 || !self.agent_since.is_some_and(|since| since.elapsed() >= slack) {
+            return;
+        }
+        let overdue = |truth: &Truth| {
+            let (time, since) = truth.may_run_for.zip(truth.runs_since)?;
+            (truth.code.is_none() && since.elapsed() >= time + slack).then(|| since.elapsed())
+        };
+        let runs = |uid: &str| self.processes.values().any(|process| process.alive && process.uid == uid);
+        let all = self.truth.iter().filter(|(uid, _)| runs(uid));
+        let all: Vec<_> = all.filter_map(|(uid, truth)| Some((uid.clone(), overdue(truth)?))).collect();
+        for (uid, time) in all {
+            self.violated(format!("the command of {uid} runs beyond its time, for {time:?} by now"));
         }
     }
 

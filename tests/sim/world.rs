@@ -328,7 +328,8 @@ impl Kernel for SimKernel {
 
     fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
         let mut state = self.0.lock();
-        let paused = state.container_paused;
+        let deaf = state.planted == Some(Planted::DeafProcesses) && !state.api_up;
+        let frozen = state.container_paused || deaf;
         let Some(found) = state.processes.get(&process.pid) else { return Ok(false) };
         if found.this != process || !found.alive || found.run.id != *container {
             return Ok(false);
@@ -339,7 +340,7 @@ impl Kernel for SimKernel {
         state.must_be_recorded(&uid, "a signal to a process", |event| event.verb == Verb::Cancelled);
         match signal {
             // A frozen process takes none until it is thawed; the next look finds it again.
-            _ if paused => {}
+            _ if frozen => {}
             Signal::Term if ignores => {}
             Signal::Term => state.kill(process.pid, 143),
             Signal::Kill => state.kill(process.pid, 137),

@@ -30,6 +30,8 @@ impl<W: World> Work<W> {
         let request = wanted.request();
         let now = self.node.clock.now();
         let Habits { fences, keeps_output, .. } = *self.node.engine.habits();
+        let handed_over = || self.node.handed_over.lock().contains_key(&self.key().uid);
+        let keeps_output = keeps_output || matches!(wanted, RequestView::Unread(_)) && handed_over();
         let action = match (self.ask_engine(request, entry).await, request) {
             (Ok((container, exec)), _) => decide(&Situation {
                 wanted,
