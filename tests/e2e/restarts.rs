@@ -142,6 +142,30 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
 }
 
 #[tokio::test]
+async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_was_killed() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let live = LiveRestore::on("n2");
+    let script = "touch /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; head -c 400000 /dev/zero; exit 9";
+    let create =
+        |tty: bool| lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": tty}));
+    let names = [false, true].map(create);
+    for name in &names {
+        lab.noted(name).await;
+    }
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
+    for name in &names {
+        let done = lab.finished(name).await;
+        done.ended_with(9);
+        let output = done.status.output.as_ref().expect("output");
+        assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
+    }
+    drop(live);
+}
+
+#[tokio::test]
 async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_ends_in_time() {
     let lab = Lab::alone().await;
     let live = LiveRestore::on("n2");

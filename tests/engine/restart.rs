@@ -3,14 +3,19 @@
 //! `EXECLET_TEST_ENGINE_NODE` names the node of the test cluster whose engine may be
 //! killed; it is not the one that the other tests are on.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, path::PathBuf, process::Command, time::Duration};
 
 use execlet::{
-    engine::{EngineError, ExecSpec},
+    core::ids::{ContainerRef, ExecRef},
+    engine::{Engine as _, EngineError, ExecSpec},
     infra::process,
 };
+use tokio::time::timeout;
 
 use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
+
+/// How long a command is watched that waits for somebody who reads.
+const WATCHED: Duration = Duration::from_secs(1);
 
 const NODE: &str = "EXECLET_TEST_ENGINE_NODE";
 
@@ -115,5 +120,33 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
             })
             .await;
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_writes_that_a_killed_engine_reads_no_more_can_be_read_in_its_place() {
+    let own = Own::open(true);
+    let lab = own.lab().await;
+    let container = lab.container().await;
+    // More than the pipe, the FIFO and whoever copies from one to the other hold.
+    let script = "echo begun; read _ < /gate; head -c 400000 /dev/zero; head -c 400000 /dev/zero >&2; exit 7";
+    let mut all = Vec::new();
+    for spec in [shell(script), on_a_terminal(script)] {
+        let (exec, stream) = lab.begin(&container, &spec).await;
+        let process = process::find(lab.pid(&exec).await).expect("a process");
+        all.push((exec, stream, tokio::spawn(process::ended(process))));
+    }
+    own.kill();
+    own.start();
+    let lab = own.lab().await;
+    for (exec, stream, mut ended) in all {
+        read(stream).await.expect("a clean end");
+        container.open_gate();
+        // The length of the moment is what is shown here.
+        assert!(timeout(WATCHED, &mut ended).await.is_err(), "it waits for somebody who reads");
+        let exec = ExecRef { id: exec, container: ContainerRef { id: container.id.clone(), started_at: None } };
+        within("the end of the output", lab.engine.drain(&exec)).await;
+        let code = within("the end", ended).await.unwrap().expect("a handle");
+        assert!(code.is_none_or(|code| code == 7), "{code:?}");
     }
 }

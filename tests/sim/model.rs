@@ -4,7 +4,7 @@
 //! What the engine does is what `docs/engine.md` says that it does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -69,6 +69,8 @@ pub enum Planted {
     GarbledCodes,
     /// No signal has an effect while the API server is away.
     DeafProcesses,
+    /// What a command writes that no engine reads is read by nobody.
+    BlockedWriters,
     /// The API server says of an object that is not bound that there is none.
     HiddenUnbound,
     /// The API server forgets that the input of a command is to come from a client.
@@ -334,6 +336,8 @@ pub struct State {
     pub forgotten: Vec<Exec>,
     pub events: Vec<ExecExit>,
     pub listeners: Vec<mpsc::UnboundedSender<ExecExit>>,
+    /// Execs whose output the agent reads in place of an engine that knows them no more.
+    pub drained: BTreeSet<String>,
     pub next_id: u64,
 
     // the kernel
@@ -402,6 +406,7 @@ impl Model {
             forgotten: Vec::new(),
             events: Vec::new(),
             listeners: Vec::new(),
+            drained: BTreeSet::new(),
             next_id: 1,
             kernel_tells,
             boot: 1,

@@ -24,6 +24,9 @@ use tokio::{
 
 use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State};
 
+/// Pieces of output that nobody reads before a command has to wait.
+const FITS: u32 = 10;
+
 pub struct SimEngine(pub Model);
 
 pub fn container_of(state: &State) -> Container {
@@ -124,6 +127,14 @@ impl Engine for SimEngine {
         if started { Ok(Started { pid: None, stream }) } else { Err(no_such_exec()) }
     }
 
+    async fn drain(&self, exec: &ExecRef) {
+        if self.0.lock().planted == Some(Planted::BlockedWriters) {
+            return;
+        }
+        let _reading = Reading::begin(&self.0, exec.id.as_str());
+        std::future::pending().await
+    }
+
     fn take_over(&self, _: Parts) -> io::Result<ExecStream> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -169,6 +180,28 @@ impl Engine for SimEngine {
             Some((Ok(event), receiver))
         }))
     }
+}
+
+/// The output of an exec is read in place of the engine.
+struct Reading(Model, String);
+
+impl Reading {
+    fn begin(model: &Model, exec: &str) -> Self {
+        model.lock().drained.insert(exec.to_owned());
+        Self(model.clone(), exec.to_owned())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.lock().drained.remove(&self.1);
+    }
+}
+
+/// Whether somebody reads what this exec writes.
+fn is_read(model: &Model, id: &str, run: u64) -> bool {
+    let state = model.lock();
+    state.engine_up && state.engine_run == run || state.drained.contains(id)
 }
 
 /// The process of an exec that was started, also when it has ended.
@@ -261,7 +294,8 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         (Arc::clone(&process.kill), state.execs.get(&id).is_some_and(|exec| exec.tty))
     };
     let ends = Instant::now() + plan.runs_for;
-    loop {
+    let mut unread = 0;
+    'running: loop {
         let next = if plan.noisy { ends.min(Instant::now() + Duration::from_millis(50)) } else { ends };
         tokio::select! {
             biased;
@@ -272,6 +306,14 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
             break;
         }
         write(&model, &id, &mut stream, run, tty).await;
+        unread = if is_read(&model, &id, run) { 0 } else { unread + 1 };
+        while unread >= FITS && !is_read(&model, &id, run) {
+            tokio::select! {
+                biased;
+                () = kill.notified() => break 'running,
+                () = sleep(Duration::from_millis(50)) => {}
+            }
+        }
     }
     let code = {
         let mut state = model.lock();

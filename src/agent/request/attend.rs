@@ -9,6 +9,7 @@ use super::settle::{self, Ending};
 use crate::{
     agent::{
         command::{
+            drain::drain,
             kill,
             oversee::Overseen,
             pump,
@@ -98,7 +99,11 @@ async fn to_the_end<W: World>(
     let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    let outcome = settle::settle(attended, Ending { exit: &exit, received }, seen, ended_by).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = settle::settle(attended, Ending { exit: &exit, received }, seen, ended_by) => outcome,
+        never = drain(attended) => match never {},
+    };
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(outcome)
 }
@@ -138,6 +143,7 @@ pub(crate) async fn without_output<W: World>(
             settle::unseen(attended, &ending, &ended_by).await
         } => WatchEnd::Ended(outcome),
         never = witness::watch(attended, &tell, None) => match never {},
+        never = drain(attended) => match never {},
         survivors = overseen.oversee() => {
             WatchEnd::Ended(settle::survived(node, wanted.request(), &survivors).await)
         }
