@@ -250,10 +250,10 @@ pub struct Exec {
     /// From when on inspect shows the PID.
     pub pid_shows: Option<Instant>,
     pub code: Option<i32>,
+    /// It writes to both streams, without a terminal.
+    pub both: bool,
     /// The stream to the client broke, so that codes get falsified.
     pub client_gone: bool,
-    /// A second start confused the engine.
-    pub confused: bool,
 }
 
 /// An exec of an engine that keeps output and codes until they are released.
@@ -568,12 +568,12 @@ impl State {
             || self.cannot_be_started(request, uid, truth)
     }
 
-    /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of a
-    /// terminal in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
+    /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of one that
+    /// writes to both streams in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
     fn is_untold(&self, uid: &str, truth: &Truth) -> bool {
         let Some(code) = truth.code.filter(|_| truth.left && !truth.seen_to_end) else { return false };
         let falsified = |exec: &&Exec| exec.uid == uid && self.falsifies(exec);
-        self.execs.values().chain(&self.forgotten).filter(falsified).any(|exec| exec.tty || code == 127)
+        self.execs.values().chain(&self.forgotten).filter(falsified).any(|exec| exec.both || code == 127)
     }
 
     /// Whether only the event is left, and says what it would also say if it were wrong.
@@ -623,7 +623,7 @@ impl State {
 
     /// Whether the engine gives another code for it than the true one.
     pub fn falsifies(&self, exec: &Exec) -> bool {
-        (exec.client_gone || exec.confused) && (exec.tty || !self.modern)
+        exec.client_gone && !exec.tty && (exec.both || !self.modern)
     }
 
     pub fn id(&mut self, what: &str) -> String {

@@ -79,11 +79,11 @@ impl Engine for SimEngine {
                 uid,
                 plan: Plan::parse(&exec.command),
                 tty: exec.tty,
+                both: !exec.tty && state.random.chance(300),
                 phase: ExecPhase::Created,
                 pid_shows: None,
                 code: None,
                 client_gone: false,
-                confused: false,
             };
             state.execs.insert(id.clone(), exec);
             id
@@ -220,8 +220,7 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     let Some(exec) = state.execs.get_mut(id).filter(|_| up) else { return false };
     let (plan, uid) = (exec.plan, exec.uid.clone());
     if exec.phase != ExecPhase::Created {
-        // A second start runs nothing, is answered as the first, and confuses a terminal's codes.
-        exec.confused = exec.tty;
+        // A second start runs nothing, and is answered as the first.
         tokio::spawn(complain(stream, b"exec is already running"));
         return true;
     }
@@ -344,7 +343,7 @@ async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: 
         let mut state = model.lock();
         if let Some(exec) = state.execs.get_mut(id) {
             exec.client_gone = true;
-            if exec.tty {
+            if exec.both {
                 // It is said to have ended, while it lives.
                 exec.code = Some(126);
             }
@@ -375,10 +374,12 @@ async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<Dup
             state.execs.remove(id);
             return;
         }
-        let Some((falsified, tty)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.tty)) else { return };
+        let Some((falsified, both)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.both)) else {
+            return;
+        };
         let Some(exec) = state.execs.get_mut(id) else { return };
         exec.pid_shows.get_or_insert_with(Instant::now);
-        let (shown, told) = match (falsified, tty) {
+        let (shown, told) = match (falsified, both) {
             (false, _) => (code, code),
             (true, true) => (126, 127),
             (true, false) => (126, code),

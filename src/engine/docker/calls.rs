@@ -139,7 +139,8 @@ impl DockerEngine {
 
     pub async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
-            attach_stdin: Some(exec.stdin),
+            // That of a terminal keeps the engine from changing its codes when the client goes away.
+            attach_stdin: Some(exec.stdin || exec.tty),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             tty: Some(exec.tty),
