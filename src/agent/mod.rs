@@ -144,16 +144,18 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let health = health::serve(listener, agent.readiness.clone(), Arc::new(registry), agent.ended.clone());
     parts.0.spawn(health.map(|served| served.map_err(AgentError::io("health endpoints"))));
 
-    // 1. Be the only agent of this node, with an engine that answers.
+    // 1. Be the only agent of this node.
     let opened = open_journal(&*agent.engine, &agent.config.state_dir, &agent.readiness, &agent.shutdown).await?;
     let Some(Opened { journal, records, handed_over }) = opened else { return Ok(()) };
     let spool = agent.open_spool(&records)?;
     let boot = process::boot_id().map_err(AgentError::io("boot ID"))?;
-    let engine = wait_for_engine(&*agent.engine, &agent.readiness, &agent.shutdown).await?;
-    let Some(()) = engine else { return Ok(()) };
     let (log, before) = agent.begin_audit().await?;
 
-    // 2. Start what goes on beside the requests.
+    // 2. Start what goes on beside the requests. What runs already is looked after at once; nothing new comes before the
+    // engine has answered.
+    let answers = CancellationToken::new();
+    let asking = wait_for_engine(Arc::clone(&agent.engine), agent.readiness.clone(), answers.clone());
+    parts.0.spawn(asking);
     let exec_exits = ExecExits::default();
     parts.spawn(exec_exits.clone().listen(Arc::clone(&agent.engine), agent.readiness.clone(), agent.ended.clone()));
     let hubs = Arc::new(Hubs::default());
@@ -165,7 +167,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         (log.clone(), before),
         published,
     );
-    parts.spawn(heartbeat.run(Arc::clone(&agent.clock), agent.readiness.clone(), agent.shutdown.clone()));
+    let beating = heartbeat.run(Arc::clone(&agent.clock), agent.readiness.clone(), agent.shutdown.clone());
+    parts.spawn(answers.clone().cancelled_owned().then(|()| beating));
     let state = NodeState { journal, handed_over, boot, spool, hubs, exec_exits };
     let node = Arc::new(agent.node(&log, state));
     parts.spawn(Arc::clone(&node.pulse).take());
@@ -173,7 +176,8 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
 
     // 3. Work until told to stop.
     let intake = Intake { limits: agent.config.limits, drain: agent.config.drain_timeout };
-    let events = watch::events(agent.client.clone(), &agent.config.node);
+    let watched = watch::events(agent.client.clone(), &agent.config.node);
+    let events = Box::pin(answers.cancelled_owned().map(|()| watched).flatten_stream());
     let result = tokio::select! {
         () = desk::run(node, events, intake, records, agent.readiness.clone(), agent.shutdown.clone()) => Ok(()),
         failure = parts.first_failure() => Err(failure),

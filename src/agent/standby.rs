@@ -1,6 +1,6 @@
-//! Standby: before the agent can begin it waits for the journal and for the engine.
+//! Standby: before the agent can begin it waits for the journal, and before it takes new work for the engine.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -96,18 +96,19 @@ async fn end_orphan<E: Engine>(engine: &E, lock: &Path) {
     }
 }
 
-/// Waits until the engine answers. `None` if told to stop before.
+/// Waits until the engine answers, and tells. Fails if it is one that cannot be worked with.
 pub(super) async fn wait_for_engine<E: Engine>(
-    engine: &E,
-    readiness: &Readiness,
-    shutdown: &CancellationToken,
-) -> Result<Option<()>, AgentError> {
+    engine: Arc<E>,
+    readiness: Readiness,
+    answers: CancellationToken,
+) -> Result<(), AgentError> {
     loop {
         match engine.version().await {
             Ok(version) => {
                 tracing::info!(engine = version.engine, api = version.api, "the engine answers");
                 readiness.ready(ENGINE_CHECK);
-                return Ok(Some(()));
+                answers.cancel();
+                return Ok(());
             }
             Err(error @ EngineError::Unreachable { .. }) => {
                 tracing::warn!(%error, "waiting for the engine");
@@ -115,9 +116,6 @@ pub(super) async fn wait_for_engine<E: Engine>(
             }
             Err(error) => return Err(error.into()),
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = sleep(ENGINE_RETRY) => {}
-        }
+        sleep(ENGINE_RETRY).await;
     }
 }

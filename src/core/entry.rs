@@ -9,6 +9,31 @@ use super::{
     kill::Kill,
     outcome::Outcome,
 };
+use crate::api::ExecRequestSpec;
+
+/// What a request asks for, as far as it takes to look after its command while the request itself cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Terms {
+    /// Longest time that it may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Duration>,
+    /// Time between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Whether it is to have input.
+    pub stdin: bool,
+}
+
+impl From<&ExecRequestSpec> for Terms {
+    fn from(spec: &ExecRequestSpec) -> Self {
+        let seconds = |seconds| u64::try_from(seconds).map(Duration::from_secs).ok();
+        Self {
+            active: spec.active_deadline_seconds.and_then(seconds),
+            grace: seconds(spec.termination_grace_period_seconds).unwrap_or_default(),
+            stdin: spec.stdin.is_some(),
+        }
+    }
+}
 
 /// How far the agent has come with an exec. Written to disk *before* the act it speaks of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +69,9 @@ pub struct Entry {
     /// When it was started, as time since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Duration>,
+    /// `None` in a record of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
     /// Its whole input was delivered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fed: bool,
@@ -71,7 +99,7 @@ mod no_exec_is_empty {
 impl Entry {
     /// Nothing but its stage is known.
     pub const fn new(exec: Option<ExecRef>, boot: BootId, stage: Stage) -> Self {
-        Self { exec, boot, stage, started: None, fed: false, kill: None }
+        Self { exec, boot, stage, started: None, terms: None, fed: false, kill: None }
     }
 
     /// Whether it is about this very exec.
@@ -98,8 +126,30 @@ impl Entry {
         matches!(self.stage, Stage::Fencing | Stage::Starting | Stage::Running { .. })
     }
 
+    /// Whether something of it may be running, or left alive.
+    pub fn needs_looking_after(&self) -> bool {
+        self.is_under_way() || self.has_survivors()
+    }
+
     /// Whether processes of it were left alive though they were to be killed.
     pub fn has_survivors(&self) -> bool {
         matches!(self.kill, Some(Kill { survivors: true, .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_and_tells_no_terms() -> Result<(), serde_json::Error> {
+        let exec = r#""exec":{"id":"e","container":{"id":"c","startedAt":"t"}}"#;
+        let old = format!(r#"{{{exec},"boot":"b","stage":{{"stage":"starting"}},"started":{{"secs":5,"nanos":0}}}}"#);
+        let entry: Entry = serde_json::from_str(&old)?;
+        assert_eq!((entry.terms, entry.started), (None, Some(Duration::from_secs(5))));
+        let terms = Terms { active: None, grace: Duration::from_secs(10), stdin: true };
+        let new = Entry { terms: Some(terms), ..entry };
+        assert_eq!(serde_json::from_str::<Entry>(&serde_json::to_string(&new)?)?, new);
+        Ok(())
     }
 }

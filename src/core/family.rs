@@ -16,6 +16,11 @@ pub fn ticks(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX) * TICKS / 1000
 }
 
+/// The same time, of such a count.
+pub fn since_boot(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000 / TICKS))
+}
+
 /// The marks of an exec's processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {

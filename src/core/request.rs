@@ -1,12 +1,13 @@
 //! A bound request, parsed once so that no step has to check again whether a field
 //! is set.
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
-use super::ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey};
+use super::{
+    entry::Terms,
+    ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey},
+};
 use crate::api::{ExecRequest, ExecRequestSpec};
 
 #[derive(Clone, Debug)]
@@ -24,14 +25,8 @@ pub struct BoundRequest {
 }
 
 impl BoundRequest {
-    pub fn active_deadline(&self) -> Option<Duration> {
-        let seconds = u64::try_from(self.spec.active_deadline_seconds?).ok()?;
-        Some(Duration::from_secs(seconds))
-    }
-
-    /// Time between SIGTERM and SIGKILL.
-    pub fn grace(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.spec.termination_grace_period_seconds).unwrap_or(0))
+    pub fn terms(&self) -> Terms {
+        Terms::from(&self.spec)
     }
 }
 

@@ -73,6 +73,12 @@ pub trait Engine: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Reads and throws away what an exec goes on to write, where this engine may have ceased to: its processes would wait
+    /// for that for ever. Ends with the output, or when none can be had. Asked only once nobody can get that output any more.
+    fn drain(&self, _exec: &ExecRef) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Goes on with a stream of this engine that another process has begun to read.
     fn take_over(&self, parts: Parts) -> io::Result<ExecStream>;
 

@@ -29,6 +29,13 @@ pub trait Kernel: Send + Sync + 'static {
     /// leads a session, and is tagged as the request's unless it has overwritten its environment.
     fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef>;
 
+    /// The living process that an exec of this request began with, by its tag alone: for when nobody tells its PID.
+    fn began(
+        &self,
+        container: ContainerId,
+        uid: RequestUid,
+    ) -> impl Future<Output = io::Result<Option<ProcessRef>>> + Send;
+
     /// Waits until the process has ended. Gives its exit code, 128 + N for signal N, if the kernel tells.
     fn ended(&self, process: ProcessRef) -> impl Future<Output = Option<i32>> + Send;
 
@@ -56,6 +63,12 @@ impl Kernel for Linux {
 
     fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
         process::leader(pid, container, uid)
+    }
+
+    async fn began(&self, container: ContainerId, uid: RequestUid) -> io::Result<Option<ProcessRef>> {
+        spawn_blocking(move || process::began(&container, &uid))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     async fn ended(&self, process: ProcessRef) -> Option<i32> {

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
+use execlet::core::entry::Stage;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -138,6 +139,84 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
     assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
     assert_eq!(done.stdout(), "begun\n");
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+}
+
+#[tokio::test]
+async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_was_killed() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n2").await;
+    let live = LiveRestore::on("n2");
+    let script = "touch /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; head -c 400000 /dev/zero; exit 9";
+    let create =
+        |tty: bool| lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": tty}));
+    let names = [false, true].map(create);
+    for name in &names {
+        lab.noted(name).await;
+    }
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
+    for name in &names {
+        let done = lab.finished(name).await;
+        done.ended_with(9);
+        let output = done.status.output.as_ref().expect("output");
+        assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
+    }
+    drop(live);
+}
+
+#[tokio::test]
+async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_ends_in_time() {
+    let lab = Lab::alone().await;
+    let live = LiveRestore::on("n2");
+    let mut all = Vec::new();
+    for pod in ["starting", "lost", "limited"] {
+        lab.pod(pod, "n2").await;
+        let limit = (pod == "limited").then_some(20);
+        let name = lab.waiting(pod, json!({"activeDeadlineSeconds": limit, "terminationGracePeriodSeconds": 1})).await;
+        let uid = lab.noted(&name).await;
+        all.push((name, uid));
+    }
+    let away = Away::on("n2").await;
+    for (_, uid) in [&all[0], &all[2]] {
+        away.edit(uid, |entry| entry.stage = Stage::Starting).await;
+    }
+    fs::remove_file(agents::record("n2", &all[1].1)).expect("removed");
+    tool(&["kill", "n2", "dockerd"]);
+    tool(&["start", "n2", "dockerd"]);
+    away.end().await;
+    for pod in ["starting", "lost"] {
+        wait_for("kubectl exec", async || (lab.exec(pod, "touch /tmp/go").1 == 0).then_some(())).await;
+    }
+    for (name, _) in &all[..2] {
+        let done = lab.finished(name).await;
+        done.ended_with(9);
+        let source = done.status.exit_code_source.map(|source| format!("{source:?}"));
+        assert_eq!(source.as_deref(), Some("Kernel"), "the engine has forgotten it");
+    }
+    let done = lab.finished(&all[2].0).await;
+    assert_eq!(done.reason(), "DeadlineExceeded", "{:#?}", done.status);
+    assert_eq!(lab.exec("limited", "pidof sh").1, 1, "nothing of it is left");
+    drop(live);
+}
+
+#[tokio::test]
+async fn a_deadline_is_kept_by_an_agent_that_starts_while_the_api_server_is_away() {
+    let lab = Lab::alone().await;
+    let pod = lab.pod("web", "n1").await;
+    let name = lab.waiting("web", json!({"activeDeadlineSeconds": 15, "terminationGracePeriodSeconds": 1})).await;
+    lab.noted(&name).await;
+    let container = container_id(&pod, "main");
+    tool(&["kill", "control", "apiserver"]);
+    let killed = agents::kill("n1");
+    let another = async || agents::containers("n1").iter().any(|id| !killed.contains(id)).then_some(());
+    wait_for("another agent", another).await;
+    wait_for("its end", async || (!waits("n1", &container)).then_some(())).await;
+    tool(&["start", "control", "apiserver"]);
+    wait_for("the API server", async || lab.requests().get(&name).await.ok()).await;
+    let done = lab.soon(&name).await;
+    assert_eq!(done.reason(), "DeadlineExceeded", "{:#?}", done.status);
+    assert_eq!(done.stdout(), "begun\n", "what was received before is kept");
 }
 
 #[tokio::test]

@@ -133,6 +133,47 @@ async fn the_processes_of_a_terminal_are_found_by_its_session() {
 }
 
 #[tokio::test]
+async fn the_process_that_an_exec_began_with_is_found_by_its_tag_alone_and_none_that_it_has_started() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    for tty in [false, true] {
+        let script = "setsid sleep 100 & setsid sh -c 'setsid sleep 100 &' & sleep 100 & echo begun; read _ < /gate";
+        let (exec, _stream) = lab.begin(&container, &tagged(ExecSpec { tty, ..shell(script) }, "mine")).await;
+        let leader = process::find(lab.pid(&exec).await).expect("a process");
+        let mine = family("mine", leader, process::output_pipes(leader));
+        until("all that it starts", async || {
+            (commands(&process::family(&mine, &container.id).unwrap()) == ["sh", "sleep", "sleep", "sleep"])
+                .then_some(())
+        })
+        .await;
+        let began = |uid: &str| process::began(&container.id, &uid.into()).unwrap();
+        assert_eq!((began("mine"), began("other")), (Some(leader), None), "tty: {tty}");
+        container.open_gate();
+        process::ended(leader).await.expect("a handle");
+        assert_eq!(began("mine"), None, "tty: {tty}: its children live on, and none of them is it");
+        end(&mine, &container).await;
+    }
+}
+
+#[tokio::test]
+async fn where_a_container_shares_the_nodes_processes_none_is_taken_for_the_one_that_an_exec_began_with() {
+    let lab = Lab::open().await;
+    let docker = async |args: &[&str]| {
+        let (output, code) = lab.docker_cli(args.iter().map(|&arg| arg.to_owned()).collect()).await;
+        assert_eq!(code, Some(0), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    let run = ["run", "--rm", "--detach", "--pid=host", "--network=none", "execlet.test/busybox:1", "sleep", "60"];
+    let id = docker(&run).await;
+    docker(&["exec", "--detach", "--env", "EXECLET_UID=mine", &id, "sh", "-c", "sleep 100; true"]).await;
+    let container = id.as_str().into();
+    let by_tag = Family { uid: Some("mine".into()), leader: None, pipes: Vec::new(), since_ticks: 0 };
+    until("the command", async || (process::family(&by_tag, &container).unwrap().len() == 2).then_some(())).await;
+    assert_eq!(process::began(&container, &"mine".into()).unwrap(), None);
+    docker(&["rm", "--force", &id]).await;
+}
+
+#[tokio::test]
 async fn a_process_that_overwrote_its_environment_is_found_by_its_session_only() {
     let lab = Lab::open().await;
     let container = lab.container().await;

@@ -18,7 +18,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as BollardError,
-    models::{ContainerCreateBody, HostConfig},
+    models::{ContainerCreateBody, ExecConfig, HostConfig},
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
     },
@@ -163,6 +163,18 @@ impl Lab {
         self.engine.create_exec(&container.id, spec).await.expect("an exec")
     }
 
+    /// A terminal whose input is not attached, as the code under test never makes it.
+    pub async fn create_without_input(&self, container: &TestContainer, script: &str) -> ExecId {
+        let options = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(true),
+            cmd: Some(["sh", "-c", script].map(str::to_owned).to_vec()),
+            ..Default::default()
+        };
+        self.docker.create_exec(container.id(), options).await.expect("an exec").id.into()
+    }
+
     pub async fn start(&self, exec: &ExecId) -> ExecStream {
         self.engine.start_exec(exec, false).await.expect("a started exec")
     }
@@ -170,9 +182,14 @@ impl Lab {
     /// Creates and starts an exec, and waits until it has written something.
     pub async fn begin(&self, container: &TestContainer, spec: &ExecSpec) -> (ExecId, ExecStream) {
         let exec = self.create(container, spec).await;
-        let mut stream = self.engine.start_exec(&exec, spec.tty).await.expect("a started exec");
-        within("first output", stream.next()).await.expect("a stream").expect("output");
+        let stream = self.begin_created(&exec, spec.tty).await;
         (exec, stream)
+    }
+
+    pub async fn begin_created(&self, exec: &ExecId, tty: bool) -> ExecStream {
+        let mut stream = self.engine.start_exec(exec, tty).await.expect("a started exec");
+        within("first output", stream.next()).await.expect("a stream").expect("output");
+        stream
     }
 
     /// Runs a command to the end of its stream.

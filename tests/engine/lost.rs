@@ -1,12 +1,23 @@
 //! A client that goes away in mid-stream: the command goes on, and the engine may falsify its code.
 
+use std::time::Duration;
+
 use execlet::{
-    core::outcome::{Exit, StreamEnd, Verdict},
-    engine::ExecSpec,
+    core::{
+        ids::{ContainerRef, ExecRef},
+        outcome::{Exit, StreamEnd, Verdict},
+    },
+    engine::{Engine as _, ExecSpec},
     infra::process,
 };
+use tokio::time::timeout;
 
-use crate::lab::{Lab, on_a_terminal, shell, until};
+use crate::lab::{Lab, on_a_terminal, shell, until, within};
+
+/// How long a command is watched that waits for somebody who reads.
+const WATCHED: Duration = Duration::from_secs(5);
+/// By then the engine has noticed that its client is gone, for what was written meanwhile.
+const NOTICED: Duration = Duration::from_secs(1);
 
 fn is_seven(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Exited(Exit { code: 7, .. }))
@@ -43,11 +54,56 @@ async fn a_noisy_command_goes_on_without_its_client_and_only_the_event_tells_its
 }
 
 #[tokio::test]
+async fn one_that_writes_to_both_streams_without_its_client_has_no_code_that_is_told() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    for noise in ["seq 3; seq 3 >&2", "seq 3 >&2; seq 100000"] {
+        let script = format!("echo begun; read _ < /gate; {noise}; read _ < /gate; exit 7");
+        let (exec, stream) = lab.begin(&container, &shell(&script)).await;
+        drop(stream);
+        container.open_gate();
+        // It ends only when the engine has tried to pass it on.
+        tokio::time::sleep(NOTICED).await;
+        container.open_gate();
+        let told = (lab.death(&exec).await.code, lab.code(&exec).await);
+        assert!(!lab.is_old().await || told == (127, 126), "{noise}: {told:?}");
+        let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
+        assert!(verdict == Verdict::Undecided || is_seven(verdict), "{noise}: nothing is made up: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_whose_input_is_attached_keeps_its_code_without_its_client_but_waits_once_much_is_unread() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    for (lines, waits) in [(1000, false), (400_000, true)] {
+        let script = format!("echo begun; read _ < /gate; seq {lines}; exit 7");
+        let (exec, stream) = lab.begin(&container, &on_a_terminal(&script)).await;
+        let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
+        drop(stream);
+        container.open_gate();
+        let mut ended = tokio::spawn(process::ended(process));
+        if waits {
+            // The length of the moment is what is shown here.
+            assert!(timeout(WATCHED, &mut ended).await.is_err(), "it waits for somebody who reads");
+            assert!(lab.inspect(&exec).await.running);
+            let exec =
+                ExecRef { id: exec.clone(), container: ContainerRef { id: container.id.clone(), started_at: None } };
+            within("the end of the output", lab.engine.drain(&exec)).await;
+        }
+        within("the end", ended).await.unwrap().expect("a handle");
+        assert_eq!((lab.death(&exec).await.code, lab.code(&exec).await), (7, 7), "{lines}");
+        assert!(is_seven(lab.verdict(&exec, StreamEnd::Broken).await), "{lines}");
+    }
+}
+
+#[tokio::test]
 async fn a_terminal_without_its_client_is_said_to_have_ended_while_its_process_lives() {
     let lab = Lab::open().await;
     let container = lab.container().await;
     let script = "echo begun; read _ < /gate; echo noise; read _ < /gate; echo done > /done; exit 7";
-    let (exec, stream) = lab.begin(&container, &on_a_terminal(script)).await;
+    let exec = lab.create_without_input(&container, script).await;
+    let stream = lab.begin_created(&exec, true).await;
     let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
     drop(stream);
     container.open_gate();

@@ -3,11 +3,19 @@
 //! `EXECLET_TEST_ENGINE_NODE` names the node of the test cluster whose engine may be
 //! killed; it is not the one that the other tests are on.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, path::PathBuf, process::Command, time::Duration};
 
-use execlet::{engine::EngineError, infra::process};
+use execlet::{
+    core::ids::{ContainerRef, ExecRef},
+    engine::{Engine as _, EngineError, ExecSpec},
+    infra::process,
+};
+use tokio::time::timeout;
 
 use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
+
+/// How long a command is watched that waits for somebody who reads.
+const WATCHED: Duration = Duration::from_secs(1);
 
 const NODE: &str = "EXECLET_TEST_ENGINE_NODE";
 
@@ -76,8 +84,10 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
         let created = lab.create(&container, &shell("true")).await;
         let finished = lab.run(&container, &shell("exit 3")).await.exec;
         let script = "echo begun; read _ < /gate; exit 7";
-        let (running, stream) = lab.begin(&container, &shell(script)).await;
-        let (terminal, terminal_stream) = lab.begin(&container, &on_a_terminal("echo begun; sleep 300")).await;
+        let tagged = |spec, uid: &str| ExecSpec { env: vec![format!("EXECLET_UID={uid}")], ..spec };
+        let (running, stream) = lab.begin(&container, &tagged(shell(script), "one")).await;
+        let spec = tagged(on_a_terminal("echo begun; sleep 300; true"), "two");
+        let (terminal, terminal_stream) = lab.begin(&container, &spec).await;
         let [one, two] =
             [lab.pid(&running).await, lab.pid(&terminal).await].map(|pid| process::find(pid).expect("a process"));
         let ended = tokio::spawn(process::ended(one));
@@ -94,7 +104,12 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
             assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "live-restore {live_restore}: {inspect:?}");
         }
         if live_restore {
-            assert!(process::alive(one) && process::alive(two), "they run on");
+            let began = |uid: &str| process::began(&container.id, &uid.into()).unwrap();
+            assert_eq!(
+                (began("one"), began("two")),
+                (Some(one), Some(two)),
+                "they run on, and are found by their tags"
+            );
             container.open_gate();
             let code = within("the end", ended).await.unwrap().expect("a handle");
             assert!(code.is_none_or(|code| code == 7), "only the kernel knows it: {code:?}");
@@ -105,5 +120,33 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
             })
             .await;
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_writes_that_a_killed_engine_reads_no_more_can_be_read_in_its_place() {
+    let own = Own::open(true);
+    let lab = own.lab().await;
+    let container = lab.container().await;
+    // More than the pipe, the FIFO and whoever copies from one to the other hold.
+    let script = "echo begun; read _ < /gate; head -c 400000 /dev/zero; head -c 400000 /dev/zero >&2; exit 7";
+    let mut all = Vec::new();
+    for spec in [shell(script), on_a_terminal(script)] {
+        let (exec, stream) = lab.begin(&container, &spec).await;
+        let process = process::find(lab.pid(&exec).await).expect("a process");
+        all.push((exec, stream, tokio::spawn(process::ended(process))));
+    }
+    own.kill();
+    own.start();
+    let lab = own.lab().await;
+    for (exec, stream, mut ended) in all {
+        read(stream).await.expect("a clean end");
+        container.open_gate();
+        // The length of the moment is what is shown here.
+        assert!(timeout(WATCHED, &mut ended).await.is_err(), "it waits for somebody who reads");
+        let exec = ExecRef { id: exec, container: ContainerRef { id: container.id.clone(), started_at: None } };
+        within("the end of the output", lab.engine.drain(&exec)).await;
+        let code = within("the end", ended).await.unwrap().expect("a handle");
+        assert!(code.is_none_or(|code| code == 7), "{code:?}");
     }
 }

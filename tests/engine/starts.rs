@@ -76,7 +76,8 @@ async fn a_second_start_on_a_terminal_whose_client_went_away_does_not_save_its_c
     let lab = Lab::open().await;
     let container = lab.container().await;
     let script = "echo run >> /runs; echo begun; read _ < /gate; echo noise; read _ < /gate; exit 7";
-    let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
+    let exec = lab.create_without_input(&container, script).await;
+    let first = lab.begin_created(&exec, true).await;
     let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
     drop(first);
     start_again(&lab, &exec, true).await;
@@ -87,6 +88,20 @@ async fn a_second_start_on_a_terminal_whose_client_went_away_does_not_save_its_c
     container.open_gate();
     assert_eq!(lab.death(&exec).await.code, 127);
     assert_eq!(lab.code(&exec).await, 126);
+    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
+}
+
+#[tokio::test]
+async fn a_second_start_on_a_terminal_whose_input_is_attached_does_not_harm_its_code() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let script = "echo run >> /runs; echo begun; read _ < /gate; echo noise; read _ < /gate; exit 7";
+    let (exec, first) = lab.begin(&container, &on_a_terminal(script)).await;
+    drop(first);
+    start_again(&lab, &exec, true).await;
+    container.open_gate();
+    container.open_gate();
+    assert_eq!((lab.death(&exec).await.code, lab.code(&exec).await), (7, 7));
     assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
 }
 

@@ -59,6 +59,10 @@ const FAULTS: Duration = Duration::from_secs(20);
 /// How long it may take to end well from then on.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long a command may go on beyond its time, or from the start of an agent that finds it so: it is given up to three
+/// seconds to end, and may be frozen for two.
+const DEADLINE_SLACK: Duration = Duration::from_secs(8);
+
 /// How long after the end of a command that of its output may come: what it left behind may have to be killed first.
 const VIEWERS_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -101,6 +105,7 @@ pub fn play(seed: u64, kind: Kind, nature: Nature, planted: Option<Planted>, tra
         };
         all.spawn(users(model.clone(), kind));
         all.spawn(manager(model.clone()));
+        all.spawn(watch_deadlines(model.clone()));
         all.spawn(agent(model.clone(), spool.to_owned()));
         sleep(FAULTS).await;
         // What it has broken and not yet mended is mended now.
@@ -392,6 +397,13 @@ async fn manager(model: Model) {
     }
 }
 
+async fn watch_deadlines(model: Model) {
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        model.lock().check_deadlines(DEADLINE_SLACK);
+    }
+}
+
 /// Breaks things, and mends them a little later.
 async fn chaos(model: Model) {
     loop {
@@ -415,7 +427,14 @@ async fn chaos(model: Model) {
                     state.api_up = false;
                     state.break_watches();
                 }
-                sleep(model.millis(50..3000)).await;
+                if model.chance(200) {
+                    // For so long that the next agent has to do without.
+                    sleep(model.millis(50..1000)).await;
+                    model.lock().crash_agent();
+                    sleep(model.millis(8000..14_000)).await;
+                } else {
+                    sleep(model.millis(50..3000)).await;
+                }
                 model.lock().api_up = true;
             }
             4 => restart_container(&model).await,
@@ -598,6 +617,7 @@ async fn agent(model: Model, spool: std::path::PathBuf) {
             _ = parts.join_next() => {}
             () = stop => {
                 model.note(|| "the agent is told to stop".to_owned());
+                model.lock().agent_since = None;
                 shutdown.cancel();
                 tokio::select! {
                     biased;

@@ -229,6 +229,8 @@ found! { Tokens:
     a_start_without_its_client_is_found: ForgottenInput, ["the start of", "came before any client"];
     a_command_that_is_ended_because_it_is_not_bound_is_found: HiddenUnbound, ["was signalled, and there was no cause"];
     a_command_that_is_ended_with_another_is_found: BroadKernel, ["was signalled, and there was no cause"];
+    a_command_that_waits_for_ever_to_write_is_found: BlockedWriters, ["never finished"];
+    a_command_that_runs_beyond_its_time_is_found: DeafProcesses, ["runs beyond its time"];
     a_stranger_that_is_ended_for_its_pid_is_found: LostTags, ["was signalled, and there was no cause"];
 }
 

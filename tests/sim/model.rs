@@ -4,7 +4,7 @@
 //! What the engine does is what `docs/engine.md` says that it does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -67,6 +67,10 @@ pub enum Planted {
     LostReports,
     /// The API server takes another exit code than was written.
     GarbledCodes,
+    /// No signal has an effect while the API server is away.
+    DeafProcesses,
+    /// What a command writes that no engine reads is read by nobody.
+    BlockedWriters,
     /// The API server says of an object that is not bound that there is none.
     HiddenUnbound,
     /// The API server forgets that the input of a command is to come from a client.
@@ -246,10 +250,10 @@ pub struct Exec {
     /// From when on inspect shows the PID.
     pub pid_shows: Option<Instant>,
     pub code: Option<i32>,
+    /// It writes to both streams, without a terminal.
+    pub both: bool,
     /// The stream to the client broke, so that codes get falsified.
     pub client_gone: bool,
-    /// A second start confused the engine.
-    pub confused: bool,
 }
 
 /// An exec of an engine that keeps output and codes until they are released.
@@ -332,6 +336,8 @@ pub struct State {
     pub forgotten: Vec<Exec>,
     pub events: Vec<ExecExit>,
     pub listeners: Vec<mpsc::UnboundedSender<ExecExit>>,
+    /// Execs whose output the agent reads in place of an engine that knows them no more.
+    pub drained: BTreeSet<String>,
     pub next_id: u64,
 
     // the kernel
@@ -355,6 +361,8 @@ pub struct State {
     pub restores: u32,
     pub crash: Arc<Notify>,
     pub crashed: bool,
+    /// Since when an agent works.
+    pub agent_since: Option<Instant>,
     pub crashes_per_mille: u64,
 
     pub truth: BTreeMap<String, Truth>,
@@ -398,6 +406,7 @@ impl Model {
             forgotten: Vec::new(),
             events: Vec::new(),
             listeners: Vec::new(),
+            drained: BTreeSet::new(),
             next_id: 1,
             kernel_tells,
             boot: 1,
@@ -412,6 +421,7 @@ impl Model {
             restores: 0,
             crash: Arc::new(Notify::new()),
             crashed: false,
+            agent_since: None,
             crashes_per_mille,
             truth: BTreeMap::new(),
             violations: Vec::new(),
@@ -492,6 +502,7 @@ impl State {
     pub fn crash_agent(&mut self) {
         self.note(|| "agent crashes".to_owned());
         self.crashed = true;
+        self.agent_since = None;
         self.agent_crashes += 1;
         self.let_go();
         if self.planted == Some(Planted::FragileEngine) {
@@ -532,6 +543,7 @@ impl State {
     /// Another agent begins: what the one before it had not put down is forgotten.
     pub fn take_over(&mut self) {
         self.crashed = false;
+        self.agent_since = Some(Instant::now());
         if std::mem::take(&mut self.rebooted) {
             self.shake();
         }
@@ -556,12 +568,12 @@ impl State {
             || self.cannot_be_started(request, uid, truth)
     }
 
-    /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of a
-    /// terminal in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
+    /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of one that
+    /// writes to both streams in the event too; and nobody watched the process itself. An event is to be believed, but for 127.
     fn is_untold(&self, uid: &str, truth: &Truth) -> bool {
         let Some(code) = truth.code.filter(|_| truth.left && !truth.seen_to_end) else { return false };
         let falsified = |exec: &&Exec| exec.uid == uid && self.falsifies(exec);
-        self.execs.values().chain(&self.forgotten).filter(falsified).any(|exec| exec.tty || code == 127)
+        self.execs.values().chain(&self.forgotten).filter(falsified).any(|exec| exec.both || code == 127)
     }
 
     /// Whether only the event is left, and says what it would also say if it were wrong.
@@ -592,9 +604,26 @@ impl State {
         }
     }
 
+    /// No command goes on for long beyond its time while an agent works, whoever else is away.
+    pub fn check_deadlines(&mut self, slack: Duration) {
+        if self.restores > 0 || !self.agent_since.is_some_and(|since| since.elapsed() >= slack) {
+            return;
+        }
+        let overdue = |truth: &Truth| {
+            let (time, since) = truth.may_run_for.zip(truth.runs_since)?;
+            (truth.code.is_none() && since.elapsed() >= time + slack).then(|| since.elapsed())
+        };
+        let runs = |uid: &str| self.processes.values().any(|process| process.alive && process.uid == uid);
+        let all = self.truth.iter().filter(|(uid, _)| runs(uid));
+        let all: Vec<_> = all.filter_map(|(uid, truth)| Some((uid.clone(), overdue(truth)?))).collect();
+        for (uid, time) in all {
+            self.violated(format!("the command of {uid} runs beyond its time, for {time:?} by now"));
+        }
+    }
+
     /// Whether the engine gives another code for it than the true one.
     pub fn falsifies(&self, exec: &Exec) -> bool {
-        (exec.client_gone || exec.confused) && (exec.tty || !self.modern)
+        exec.client_gone && !exec.tty && (exec.both || !self.modern)
     }
 
     pub fn id(&mut self, what: &str) -> String {

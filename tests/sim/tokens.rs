@@ -24,6 +24,9 @@ use tokio::{
 
 use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State};
 
+/// Pieces of output that nobody reads before a command has to wait.
+const FITS: u32 = 10;
+
 pub struct SimEngine(pub Model);
 
 pub fn container_of(state: &State) -> Container {
@@ -76,11 +79,11 @@ impl Engine for SimEngine {
                 uid,
                 plan: Plan::parse(&exec.command),
                 tty: exec.tty,
+                both: !exec.tty && state.random.chance(300),
                 phase: ExecPhase::Created,
                 pid_shows: None,
                 code: None,
                 client_gone: false,
-                confused: false,
             };
             state.execs.insert(id.clone(), exec);
             id
@@ -122,6 +125,14 @@ impl Engine for SimEngine {
         self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let stream = ExecStream::new(ours, framing(tty), tty);
         if started { Ok(Started { pid: None, stream }) } else { Err(no_such_exec()) }
+    }
+
+    async fn drain(&self, exec: &ExecRef) {
+        if self.0.lock().planted == Some(Planted::BlockedWriters) {
+            return;
+        }
+        let _reading = Reading::begin(&self.0, exec.id.as_str());
+        std::future::pending().await
     }
 
     fn take_over(&self, _: Parts) -> io::Result<ExecStream> {
@@ -171,6 +182,28 @@ impl Engine for SimEngine {
     }
 }
 
+/// The output of an exec is read in place of the engine.
+struct Reading(Model, String);
+
+impl Reading {
+    fn begin(model: &Model, exec: &str) -> Self {
+        model.lock().drained.insert(exec.to_owned());
+        Self(model.clone(), exec.to_owned())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.lock().drained.remove(&self.1);
+    }
+}
+
+/// Whether somebody reads what this exec writes.
+fn is_read(model: &Model, id: &str, run: u64) -> bool {
+    let state = model.lock();
+    state.engine_up && state.engine_run == run || state.drained.contains(id)
+}
+
 /// The process of an exec that was started, also when it has ended.
 fn started(exec: &Exec) -> Option<u32> {
     match exec.phase {
@@ -187,8 +220,7 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     let Some(exec) = state.execs.get_mut(id).filter(|_| up) else { return false };
     let (plan, uid) = (exec.plan, exec.uid.clone());
     if exec.phase != ExecPhase::Created {
-        // A second start runs nothing, is answered as the first, and confuses a terminal's codes.
-        exec.confused = exec.tty;
+        // A second start runs nothing, and is answered as the first.
         tokio::spawn(complain(stream, b"exec is already running"));
         return true;
     }
@@ -261,7 +293,8 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         (Arc::clone(&process.kill), state.execs.get(&id).is_some_and(|exec| exec.tty))
     };
     let ends = Instant::now() + plan.runs_for;
-    loop {
+    let mut unread = 0;
+    'running: loop {
         let next = if plan.noisy { ends.min(Instant::now() + Duration::from_millis(50)) } else { ends };
         tokio::select! {
             biased;
@@ -272,6 +305,14 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
             break;
         }
         write(&model, &id, &mut stream, run, tty).await;
+        unread = if is_read(&model, &id, run) { 0 } else { unread + 1 };
+        while unread >= FITS && !is_read(&model, &id, run) {
+            tokio::select! {
+                biased;
+                () = kill.notified() => break 'running,
+                () = sleep(Duration::from_millis(50)) => {}
+            }
+        }
     }
     let code = {
         let mut state = model.lock();
@@ -302,7 +343,7 @@ async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: 
         let mut state = model.lock();
         if let Some(exec) = state.execs.get_mut(id) {
             exec.client_gone = true;
-            if exec.tty {
+            if exec.both {
                 // It is said to have ended, while it lives.
                 exec.code = Some(126);
             }
@@ -333,10 +374,12 @@ async fn settle(model: &Model, id: &str, pid: u32, code: i32, stream: Option<Dup
             state.execs.remove(id);
             return;
         }
-        let Some((falsified, tty)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.tty)) else { return };
+        let Some((falsified, both)) = state.execs.get(id).map(|exec| (state.falsifies(exec), exec.both)) else {
+            return;
+        };
         let Some(exec) = state.execs.get_mut(id) else { return };
         exec.pid_shows.get_or_insert_with(Instant::now);
-        let (shown, told) = match (falsified, tty) {
+        let (shown, told) = match (falsified, both) {
             (false, _) => (code, code),
             (true, true) => (126, 127),
             (true, false) => (126, code),

@@ -281,6 +281,15 @@ impl Kernel for SimKernel {
         leads.then_some(found.this)
     }
 
+    async fn began(&self, container: ContainerId, uid: RequestUid) -> io::Result<Option<ProcessRef>> {
+        self.0.point().await;
+        let state = self.0.lock();
+        let shows_tags = state.planted != Some(Planted::LostTags);
+        let mut all = state.processes.values().filter(|found| found.alive && found.run.id == container);
+        let began = |found: &&Process| found.session == found.this.pid && !found.nameless && found.uid == uid.as_str();
+        Ok(all.find(began).filter(|_| shows_tags).map(|found| found.this))
+    }
+
     async fn ended(&self, process: ProcessRef) -> Option<i32> {
         let (mut ended, tells) = {
             let state = self.0.lock();
@@ -319,7 +328,8 @@ impl Kernel for SimKernel {
 
     fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
         let mut state = self.0.lock();
-        let paused = state.container_paused;
+        let deaf = state.planted == Some(Planted::DeafProcesses) && !state.api_up;
+        let frozen = state.container_paused || deaf;
         let Some(found) = state.processes.get(&process.pid) else { return Ok(false) };
         if found.this != process || !found.alive || found.run.id != *container {
             return Ok(false);
@@ -330,7 +340,7 @@ impl Kernel for SimKernel {
         state.must_be_recorded(&uid, "a signal to a process", |event| event.verb == Verb::Cancelled);
         match signal {
             // A frozen process takes none until it is thawed; the next look finds it again.
-            _ if paused => {}
+            _ if frozen => {}
             Signal::Term if ignores => {}
             Signal::Term => state.kill(process.pid, 143),
             Signal::Kill => state.kill(process.pid, 137),

@@ -4,6 +4,7 @@
 pub mod running;
 
 pub(crate) mod cut;
+pub(crate) mod drain;
 pub(crate) mod kill;
 pub(crate) mod oversee;
 pub(crate) mod pump;

@@ -17,6 +17,7 @@ use crate::{
     api::ExecRequest,
     core::{
         decide::{RequestView, cause_to_kill},
+        entry::Terms,
         kill::{Cause, DEFAULT_GRACE, Kill},
         request::BoundRequest,
     },
@@ -41,6 +42,7 @@ enum Latest {
     Bound(Box<BoundRequest>),
     Unbound,
     Gone,
+    Unread(Option<Terms>),
 }
 
 impl Latest {
@@ -49,6 +51,7 @@ impl Latest {
             RequestView::Request(request) => Self::Bound(Box::new(request.clone())),
             RequestView::Unbound => Self::Unbound,
             RequestView::Gone => Self::Gone,
+            RequestView::Unread(terms) => Self::Unread(terms),
         }
     }
 
@@ -57,6 +60,7 @@ impl Latest {
             Self::Bound(request) => RequestView::Request(request),
             Self::Unbound => RequestView::Unbound,
             Self::Gone => RequestView::Gone,
+            Self::Unread(terms) => RequestView::Unread(*terms),
         }
     }
 
@@ -79,14 +83,17 @@ impl<W: World> Overseen<'_, W> {
             self.ended_by.get_or_init(|| kill.cause);
             kill
         } else {
+            let mut current = Latest::of(wanted);
             let cause = tokio::select! {
                 biased;
-                cause = self.cause() => cause,
+                cause = self.cause(&mut current) => cause,
                 () = hub.input.given_up() => Cause::Disconnected,
             };
             self.await_witness().await;
             node.audit.cancelled(&memory.subject(), cause).await;
-            let grace = wanted.request().map_or(DEFAULT_GRACE, BoundRequest::grace);
+            // One that is gone now may have been read before.
+            let terms = current.wanted().terms().or(wanted.terms());
+            let grace = terms.map_or(DEFAULT_GRACE, |terms| terms.grace);
             Kill::new(cause, node.kernel.uptime(), grace)
         };
         let key = memory.key();
@@ -110,17 +117,16 @@ impl<W: World> Overseen<'_, W> {
         drop(timeout(WITNESS_PATIENCE, known).await);
     }
 
-    async fn cause(&mut self) -> Cause {
-        let mut current = Latest::of(self.attended.wanted);
+    async fn cause(&mut self, current: &mut Latest) -> Cause {
         loop {
             let wanted = current.wanted();
             let running = self.running(wanted.request());
             if let Some(cause) = cause_to_kill(&wanted, running) {
                 return cause;
             }
-            let deadline = wanted.request().and_then(BoundRequest::active_deadline);
+            let deadline = wanted.terms().and_then(|terms| terms.active);
             let left = deadline.zip(running).map(|(deadline, running)| deadline.saturating_sub(running));
-            let waiting = self.next(&mut current);
+            let waiting = self.next(current);
             match left {
                 // Whether it came in time or not, everything is looked at again.
                 Some(left) => drop(timeout(left, waiting).await),

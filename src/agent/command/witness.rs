@@ -23,7 +23,7 @@ use crate::{
         ids::{ExecRef, ProcessRef},
         pauses::Pauses,
     },
-    engine::{Engine, ExecState},
+    engine::{Engine, EngineError, ExecState},
     infra::kernel::Kernel,
 };
 
@@ -32,6 +32,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A stream that is still open so long after its process ended is held by another process.
 const STILL_OPEN: Duration = Duration::from_millis(200);
+/// How long after the engine has forgotten an exec its process may still come up.
+const COMES_UP_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is looked at whether a process lives, at most, when there is something else to do anyway.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -118,17 +120,45 @@ async fn find<W: World>(attended: &RunningCommand<'_, W>, pid: Option<u32>) -> R
     if let Some(process) = pid.and_then(|pid| process_of(node, memory, exec, pid)) {
         return Ok((process, not_ended));
     }
+    let mut forgotten: Option<Instant> = None;
     loop {
         sleep(pauses.next_pause()).await;
         let looked = Instant::now();
-        match node.engine.state(exec).await {
-            Ok(state) => match (state.pid().and_then(|pid| process_of(node, memory, exec, pid)), state) {
-                // The engine takes some living processes for ended ones.
-                (Some(process), _) => return Ok((process, looked)),
-                (None, ExecState::Ended { .. } | ExecState::Spent | ExecState::Absent) => return Err(not_ended),
-                (None, ExecState::Untouched | ExecState::Running { .. }) => not_ended = looked,
+        let answer = node.engine.state(exec).await;
+        if let Some(process) = living(node, memory, exec, &answer).await {
+            return Ok((process, looked));
+        }
+        match answer {
+            Ok(ExecState::Ended { .. } | ExecState::Spent) => return Err(not_ended),
+            Ok(ExecState::Untouched | ExecState::Running { .. }) => not_ended = looked,
+            Ok(ExecState::Absent) => match forgotten {
+                Some(since) if looked >= since + COMES_UP_WITHIN => return Err(not_ended),
+                Some(_) => {}
+                None => (forgotten, pauses) = (Some(looked), Pauses::new(FIRST_PAUSE, LONGEST_PAUSE)),
             },
             Err(error) => tracing::debug!(exec = %exec.id, %error, "the exec could not be looked at"),
+        }
+    }
+}
+
+/// The process that the exec began with, if it lives: by the PID that the engine has told, though it takes some living
+/// processes for ended ones; by its tag where the engine knows nothing of it, or does not answer.
+pub(crate) async fn living<W: World>(
+    node: &Node<W>,
+    memory: &Memory<W>,
+    exec: &ExecRef,
+    answer: &Result<ExecState, EngineError>,
+) -> Option<ProcessRef> {
+    match answer {
+        Ok(ExecState::Absent) | Err(EngineError::Unreachable { .. }) => {}
+        Ok(state) => return state.pid().and_then(|pid| process_of(node, memory, exec, pid)),
+        Err(_) => return None,
+    }
+    match node.kernel.began(exec.container.id.clone(), memory.key().uid.clone()).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::error!(exec = %exec.id, %error, "the node's processes cannot be read");
+            None
         }
     }
 }

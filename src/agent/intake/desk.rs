@@ -69,7 +69,8 @@ struct Desk<W: World> {
     known: BTreeMap<RequestUid, Known>,
     ended: Ended,
     expired: usize,
-    /// Records that the journal had at the start, and that nobody has taken up yet.
+    /// Records that the journal had at the start, and that nobody has taken up yet. What runs is taken up at once: the API
+    /// server may be away.
     remembered: BTreeMap<String, Record>,
     /// Waits for the exits of their execs, which would be forgotten until then.
     exec_exits: Vec<AwaitedExit>,
@@ -127,6 +128,7 @@ pub async fn run<W: World>(
         remembered: records.into_iter().map(|record| (record.request.uid.to_string(), record)).collect(),
         listed: None,
     };
+    desk.take_up(Entry::needs_looking_after);
     loop {
         let until_deadline = desk.until_deadline();
         tokio::select! {
@@ -199,7 +201,9 @@ impl<W: World> Desk<W> {
             },
             watcher::Event::InitDone => {
                 self.miss();
-                self.take_up_remembered();
+                // Finished or deleted meanwhile.
+                self.take_up(|_| true);
+                self.exec_exits.clear();
             }
             // It left the selection or was deleted: whoever works on it reads it again.
             watcher::Event::Delete(guard) => {
@@ -245,6 +249,7 @@ impl<W: World> Desk<W> {
     fn take(&mut self, mut request: ExecRequest) {
         let Ok(key) = key_of(&request.metadata) else { return };
         if self.known.contains_key(&key.uid) {
+            self.count(&key.uid, &request);
             self.tell(&key.uid, News::Changed(Box::new(request)));
             return;
         }
@@ -294,14 +299,28 @@ impl<W: World> Desk<W> {
         waiting
     }
 
-    /// Takes up what the journal knows and the watch does not show: finished or deleted meanwhile.
-    fn take_up_remembered(&mut self) {
-        for (_, Record { request: key, created, entry, .. }) in std::mem::take(&mut self.remembered) {
+    /// Takes up what the journal knows, and the watch has not shown yet.
+    fn take_up(&mut self, these: impl Fn(&Entry) -> bool) {
+        let all = std::mem::take(&mut self.remembered);
+        let (now, later) = all.into_iter().partition(|(_, record)| these(&record.entry));
+        self.remembered = later;
+        let now: BTreeMap<String, Record> = now;
+        for (_, Record { request: key, created, entry, .. }) in now {
             let container = entry.exec.as_ref().map(|exec| exec.container.id.to_string()).unwrap_or_default();
             self.queue.admit(&key.namespace, &container);
             self.work(key, container, created, None, Some(entry), false);
         }
-        self.exec_exits.clear();
+    }
+
+    /// What the journal names by its container counts as the request has it, once that is seen.
+    fn count(&mut self, uid: &RequestUid, request: &ExecRequest) {
+        let container = container_of(request);
+        let Some(running) = self.running.values_mut().find(|running| running.key.uid == *uid) else { return };
+        if running.container != container {
+            self.queue.done(&running.key.namespace, &running.container);
+            self.queue.admit(&running.key.namespace, &container);
+            running.container = container;
+        }
     }
 
     fn until_deadline(&self) -> Duration {

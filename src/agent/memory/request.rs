@@ -17,7 +17,8 @@ use crate::{
     api::{ExecRequest, OutputLimits},
     core::{
         audit::subject::Subject,
-        entry::{Entry, Stage},
+        entry::{Entry, Stage, Terms},
+        family::since_boot,
         ids::{ExecRef, ProcessRef, RequestKey},
         kill::Kill,
         outcome::Outcome,
@@ -33,12 +34,14 @@ pub(crate) struct Memory<W: World> {
     entry: Mutex<Option<Entry>>,
     /// What its audit records tell of it, once the request was read.
     subject: OnceLock<Subject>,
+    /// What it asks for, once it was read.
+    terms: OnceLock<Terms>,
 }
 
 impl<W: World> Memory<W> {
     /// What the journal knew at first, if anything.
     pub(crate) fn new(node: Arc<Node<W>>, key: RequestKey, created: Timestamp, entry: Option<Entry>) -> Self {
-        Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new() }
+        Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new(), terms: OnceLock::new() }
     }
 
     pub(crate) fn key(&self) -> &RequestKey {
@@ -47,6 +50,7 @@ impl<W: World> Memory<W> {
 
     /// The request was read: from now on audit records can tell more of it.
     pub(crate) fn saw(&self, request: &ExecRequest) {
+        self.terms.get_or_init(|| Terms::from(&request.spec));
         if self.subject.get().is_none()
             && let Ok(subject) = self.node.audit.subject(request)
         {
@@ -76,7 +80,8 @@ impl<W: World> Memory<W> {
             Stage::Fencing => self.entry().and_then(|entry| entry.started),
             Stage::Prepared | Stage::Running { .. } | Stage::Ended { .. } => None,
         };
-        let entry = Entry { started, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
+        let terms = self.terms.get().copied().or_else(|| self.entry().and_then(|entry| entry.terms));
+        let entry = Entry { started, terms, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
         self.node.journal.write(self.record(entry.clone())).await?;
         *self.entry.lock() = Some(entry);
         Ok(())
@@ -98,6 +103,7 @@ impl<W: World> Memory<W> {
         self.change(Some(exec), |entry| {
             if let Some(process) = process {
                 entry.stage = Stage::Running { process, pipes };
+                entry.started = entry.started.or(Some(since_boot(process.start_ticks)));
             }
         })
         .await;
@@ -129,6 +135,7 @@ impl<W: World> Memory<W> {
                 .filter(same)
                 .unwrap_or_else(|| Entry::new(exec.cloned(), self.node.boot.clone(), Stage::Starting));
             change(&mut next);
+            next.terms = next.terms.or(self.terms.get().copied());
             *entry = Some(next.clone());
             // Whoever shares this memory is of one task: nothing else runs before the write is asked for.
             self.node.journal.write(self.record(next))

@@ -1,7 +1,7 @@
 //! Attend: stay with a command to its end, and conclude. With one whose stream is here, and with one that an earlier
 //! agent started and whose output from then on is lost: its end is not, and what may end it still does.
 
-use std::{sync::OnceLock, time::Instant as StdInstant};
+use std::{future::pending, sync::OnceLock, time::Instant as StdInstant};
 
 use tokio::sync::watch;
 
@@ -9,6 +9,8 @@ use super::settle::{self, Ending};
 use crate::{
     agent::{
         command::{
+            drain::drain,
+            kill,
             oversee::Overseen,
             pump,
             received::Origin,
@@ -97,7 +99,11 @@ async fn to_the_end<W: World>(
     let received = received?;
     node.metrics.step(Step::Pump, begun.elapsed());
     let begun = StdInstant::now();
-    let outcome = settle::settle(attended, Ending { exit: &exit, received }, seen, ended_by).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = settle::settle(attended, Ending { exit: &exit, received }, seen, ended_by) => outcome,
+        never = drain(attended) => match never {},
+    };
     node.metrics.step(Step::Settle, begun.elapsed());
     Some(outcome)
 }
@@ -137,6 +143,7 @@ pub(crate) async fn without_output<W: World>(
             settle::unseen(attended, &ending, &ended_by).await
         } => WatchEnd::Ended(outcome),
         never = witness::watch(attended, &tell, None) => match never {},
+        never = drain(attended) => match never {},
         survivors = overseen.oversee() => {
             WatchEnd::Ended(settle::survived(node, wanted.request(), &survivors).await)
         }
@@ -144,6 +151,29 @@ pub(crate) async fn without_output<W: World>(
     drop(exit);
     node.metrics.running.dec();
     watched
+}
+
+/// Sees to it that a command ends in time, and that the killing of what is left of one goes on, for as long as nothing else
+/// can be done about it. Returns only if processes of it do not die.
+pub(crate) async fn guard<W: World>(
+    attended: &RunningCommand<'_, W>,
+    news: &mut watch::Receiver<News>,
+    process: Option<ProcessRef>,
+) -> Outcome {
+    let RunningCommand { node, wanted, memory, .. } = *attended;
+    if let Some(entry) = memory.entry().filter(Entry::has_survivors) {
+        kill::to_the_last(node, memory.key(), &entry).await;
+        return pending().await;
+    }
+    let pipes = process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default();
+    let (tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
+    let ended_by = OnceLock::new();
+    let overseen = Overseen { attended: *attended, news, seen, ended_by: &ended_by };
+    tokio::select! {
+        biased;
+        never = witness::watch(attended, &tell, None) => match never {},
+        survivors = overseen.oversee() => settle::survived(node, wanted.request(), &survivors).await,
+    }
 }
 
 /// Who looks after the pod sees who runs something in it. What it is, only who may read the request.

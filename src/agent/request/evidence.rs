@@ -68,8 +68,10 @@ pub(crate) async fn collect<W: World>(
         // The engine takes some living processes for ended ones.
         let found = pid.is_some_and(|pid| witness::process_of(node, memory, exec, pid).is_some());
         let (kernel, lives) = {
-            let seen = seen.borrow();
-            (seen.exit, found || seen.process.is_some() && seen.ended.is_none())
+            let known = seen.borrow();
+            // Whoever watches may yet find the process of an exec that the engine has forgotten.
+            let awaited = answer == Answer::Absent && seen.has_changed().is_ok();
+            (known.exit, found || known.ended.is_none() && (known.process.is_some() || awaited))
         };
         let exits_are_heard = node.exec_exits.are_heard();
         let look =

@@ -50,6 +50,10 @@ impl<W: World> Work<W> {
                 }
             }
         }
+        if request.is_none() {
+            // What was kept of it is looked up when it is reported, by the limits of its request.
+            outcome.output = None;
+        }
         self.memory.end(Some(exec), outcome).await;
         Next::Again
     }

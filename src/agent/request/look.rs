@@ -30,6 +30,8 @@ impl<W: World> Work<W> {
         let request = wanted.request();
         let now = self.node.clock.now();
         let Habits { fences, keeps_output, .. } = *self.node.engine.habits();
+        let handed_over = || self.node.handed_over.lock().contains_key(&self.key().uid);
+        let keeps_output = keeps_output || matches!(wanted, RequestView::Unread(_)) && handed_over();
         let action = match (self.ask_engine(request, entry).await, request) {
             (Ok((container, exec)), _) => decide(&Situation {
                 wanted,
@@ -113,14 +115,15 @@ impl<W: World> Work<W> {
 
     async fn look(&self, exec: &ExecRef, entry: Option<&Entry>) -> Result<ExecView, EngineError> {
         let node = &self.node;
-        if noted_process(entry, exec, node).is_some_and(|process| node.kernel.alive(process)) {
+        let noted = noted_process(entry, exec, node);
+        if noted.is_some_and(|process| node.kernel.alive(process)) {
             return Ok(ExecView::Alive);
         }
-        let state = node.engine.state(exec).await?;
-        // The engine takes some living processes for ended ones: the kernel decides.
-        let lives = state.pid().is_some_and(|pid| witness::process_of(node, &self.memory, exec, pid).is_some());
-        Ok(match state {
-            _ if lives => ExecView::Alive,
+        let answer = node.engine.state(exec).await;
+        if noted.is_none() && witness::living(node, &self.memory, exec, &answer).await.is_some() {
+            return Ok(ExecView::Alive);
+        }
+        Ok(match answer? {
             ExecState::Absent => ExecView::Absent,
             ExecState::Untouched => ExecView::Untouched,
             ExecState::Spent => ExecView::Spent,
@@ -129,13 +132,13 @@ impl<W: World> Work<W> {
         })
     }
 
-    /// The process of an exec, from the journal, else from the engine.
+    /// The process of an exec, from the journal, else from the engine or by its tag.
     pub(super) async fn process(&self, exec: &ExecRef) -> Option<ProcessRef> {
         if let Some(process) = noted_process(self.memory.entry().as_ref(), exec, &self.node) {
             return Some(process);
         }
-        let pid = self.node.engine.state(exec).await.ok()?.pid()?;
-        witness::process_of(&self.node, &self.memory, exec, pid)
+        let answer = self.node.engine.state(exec).await;
+        witness::living(&self.node, &self.memory, exec, &answer).await
     }
 }
 

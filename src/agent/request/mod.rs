@@ -11,4 +11,5 @@ pub(crate) mod prepare;
 pub(crate) mod report;
 pub(crate) mod settle;
 pub(crate) mod start;
+pub(crate) mod unread;
 pub(crate) mod work;

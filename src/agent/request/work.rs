@@ -4,6 +4,7 @@
 //! is `core::decide`'s to say; how, the steps' beside this file.
 
 use std::{
+    mem::replace,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -30,19 +31,19 @@ use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
         decide::{Action, RequestView},
-        entry::{Entry, Stage},
+        entry::{Entry, Stage, Terms},
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,
         request::{BoundRequest, Progress},
     },
     engine::{Engine, Fenced},
-    infra::{metrics::Step, requests::Requests},
+    infra::metrics::Step,
 };
 
 /// Pauses after steps that failed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Slack for coarse clocks.
 const CLOCK_GRAIN: Duration = Duration::from_millis(2);
@@ -51,15 +52,35 @@ pub(crate) struct Work<W: World> {
     pub(super) node: Arc<Node<W>>,
     pub(super) memory: Memory<W>,
     pub(super) hub: Arc<Hub>,
-    /// The object as last read; `None` until it is read, or when it must be read again.
-    seen: Option<ExecRequest>,
-    news: watch::Receiver<News>,
+    /// The object as last read.
+    pub(super) seen: Object,
+    pub(super) news: watch::Receiver<News>,
     /// What the agent has to wait for before it may start anything, if the last step failed for it.
     pub(super) held_up: Option<HeldUp>,
     /// An exec that was created and could not be put down. The engine keeps every one: no second is made.
     unwritten: Option<ExecRef>,
     /// Resource versions that it wrote or finished with: watch events for these are ignored.
     pub(super) versions: Vec<String>,
+}
+
+/// A request, as the API server has it.
+#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
+pub(super) enum Object {
+    /// It is not read yet, or must be read again.
+    Unread,
+    There(ExecRequest),
+    Gone,
+}
+
+impl Object {
+    pub(super) fn of(found: Option<ExecRequest>) -> Self {
+        found.map_or(Self::Gone, Self::There)
+    }
+
+    /// As written, unless it must be read again.
+    fn written(written: Option<ExecRequest>) -> Self {
+        written.map_or(Self::Unread, Self::There)
+    }
 }
 
 pub(super) enum Next {
@@ -79,6 +100,7 @@ impl<W: World> Work<W> {
     ) -> Self {
         let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
+        let seen = Object::written(seen);
         Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
     }
 
@@ -102,7 +124,7 @@ impl<W: World> Work<W> {
                         return self.versions;
                     }
                     self.complain(&error).await;
-                    self.seen = None;
+                    self.seen = Object::Unread;
                     sleep(pauses.next_pause()).await;
                 }
             }
@@ -122,9 +144,14 @@ impl<W: World> Work<W> {
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
-        let seen = match self.seen.take() {
-            Some(seen) => Some(seen),
-            None => self.node.requests.get(self.key()).await?,
+        let seen = match replace(&mut self.seen, Object::Unread) {
+            Object::Unread => self.read().await?,
+            seen @ (Object::There(_) | Object::Gone) => seen,
+        };
+        let seen = match seen {
+            Object::There(seen) => Some(seen),
+            Object::Gone => None,
+            Object::Unread => return self.act_unread().await,
         };
         if let Some(seen) = &seen {
             self.memory.saw(seen);
@@ -164,14 +191,15 @@ impl<W: World> Work<W> {
             Action::AwaitBinding => Ok(self.await_binding().await),
             Action::AwaitClient => {
                 if self.await_client(request).await {
-                    self.seen = Some(seen);
+                    self.seen = Object::There(seen);
                 }
                 Ok(Next::Again)
             }
             Action::Commit(exec) => {
                 let begun = Instant::now();
-                self.seen = commit::commit(&self.node, &seen, &exec).await?;
-                self.versions.extend(self.seen.as_ref().and_then(|seen| seen.metadata.resource_version.clone()));
+                let written = commit::commit(&self.node, &seen, &exec).await?;
+                self.versions.extend(written.as_ref().and_then(|seen| seen.metadata.resource_version.clone()));
+                self.seen = Object::written(written);
                 self.done(Step::Commit, begun);
                 Ok(Next::Again)
             }
@@ -181,6 +209,8 @@ impl<W: World> Work<W> {
             Action::Adopt(exec) => self.go_on(request, &exec, true).await,
             Action::Settle(exec) => self.go_on(request, &exec, false).await,
             Action::Kill => Ok(self.kill().await),
+            // It was read.
+            Action::Guard(_) | Action::AwaitRequest => Ok(Next::Again),
             Action::Report(mut outcome) => {
                 if outcome.may_have_run && outcome.output.is_none() {
                     outcome.output = Some(recall(&self.node.spool, self.key(), &request.spec.output).await);
@@ -211,7 +241,7 @@ impl<W: World> Work<W> {
         self.memory.put_down(exec, Stage::Prepared).await?;
         self.unwritten = None;
         self.done(Step::Prepare, begun);
-        self.seen = Some(seen);
+        self.seen = Object::There(seen);
         Ok(Next::Again)
     }
 
@@ -265,11 +295,11 @@ impl<W: World> Work<W> {
             None if lives => {
                 let process = self.process(exec).await;
                 let watched = attend::without_output(&attended, &mut self.news, process).await;
-                self.with_input_lost(watched, request)
+                self.with_input_lost(watched, request.terms())
             }
             None => {
                 let outcome = settle_unseen(&attended).await;
-                self.with_input_lost(WatchEnd::Ended(outcome), request)
+                self.with_input_lost(WatchEnd::Ended(outcome), request.terms())
             }
         };
         Ok(self.end(exec, watched, Some(request)).await)
@@ -292,6 +322,7 @@ impl<W: World> Work<W> {
             Action::Kill => return Ok(self.kill().await),
             Action::Fence(exec) => return self.take_away(exec).await,
             Action::AwaitBinding => return Ok(self.await_binding().await),
+            Action::Guard(_) | Action::AwaitRequest => return Ok(Next::Again),
             Action::Report(outcome) => Some(outcome),
             Action::Prepare(_) | Action::AwaitClient | Action::Commit(_) | Action::Start { .. } | Action::Forget => {
                 None
@@ -341,8 +372,8 @@ impl<W: World> Work<W> {
     }
 
     /// A command that nobody stayed with to its end: its input ended with the connection.
-    fn with_input_lost(&self, watched: WatchEnd, request: &BoundRequest) -> WatchEnd {
-        let fed = request.spec.stdin.is_none() || self.memory.entry().is_some_and(|entry| entry.fed);
+    pub(super) fn with_input_lost(&self, watched: WatchEnd, terms: Terms) -> WatchEnd {
+        let fed = !terms.stdin || self.memory.entry().is_some_and(|entry| entry.fed);
         match watched {
             WatchEnd::Ended(outcome) if !fed => WatchEnd::Ended(outcome.with_input_lost()),
             watched @ (WatchEnd::Ended(_) | WatchEnd::Left) => watched,
@@ -354,7 +385,7 @@ impl<W: World> Work<W> {
     }
 }
 
-fn attended<'a, W: World>(
+pub(super) fn attended<'a, W: World>(
     node: &'a Node<W>,
     memory: &'a Memory<W>,
     hub: &'a Arc<Hub>,
@@ -365,7 +396,7 @@ fn attended<'a, W: World>(
 }
 
 /// Concludes for a command that has ended while nobody was there.
-async fn settle_unseen<W: World>(attended: &RunningCommand<'_, W>) -> Outcome {
+pub(super) async fn settle_unseen<W: World>(attended: &RunningCommand<'_, W>) -> Outcome {
     let begun = attended.memory.entry().and_then(|entry| entry.kill).map(|kill| OnceLock::from(kill.cause));
     let (_, nothing) = watch::channel(Seen::default());
     settle::unseen(attended, &nothing, &begun.unwrap_or_default()).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
-    entry::{Entry, Stage},
+    entry::{Entry, Stage, Terms},
     ids::{BootId, ContainerRef, ExecRef},
     kill::Cause,
     outcome::Outcome,
@@ -25,12 +25,23 @@ pub enum RequestView<'a> {
     Unbound,
     /// It was deleted, or another one has its name.
     Gone,
+    /// The API server does not answer. What the journal has of it, if it has that.
+    Unread(Option<Terms>),
 }
 
 impl<'a> RequestView<'a> {
     pub const fn request(self) -> Option<&'a BoundRequest> {
         match self {
             Self::Request(request) => Some(request),
+            Self::Unbound | Self::Gone | Self::Unread(_) => None,
+        }
+    }
+
+    /// What it asks for, if that is known.
+    pub fn terms(self) -> Option<Terms> {
+        match self {
+            Self::Request(request) => Some(request.terms()),
+            Self::Unread(terms) => terms,
             Self::Unbound | Self::Gone => None,
         }
     }
@@ -64,7 +75,7 @@ pub enum ExecView {
 pub struct EngineView {
     /// It can take an exec away that was never started, from under a start that is on its way.
     pub fences: bool,
-    /// It keeps output and code until both were read.
+    /// It keeps output and code until both were read; for now, so does a connection that was handed over.
     pub keeps_output: bool,
 }
 
@@ -115,6 +126,10 @@ pub enum Action {
     /// It has ended without us, or the engine has forgotten it, whose exits may still tell how it ended: collect the
     /// evidence and conclude.
     Settle(ExecRef),
+    /// See to it that it ends in time, and that what was to be killed is, until the request can be read.
+    Guard(ExecRef),
+    /// Wait until the request can be read.
+    AwaitRequest,
     /// Its outcome is reported, or there is nobody to report it to; what is left of it is killed.
     Kill,
     /// Write this outcome to journal and status.
@@ -139,6 +154,7 @@ pub fn decide(situation: &Situation<'_>) -> Action {
         RequestView::Request(request) => request,
         RequestView::Unbound => return unbound(situation),
         RequestView::Gone => return abandoned(situation),
+        RequestView::Unread(terms) => return unread(situation, terms.is_some()),
     };
     match (&request.progress, entry) {
         // Somebody else has finished it: what runs of it here was given up, and must not go on.
@@ -155,17 +171,16 @@ pub fn decide(situation: &Situation<'_>) -> Action {
 
 /// Why a running command is to be ended now, if it is.
 pub fn cause_to_kill(wanted: &RequestView<'_>, running: Option<Duration>) -> Option<Cause> {
-    let request = match wanted {
+    let terms = match wanted {
         RequestView::Gone => return Some(Cause::Deleted),
         // Nobody wants it to end. Whoever does tells it by a status that is finished.
         RequestView::Unbound => return None,
         RequestView::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
-        RequestView::Request(request) => request,
+        RequestView::Request(request) if request.spec.cancel => return Some(Cause::Canceled),
+        RequestView::Request(request) => Some(request.terms()),
+        RequestView::Unread(terms) => *terms,
     };
-    if request.spec.cancel {
-        return Some(Cause::Canceled);
-    }
-    match (request.active_deadline(), running) {
+    match (terms.and_then(|terms| terms.active), running) {
         (Some(deadline), Some(running)) if running >= deadline => Some(Cause::DeadlineExceeded),
         (Some(_) | None, Some(_) | None) => None,
     }
@@ -221,6 +236,30 @@ fn unbound(situation: &Situation<'_>) -> Action {
         }
         (Some(_), _) => Action::AwaitBinding,
         (None, _) => Action::Forget,
+    }
+}
+
+/// Nothing starts, and nothing is reported: what was started is looked after.
+fn unread(situation: &Situation<'_>, terms_are_known: bool) -> Action {
+    let Situation { entry, exec, engine, boot, .. } = situation;
+    let Some(entry) = entry.filter(|entry| entry.boot == **boot) else { return Action::AwaitRequest };
+    match (&entry.stage, exec) {
+        (Stage::Fencing | Stage::Starting | Stage::Running { .. }, Some((exec, view))) => match view {
+            // What it wrote, or whether it was to have input, only its request tells.
+            ExecView::Alive if engine.keeps_output || !terms_are_known => Action::Guard(exec.clone()),
+            ExecView::Alive => Action::Adopt(exec.clone()),
+            // The engine may have forgotten how it ended by the time that the request can be read.
+            ExecView::Ended | ExecView::Spent | ExecView::Absent if !engine.keeps_output && terms_are_known => {
+                Action::Settle(exec.clone())
+            }
+            ExecView::Ended | ExecView::Spent | ExecView::Absent | ExecView::Untouched => Action::AwaitRequest,
+        },
+        (Stage::Ended { .. }, _) if entry.has_survivors() => {
+            entry.exec.clone().map_or(Action::AwaitRequest, Action::Guard)
+        }
+        (Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. } | Stage::Ended { .. }, _) => {
+            Action::AwaitRequest
+        }
     }
 }
 

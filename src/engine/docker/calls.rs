@@ -1,6 +1,11 @@
 //! The calls of the Docker Engine's API that are needed, as they are. The only file that names bollard.
 
-use std::{collections::HashMap, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -60,6 +65,10 @@ impl DockerEngine {
     /// The engine behind a Unix socket. It need not be there yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into(), client: OnceLock::new() }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     fn client(&self) -> Result<&Docker, EngineError> {
@@ -130,7 +139,8 @@ impl DockerEngine {
 
     pub async fn create_exec(&self, container: &ContainerId, exec: &ExecSpec) -> Result<ExecId, EngineError> {
         let options = bollard::models::ExecConfig {
-            attach_stdin: Some(exec.stdin),
+            // That of a terminal keeps the engine from changing its codes when the client goes away.
+            attach_stdin: Some(exec.stdin || exec.tty),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             tty: Some(exec.tty),

@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod calls;
+mod fifos;
 pub mod frames;
 mod start;
 pub mod testimony;
@@ -71,6 +72,12 @@ impl Engine for DockerEngine {
     /// complaint in place of output. Why a command cannot be started comes as output, too.
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await? })
+    }
+
+    /// One that was killed goes on with the output of containers alone when it is back, and of a terminal with input it
+    /// reads on for a megabyte when its client has gone. Where it does read, it gets a part, and nobody misses the rest.
+    async fn drain(&self, exec: &ExecRef) {
+        fifos::drain(self.socket(), exec).await;
     }
 
     fn take_over(&self, parts: Parts) -> io::Result<ExecStream> {

@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_open, pidfd_send_signal};
 
-use super::stat::{Stat, alive, find, is_in, pid_of, proc_path, stat};
+use super::stat::{Stat, alive, depth, find, is_in, pid_of, proc_path, stat};
 use crate::{
     api::names::UID_ENV,
     core::{
@@ -30,10 +30,8 @@ pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
     let of = Family { leader: of.leader.filter(|_| !taken), ..of.clone() };
     let mut own = Vec::new();
     let mut pipes_of_older = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Some(found) = stat(pid) else { continue };
+    for found in processes()? {
+        let pid = found.process.pid;
         let older = found.process.start_ticks < of.since_ticks;
         if older && of.pipes.is_empty() || !is_in(pid, container) {
             continue;
@@ -45,11 +43,40 @@ pub fn family(of: &Family, container: &ContainerId) -> io::Result<Vec<Member>> {
         }
     }
     let of = of.without_pipes_of(pipes_of_older);
-    let members = own.into_iter().filter_map(|Stat { process, session, state, command }| {
+    let members = own.into_iter().filter_map(|Stat { process, session, state, command, .. }| {
         let facts = Facts { process, session, tag: tag(process.pid), pipes: pipes(process.pid, &of) };
         of.claims(&facts).then_some(Member { process, command, state })
     });
     Ok(members.collect())
+}
+
+/// The living process that an exec of this request began with, by its tag alone. `None` too where it cannot be told from
+/// what it has started.
+pub fn began(container: &ContainerId, uid: &RequestUid) -> io::Result<Option<ProcessRef>> {
+    let mut found = processes()?.filter(|found| {
+        let pid = found.process.pid;
+        found.session == pid
+            && is_in(pid, container)
+            && tag(pid).as_ref() == Some(uid)
+            && came_from_outside(found, container)
+            && alive(found.process)
+    });
+    let first = found.next().map(|found| found.process);
+    Ok(first.filter(|_| found.next().is_none()))
+}
+
+/// Whether it was put into the container: its parent is in another one or none, and in fewer PID namespaces. A child of
+/// the container whose own parent has ended is given to another process of its namespace, which is the container's
+/// unless that shares the node's: there such a child looks the same.
+fn came_from_outside(found: &Stat, container: &ContainerId) -> bool {
+    !is_in(found.parent, container)
+        && depth(found.parent).zip(depth(found.process.pid)).is_some_and(|(out, own)| out < own)
+}
+
+/// All processes that have not ended.
+fn processes() -> io::Result<impl Iterator<Item = Stat>> {
+    let names = fs::read_dir("/proc")?.collect::<io::Result<Vec<_>>>()?.into_iter().map(|entry| entry.file_name());
+    Ok(names.filter_map(|name| stat(name.to_str()?.parse().ok()?)))
 }
 
 /// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use self::{
     end::ended,
-    family::{family, leader, output_pipes, signal},
+    family::{began, family, leader, output_pipes, signal},
     stat::{alive, container_of, find, is_in},
 };
 use crate::core::ids::BootId;

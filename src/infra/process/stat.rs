@@ -7,6 +7,7 @@ use rustix::process::Pid;
 use crate::core::ids::{ContainerId, ProcessRef};
 
 /// Positions in `/proc/PID/stat`, counted from the field after the command's name.
+const PARENT_FIELD: usize = 1;
 const SESSION_FIELD: usize = 3;
 const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
@@ -16,6 +17,7 @@ const SHORTEST_ID: usize = 40;
 /// What `/proc/PID/stat` says of a process that has not ended.
 pub(super) struct Stat {
     pub(super) process: ProcessRef,
+    pub(super) parent: u32,
     pub(super) session: u32,
     pub(super) state: char,
     pub(super) command: String,
@@ -29,11 +31,12 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
     let state = fields.first()?.chars().next()?;
     let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
+    let parent = fields.get(PARENT_FIELD)?.parse().ok()?;
     let session = fields.get(SESSION_FIELD)?.parse().ok()?;
     let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
     // Its first thread may end before the others.
     let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
-    (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, session, state, command })
+    (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, parent, session, state, command })
 }
 
 pub fn find(pid: u32) -> Option<ProcessRef> {
@@ -57,6 +60,13 @@ pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
     let words = groups.split(|c: char| !c.is_ascii_hexdigit());
     let id = words.max_by_key(|word| word.len()).filter(|word| word.len() >= SHORTEST_ID)?;
     Some(id.into())
+}
+
+/// How many PID namespaces a process is in, from ours on.
+pub(super) fn depth(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(proc_path(pid, "status")).ok()?;
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(pids.split_ascii_whitespace().count())
 }
 
 pub(super) fn pid_of(process: ProcessRef) -> Option<Pid> {

@@ -114,6 +114,7 @@ fn at_most_once(row: &Row, engine: EngineView) {
             Action::Report(_) => assert_ne!(*progress, Progress::Finished, "{facts}"),
             Action::AwaitClient => panic!("its input is there: {facts}"),
             Action::AwaitBinding => panic!("it is bound: {facts}"),
+            Action::Guard(_) | Action::AwaitRequest => panic!("it was read: {facts}"),
             Action::Kill => panic!("nothing has survived: {facts}"),
             Action::Adopt(_) | Action::Settle(_) | Action::Forget => {}
         }

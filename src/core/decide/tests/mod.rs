@@ -1,5 +1,6 @@
 mod fenced;
 mod table;
+mod unread;
 
 use super::*;
 use crate::{
@@ -107,6 +108,8 @@ enum Step {
     Fence,
     Adopt,
     Settle,
+    Guard,
+    AwaitRequest,
     Kill,
     Report(Reason),
     Forget,
@@ -123,6 +126,8 @@ fn step(action: Action) -> Step {
         Action::Fence(_) => Step::Fence,
         Action::Adopt(_) => Step::Adopt,
         Action::Settle(_) => Step::Settle,
+        Action::Guard(_) => Step::Guard,
+        Action::AwaitRequest => Step::AwaitRequest,
         Action::Kill => Step::Kill,
         Action::Report(outcome) => Step::Report(outcome.reason),
         Action::Forget => Step::Forget,
