@@ -11,6 +11,7 @@ pub mod kernel;
 pub(crate) mod listener;
 pub mod metrics;
 pub mod policies;
+pub mod print;
 pub mod process;
 pub mod pulse;
 pub(crate) mod query;
