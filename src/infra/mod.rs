@@ -2,6 +2,7 @@
 //! clock, the audit trail, logs, metrics, and what both serve over HTTP.
 
 pub(crate) mod access;
+pub mod arguments;
 pub mod audit;
 pub mod call;
 pub mod clock;

@@ -1,6 +1,7 @@
 //! What the plugin prints and says: objects, sentences, durations, the terminal.
 
 pub(crate) mod duration;
+pub mod last_words;
 pub(crate) mod page;
 pub(crate) mod print;
 pub(crate) mod shell;

@@ -1,9 +1,9 @@
 //! Our own terminal: raw while a command has it, and always restored.
 //!
 //! Whoever makes it raw restores it on every return and every signal that is listened
-//! for; the panic hook covers the rest.
+//! for; the last words of a panic ([`super::last_words`]) cover the rest.
 
-use std::{io, sync::Once};
+use std::io;
 
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
@@ -16,16 +16,8 @@ pub struct Size {
 
 /// The settings from before the terminal became raw, while it is.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
-static HOOK: Once = Once::new();
 
 pub fn make_raw() -> io::Result<()> {
-    HOOK.call_once(|| {
-        let next = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            next(info);
-        }));
-    });
     let before = termios::tcgetattr(io::stdin())?;
     let mut raw = before.clone();
     raw.make_raw();

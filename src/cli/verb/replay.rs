@@ -12,7 +12,7 @@ use crate::{
         error::Error,
         exit::Exit,
         follow::signals::Stops,
-        say::{duration, print, terminal},
+        say::{duration, print, speech::Speech, terminal},
     },
     wire::asciicast::{Event, Malformed, decode_event, decode_header},
 };
@@ -51,7 +51,7 @@ pub async fn run(args: ReplayArgs) -> Result<Exit, Error> {
         && (size.columns < header.width || size.rows < header.height)
     {
         let (columns, rows) = (header.width, header.height);
-        eprintln!("execlet: recorded on a larger terminal: {columns} columns, {rows} rows");
+        Speech::new(true).say(&format!("recorded on a larger terminal: {columns} columns, {rows} rows"));
     }
     let (mut due, mut before) = (Instant::now(), 0.0);
     for (number, line) in (2..).zip(lines) {

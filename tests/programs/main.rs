@@ -1,0 +1,3 @@
+//! The programs themselves, where they need no cluster.
+
+mod printing;
