@@ -25,15 +25,14 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::{input::Input, output::Output, shown::Shown};
 use crate::{
     cli::{
-        cluster::connection::{Cluster, open_in_time},
+        cluster::connection::{Cluster, SILENCE, open_in_time},
         say::terminal::Size,
     },
     wire::remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
 };
 
-/// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
+/// As client-go.
 const PING: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_secs(16);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
