@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::detach::{DetachKeys, Scanner};
+use crate::cli::say::terminal;
 
 /// Bytes of one read: as much as client-go sends in one frame.
 const PIECE: usize = 32 * 1024;
@@ -32,6 +33,7 @@ pub struct Input {
 impl Input {
     /// Reads our own standard input from now on; `keys` detach.
     pub fn start(keys: Option<DetachKeys>) -> Self {
+        terminal::take();
         Self::from(io::stdin(), keys)
     }
 

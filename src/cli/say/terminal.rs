@@ -3,7 +3,10 @@
 //! Whoever makes it raw restores it on every return and every signal that is listened
 //! for; the last words of a panic ([`super::last_words`]) cover the rest.
 
-use std::io;
+use std::{
+    io::{self, IsTerminal as _},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
@@ -16,6 +19,19 @@ pub struct Size {
 
 /// The settings from before the terminal became raw, while it is.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Whether standard input is the command's.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard input is the command's.
+pub fn take() {
+    TAKEN.store(true, Ordering::Relaxed);
+}
+
+/// Whether somebody else can be typed to: standard input is a terminal, and not the command's.
+pub fn is_free() -> bool {
+    !TAKEN.load(Ordering::Relaxed) && io::stdin().is_terminal()
+}
 
 pub fn make_raw() -> io::Result<()> {
     let before = termios::tcgetattr(io::stdin())?;
