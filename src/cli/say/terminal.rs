@@ -9,7 +9,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::{
+    fs::{Stat, fstat},
+    termios::{self, OptionalActions, Termios},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -31,6 +34,12 @@ pub fn take() {
 /// Whether somebody else can be typed to: standard input is a terminal, and not the command's.
 pub fn is_free() -> bool {
     !TAKEN.load(Ordering::Relaxed) && io::stdin().is_terminal()
+}
+
+/// Whether standard output and standard error are the same terminal.
+pub fn is_shared() -> bool {
+    let device = |of: rustix::io::Result<Stat>| of.map(|stat| stat.st_rdev).ok();
+    device(fstat(io::stdout())) == device(fstat(io::stderr()))
 }
 
 pub fn make_raw() -> io::Result<()> {

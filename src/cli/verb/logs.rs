@@ -18,7 +18,7 @@ use crate::cli::{
     exit::Exit,
     follow::{attempts::Attempts, passed::Passed, signals::Stops, watched::Watched},
     request::is_attachable,
-    say::{duration, print, speech::Speech},
+    say::{duration, print, screen::Screen, speech::Speech},
     typed::request_name,
 };
 
@@ -85,7 +85,7 @@ pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
     let mut stops = Stops::listen()?;
     let speech = Speech::new(false);
     let printed = tokio::select! {
-        printed = print(cluster, args, &speech, io::stdout()) => printed,
+        printed = print(cluster, args, &speech, Screen::of_the_past(io::stdout())) => printed,
         signal = stops.next() => Ok(Exit::of_signal(signal)),
     };
     speech.clear();
