@@ -4,6 +4,7 @@
 //! and manager, those use engine and infra, everything may use wire, core and
 //! api, and core and api are pure. `tests/layering/` holds that.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "what cannot be printed panics there: infra::print")]
 #![cfg_attr(
     test,
     allow(

@@ -11,5 +11,5 @@ pub mod verb;
 
 mod follow;
 mod request;
-mod say;
+pub mod say;
 mod typed;

@@ -1,14 +1,21 @@
 //! What can be told from a request object.
 
-use crate::api::ExecRequest;
+use crate::api::{
+    ExecRequest,
+    conditions::{self, ConditionType, Truth},
+};
 
 pub fn is_finished(request: &ExecRequest) -> bool {
     request.status.as_ref().is_some_and(|status| status.completion_time.is_some())
 }
 
-/// Whether it was committed: its command may have run.
+/// Whether it was committed, and is not known never to have run: its command may have run.
 pub fn may_have_run(request: &ExecRequest) -> bool {
-    request.status.as_ref().is_some_and(|status| status.start_time.is_some())
+    let Some(status) = &request.status else { return false };
+    match conditions::get(&status.conditions, ConditionType::Started) {
+        Some(started) => started.status != Truth::False.as_str(),
+        None => status.start_time.is_some(),
+    }
 }
 
 /// Whether it is bound to a node, or has finished without.

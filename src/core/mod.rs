@@ -18,6 +18,7 @@ pub mod offsets;
 pub mod outcome;
 pub mod output;
 pub mod pauses;
+pub mod printable;
 pub mod queue;
 pub mod request;
 pub mod transition;

@@ -4,7 +4,7 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
-use super::{ids::ExecRef, outcome::Outcome};
+use super::{ids::ExecRef, outcome::Outcome, printable::one_line};
 use crate::api::{
     ExecRequestStatus, Phase, Reason,
     conditions::{
@@ -103,7 +103,9 @@ impl Write<'_> {
     }
 
     fn set(&self, status: &mut ExecRequestStatus, kind: ConditionType, truth: Truth, reason: Reason, message: &str) {
-        conditions::set(&mut status.conditions, kind, truth, reason, message, self.generation, self.at);
+        // It quotes the runtime, and names: whoever prints a condition may print it as it is.
+        let message = one_line(message.trim_end());
+        conditions::set(&mut status.conditions, kind, truth, reason, &message, self.generation, self.at);
     }
 }
 
@@ -129,6 +131,14 @@ mod tests {
 
     fn write(from: &ExecRequestStatus) -> Write<'_> {
         Write { from, generation: Some(1), at: Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn a_condition_is_one_line_whoever_it_quotes() {
+        let status = ExecRequestStatus::default();
+        let pending = write(&status).pending(Reason::PodNotRunning, "it says: no\n\u{1b}[1A\u{202e}yes\n");
+        let condition = conditions::get(&pending.conditions, Finished).expect("a condition");
+        assert_eq!(condition.message, r"it says: no\n\x1b[1A\u{202e}yes");
     }
 
     fn truth(status: &ExecRequestStatus, kind: conditions::ConditionType) -> Option<(&str, &str)> {

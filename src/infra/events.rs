@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     api::{ExecRequest, Phase, Reason},
-    core::ids::RequestKey,
+    core::{ids::RequestKey, printable::one_line},
 };
 use parking_lot::Mutex;
 
@@ -98,7 +98,7 @@ impl Events {
         let event = Event {
             type_: event_type(reason),
             reason: reason.as_str().to_owned(),
-            note: Some(cut(note, NOTE_LIMIT).to_owned()),
+            note: Some(noted(note)),
             action: action.to_owned(),
             secondary,
         };
@@ -130,6 +130,11 @@ fn event_type(reason: Reason) -> EventType {
     }
 }
 
+/// One line that fits.
+fn noted(note: &str) -> String {
+    cut(&one_line(note.trim_end()), NOTE_LIMIT).to_owned()
+}
+
 /// The longest beginning of at most `limit` bytes that is whole characters.
 fn cut(text: &str, limit: usize) -> &str {
     let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
@@ -148,6 +153,11 @@ mod tests {
     fn a_long_note_is_cut_between_characters() {
         assert_eq!(cut("aéé", 4), "aé");
         assert_eq!(cut("short", 1000), "short");
+    }
+
+    #[test]
+    fn a_note_is_one_line_whoever_it_quotes() {
+        assert_eq!(noted("it says: no\n\u{1b}[1A\u{202e}yes\n"), r"it says: no\n\x1b[1A\u{202e}yes");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! clock, the audit trail, logs, metrics, and what both serve over HTTP.
 
 pub(crate) mod access;
+pub mod arguments;
 pub mod audit;
 pub mod call;
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod kernel;
 pub(crate) mod listener;
 pub mod metrics;
 pub mod policies;
+pub mod print;
 pub mod process;
 pub mod pulse;
 pub(crate) mod query;

@@ -3,6 +3,7 @@
 pub mod asciicast;
 pub mod cri;
 pub mod remotecommand;
+pub mod unasked;
 pub mod words;
 
 pub(crate) mod base64_text;

@@ -96,7 +96,7 @@ async fn connected<R: Requests>(
         // Another one was faster.
         Err(error) => return drop(tell.send(Err(in_use(&error)))),
     };
-    let view = View::new(hub, &shared.streams.spool.log_path(key), &shared.readers).by(share.message);
+    let view = View::new(hub, &shared.streams.spool.log_path(key), &shared.readers).by(share.message).telling_now();
     if tell.send(Ok(())).is_err() {
         return;
     }

@@ -124,6 +124,7 @@ impl Sending<'_> {
                 Ok(Sight::Pieces(pieces)) => pieces.iter().for_each(|piece| lines.write(piece, &mut out)),
                 Ok(Sight::Gap(missing)) if !view.is_live() => lines.gap(missing, &mut out),
                 Ok(Sight::Gap(_)) => return Err(Stop::Cut("too slow: output that was not taken is not kept")),
+                Ok(Sight::Now) => {}
                 Ok(Sight::End) => {
                     self.ended().await?;
                     break;

@@ -185,8 +185,8 @@ impl<'a> Viewer<'a> {
     }
 
     async fn show(&self, to: &mut ToClient, view: &mut View) -> End {
-        let greeting = self.server.lock().greeting();
-        if let Err(end) = self.send(to, Message::Binary(greeting)).await {
+        let empty = self.server.lock().greeting();
+        if let Err(end) = self.send(to, Message::Binary(empty.clone())).await {
             return end;
         }
         let mut beat = Beat::new(self.pace);
@@ -208,6 +208,7 @@ impl<'a> Viewer<'a> {
             };
             let shown = match sight {
                 Ok(Sight::Pieces(pieces)) => self.output(to, pieces).await,
+                Ok(Sight::Now) => self.send(to, Message::Binary(empty.clone())).await,
                 Ok(Sight::Gap(missing)) if joining => {
                     let stream = if self.tty { OutputStream::Stdout } else { OutputStream::Stderr };
                     self.output(to, vec![notice(missing, stream)]).await

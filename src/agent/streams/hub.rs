@@ -276,6 +276,11 @@ impl Hub {
         self.ring.lock().end()
     }
 
+    /// The end of the output that was there before it began to be received here; `u64::MAX` if it has not begun.
+    pub fn begun(&self) -> u64 {
+        self.ring.lock().begun
+    }
+
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

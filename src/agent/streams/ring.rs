@@ -122,6 +122,8 @@ pub(super) struct Ring {
     /// The position of the first piece, and the one after the last.
     first: u64,
     next: u64,
+    /// Where it began to be received here: what is before was written before.
+    pub(super) begun: u64,
     pub(super) kept: Kept,
     pub(super) written: Written,
     pub(super) phase: Phase,
@@ -137,6 +139,7 @@ impl Ring {
             cost: 0,
             first: 0,
             next: 0,
+            begun: u64::MAX,
             kept: Kept { output: 0, file: 0, state: LogState::Whole },
             written: Written::NOTHING,
             phase: Phase::Waiting,
@@ -146,7 +149,7 @@ impl Ring {
     }
 
     pub(super) fn open(&mut self, position: u64, kept: Kept) {
-        (self.first, self.next, self.kept) = (position, position, kept);
+        (self.first, self.next, self.begun, self.kept) = (position, position, position, kept);
         self.phase = Phase::Open;
     }
 

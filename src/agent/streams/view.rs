@@ -43,7 +43,17 @@ pub enum Sight {
     Pieces(Vec<Piece>),
     /// Output is missing here: so many bytes are kept nowhere; `None`: an unknown number.
     Gap(Option<u64>),
+    /// All output from before the viewer came was seen: told once, to those who [ask](View::telling_now).
+    Now,
     End,
+}
+
+/// Where the output ends that was there before a viewer came.
+#[derive(Clone, Copy, Debug)]
+enum Past {
+    Until(u64),
+    /// Where it begins to be received, which it has not yet.
+    Begun,
 }
 
 /// One viewer's way through the output. Takes no memory while it waits.
@@ -62,6 +72,8 @@ pub struct View {
     told: bool,
     /// Where it ends, if it does not wait for more.
     stop: Option<u64>,
+    /// Where the output from before it came ends, as long as that is to be told.
+    past: Option<Past>,
     /// About how many bytes are read at a time.
     most: usize,
 }
@@ -79,6 +91,7 @@ impl View {
             live: false,
             told: false,
             stop: None,
+            past: None,
             most: READ_BYTES,
         }
     }
@@ -86,6 +99,19 @@ impl View {
     /// Reads about so many bytes at a time, [`LEAST_READ_BYTES`] at least.
     pub fn by(self, bytes: usize) -> Self {
         Self { most: bytes.max(LEAST_READ_BYTES), ..self }
+    }
+
+    /// Tells where the output that is there now ends.
+    pub fn telling_now(mut self) -> Self {
+        self.past = Some(if self.hub.is_waiting() { Past::Begun } else { Past::Until(self.hub.now()) });
+        self
+    }
+
+    fn has_seen_past(&self) -> bool {
+        self.past.is_some_and(|past| match past {
+            Past::Until(end) => self.position.output >= end,
+            Past::Begun => self.position.output >= self.hub.begun(),
+        })
     }
 
     /// Ends with what is there now.
@@ -139,6 +165,10 @@ impl View {
             // Reads from the page cache never wait: others would get no turn.
             consume_budget().await;
             self.changes.borrow_and_update();
+            if self.has_seen_past() {
+                self.past = None;
+                return Ok(Sight::Now);
+            }
             let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.position.output));
             if left == 0 {
                 return Ok(Sight::End);

@@ -14,13 +14,17 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use execlet::{
     api::{ExecRequest, Requester, names},
-    core::audit::{
-        chain::{Head, published},
-        complete::complete,
-        event::{Event, Verb},
-        key,
-        verify::{File, Report, first_of, verify},
+    core::{
+        audit::{
+            chain::{Head, published},
+            complete::complete,
+            event::{Event, Verb},
+            key,
+            verify::{File, Report, first_of, verify},
+        },
+        printable::one_line,
     },
+    infra::print::{Out, line},
 };
 use serde::Deserialize as _;
 
@@ -64,11 +68,13 @@ pub struct ShowArgs {
 }
 
 pub fn run(command: &AuditCommand) -> Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    match command {
+    let mut out = Out::new();
+    let code = match command {
         AuditCommand::Verify(args) => check(args, &mut out),
         AuditCommand::Show(args) => show(args, &mut out),
-    }
+    }?;
+    out.flush()?;
+    Ok(code)
 }
 
 fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
@@ -95,7 +101,7 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
         events.extend(report.events);
     }
     for (writer, head) in heads.iter().filter(|(writer, _)| !read.contains(*writer)) {
-        writeln!(out, "{writer}: its chain is missing: it reached line {}", head.sequence)?;
+        line(out, &format!("{writer}: its chain is missing: it reached line {}", head.sequence))?;
         wrong |= args.complete;
     }
     if args.complete || !args.requests.is_empty() {
@@ -105,7 +111,7 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
         }
         let result = complete(&events, &requests);
         for gap in &result.gaps {
-            writeln!(out, "{gap}")?;
+            line(out, &gap.to_string())?;
         }
         let (recorded, compared) = (result.recorded, result.compared);
         writeln!(
@@ -121,7 +127,7 @@ fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
 /// Prints the bad lines, then a summary of the chain.
 fn say(report: &Report, files: usize, head: Option<&Head>, out: &mut impl Write) -> io::Result<()> {
     for finding in &report.findings {
-        writeln!(out, "{finding}")?;
+        line(out, &finding.to_string())?;
     }
     let Report { writer, first, starts, cuts, lost, events, .. } = report;
     let state = if report.findings.is_empty() { "intact" } else { "NOT INTACT" };
@@ -130,12 +136,12 @@ fn say(report: &Report, files: usize, head: Option<&Head>, out: &mut impl Write)
         Some(_) => ", checked against the published head",
         None => ", no head to check against",
     };
-    writeln!(
-        out,
+    let summary = format!(
         "{writer}: {state}: {} records in {files} files, from line {first}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {}",
         events.len(),
         report.head,
-    )
+    );
+    line(out, &summary)
 }
 
 /// The files of each directory, in the order of their names.
@@ -239,14 +245,14 @@ fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
         vec![["TIME", "USER", "REQUEST", "POD/CONTAINER", "NODE", "COMMAND", "WHY", "OUTCOME"].map(str::to_owned)];
     rows.extend(order.iter().filter_map(|uid| sets.get(uid)).map(|events| row(events)));
     for cell in rows.iter_mut().flatten() {
-        // A request must not be able to send control sequences to a terminal.
-        *cell = cell.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        // Before the widths are taken.
+        *cell = one_line(cell);
     }
     let widths: Vec<usize> =
         (0..8).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("   ").trim_end())?;
+        line(out, cells.collect::<Vec<_>>().join("   ").trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,18 +1,24 @@
 //! `execlet`: the agent, the manager, and small tools around them.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "what cannot be printed panics there: infra::print")]
+
 mod args;
 mod audit;
 mod probe;
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
 use execlet::{
     agent, api,
     core::{admission, queue::Limits},
     engine::docker::DockerEngine,
-    infra::{clock::SystemClock, shutdown, telemetry},
+    infra::{
+        arguments::{self, Done},
+        clock::SystemClock,
+        print::{self, Out},
+        shutdown, telemetry,
+    },
     manager::{
         self,
         subresources::{self, CertificateSource},
@@ -23,14 +29,21 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs};
 
+/// Exit code for a command line that makes no sense, as clap has it.
+const USAGE: u8 = 2;
 /// How long blocking calls may go on after the program has ended.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = match arguments::parse::<Args>(&std::env::args_os().collect::<Vec<_>>()) {
+        Ok(args) => args,
+        Err(Done::Told) => return ExitCode::SUCCESS,
+        Err(Done::Failed) => return ExitCode::from(USAGE),
+    };
+    match run(args) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("execlet: {error:#}");
+            print::say("execlet", &format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -151,13 +164,15 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync
 }
 
 fn print_crds() -> Result<()> {
-    print!("{}", serde_yaml_ng::to_string(&api::crd::exec_request()?)?);
-    Ok(())
+    let mut out = Out::new();
+    write!(out, "{}", serde_yaml_ng::to_string(&api::crd::exec_request()?)?)?;
+    Ok(out.flush()?)
 }
 
 fn print_policies(args: PoliciesArgs) -> Result<()> {
+    let mut out = Out::new();
     for policy in admission::expected(args.admission.into(), &args.accounts.into())? {
-        print!("---\n{}", serde_yaml_ng::to_string(&policy.object)?);
+        write!(out, "---\n{}", serde_yaml_ng::to_string(&policy.object)?)?;
     }
-    Ok(())
+    Ok(out.flush()?)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use execlet::infra::print::{self, Out};
 
 #[derive(Debug, clap::Args)]
 pub struct ProbeArgs {
@@ -29,11 +30,12 @@ pub fn run(args: &ProbeArgs) -> Result<()> {
     loop {
         match get(&args.url) {
             Ok(body) => {
-                print!("{body}");
-                return Ok(());
+                let mut out = Out::new();
+                body.lines().try_for_each(|line| print::line(&mut out, line))?;
+                return Ok(out.flush()?);
             }
             Err(error) if Instant::now() >= until => return Err(error),
-            Err(error) => eprintln!("execlet probe: {error:#}; retrying"),
+            Err(error) => print::say("execlet probe", &format!("{error:#}; retrying")),
         }
         sleep(PAUSE);
     }

@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 use execlet::cli::{
     cluster::flags::ConnectionArgs,
+    exit::Exit,
     verb::{
         attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
         logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
@@ -46,6 +47,22 @@ pub enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+}
+
+impl Verb {
+    /// What it means if it ends in the middle: whether there is a command that may still run.
+    pub const fn cut_short(&self) -> Exit {
+        match self {
+            Self::Run(_) | Self::Attach(_) | Self::Logs(_) | Self::Wait(_) => Exit::LEFT,
+            Self::Get(_)
+            | Self::Describe(_)
+            | Self::Cancel(_)
+            | Self::Replay(_)
+            | Self::Completion(_)
+            | Self::Version(_)
+            | Self::Complete { .. } => Exit::FAILED,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,39 @@
 //! `kubectl execlet`: `ExecRequest`s, used like the verbs of kubectl.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "what cannot be printed panics there: cli::say")]
+
 mod args;
 
-use std::{path::Path, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser as _};
-use execlet::cli::{
-    error::Error,
-    exit::Exit,
-    verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
+use clap::CommandFactory as _;
+use execlet::{
+    cli::{
+        error::Error,
+        exit::Exit,
+        say::last_words,
+        verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
+    },
+    infra::{
+        arguments::{self, Done},
+        print::say,
+    },
 };
 use tokio::runtime::Runtime;
 
 use self::args::{Args, Verb};
 
 fn main() -> ExitCode {
-    let args = match parse() {
+    let args = match arguments::parse::<Args>(&words()) {
         Ok(args) => args,
-        Err(error) => {
-            let failed = error.use_stderr();
-            // If standard error is closed, nobody reads the usage.
-            drop(error.print());
-            return code(if failed { Exit::FAILED } else { Exit::SUCCESS });
-        }
+        Err(Done::Told) => return code(Exit::SUCCESS),
+        Err(Done::Failed) => return code(Exit::FAILED),
     };
+    last_words::prepare(args.verb.cut_short());
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("execlet: cannot start the runtime: {error}");
+            say("execlet", &format!("cannot start the runtime: {error}"));
             return code(Exit::FAILED);
         }
     };
@@ -37,14 +43,14 @@ fn main() -> ExitCode {
     match result {
         Ok(exit) => code(exit),
         Err(error) => {
-            eprintln!("execlet: {error}");
+            say("execlet", &error.to_string());
             code(error.exit())
         }
     }
 }
 
-/// Parses the arguments; under the name that kubectl runs for completion, those of `__complete`.
-fn parse() -> Result<Args, clap::Error> {
+/// The command line; under the name that kubectl runs for completion, that of `__complete`.
+fn words() -> Vec<OsString> {
     let mut words: Vec<_> = std::env::args_os().collect();
     let name = words.first().and_then(|path| Path::new(path).file_name()).unwrap_or_default();
     if name == completion::EXECUTABLE {
@@ -52,7 +58,7 @@ fn parse() -> Result<Args, clap::Error> {
     } else if words.get(1).is_some_and(|word| word == "__complete") && words.get(2).is_none_or(|word| word != "--") {
         words.insert(2, "--".into());
     }
-    Args::try_parse_from(words)
+    words
 }
 
 async fn dispatch(args: Args) -> Result<Exit, Error> {

@@ -13,8 +13,11 @@ use crate::{
 /// How long one call may take, unless --request-timeout says otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A connection on which nothing comes for so long is taken for dead, as by client-go.
+pub const SILENCE: Duration = Duration::from_secs(16);
+
 /// How long the server may take to open a stream. By default it waits 30 s for the request to be bound.
-const OPENING: Duration = Duration::from_secs(60);
+pub const OPENING: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct Cluster {

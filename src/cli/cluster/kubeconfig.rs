@@ -6,7 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use kube::{
-    Client, Config,
+    Config,
     config::{
         AuthInfo, Cluster as KubeCluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
         NamedContext,
@@ -15,9 +15,10 @@ use kube::{
 
 use super::{
     connection::{CALL_TIMEOUT, Cluster},
+    credential,
     flags::ConnectionArgs,
 };
-use crate::cli::error::{Error, explain};
+use crate::cli::error::Error;
 
 impl ConnectionArgs {
     pub async fn connect(&self) -> Result<Cluster, Error> {
@@ -36,7 +37,7 @@ impl ConnectionArgs {
             server: config.cluster_url.to_string(),
             timeout: Some(self.request_timeout.unwrap_or(CALL_TIMEOUT)).filter(|timeout| *timeout > Duration::ZERO),
             flags: self.for_shell(),
-            client: Client::try_from(config).map_err(|error| Error::Client(explain(&error)))?,
+            client: credential::client(config).await?,
         })
     }
 

@@ -131,7 +131,7 @@ pub fn last_word(reached: &Reached, speech: &Speech) -> Exit {
             }
             Exit::of(status).unwrap_or(Exit::LEFT)
         }
-        Reached::Gone(request) => {
+        Reached::Deleted(request) => {
             let (then, exit) = if may_have_run(request) {
                 ("that ends its command", Exit::UNKNOWN)
             } else {
@@ -139,6 +139,14 @@ pub fn last_word(reached: &Reached, speech: &Speech) -> Exit {
             };
             speech.say(&format!("{} was deleted before it finished: {then}", request.name_any()));
             exit
+        }
+        Reached::Vanished(request) => {
+            speech.say(&format!(
+                "{} is gone, and how it ended was not seen: it was deleted while the API server was not heard from. \
+                 Its command may have run, partly or completely: check before you run it again",
+                request.name_any()
+            ));
+            Exit::UNKNOWN
         }
     }
 }
@@ -166,7 +174,10 @@ fn sentences(name: &str, status: &ExecRequestStatus) -> Vec<String> {
 mod tests {
     use std::{
         future::{pending, ready},
-        sync::atomic::{AtomicBool, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use serde_json::json;
@@ -206,9 +217,14 @@ mod tests {
         let started = json!({"phase": "Running", "startTime": "2026-01-02T03:04:05.000000Z"});
         for (status, exit) in [(json!({"phase": "Bound"}), Exit::NEVER_RAN), (started, Exit::UNKNOWN)] {
             let heard = Kept::default();
-            let request = Reached::Gone(scripted::request(status).into());
-            assert_eq!(last_word(&request, &Speech::to(false, heard.clone())), exit);
+            let request = Arc::new(scripted::request(status));
+            let reached = Reached::Deleted(Arc::clone(&request));
+            assert_eq!(last_word(&reached, &Speech::to(false, heard.clone())), exit);
             assert!(heard.text().starts_with("execlet: r was deleted before it finished: "));
+            // Of what nobody saw nothing is known.
+            let reached = Reached::Vanished(request);
+            assert_eq!(last_word(&reached, &Speech::to(false, heard.clone())), Exit::UNKNOWN);
+            assert!(heard.text().starts_with("execlet: r is gone, and how it ended was not seen: "));
         }
     }
 

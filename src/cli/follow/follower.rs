@@ -151,7 +151,7 @@ async fn connections(
 
 async fn outcome(watched: &mut Watched, told: Box<Status>) -> Result<Ending, Error> {
     Ok(match timeout(REPORT, watched.until(is_finished)).await {
-        Ok(Ok(Reached::Gone(_))) => Ending::Stream(told),
+        Ok(Ok(Reached::Deleted(_) | Reached::Vanished(_))) => Ending::Stream(told),
         Ok(reached) => Ending::Object(reached?),
         Err(_) => Ending::Lost("the stream has ended, but the request has no outcome yet".to_owned()),
     })

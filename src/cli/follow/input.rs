@@ -1,7 +1,7 @@
 //! Standard input on its way to the command, and how much of it is known to have arrived.
 
 use std::{
-    io::{self, Read},
+    io::{self, IsTerminal as _, Read},
     thread,
 };
 
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::detach::{DetachKeys, Scanner};
+use crate::cli::say::terminal;
 
 /// Bytes of one read: as much as client-go sends in one frame.
 const PIECE: usize = 32 * 1024;
@@ -25,6 +26,8 @@ pub struct Input {
     /// Bytes that the other end has read, by its pongs.
     pub arrived: u64,
     pub ended: bool,
+    /// It comes from a terminal, which answers when it is asked.
+    pub typed: bool,
     /// The command takes no more: what is read from now on is dropped, except for the detach keys.
     pub refused: bool,
 }
@@ -32,7 +35,8 @@ pub struct Input {
 impl Input {
     /// Reads our own standard input from now on; `keys` detach.
     pub fn start(keys: Option<DetachKeys>) -> Self {
-        Self::from(io::stdin(), keys)
+        terminal::take();
+        Self { typed: io::stdin().is_terminal(), ..Self::from(io::stdin(), keys) }
     }
 
     pub fn from(source: impl Read + Send + 'static, keys: Option<DetachKeys>) -> Self {
@@ -41,7 +45,7 @@ impl Input {
         let token = detached.clone();
         // A read cannot be cancelled: the thread ends with the program.
         thread::spawn(move || read(source, keys.map(Scanner::new), &sender, &token));
-        Self { pieces, detached, sent: 0, arrived: 0, ended: false, refused: false }
+        Self { pieces, detached, sent: 0, arrived: 0, ended: false, typed: false, refused: false }
     }
 
     /// The next bytes; `None` at the end, once. Detaching does not end the input.

@@ -1,7 +1,7 @@
 //! The output that a request's status has kept, for when there is no stream.
 
 use super::{
-    output::Output,
+    output::{Heard, Output},
     watched::{Reached, Watched},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub async fn show(watched: &mut Watched, output: &Output, why: Option<&str>) -> 
             let (kept, all) = (bytes.len(), tail.bytes);
             watched.speech.say(&format!("showing the last {kept} of {all} bytes of standard {name}"));
         }
-        if !bytes.is_empty() && !output.write(stream, bytes.into()).await {
+        if !bytes.is_empty() && !output.write(stream, bytes.into(), Heard::ByNobody).await {
             break;
         }
     }

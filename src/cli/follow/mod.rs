@@ -6,6 +6,7 @@ pub(crate) mod detach;
 pub(crate) mod follower;
 pub(crate) mod input;
 pub(crate) mod kept;
+pub(crate) mod news;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod output;

@@ -1,6 +1,7 @@
 //! An API server with scripted answers, for tests.
 
 use std::{
+    future::pending,
     io::{self, Write},
     sync::Arc,
 };
@@ -24,6 +25,12 @@ pub type Answer = Option<(u16, Value)>;
 /// The code of an answer whose connection breaks before its end.
 pub const CUT: u16 = 299;
 
+/// The code of an answer that begins and never ends.
+pub const SILENT: u16 = 298;
+
+/// The code of an answer that never comes.
+pub const NEVER: u16 = 297;
+
 /// The calls that were made: `METHOD path?query`.
 pub type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -37,8 +44,12 @@ pub fn cluster(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Clus
         noted.lock().push(call);
         async move {
             let (code, body) = answer.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            if code == NEVER {
+                return pending().await;
+            }
             let cut = (code == CUT).then(|| Err(io::Error::from(io::ErrorKind::ConnectionReset)));
-            let pieces = stream::iter([Ok(Frame::data(Bytes::from(body.to_string())))]).chain(stream::iter(cut));
+            let end = if code == SILENT { stream::pending().left_stream() } else { stream::iter(cut).right_stream() };
+            let pieces = stream::iter([Ok(Frame::data(Bytes::from(body.to_string())))]).chain(end);
             let mut response = hyper::Response::new(StreamBody::new(pieces));
             *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
             Ok::<_, io::Error>(response)
@@ -57,6 +68,17 @@ pub fn cluster(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Clus
 /// A refusal.
 pub fn status(code: u16, message: &str) -> Answer {
     Some((code, json!({"kind": "Status", "status": "Failure", "message": message, "reason": "", "code": code})))
+}
+
+/// What a watch tells of the request `r`; a body that is not one is nothing.
+pub fn event(kind: &str, status: Value) -> Answer {
+    Some((200, json!({"type": kind, "object": object(status)})))
+}
+
+/// An answer to a list of requests in which there are none.
+pub fn none_there() -> Answer {
+    let meta = json!({"resourceVersion": "2"});
+    Some((200, json!({"kind": "ExecRequestList", "apiVersion": "execlet.dev/v1alpha1", "metadata": meta, "items": []})))
 }
 
 /// The request `r` with a status.

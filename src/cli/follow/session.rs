@@ -22,18 +22,21 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::{input::Input, output::Output, shown::Shown};
+use super::{
+    input::Input,
+    output::{Heard, Output},
+    shown::Shown,
+};
 use crate::{
     cli::{
-        cluster::connection::{Cluster, open_in_time},
+        cluster::connection::{Cluster, SILENCE, open_in_time},
         say::terminal::Size,
     },
     wire::remotecommand::{Client, FromServer, Protocol, TerminalSize, close},
 };
 
-/// As client-go: a ping every 5 s, dead 16 s after the last sign of life.
+/// As client-go.
 const PING: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_secs(16);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +88,11 @@ where
     let (mut to, from) = socket.split();
     let shared = Shared { client: RefCell::new(Client::new(protocol)), arrived: Cell::new(0), pong: Notify::new() };
     let LocalIo { output, input, sizes, shown, tty } = local;
+    let answers = input.as_ref().is_some_and(|input| input.typed && !input.refused);
     let detached = input.as_ref().map(|input| input.detached.clone()).unwrap_or_default();
     let writer = Writer { to: &mut to, output, sizes, shared: &shared, tty: *tty };
     let closed = tokio::select! {
-        closed = read(from, output, shown, &shared, *tty) => closed,
+        closed = read(from, output, shown, &shared, *tty, answers) => closed,
         () = detached.cancelled() => Err(Ended::Detached),
         never = writer.run(input.as_mut()) => match never {},
     };
@@ -133,11 +137,20 @@ impl Closed {
     }
 }
 
-async fn read<S>(mut from: S, output: &Output, shown: &mut Shown, shared: &Shared, tty: bool) -> Result<Closed, Ended>
+/// `answers`: what our terminal types reaches the command.
+async fn read<S>(
+    mut from: S,
+    output: &Output,
+    shown: &mut Shown,
+    shared: &Shared,
+    tty: bool,
+    answers: bool,
+) -> Result<Closed, Ended>
 where
     S: FutureStream<Item = Result<Message, SocketError>> + Unpin,
 {
     let mut at = 0;
+    let mut heard = Heard::ByNobody;
     let mut patience = SILENCE;
     loop {
         let Ok(frame) = timeout(patience, from.next()).await else {
@@ -163,10 +176,11 @@ where
         match received {
             Ok(Some(FromServer::Output(stream, bytes))) => {
                 let fresh = shown.fresh(&mut at, stream, bytes, tty);
-                if !fresh.is_empty() && !output.write(stream, fresh).await {
+                if !fresh.is_empty() && !output.write(stream, fresh, heard).await {
                     return Err(Ended::OutputClosed);
                 }
             }
+            Ok(Some(FromServer::Now)) => heard = if answers { Heard::ByCommand } else { Heard::ByNobody },
             // The close comes next; the Status stands without it.
             Ok(Some(FromServer::Status)) => patience = GOODBYE,
             Ok(None) => {}

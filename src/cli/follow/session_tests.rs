@@ -7,7 +7,10 @@ use tokio_tungstenite::{
 };
 
 use super::*;
-use crate::{cli::follow::scripted::Kept, wire::words::Missing};
+use crate::{
+    cli::follow::{output::Screens, scripted::Kept},
+    wire::words::Missing,
+};
 
 type Socket = WebSocketStream<DuplexStream>;
 
@@ -408,4 +411,34 @@ async fn a_reader_who_has_left_ends_it() {
     let (ended, ()) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
     assert!(matches!(ended, Ended::OutputClosed), "{ended:?}");
     local.output.finish().await.expect("no error of ours");
+}
+
+#[tokio::test]
+async fn our_terminal_is_asked_nothing_that_the_command_does_not_hear_the_answer_to() {
+    const ASKED: &[u8] = b"# \x1b[6n";
+    for (input, typed, refused, shown) in [
+        (true, true, false, &b"# # \x1b[6n"[..]),
+        // Whoever only watches, has input from elsewhere, or may not type any more.
+        (false, true, false, b"# # "),
+        (true, false, false, b"# # "),
+        (true, true, true, b"# # "),
+    ] {
+        let messages = [&b""[..], ASKED, b"", ASKED].map(|payload| binary(1, payload));
+        let (ours, mut server) = connection_of(messages.to_vec()).await;
+        let (stdout, stderr) = (Kept::default(), Kept::default());
+        let mut input = input.then(|| Input::from(io::empty(), None));
+        input.iter_mut().for_each(|input| (input.typed, input.refused) = (typed, refused));
+        let mut local = LocalIo {
+            output: Output::on(stdout.clone(), stderr, Screens::of(true, true, true), None),
+            input,
+            sizes: watch::channel(None).1,
+            shown: Shown::default(),
+            tty: true,
+        };
+        let their_part = async { server.send(binary(3, SUCCESS)).await };
+        let (ended, _) = tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
+        assert!(matches!(ended, Ended::Status(_)), "{ended:?}");
+        local.output.finish().await.expect("written");
+        assert_eq!(stdout.take().escape_ascii().to_string(), shown.escape_ascii().to_string());
+    }
 }

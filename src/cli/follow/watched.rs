@@ -1,26 +1,23 @@
 //! One request as it changes, and waiting for what it becomes.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
-use kube::{
-    ResourceExt as _,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::ResourceExt as _;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use super::news::{self, News};
 use crate::{
     api::ExecRequest,
     cli::{
-        cluster::connection::Cluster,
-        error::{self, Error},
+        cluster::connection::{Cluster, SILENCE},
+        error::Error,
+        request::is_finished,
         say::{speech::Speech, words},
     },
-    infra::retry::WatchPauses,
 };
 
 /// How long the API server may be silent before the plugin gives up.
@@ -30,8 +27,17 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 struct View {
     request: Arc<ExecRequest>,
-    gone: bool,
+    gone: Option<Gone>,
     trouble: Option<Trouble>,
+    /// When the API server was last in trouble.
+    troubled: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// `request` is what it was in the end.
+    Seen,
+    Unseen,
 }
 
 #[derive(Clone, Debug)]
@@ -50,19 +56,22 @@ pub struct Watched {
 #[derive(Debug)]
 pub enum Reached {
     Here(Arc<ExecRequest>),
-    /// It was deleted; this is what it was.
-    Gone(Arc<ExecRequest>),
+    /// It was deleted, and this is what it was in the end.
+    Deleted(Arc<ExecRequest>),
+    /// It is gone. This is what was last seen of it: it may have run since, and finished.
+    Vanished(Arc<ExecRequest>),
 }
 
 impl Watched {
     pub fn new(cluster: &Cluster, request: ExecRequest, speech: &Speech) -> Self {
-        let watch = watcher::watch_object(cluster.requests(), &request.name_any()).backoff(WatchPauses::default());
-        let (sender, view) = watch::channel(View { request: Arc::new(request), gone: false, trouble: None });
+        let first = request.clone();
+        let view = View { request: Arc::new(request), gone: None, trouble: None, troubled: None };
+        let (sender, view) = watch::channel(view);
+        let api = cluster.requests();
         let task = tokio::spawn(async move {
-            let mut watch = Box::pin(watch);
-            while let Some(seen) = watch.next().await {
-                sender.send_modify(|view| update(view, seen));
-            }
+            news::watch(api, &first, |news| sender.send_modify(|view| update(view, news))).await;
+            // Who waits for a change waits for the channel, too.
+            pending::<()>().await;
         });
         Self { view, speech: speech.clone(), _task: AbortOnDropHandle::new(task) }
     }
@@ -76,7 +85,7 @@ impl Watched {
     }
 
     pub fn is_gone(&self) -> bool {
-        self.view.borrow().gone
+        self.view.borrow().gone.is_some()
     }
 
     pub fn check_patience(&self) -> Result<(), Error> {
@@ -84,6 +93,29 @@ impl Watched {
         match &view.trouble {
             Some(trouble) if trouble.since.elapsed() > PATIENCE => Err(failed(&view, trouble)),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Waits until another connection, on which nothing comes, has to be taken for dead: the request has finished, or
+    /// the API server was not heard from meanwhile. Where there will not be `another`, only if that lasts. Says why.
+    pub async fn unheard(&self, another: bool) -> String {
+        let begun = Instant::now();
+        let mut over = None;
+        loop {
+            let (troubled, here) = {
+                let view = self.view.borrow();
+                let lasting = view.trouble.as_ref().map(|trouble| trouble.since.max(begun));
+                let long = lasting.is_some_and(|since| since.elapsed() >= if another { SILENCE } else { PATIENCE });
+                let back = view.trouble.is_none() && view.troubled.is_some_and(|at| at > begun);
+                (long || back && another, view.gone.is_none())
+            };
+            if !here || is_finished(&self.last()) {
+                over.get_or_insert_with(Instant::now);
+            }
+            if troubled || over.is_some_and(|over: Instant| over.elapsed() >= SILENCE) {
+                return format!("nothing received for {} s", begun.elapsed().as_secs());
+            }
+            sleep(TICK).await;
         }
     }
 
@@ -96,9 +128,12 @@ impl Watched {
                 speech.clear();
                 return Ok(Reached::Here(view.request));
             }
-            if view.gone {
+            if let Some(gone) = view.gone {
                 speech.clear();
-                return Ok(Reached::Gone(view.request));
+                return Ok(match gone {
+                    Gone::Seen => Reached::Deleted(view.request),
+                    Gone::Unseen => Reached::Vanished(view.request),
+                });
             }
             match &view.trouble {
                 None => speech.progress(&format!("{name}: {}", words::state(&view.request))),
@@ -116,30 +151,20 @@ impl Watched {
     }
 }
 
-fn update(view: &mut View, seen: Result<Option<ExecRequest>, watcher::Error>) {
-    match seen {
-        Ok(Some(request)) if request.metadata.uid == view.request.metadata.uid => {
-            view.trouble = None;
-            view.request = Arc::new(request);
-        }
-        // Deleted; or another one has its name by now.
-        Ok(None | Some(_)) => {
-            view.trouble = None;
-            view.gone = true;
-        }
-        Err(error) => {
+fn update(view: &mut View, news: News) {
+    match news {
+        News::Here(request) => view.request = (*request).into(),
+        News::Deleted(request) => (view.request, view.gone) = ((*request).into(), Some(Gone::Seen)),
+        News::Vanished => view.gone = Some(Gone::Unseen),
+        News::Nothing => {}
+        News::Trouble(news::Trouble { refused, why, .. }) => {
             let since = view.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-            let (answer, why) = match &error {
-                watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
-                    (error::answer(error), error::explain(error))
-                }
-                watcher::Error::WatchFailed(error) => (None, error::explain(error)),
-                watcher::Error::WatchError(status) => (None, status.message.clone()),
-                watcher::Error::NoResourceVersion => (None, error.to_string()),
-            };
-            view.trouble = Some(Trouble { since, refused: matches!(answer, Some(401 | 403)), why });
+            view.troubled = Some(Instant::now());
+            view.trouble = Some(Trouble { since, refused, why });
+            return;
         }
     }
+    view.trouble = None;
 }
 
 fn failed(view: &View, trouble: &Trouble) -> Error {

@@ -1,7 +1,10 @@
 //! What the plugin prints and says: objects, sentences, durations, the terminal.
 
 pub(crate) mod duration;
+pub mod last_words;
+pub(crate) mod page;
 pub(crate) mod print;
+pub(crate) mod screen;
 pub(crate) mod shell;
 pub(crate) mod speech;
 pub(crate) mod summary;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use kube::ResourceExt as _;
 use serde_json::Value;
 
+use super::page::Page;
 use crate::{
     api::ExecRequest,
     cli::{error::Error, exit::Exit},
@@ -21,7 +22,7 @@ pub enum Format {
     Name,
 }
 
-/// Writes and flushes; `false` if the reader has closed the pipe, as `| head` does.
+/// Writes a command's output as it is, and flushes; `false` if the reader has closed the pipe, as `| head` does.
 pub fn write(mut to: impl Write, bytes: &[u8]) -> Result<bool, Error> {
     match to.write_all(bytes).and_then(|()| to.flush()) {
         Ok(()) => Ok(true),
@@ -31,27 +32,25 @@ pub fn write(mut to: impl Write, bytes: &[u8]) -> Result<bool, Error> {
 }
 
 /// Writes to standard output; a closed pipe is not an error.
-pub fn out(text: &str) -> Result<Exit, Error> {
-    write(io::stdout().lock(), text.as_bytes()).map(|_| Exit::SUCCESS)
+pub fn out(page: &Page) -> Result<Exit, Error> {
+    write(io::stdout().lock(), page.as_str().as_bytes()).map(|_| Exit::SUCCESS)
 }
 
 pub fn full_name(request: &ExecRequest) -> String {
     format!("execrequest.execlet.dev/{}", request.name_any())
 }
 
-pub fn object(request: &ExecRequest, format: Format) -> Result<String, Error> {
+pub fn object(request: &ExecRequest, format: Format) -> Result<Page, Error> {
     match format {
-        Format::Name => Ok(full_name(request) + "\n"),
+        Format::Name => Ok(Page::default().line(&full_name(request))),
         Format::Json | Format::Yaml => encode(&value(request)?, format),
     }
 }
 
-pub fn encode(value: &Value, format: Format) -> Result<String, Error> {
+pub fn encode(value: &Value, format: Format) -> Result<Page, Error> {
     match format {
-        Format::Json | Format::Name => {
-            serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(Error::output)
-        }
-        Format::Yaml => serde_yaml_ng::to_string(value).map_err(Error::output),
+        Format::Json | Format::Name => Page::json(value),
+        Format::Yaml => Page::yaml(value),
     }
 }
 
@@ -81,11 +80,12 @@ mod tests {
             "spec": {"target": {"podName": "web"}, "command": ["true"]},
         }))
         .expect("a request");
-        assert_eq!(object(&request, Format::Name).expect("text"), "execrequest.execlet.dev/r\n");
-        let yaml = object(&request, Format::Yaml).expect("text");
+        let object = |format| object(&request, format).expect("text").as_str().to_owned();
+        assert_eq!(object(Format::Name), "execrequest.execlet.dev/r\n");
+        let yaml = object(Format::Yaml);
         assert!(yaml.starts_with("apiVersion: execlet.dev/v1alpha1\nkind: ExecRequest\nmetadata:\n  name: r\nspec:\n"));
         assert!(!yaml.contains("managedFields") && !yaml.contains("null"), "{yaml}");
-        let json: Value = serde_json::from_str(&object(&request, Format::Json).expect("text")).expect("JSON");
+        let json: Value = serde_json::from_str(&object(Format::Json)).expect("JSON");
         assert_eq!(json["spec"]["command"], json!(["true"]));
     }
 }

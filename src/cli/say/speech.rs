@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{duration, terminal};
+use crate::core::printable::{is_printable, one_line};
 
 /// Before each sentence, to tell it from the command's output.
 const WHO: &str = "execlet: ";
@@ -59,7 +60,7 @@ impl Speech {
     pub fn say(&self, sentence: &str) {
         self.erase();
         let end = if terminal::is_raw() { "\r\n" } else { "\n" };
-        self.write(&format!("{WHO}{sentence}{end}"));
+        self.write(&format!("{WHO}{}{end}", one_line(sentence)));
     }
 
     pub fn progress(&self, text: &str) {
@@ -108,7 +109,7 @@ impl Speech {
 fn line(text: &str, waited: Duration, columns: usize) -> String {
     let tail = format!(" ({})", duration::words(Duration::from_secs(waited.as_secs())).replace(".0", ""));
     let room = columns.saturating_sub(1 + WHO.len() + tail.chars().count());
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text.chars().map(|c| if is_printable(c) { c } else { ' ' }).collect();
     if text.chars().count() <= room {
         return format!("{WHO}{text}{tail}");
     }
@@ -116,23 +117,10 @@ fn line(text: &str, waited: Duration, columns: usize) -> String {
     format!("{WHO}{}...{tail}", cut.trim_end())
 }
 
-/// A colour on standard output, by its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
-    Bold = 1,
-    Red = 31,
-    Green = 32,
-    Yellow = 33,
-}
-
 pub fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
     io::stdout().is_terminal() && !refused && !dumb
-}
-
-pub fn paint(text: &str, colour: Colour, colours: bool) -> String {
-    if colours { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -159,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn a_sentence_is_one_line_whoever_is_quoted() {
+        let heard = Kept::default();
+        Speech::to(false, heard.clone()).say("r: it says\x1b[1A\x1b[2K\nexeclet: r: \u{202e}done\r");
+        assert_eq!(heard.text(), "execlet: r: it says\\x1b[1A\\x1b[2K\\nexeclet: r: \\u{202e}done\\r\n");
+    }
+
+    #[test]
     fn a_line_of_progress_fits_the_terminal_and_keeps_the_time() {
         let second = Duration::from_secs(3);
         assert_eq!(line("r: waiting", second, 80), "execlet: r: waiting (3 s)");
@@ -168,11 +163,5 @@ mod tests {
         assert_eq!(line("two\nlines\x1b[2J", second, 80), "execlet: two lines [2J (3 s)");
         // Narrower than makes sense: no panic.
         assert!(line("x", second, 3).ends_with("(3 s)"));
-    }
-
-    #[test]
-    fn without_colours_nothing_is_added() {
-        assert_eq!(paint("x", Colour::Red, false), "x");
-        assert_eq!(paint("x", Colour::Red, true), "\x1b[31mx\x1b[0m");
     }
 }

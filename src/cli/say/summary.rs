@@ -7,8 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     duration,
+    page::{Colour, Page},
     shell::shell_words,
-    speech::{Colour, paint},
     tails::tail_bytes,
     words,
 };
@@ -20,29 +20,29 @@ use crate::{
 const TAIL_LINES: usize = 10;
 
 /// The request in words; `plugin` makes of a verb and its arguments what to type.
-pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: impl Fn(&str) -> String) -> String {
+pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: impl Fn(&str) -> String) -> Page {
     let empty = ExecRequestStatus::default();
     let status = request.status.as_ref().unwrap_or(&empty);
     let meta = &request.metadata;
     let name = meta.name.as_deref().unwrap_or_default();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let mut lines = vec![paint(&format!("{name} in namespace {namespace}"), Colour::Bold, colours)];
-    let mut line = |heading: &str, text: String| lines.push(format!("  {heading:<9}{text}"));
-    line("Who", who(request));
-    line("What", what(request));
-    line("Where", place(request, status));
-    line("When", when(request, status, now));
-    line("Why", request.spec.reason.clone().unwrap_or_else(|| "no reason given".to_owned()));
-    line("Outcome", outcome(request, status, colours));
+    let line = |page: Page, heading: &str, text: &str| page.line(&format!("  {heading:<9}{text}"));
+    let mut page = Page::in_colour(colours).painted(&format!("{name} in namespace {namespace}"), Colour::Bold).end();
+    page = line(page, "Who", &who(request));
+    page = line(page, "What", &what(request));
+    page = line(page, "Where", &place(request, status));
+    page = line(page, "When", &when(request, status, now));
+    page = line(page, "Why", request.spec.reason.as_deref().unwrap_or("no reason given"));
+    page = outcome(page.text(&format!("  {:<9}", "Outcome")), request, status).end();
     if let Some(output) = &status.output {
-        line("Output", output_words(output));
+        page = line(page, "Output", &output_words(output));
     }
-    line("Next", next(request, status, |verb| plugin(&format!("{verb} {name}"))));
+    page = line(page, "Next", &next(request, status, |verb| plugin(&format!("{verb} {name}"))));
     if let Some(output) = &status.output {
-        tail(&mut lines, "Standard output", &output.stdout);
-        tail(&mut lines, "Standard error", &output.stderr);
+        page = tail(page, "Standard output", &output.stdout);
+        page = tail(page, "Standard error", &output.stderr);
     }
-    lines.join("\n") + "\n"
+    page
 }
 
 fn who(request: &ExecRequest) -> String {
@@ -98,19 +98,18 @@ fn between(from: Timestamp, to: Timestamp) -> String {
     duration::words(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 
-fn outcome(request: &ExecRequest, status: &ExecRequestStatus, colours: bool) -> String {
+fn outcome(page: Page, request: &ExecRequest, status: &ExecRequestStatus) -> Page {
     let colour = match status.phase {
         Phase::Succeeded => Colour::Green,
         Phase::Failed => Colour::Red,
         Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running => Colour::Yellow,
     };
-    let phase = paint(&status.phase.to_string(), colour, colours);
     let code = match (status.exit_code, status.exit_code_source) {
         (Some(code), Some(source)) => format!(" (exit code {code}, by {source:?})"),
         (Some(code), None) => format!(" (exit code {code})"),
         (None, _) => String::new(),
     };
-    format!("{phase}{code}: {}", words::state(request))
+    page.painted(&status.phase.to_string(), colour).text(&format!("{code}: {}", words::state(request)))
 }
 
 fn output_words(output: &OutputStatus) -> String {
@@ -133,19 +132,17 @@ fn next(request: &ExecRequest, status: &ExecRequestStatus, plugin: impl Fn(&str)
     }
 }
 
-fn tail(lines: &mut Vec<String>, heading: &str, stream: &StreamStatus) {
+fn tail(page: Page, heading: &str, stream: &StreamStatus) -> Page {
     let bytes = tail_bytes(stream);
     if bytes.is_empty() {
-        return;
+        return page;
     }
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
     let shown = &all[all.len().saturating_sub(TAIL_LINES)..];
     let cut = stream.truncated || shown.len() < all.len();
-    lines.push(format!("  {heading}{}:", if cut { " (end)" } else { "" }));
-    // Somebody's output in somebody else's terminal: no control characters.
-    let plain = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
-    lines.extend(shown.iter().map(|line| format!("    {}", line.chars().map(plain).collect::<String>())));
+    let page = page.line(&format!("  {heading}{}:", if cut { " (end)" } else { "" }));
+    shown.iter().fold(page, |page, line| page.text("    ").output(line).end())
 }
 
 #[cfg(test)]

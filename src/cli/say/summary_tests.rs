@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::printable::is_printable;
 
 fn request(spec: Value, status: Value) -> ExecRequest {
     let mut whole = json!({
@@ -20,7 +21,7 @@ fn condition(reason: &str, message: &str) -> Value {
 
 fn told(request: &ExecRequest) -> String {
     let now = "2026-01-02T03:14:05Z".parse().expect("a time");
-    summary(request, now, false, |command| format!("kubectl execlet -n shop {command}"))
+    summary(request, now, false, |command| format!("kubectl execlet -n shop {command}")).as_str().to_owned()
 }
 
 #[test]
@@ -98,4 +99,35 @@ fn what_comes_next_depends_on_where_it_is() {
         next(json!({}), json!({"phase": "Unknown", "startTime": "2026-01-02T03:04:06.000000Z"})),
         "it may have run: check what it did before you run it again"
     );
+}
+
+/// Puts this in place of each x.
+fn forge(value: &mut Value, with: &str) {
+    match value {
+        Value::String(text) if text == "x" => *text = with.to_owned(),
+        Value::Array(all) => all.iter_mut().for_each(|value| forge(value, with)),
+        Value::Object(all) => all.values_mut().for_each(|value| forge(value, with)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn nobody_can_write_a_line_of_the_summary() {
+    let forged = "x\u{1b}[1A\u{1b}[2K\n  Who      nobody\u{202e}\u{9b}1A\u{2028}\r\u{200b}";
+    let plain = request(
+        json!({
+            "reason": "x", "user": "x", "workingDir": "x", "command": ["x"], "env": [{"name": "x", "value": ""}],
+            "target": {"podName": "x", "container": "x"}, "requestedBy": {"username": "x", "groups": ["x"]},
+        }),
+        json!({
+            "phase": "Failed", "nodeName": "x", "container": "x", "conditions": condition("x", "x"),
+            "output": {"complete": false, "incompleteReason": "x", "stdout": {"bytes": 1}, "stderr": {"bytes": 1}},
+        }),
+    );
+    let mut whole = serde_json::to_value(&plain).expect("JSON");
+    forge(&mut whole, forged);
+    let text = told(&serde_json::from_value(whole).expect("a request"));
+    assert_eq!(text.lines().count(), told(&plain).lines().count(), "{text}");
+    assert!(text.chars().all(|c| is_printable(c) || c == '\n'), "{text:?}");
+    assert_eq!(text.matches("nobody").count(), 13, "{text}");
 }

@@ -1,12 +1,18 @@
 //! Our own terminal: raw while a command has it, and always restored.
 //!
 //! Whoever makes it raw restores it on every return and every signal that is listened
-//! for; the panic hook covers the rest.
+//! for; the last words of a panic ([`super::last_words`]) cover the rest.
 
-use std::{io, sync::Once};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::{
+    fs::{Stat, fstat},
+    termios::{self, OptionalActions, Termios},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -16,16 +22,27 @@ pub struct Size {
 
 /// The settings from before the terminal became raw, while it is.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
-static HOOK: Once = Once::new();
+
+/// Whether standard input is the command's.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard input is the command's.
+pub fn take() {
+    TAKEN.store(true, Ordering::Relaxed);
+}
+
+/// Whether somebody else can be typed to: standard input is a terminal, and not the command's.
+pub fn is_free() -> bool {
+    !TAKEN.load(Ordering::Relaxed) && io::stdin().is_terminal()
+}
+
+/// Whether standard output and standard error are the same terminal.
+pub fn is_shared() -> bool {
+    let device = |of: rustix::io::Result<Stat>| of.map(|stat| stat.st_rdev).ok();
+    device(fstat(io::stdout())) == device(fstat(io::stderr()))
+}
 
 pub fn make_raw() -> io::Result<()> {
-    HOOK.call_once(|| {
-        let next = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            next(info);
-        }));
-    });
     let before = termios::tcgetattr(io::stdin())?;
     let mut raw = before.clone();
     raw.make_raw();

@@ -4,7 +4,7 @@ use crate::cli::{
     cluster::connection::Cluster,
     error::Error,
     exit::Exit,
-    say::{print, speech::Speech},
+    say::{page::Page, print, speech::Speech},
     typed::request_name,
 };
 
@@ -22,7 +22,7 @@ pub async fn run(cluster: &Cluster, args: CancelArgs) -> Result<Exit, Error> {
     for name in &args.names {
         match cluster.cancel(name).await {
             Ok(request) => {
-                print::out(&format!("{} canceled\n", print::full_name(&request)))?;
+                print::out(&Page::default().line(&format!("{} canceled", print::full_name(&request))))?;
             }
             Err(error) => {
                 speech.say(&error.to_string());

@@ -11,12 +11,15 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, api::ListParams};
 use serde::de::DeserializeOwned;
 
-use crate::cli::{
-    cluster::{connection::Cluster, flags::ConnectionArgs},
-    error::Error,
-    exit::Exit,
-    say::print,
-    typed::pod_name,
+use crate::{
+    cli::{
+        cluster::{connection::Cluster, flags::ConnectionArgs},
+        error::Error,
+        exit::Exit,
+        say::{page::Page, print},
+        typed::pod_name,
+    },
+    core::printable::is_printable,
 };
 
 /// The name of the executable that kubectl runs to complete.
@@ -37,7 +40,7 @@ pub struct CompletionArgs {}
 
 /// Prints the script.
 pub fn script() -> Result<Exit, Error> {
-    print::out(SCRIPT)
+    print::out(&Page::ours(SCRIPT))
 }
 
 /// A suggestion, and what it means.
@@ -153,12 +156,12 @@ pub async fn complete(definition: &Command, connection: &ConnectionArgs, words: 
     let typed = words.last().map(String::as_str).unwrap_or_default();
     // A completion that fails suggests nothing: there is nowhere to say why.
     let all = suggestions(wanted, connection).await.unwrap_or_default();
-    let line = |(word, meaning): &Suggestion| match meaning.as_str() {
-        "" => format!("{word}\n"),
-        meaning => format!("{word}\t{meaning}\n"),
-    };
-    let lines: String = all.iter().filter(|(word, _)| word.starts_with(typed)).map(line).collect();
-    print::out(&format!("{lines}:{directive}\n"))
+    // What a shell cannot be given as it is, it is not given.
+    let fit = |word: &str| word.starts_with(typed) && word.chars().all(is_printable);
+    let lines = all.iter().filter(|(word, _)| fit(word)).fold(Page::default(), |page, (word, meaning)| {
+        if meaning.is_empty() { page.line(word) } else { page.text(word).tab().line(meaning) }
+    });
+    print::out(&lines.line(&format!(":{directive}")))
 }
 
 async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<Suggestion>, Error> {

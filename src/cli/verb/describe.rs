@@ -6,7 +6,7 @@ use crate::cli::{
     cluster::connection::Cluster,
     error::Error,
     exit::Exit,
-    say::{print, speech, summary::summary},
+    say::{page::Page, print, speech, summary::summary},
     typed::request_name,
 };
 
@@ -21,8 +21,10 @@ pub struct DescribeArgs {
 pub async fn run(cluster: &Cluster, args: DescribeArgs) -> Result<Exit, Error> {
     for (at, name) in args.names.iter().enumerate() {
         let request = cluster.get(name).await?;
-        let text = summary(&request, Timestamp::now(), speech::colours(), |command| cluster.plugin(command));
-        print::out(&format!("{}{text}", if at == 0 { "" } else { "\n" }))?;
+        if at > 0 {
+            print::out(&Page::ours("\n"))?;
+        }
+        print::out(&summary(&request, Timestamp::now(), speech::colours(), |command| cluster.plugin(command)))?;
     }
     Ok(Exit::SUCCESS)
 }

@@ -16,9 +16,14 @@ use crate::{
         cluster::connection::Cluster,
         error::Error,
         exit::Exit,
-        say::print::{self, Format, full_name},
+        say::{
+            page::Page,
+            print::{self, Format, full_name},
+            speech::Speech,
+        },
         typed::request_name,
     },
+    core::printable::one_line,
 };
 
 /// List requests, or show some of them.
@@ -68,21 +73,21 @@ impl GetArgs {
 }
 
 pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
-    let text = match args.output {
+    let page = match args.output {
         None => table(cluster, &args, false).await?,
         Some(Columns::Wide) => table(cluster, &args, true).await?,
         Some(Columns::Json) => objects(cluster, &args, Format::Json).await?,
         Some(Columns::Yaml) => objects(cluster, &args, Format::Yaml).await?,
         Some(Columns::Name) => objects(cluster, &args, Format::Name).await?,
     };
-    if text.is_empty() {
+    if page.is_empty() {
         let place = if args.all_namespaces { "any" } else { cluster.namespace.as_str() };
-        eprintln!("execlet: no requests found in {place} namespace");
+        Speech::new(true).say(&format!("no requests found in {place} namespace"));
     }
-    print::out(&text)
+    print::out(&page)
 }
 
-async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<String, Error> {
+async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<Page, Error> {
     let mut found = Vec::new();
     for name in &args.names {
         found.push(cluster.get(name).await?);
@@ -92,7 +97,7 @@ async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<St
         found = cluster.call("listing requests", api.list(&args.list_params())).await?.items;
     }
     match (format, found.as_slice()) {
-        (Format::Name, all) => Ok(all.iter().map(|request| full_name(request) + "\n").collect()),
+        (Format::Name, all) => Ok(all.iter().fold(Page::default(), |page, request| page.line(&full_name(request)))),
         (_, [one]) if args.names.len() == 1 => print::object(one, format),
         (_, all) => {
             let items = all.iter().map(print::value).collect::<Result<Vec<Value>, Error>>()?;
@@ -101,7 +106,7 @@ async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<St
     }
 }
 
-async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<String, Error> {
+async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<Page, Error> {
     let mut all = Value::Null;
     for mut call in calls(cluster, args)? {
         let accept = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
@@ -127,7 +132,7 @@ fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<Request<Vec<u8>>>, Err
 }
 
 /// A `meta.k8s.io/v1` Table as text; empty if it has no rows.
-fn lay_out(table: &Value, wide: bool, namespaces: bool) -> String {
+fn lay_out(table: &Value, wide: bool, namespaces: bool) -> Page {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let columns = list(&table["columnDefinitions"]);
     let shown: Vec<usize> =
@@ -135,15 +140,16 @@ fn lay_out(table: &Value, wide: bool, namespaces: bool) -> String {
     let mut lines = Vec::new();
     for row in list(&table["rows"]) {
         let cell = |at: &usize| match &row["cells"][*at] {
-            Value::String(text) => text.clone(),
+            // Before the widths are taken.
+            Value::String(text) => one_line(text),
             Value::Null => String::new(),
-            other => other.to_string(),
+            other => one_line(&other.to_string()),
         };
         let namespace = row["object"]["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         lines.push(namespaces.then_some(namespace).into_iter().chain(shown.iter().map(cell)).collect::<Vec<_>>());
     }
     if lines.is_empty() {
-        return String::new();
+        return Page::default();
     }
     let name = |at: &usize| columns[*at]["name"].as_str().unwrap_or_default().to_uppercase();
     lines.insert(0, namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(shown.iter().map(name)).collect());
@@ -151,9 +157,9 @@ fn lay_out(table: &Value, wide: bool, namespaces: bool) -> String {
     let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
     let text = |line: &Vec<String>| {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
-    lines.iter().map(text).collect()
+    lines.iter().fold(Page::default(), |page, line| page.line(&text(line)))
 }
 
 #[cfg(test)]
@@ -176,12 +182,16 @@ mod tests {
 
     #[test]
     fn the_columns_are_the_servers() {
+        let lay_out = |table: &Value, wide, namespaces| lay_out(table, wide, namespaces).as_str().to_owned();
         assert_eq!(lay_out(&table(), false, false), "NAME     EXIT\none      3\nlonger\n");
         assert_eq!(
             lay_out(&table(), true, true),
             "NAMESPACE   NAME     EXIT   NODE\nshop        one      3      n1\na           longer          n2\n"
         );
         assert_eq!(lay_out(&json!({"columnDefinitions": [{"name": "Name"}], "rows": []}), false, false), "");
+        let mut forged = table();
+        forged["rows"][0]["cells"][0] = json!("one\n\u{1b}[1Atwo");
+        assert_eq!(lay_out(&forged, false, false), "NAME              EXIT\none\\n\\x1b[1Atwo   3\nlonger\n");
     }
 
     #[tokio::test]

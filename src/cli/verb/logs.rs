@@ -7,17 +7,18 @@ use std::{
 
 use futures::{AsyncRead, AsyncReadExt as _};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
 
 use crate::cli::{
     cluster::{
-        connection::{Cluster, open_in_time},
+        connection::{Cluster, OPENING, open_in_time},
         discovery::missing_streams,
     },
     error::{self, Error},
     exit::Exit,
     follow::{attempts::Attempts, passed::Passed, signals::Stops, watched::Watched},
     request::is_attachable,
-    say::{duration, print, speech::Speech},
+    say::{duration, print, screen::Screen, speech::Speech},
     typed::request_name,
 };
 
@@ -84,7 +85,7 @@ pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
     let mut stops = Stops::listen()?;
     let speech = Speech::new(false);
     let printed = tokio::select! {
-        printed = print(cluster, args, &speech, io::stdout()) => printed,
+        printed = print(cluster, args, &speech, Screen::of_the_past(io::stdout())) => printed,
         signal = stops.next() => Ok(Exit::of_signal(signal)),
     };
     speech.clear();
@@ -116,7 +117,14 @@ async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl
         }
         open_log(cluster, &args, &what, watched.as_ref(), &mut attempts).await
     };
-    copy(open, out).await
+    let unheard = async || {
+        if let Some(watched) = &watched {
+            return watched.unheard(args.last().is_none()).await;
+        }
+        sleep(OPENING).await;
+        format!("nothing received for {} s", OPENING.as_secs())
+    };
+    copy(open, unheard, out).await
 }
 
 /// A connection that broke.
@@ -157,9 +165,11 @@ async fn open_log(
     }
 }
 
-/// Copies the log to its end. `open` is told why the last connection broke, and may open another one.
+/// Copies the log to its end. `open` is told why the last connection broke, and may open another one; `unheard` tells
+/// when one on which nothing comes has broken.
 async fn copy<S: AsyncRead + Unpin>(
     mut open: impl AsyncFnMut(Option<Broke>) -> Result<S, Error>,
+    unheard: impl AsyncFn() -> String,
     mut out: impl Write,
 ) -> Result<Exit, Error> {
     let (mut passed, mut broke) = (Passed::default(), None);
@@ -169,7 +179,12 @@ async fn copy<S: AsyncRead + Unpin>(
         let mut moved = false;
         passed.again();
         let why = loop {
-            let (fresh, ended) = match stream.read(&mut buffer).await {
+            let read = tokio::select! {
+                biased;
+                read = stream.read(&mut buffer) => read,
+                why = unheard() => Err(io::Error::other(why)),
+            };
+            let (fresh, ended) = match read {
                 Ok(0) => (passed.end(), true),
                 Ok(length) => (passed.fresh(&buffer[..length]), false),
                 Err(why) => break why,
@@ -223,6 +238,8 @@ fn call(args: &LogsArgs) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use futures::TryStreamExt as _;
     use serde_json::json;
 
@@ -241,7 +258,7 @@ mod tests {
             Ok(futures::stream::iter(pieces).into_async_read())
         };
         let out = Kept::default();
-        let exit = copy(open, out.clone()).await.expect("all of it");
+        let exit = copy(open, pending, out.clone()).await.expect("all of it");
         assert_eq!((exit, out.text().as_str()), (Exit::SUCCESS, "one\ntwo\nthree\n"));
         assert_eq!(moved, [true, false]);
     }
@@ -268,6 +285,32 @@ mod tests {
             let (error, calls) = broken(args, scripted::never_ran()).await;
             assert_eq!(calls, 1);
             assert!(error.starts_with("reading the log of r: the connection broke: "), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_of_which_nothing_comes_once_its_request_has_finished_is_read_again() {
+        for follow in [true, false] {
+            let first = std::sync::atomic::AtomicBool::new(true);
+            let (cluster, calls) = scripted::cluster(move |call| match call {
+                call if call.contains("/log") && first.swap(false, std::sync::atomic::Ordering::Relaxed) => {
+                    Some((scripted::SILENT, json!("out")))
+                }
+                call if call.contains("/log") => Some((200, json!("output"))),
+                call if call.contains("execrequests/r") => Some((200, scripted::object(scripted::never_ran()))),
+                _ => scripted::status(500, "not now"),
+            });
+            let args = LogsArgs { name: "r".into(), follow, ..LogsArgs::default() };
+            let out = Kept::default();
+            let printed = print(&cluster, args, &Speech::to(false, io::sink()), out.clone()).await;
+            let asked = calls.lock().iter().filter(|call| call.contains("/log")).count();
+            match printed {
+                Ok(exit) => assert_eq!((follow, exit, asked), (true, Exit::SUCCESS, 2)),
+                Err(error) => {
+                    assert_eq!((follow, asked), (false, 1));
+                    assert!(error.to_string().ends_with("nothing received for 60 s"), "{error}");
+                }
+            }
         }
     }
 

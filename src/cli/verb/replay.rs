@@ -12,7 +12,7 @@ use crate::{
         error::Error,
         exit::Exit,
         follow::signals::Stops,
-        say::{duration, print, terminal},
+        say::{duration, print, screen::Screen, speech::Speech, terminal},
     },
     wire::asciicast::{Event, Malformed, decode_event, decode_header},
 };
@@ -51,8 +51,9 @@ pub async fn run(args: ReplayArgs) -> Result<Exit, Error> {
         && (size.columns < header.width || size.rows < header.height)
     {
         let (columns, rows) = (header.width, header.height);
-        eprintln!("execlet: recorded on a larger terminal: {columns} columns, {rows} rows");
+        Speech::new(true).say(&format!("recorded on a larger terminal: {columns} columns, {rows} rows"));
     }
+    let mut screen = Screen::of_the_past(io::stdout());
     let (mut due, mut before) = (Instant::now(), 0.0);
     for (number, line) in (2..).zip(lines) {
         let line = line.map_err(unreadable)?;
@@ -67,7 +68,7 @@ pub async fn run(args: ReplayArgs) -> Result<Exit, Error> {
             signal = stops.next() => return Ok(Exit::of_signal(signal)),
         }
         if let Event::Output(text) = event
-            && !print::write(io::stdout().lock(), text.as_bytes())?
+            && !print::write(&mut screen, text.as_bytes())?
         {
             break;
         }

@@ -19,6 +19,7 @@ use crate::{
         request::is_finished,
         say::{
             duration,
+            page::Page,
             print::{self, Format},
             speech::Speech,
         },
@@ -169,7 +170,7 @@ async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Resu
 fn announce(created: &ExecRequest, format: Option<Format>, what: &str) -> Result<Exit, Error> {
     print::out(&match format {
         Some(format) => print::object(created, format)?,
-        None => format!("{} {what}\n", print::full_name(created)),
+        None => Page::default().line(&format!("{} {what}", print::full_name(created))),
     })
 }
 

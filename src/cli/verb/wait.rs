@@ -49,20 +49,77 @@ pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::cli::follow::scripted;
+    use crate::cli::follow::scripted::{self, Answer, event, none_there};
+
+    /// Waits for a request that is pending at first; each watch is answered by `watch`, with the number of those before.
+    async fn waits(watch: impl Fn(usize) -> Answer + Send + Sync + 'static, list: Answer) -> (Exit, Vec<String>) {
+        let watches = std::sync::atomic::AtomicUsize::new(0);
+        let (cluster, calls) = scripted::cluster(move |call| match call {
+            call if call.contains("execrequests/r") => Some((200, scripted::object(json!({"phase": "Pending"})))),
+            call if call.contains("watch=true") => watch(watches.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+            _ => list.clone(),
+        });
+        let exit = run(&cluster, WaitArgs { name: "r".into(), timeout: None, quiet: true }).await;
+        let calls = calls.lock().clone();
+        (exit.expect("an exit code"), calls)
+    }
 
     #[tokio::test]
     async fn what_is_deleted_before_it_ran_ends_a_wait_as_it_ends_a_run() {
-        let list = json!({"kind": "ExecRequestList", "apiVersion": "execlet.dev/v1alpha1", "metadata": {"resourceVersion": "2"}, "items": []});
-        let (cluster, _) = scripted::cluster(move |call| match call {
+        let running = json!({"phase": "Running", "startTime": "2026-01-02T03:04:06.000000Z"});
+        for (last, exit) in [(json!({"phase": "Bound"}), Exit::NEVER_RAN), (running, Exit::UNKNOWN)] {
+            let (ended, calls) = waits(move |_| event("DELETED", last.clone()), None).await;
+            assert_eq!(ended, exit);
+            // From the version that was read: nothing between the two is missed.
+            assert!(calls[1].contains("watch=true") && calls[1].contains("resourceVersion=1"), "{calls:?}");
+        }
+        let (ended, _) = waits(|_| event("DELETED", scripted::never_ran()), None).await;
+        assert_eq!(ended, Exit::NEVER_RAN, "it had finished before it was deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_when_the_api_server_is_back_may_have_run() {
+        let gone = scripted::status(410, "too old resource version");
+        let error: Answer = Some((200, json!({"type": "ERROR", "object": gone.clone().expect("a Status").1})));
+        for answers in [[None, gone.clone()], [gone.clone(), gone], [error.clone(), error]] {
+            let (ended, _) = waits(move |at| answers[at.min(1)].clone(), none_there()).await;
+            assert_eq!(ended, Exit::UNKNOWN);
+        }
+        // Nor is another request that has its name by now the one that was waited for.
+        let mut other = scripted::object(json!({"phase": "Bound"}));
+        other["metadata"]["uid"] = json!("v");
+        let (ended, _) = waits(move |_| Some((200, json!({"type": "ADDED", "object": other.clone()}))), None).await;
+        assert_eq!(ended, Exit::UNKNOWN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_comes_is_replaced_after_16_seconds() {
+        for (code, body) in [(scripted::SILENT, Value::Null), (scripted::NEVER, Value::Null)] {
+            let begun = Instant::now();
+            let (ended, _) = waits(
+                move |at| if at == 0 { Some((code, body.clone())) } else { event("MODIFIED", scripted::never_ran()) },
+                None,
+            )
+            .await;
+            assert_eq!(ended, Exit::NEVER_RAN);
+            let took = begun.elapsed().as_secs();
+            assert!((16..18).contains(&took), "{code}: {took} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_goes_on_saying_nothing_is_given_up() {
+        let (cluster, _) = scripted::cluster(|call| match call {
             call if call.contains("execrequests/r") => Some((200, scripted::object(json!({"phase": "Pending"})))),
-            call if call.contains("watch=true") => scripted::status(500, "not now"),
-            _ => Some((200, list.clone())),
+            _ => Some((scripted::SILENT, Value::Null)),
         });
-        let exit = run(&cluster, WaitArgs { name: "r".into(), timeout: None, quiet: true }).await;
-        assert_eq!(exit.expect("an exit code"), Exit::NEVER_RAN);
+        let begun = Instant::now();
+        let error = run(&cluster, WaitArgs { name: "r".into(), timeout: None, quiet: true }).await;
+        let error = error.expect_err("no outcome");
+        assert_eq!((error.exit(), begun.elapsed().as_secs() / 60), (Exit::LEFT, 5), "{error}");
     }
 }

@@ -14,6 +14,8 @@ use crate::wire::OutputStream;
 pub enum FromServer {
     /// Output of the command; never empty.
     Output(OutputStream, Bytes),
+    /// All output from before the client came was told: what follows is written now.
+    Now,
     /// A piece of the status: [`Client::closed`] gives all of it.
     Status,
 }
@@ -35,12 +37,13 @@ pub enum NoStatus {
 pub struct Client {
     protocol: Protocol,
     input_ended: bool,
+    greeted: bool,
     status: BytesMut,
 }
 
 impl Client {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, input_ended: false, status: BytesMut::new() }
+        Self { protocol, input_ended: false, greeted: false, status: BytesMut::new() }
     }
 
     /// A message with input; `None` if it would be empty, or after the end of the input.
@@ -77,7 +80,13 @@ impl Client {
                 self.status.extend_from_slice(&bytes);
                 Some(FromServer::Status)
             }
-            Message::Data(Channel::Stdin | Channel::Resize, _) | Message::Closed(_) | Message::Nothing => None,
+            Message::Empty(Channel::Stdout | Channel::Stderr) => {
+                std::mem::replace(&mut self.greeted, true).then_some(FromServer::Now)
+            }
+            Message::Data(Channel::Stdin | Channel::Resize, _)
+            | Message::Empty(Channel::Stdin | Channel::Error | Channel::Resize)
+            | Message::Closed(_)
+            | Message::Nothing => None,
         })
     }
 

@@ -59,7 +59,8 @@ pub(super) enum Message {
     /// Never empty.
     Data(Channel, Bytes),
     Closed(Channel),
-    /// Empty, or on an unknown channel: to be ignored.
+    Empty(Channel),
+    /// Without a channel, or on an unknown one: to be ignored.
     Nothing,
 }
 
@@ -72,7 +73,8 @@ pub(super) fn parse(protocol: Protocol, mut message: Bytes) -> Result<Message, P
         },
         (Some(number), _) => Ok(match Channel::of(number) {
             Some(channel) if message.len() > 1 => Message::Data(channel, message.split_off(1)),
-            Some(_) | None => Message::Nothing,
+            Some(channel) => Message::Empty(channel),
+            None => Message::Nothing,
         }),
     }
 }

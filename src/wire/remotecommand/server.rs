@@ -74,6 +74,7 @@ impl Server {
             }
             Message::Data(Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Error | Channel::Resize, _)
             | Message::Closed(Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Error | Channel::Resize)
+            | Message::Empty(_)
             | Message::Nothing => None,
         })
     }

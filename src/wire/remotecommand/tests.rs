@@ -166,6 +166,7 @@ fn a_connection_that_ends_without_a_status_is_never_success() {
     assert_eq!(client().closed(None), Err(NoStatus::Broken));
     let mut client = client();
     assert_eq!(client.receive(Bytes::from_static(b"\x01")), Ok(None), "the greeting");
+    assert_eq!(client.receive(Bytes::from_static(b"\x02")), Ok(Some(FromServer::Now)));
     assert_eq!(client.receive(Bytes::from_static(b"\x03{\"status\":")), Ok(Some(FromServer::Status)));
     assert_eq!(client.receive(Bytes::from_static(b"\x03\"Success\"}")), Ok(Some(FromServer::Status)));
     assert_eq!(client.closed(None).as_deref(), Ok(&b"{\"status\":\"Success\"}"[..]));
@@ -262,7 +263,7 @@ proptest! {
                 Ok(Some(FromServer::Output(stream, bytes))) => {
                     heard[usize::from(stream == OutputStream::Stderr)].extend_from_slice(&bytes);
                 }
-                Ok(Some(FromServer::Status) | None) => {}
+                Ok(Some(FromServer::Status | FromServer::Now) | None) => {}
                 Err(error) => return Err(TestCaseError::fail(error.to_string())),
             }
         }

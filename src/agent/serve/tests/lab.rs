@@ -264,9 +264,12 @@ impl Lab {
         }
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         match within("a handshake", client_async_with_config(request, self.connect().await, Some(config))).await {
-            Ok((socket, _)) => {
-                Ok(Attached { socket, client: remotecommand::Client::new(Protocol::V5), heard: HashMap::new() })
-            }
+            Ok((socket, _)) => Ok(Attached {
+                socket,
+                client: remotecommand::Client::new(Protocol::V5),
+                heard: HashMap::new(),
+                now: None,
+            }),
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
@@ -318,6 +321,8 @@ pub(super) struct Attached {
     pub(super) socket: WebSocketStream<Box<TlsStream<TcpStream>>>,
     pub(super) client: remotecommand::Client,
     pub(super) heard: HashMap<OutputStream, Vec<u8>>,
+    /// Bytes of standard output that had come when it was told that what follows is written now.
+    pub(super) now: Option<usize>,
 }
 
 impl Attached {
@@ -336,8 +341,15 @@ impl Attached {
     pub(super) async fn step(&mut self) -> Option<Option<CloseFrame>> {
         match within("a message", self.socket.next()).await {
             Some(Ok(Message::Binary(message))) => {
-                if let Some(FromServer::Output(stream, bytes)) = self.client.receive(message).expect("the protocol") {
-                    self.heard.entry(stream).or_default().extend_from_slice(&bytes);
+                match self.client.receive(message).expect("the protocol") {
+                    Some(FromServer::Output(stream, bytes)) => {
+                        self.heard.entry(stream).or_default().extend_from_slice(&bytes);
+                    }
+                    Some(FromServer::Now) => {
+                        assert_eq!(self.now, None, "it is told once");
+                        self.now = Some(self.heard.get(&OutputStream::Stdout).map_or(0, Vec::len));
+                    }
+                    Some(FromServer::Status) | None => {}
                 }
                 None
             }

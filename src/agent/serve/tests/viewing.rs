@@ -12,7 +12,7 @@ use crate::{
     },
     api::ExecResult,
     core::output::LogState,
-    wire::{OutputStream, remotecommand::close},
+    wire::{OutputStream, cri, remotecommand::close},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,4 +216,42 @@ async fn an_agent_that_ends_tells_its_viewers_that_the_command_goes_on() {
     assert_eq!((code, status), (Some(close::GOING_AWAY), None));
     assert!(reason.contains("attach again"), "{reason}");
     assert_eq!(lab.metrics.viewer_bytes.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_is_told_where_the_past_ends() {
+    let lab = Lab::open(json!({})).await;
+    // It comes before the command, as whoever runs one does.
+    let mut first = lab.attach("stdout=true").await;
+    let mut command = lab.command(1 << 20);
+    command.write(OutputStream::Stdout, b"past ").await;
+    first.until(5).await;
+    assert_eq!(first.now, Some(0));
+    for (query, past) in [("stdout=true", 5), ("stdout=true", 8)] {
+        let mut late = lab.attach(query).await;
+        while late.now.is_none() {
+            assert!(late.step().await.is_none(), "it ended early");
+        }
+        command.write(OutputStream::Stdout, b"now").await;
+        late.until(past + 3).await;
+        assert_eq!(late.now, Some(past), "before anything new is written");
+    }
+    command.end(ExecResult::of_exit_code(0));
+    let (code, ..) = first.end().await;
+    assert_eq!(code, Some(close::NORMAL));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_agent_received_is_of_the_past() {
+    let lab = Lab::open(json!({})).await;
+    let mut text = Vec::new();
+    cri::encode(&mut text, OutputStream::Stdout, "2026-01-02T03:04:05.000000006Z", b"past\n");
+    std::fs::create_dir_all(lab.log().parent().expect("a folder")).expect("a folder");
+    std::fs::write(lab.log(), &text).expect("written");
+    let mut viewer = lab.attach("stdout=true").await;
+    let hub = lab.hubs.of(&UID.into());
+    hub.open(5, Kept { output: 5, file: text.len() as u64, state: LogState::Whole });
+    write(&hub, OutputStream::Stdout, b"now").await;
+    viewer.until(8).await;
+    assert_eq!(viewer.now, Some(5));
 }

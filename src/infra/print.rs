@@ -1,0 +1,46 @@
+//! What programs print. Printing never panics, whoever has closed the other end, and only [`Out`] prints what it is
+//! given as it is.
+
+use std::io::{self, Stdout, Write};
+
+use crate::core::printable::one_line;
+
+/// Says one sentence on standard error. If that is closed or full, there is nobody to tell.
+pub fn say(who: &str, sentence: &str) {
+    drop(writeln!(io::stderr(), "{who}: {}", one_line(sentence)));
+}
+
+/// One line, whatever is in the text.
+pub fn line(to: &mut impl Write, text: &str) -> io::Result<()> {
+    writeln!(to, "{}", one_line(text))
+}
+
+/// Standard output. A reader that has left, as `head` does, wants no more: that is no failure.
+#[derive(Debug)]
+pub struct Out(Stdout);
+
+impl Out {
+    pub fn new() -> Self {
+        Self(io::stdout())
+    }
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(bytes).or_else(unless_left).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().or_else(unless_left)
+    }
+}
+
+fn unless_left(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}

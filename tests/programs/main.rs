@@ -1,0 +1,4 @@
+//! The programs themselves, where they need no cluster.
+
+mod credential;
+mod printing;
