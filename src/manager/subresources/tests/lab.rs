@@ -112,13 +112,13 @@ impl StandIn {
             revoked: Arc::default(),
             taken: Arc::default(),
         };
-        let taken = Arc::clone(&it.taken);
+        let flood = Arc::clone(&it.taken);
         let (heads, answer, revoked) = (Arc::clone(&it.heads), Arc::clone(&it.answer), Arc::clone(&it.revoked));
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.expect("a connection");
                 let (acceptor, heads, answer) = (acceptor.clone(), Arc::clone(&heads), Arc::clone(&answer));
-                let (revoked, taken) = (revoked.lock().clone(), Arc::clone(&taken));
+                let (revoked, flood) = (revoked.lock().clone(), Arc::clone(&flood));
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(socket).await else { return };
                     let head = head_of(&mut stream).await;
@@ -134,7 +134,7 @@ impl StandIn {
                     }
                     while answer.ends_with(FLOODS) {
                         let Ok(more) = stream.write(&[b'x'; 8192]).await else { return };
-                        taken.fetch_add(more, Ordering::Relaxed);
+                        flood.fetch_add(more, Ordering::Relaxed);
                     }
                     if !answer.starts_with("HTTP/1.1 101") {
                         stream.shutdown().await.expect("ended");
