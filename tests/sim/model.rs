@@ -606,7 +606,7 @@ impl State {
 
     /// No command goes on for long beyond its time while an agent works, whoever else is away.
     pub fn check_deadlines(&mut self, slack: Duration) {
-        if self.restores > 0 || !self.agent_since.is_some_and(|since| since.elapsed() >= slack) {
+        if self.restores > 0 || self.agent_since.is_none_or(|since| since.elapsed() < slack) {
             return;
         }
         let overdue = |truth: &Truth| {

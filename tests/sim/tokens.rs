@@ -132,7 +132,7 @@ impl Engine for SimEngine {
             return;
         }
         let _reading = Reading::begin(&self.0, exec.id.as_str());
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn take_over(&self, _: Parts) -> io::Result<ExecStream> {
