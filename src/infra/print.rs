@@ -7,7 +7,8 @@ use crate::core::printable::one_line;
 
 /// Says one sentence on standard error. If that is closed or full, there is nobody to tell.
 pub fn say(who: &str, sentence: &str) {
-    drop(writeln!(io::stderr(), "{who}: {}", one_line(sentence)));
+    // In one piece: others write there, too.
+    drop(io::stderr().write_all(format!("{who}: {}\n", one_line(sentence)).as_bytes()));
 }
 
 /// One line, whatever is in the text.

@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 /// Bytes held back until it is known whether they are a question. A longer sequence that may be one is left out.
 const MAX_HELD: usize = 64 * 1024;
 const MAX_CSI: usize = 1024;
+/// Digits of a number, with zeros before it.
+const MAX_DIGITS: usize = 64;
 
 const ENQ: u8 = 0x05;
 const BEL: u8 = 0x07;
@@ -37,7 +39,7 @@ const REPORTING: [&[u8]; 14] = [
     b"9001",
 ];
 /// Operating system commands whose last field is text of any kind.
-const FREE: [&[u8]; 13] = [b"0", b"1", b"2", b"6", b"7", b"8", b"9", b"66", b"133", b"633", b"697", b"777", b"3008"];
+const FREE: [&[u8]; 13] = [b"", b"1", b"2", b"6", b"7", b"8", b"9", b"66", b"133", b"633", b"697", b"777", b"3008"];
 /// Those that are answered whatever they say.
 const ANSWERED: [&[u8]; 5] = [b"60", b"61", b"99", b"5113", b"5522"];
 /// iTerm2's that are answered.
@@ -227,6 +229,7 @@ impl Unasked {
         self.held.push(byte);
         let begin = |unasked: &mut Self, state| (unasked.state, unasked.content) = (state, unasked.held.len());
         match byte {
+            _ if self.held.len() > MAX_CSI => self.keep(true),
             // Controls are obeyed within it.
             0x00..=0x1f | 0x7f => {}
             b'[' if alone => begin(self, State::Csi),
@@ -270,7 +273,7 @@ impl Unasked {
         let only = |wanted: fn(&u8) -> bool| content.iter().copied().filter(wanted).collect::<Vec<u8>>();
         let (private, between) = (only(|byte| (0x3c..0x40).contains(byte)), only(|byte| (0x20..0x30).contains(byte)));
         let parameters = only(|byte| (0x30..0x3c).contains(byte));
-        let first = parameters.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
+        let first = number(&parameters);
         let last = content.last().copied().unwrap_or_default();
         let asks = match (private.first(), between.last(), last) {
             // Device attributes; status and position; terminal parameters.
@@ -331,16 +334,20 @@ impl Unasked {
     fn osc(&mut self, byte: u8) {
         self.hold(byte);
         let content = self.held.get(self.content..).unwrap_or_default();
-        let number = content.split(|byte| *byte == b';').next().unwrap_or_default();
-        let begun = content.len() > number.len();
-        if content.first().is_some_and(|byte| !byte.is_ascii_digit()) || begun && FREE.contains(&number) {
-            // The Linux console has some that have no end.
+        let digits = content.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, begun) = (number(content), content.len() > digits);
+        if digits > MAX_DIGITS {
+            self.drop_held(State::Out { tmux: false });
+        } else if begun && (FREE.contains(&number) || digits == 0) {
+            // The Linux console has some that have no number, and no end.
             self.keep(true);
         } else if begun && number == b"52" {
             // A selection; what is to be put there is never a question mark.
             match content.splitn(3, |byte| *byte == b';').nth(2) {
                 Some([b'?']) => self.drop_held(State::Out { tmux: false }),
                 Some([_]) => self.keep(true),
+                // No name of a selection is so long.
+                Some(_) | None if content.len() > MAX_CSI => self.drop_held(State::Out { tmux: false }),
                 Some(_) | None => {}
             }
         } else if begun && number == b"1337" && content.len() > 32 && !asks(content) {
@@ -403,8 +410,7 @@ impl Unasked {
 
 /// Whether an operating system command is a question: a field of it begins with a question mark.
 fn asks(content: &[u8]) -> bool {
-    let mut parts = content.splitn(2, |byte| *byte == b';');
-    let (number, text) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (number, text) = (number(content), content.splitn(2, |byte| *byte == b';').nth(1).unwrap_or_default());
     if ANSWERED.contains(&number) {
         return true;
     }
@@ -413,6 +419,13 @@ fn asks(content: &[u8]) -> bool {
     }
     let field = |field: &[u8]| field.first() == Some(&b'?');
     !FREE.contains(&number) && text.split(|byte| matches!(byte, b';' | b'=')).any(field)
+}
+
+/// The number that it begins with, without zeros before it.
+fn number(content: &[u8]) -> &[u8] {
+    let digits = content.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
+    let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
+    digits.get(zeros..).unwrap_or_default()
 }
 
 /// Whether a graphics command of kitty is answered: all are but those that say to be quiet.

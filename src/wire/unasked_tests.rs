@@ -68,6 +68,11 @@ fn a_question_is_left_out_however_it_is_put() {
         b"\x1b[21t",
         b"\x1b[1#R",
         b"\x1b]10;?\x07",
+        b"\x1b]0010;?\x07",
+        b"\x1b]000000000011;?\x07",
+        b"\x1b]052;c;?\x07",
+        b"\x1b]060\x07",
+        b"\x1b[014t",
         b"\x1b]11;?\x1b\\",
         b"\x1b]11;?\x9c",
         b"\x9d11;?\xc2\x9c",
@@ -162,13 +167,19 @@ fn a_terminal_reports_by_itself_only_from_where_it_is_asked() {
 
 #[test]
 fn what_is_held_back_has_a_bound() {
-    for begin in [&b"\x1b]4;"[..], b"\x1b]1337;Report", b"\x1b_G", b"\x1b[", b"\x1bP", b"\x1b(", b"\x1b]52;c"] {
+    for begin in [&b"\x1b]4;"[..], b"\x1b]1337;Report", b"\x1b_G", b"\x1b[", b"\x1bP", b"\x1b(", b"\x1b]52;c", b"\x1b]"]
+    {
         let mut unasked = Unasked::default();
         unasked.pass(begin);
         for _ in 0..3 * MAX_HELD {
             unasked.pass(b"1");
             assert!(unasked.held.len() <= MAX_HELD, "{}", shown(begin));
         }
+        unasked.pass(b"\x1b");
+        for _ in 0..3 * MAX_CSI {
+            unasked.pass(b"\r(");
+        }
+        assert!(unasked.held.len() <= MAX_HELD, "{}", shown(begin));
         unasked.pass(b"\x07\x1b\\");
         assert_eq!(unasked.pass(b"again"), b"again", "{}", shown(begin));
     }

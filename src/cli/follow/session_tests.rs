@@ -427,7 +427,9 @@ async fn our_terminal_is_asked_nothing_that_the_command_does_not_hear_the_answer
         let (ours, mut server) = connection_of(messages.to_vec()).await;
         let (stdout, stderr) = (Kept::default(), Kept::default());
         let mut input = input.then(|| Input::from(io::empty(), None));
-        input.iter_mut().for_each(|input| (input.typed, input.refused) = (typed, refused));
+        if let Some(input) = &mut input {
+            (input.typed, input.refused) = (typed, refused);
+        }
         let mut local = LocalIo {
             output: Output::on(stdout.clone(), stderr, Screens::of(true, true, true), None),
             input,
