@@ -63,6 +63,10 @@ impl Anchors {
             return items.iter().try_for_each(|item| self.add(item));
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // Between two separators of documents.
+        if object.is_null() {
+            return Ok(());
+        }
         if object["kind"] != "Lease" {
             return Err(NotAnAnchor::NotALease(text(&object["kind"])));
         }

@@ -284,12 +284,14 @@ impl<'a> Walk<'a> {
         self.vouched.contains(line.sha256.as_str())
     }
 
-    /// A writer that starts records the head it had published: that line must be there.
+    /// A writer that starts records the head it had published: that line must be there. It says itself if it was not,
+    /// because later nobody can tell that from rotation.
     fn published(&mut self, line: &Line) {
         let Some(head) = line.event.note(key::PUBLISHED).and_then(|head| head.parse::<Head>().ok()) else { return };
         let gone = head.sequence >= line.link.sequence;
         let other = self.passed.get(&head.sequence).is_some_and(|sha256| *sha256 != head.sha256);
-        if gone || other {
+        let missed = line.event.note(key::PUBLISHED_MISSING).is_some();
+        if gone || other || missed {
             self.found(line, Wrong::TailMissing(head));
         }
     }
