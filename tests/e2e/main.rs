@@ -26,6 +26,7 @@ mod fences;
 mod follower;
 mod gate;
 mod hardening;
+mod held;
 mod hostile;
 mod input;
 mod interop;

@@ -180,7 +180,7 @@ fn required_by_status(status: &ExecRequestStatus, events: &[&Event]) -> Vec<Stri
     if started && !lost && !with(Verb::Started, &[(key::EXEC_ID, status.exec_id.as_deref())]) {
         missing.push("it has no record of starting its exec".to_owned());
     }
-    let cut_short = [Reason::Canceled, Reason::DeadlineExceeded].map(Reason::as_str).contains(&reason);
+    let cut_short = [Reason::Canceled, Reason::DeadlineExceeded, Reason::Deleted].map(Reason::as_str).contains(&reason);
     if started && cut_short && !with(Verb::Cancelled, &[(key::REASON, Some(reason))]) {
         missing.push(format!("its command was killed ({reason}), but no record says so"));
     }
