@@ -40,6 +40,7 @@ mod recovery;
 mod restarts;
 mod seen;
 mod stand_in;
+mod stolen;
 mod subject;
 mod subresources;
 mod targets;
