@@ -107,7 +107,7 @@ test: ## Run everything: lint, unit, engine, chart and end-to-end tests (40 min 
 .PHONY: test-unit
 test-unit: ## Run the tests that need neither engine nor cluster
 	@scripts/toolchain rust
-	cargo test --locked --lib --bins --test layering --test programs --test sim
+	cargo test --locked --lib --bins --test layering --test manipulations --test programs --test sim
 
 .PHONY: sim
 sim: ## Simulate a million requests with faults on each of two engines (REQUESTS, SEED; 3 min to build, then about 15 min)

@@ -61,7 +61,7 @@ reasons! {
     DeadlineExceeded => Failed,
     /// `cancel` was set: the command was ended, or never ran.
     Canceled => Failed,
-    /// The request was deleted while its command ran, and the command was ended.
+    /// The request was deleted: the command was ended, or never ran.
     Deleted => Failed,
     /// The requester lacks a right, or nobody vouches for who that is: nothing ran.
     Forbidden => Failed,

@@ -19,10 +19,11 @@ use thiserror::Error;
 use crate::api::names::policies as names;
 
 /// The chart's files, with the placeholders `@AGENT@`, `@MANAGER@` and `@NAMESPACE@`.
-const GUARD_AND_FENCES: [&str; 3] = [
+const GUARD_AND_FENCES: [&str; 4] = [
     include_str!("../../charts/execlet/files/policies/execlet-create.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-status.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-agent.yaml"),
+    include_str!("../../charts/execlet/files/policies/execlet-manager.yaml"),
 ];
 const STAMP: &str = include_str!("../../charts/execlet/files/policies/execlet-stamp.yaml");
 
@@ -99,13 +100,13 @@ impl fmt::Display for Expected {
 
 /// The policies and bindings that must be installed.
 pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unreadable> {
-    let files: &[&str] = match mode {
-        Mode::Stamped => &[STAMP, GUARD_AND_FENCES[0], GUARD_AND_FENCES[1], GUARD_AND_FENCES[2]],
-        Mode::Guarded => &GUARD_AND_FENCES,
-        Mode::Off => &[],
+    let (stamp, others): (&[&str], &[&str]) = match mode {
+        Mode::Stamped => (&[STAMP], &GUARD_AND_FENCES),
+        Mode::Guarded => (&[], &GUARD_AND_FENCES),
+        Mode::Off => (&[], &[]),
     };
     let mut all = Vec::new();
-    for file in files {
+    for file in stamp.iter().chain(others) {
         let text = file
             .replace("@MANAGER@", &accounts.manager.username())
             .replace("@AGENT@", &accounts.agent.username())

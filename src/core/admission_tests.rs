@@ -33,6 +33,8 @@ fn every_policy_comes_with_its_binding() {
             "validatingadmissionpolicybinding/execlet-status",
             "validatingadmissionpolicy/execlet-agent",
             "validatingadmissionpolicybinding/execlet-agent",
+            "validatingadmissionpolicy/execlet-manager",
+            "validatingadmissionpolicybinding/execlet-manager",
         ]
     );
     assert_eq!(expected(Mode::Guarded, &accounts()).expect("policies")[..], all()[2..]);

@@ -8,7 +8,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::{access::Right, admission::Admission, request::starting_deadline, transition::Binding};
+use super::{
+    access::Right,
+    admission::Admission,
+    request::{is_being_deleted, starting_deadline},
+    transition::Binding,
+};
 use crate::api::{
     ExecRequest, Reason, Requester,
     conditions::{self, ConditionType, Truth},
@@ -68,6 +73,10 @@ pub fn requester_to_check<'a>(request: &'a ExecRequest, admission: &Admission) -
 
 pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDecision {
     let request = facts.request;
+    if is_being_deleted(request) {
+        let message = "the request was deleted before it was bound to a node: nothing ran";
+        return BindDecision::Refuse(Reason::Deleted, message.to_owned());
+    }
     if request.spec.cancel {
         let message = "canceled before it was bound to a node: nothing ran";
         return BindDecision::Refuse(Reason::Canceled, message.to_owned());
@@ -158,14 +167,22 @@ pub fn image(pod: &Pod, container: &str) -> Option<String> {
     [&status.image_id, &status.image].into_iter().find(|image| !image.is_empty()).cloned()
 }
 
-/// Gives up a request that is bound but not committed: its node may be gone for good.
+/// Gives up a request that is bound but not committed: its node may be gone for good. Its agent does, if one lives.
 pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestamp) -> Option<(Reason, String)> {
     let status = request.status.as_ref()?;
     let node = status.node_name.as_deref()?;
-    if status.exec_id.is_some() || status.completion_time.is_some() || now < starting_deadline(request)? {
+    if status.exec_id.is_some() || status.completion_time.is_some() {
+        return None;
+    }
+    let deleted = is_being_deleted(request);
+    if !deleted && now < starting_deadline(request)? {
         return None;
     }
     let why = agents.alive(node).err()?;
+    if deleted {
+        let message = format!("the request was deleted before the command could start: nothing ran ({why})");
+        return Some((Reason::Deleted, message));
+    }
     Some((Reason::StartingDeadlineExceeded, deadline_message(request, Reason::AgentNotReady, &why)))
 }
 

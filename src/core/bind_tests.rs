@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{super::transition::Write, *};
@@ -241,6 +242,27 @@ fn a_bound_request_whose_agent_died_is_given_up_at_the_deadline_and_not_before()
     assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a live agent decides itself");
     if let Some(status) = &mut request.status {
         status.node_name = Some("n2".into());
+        status.exec_id = Some("e".into());
+    }
+    assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a committed request is never given up");
+}
+
+#[test]
+fn what_is_deleted_and_still_held_is_refused_by_the_manager_unless_a_live_agent_has_it() {
+    let mut request = web();
+    request.metadata.deletion_timestamp = Some(Time(at(1)));
+    for pod in [None, Some(&pod(&json!({})))] {
+        refused(
+            &judge(&request, pod, at(2)),
+            Reason::Deleted,
+            "the request was deleted before it was bound to a node: nothing ran",
+        );
+    }
+    for (node, reason) in [("n1", None), ("n2", Some(Reason::Deleted))] {
+        request.status = Some(crate::api::ExecRequestStatus { node_name: Some(node.into()), ..Default::default() });
+        assert_eq!(bound_too_long(&request, &live(), at(2)).map(|(reason, _)| reason), reason, "{node}");
+    }
+    if let Some(status) = &mut request.status {
         status.exec_id = Some("e".into());
     }
     assert_eq!(bound_too_long(&request, &live(), at(60)), None, "a committed request is never given up");

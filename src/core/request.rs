@@ -22,6 +22,8 @@ pub struct BoundRequest {
     pub progress: Progress,
     /// By the clock of the agent that committed it.
     pub committed_at: Option<Timestamp>,
+    /// Somebody has deleted it, and a finalizer holds it: it is there until that is gone, and so are its readers.
+    pub deleting: bool,
 }
 
 impl BoundRequest {
@@ -50,6 +52,17 @@ pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
         name: meta.name.clone().ok_or(NotBound("metadata.name"))?,
         uid: meta.uid.clone().ok_or(NotBound("metadata.uid"))?.into(),
     })
+}
+
+/// Whether it was deleted and is there all the same, because a finalizer holds it. Nothing is to start any more, what
+/// runs is to end, and the status says so: whoever reads it can still do so.
+pub fn is_being_deleted(request: &ExecRequest) -> bool {
+    request.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether its command is still to run: it was neither canceled nor deleted.
+pub fn is_wanted(request: &ExecRequest) -> bool {
+    !request.spec.cancel && !is_being_deleted(request)
 }
 
 /// By when the command must have started.
@@ -82,6 +95,7 @@ impl TryFrom<&ExecRequest> for BoundRequest {
             starting_deadline: starting_deadline(request).ok_or(NotBound("metadata.creationTimestamp"))?,
             progress,
             committed_at: status.start_time.as_ref().map(|time| time.0),
+            deleting: is_being_deleted(request),
         })
     }
 }

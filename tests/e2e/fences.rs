@@ -246,17 +246,20 @@ async fn an_agents_token_reaches_its_own_lease_and_events_and_no_others() {
         assert!(who.is_refused(&["delete", "lease", "execlet-agent.n1", "-n", NAMESPACE], "").contains("forbidden"));
     }
 
-    let event = |instance: &str| {
+    let event = |controller: &str, instance: &str| {
         json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": unique("e"), "namespace": lab.namespace},
-            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "execlet.dev/agent", "reportingInstance": instance,
+            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": controller, "reportingInstance": instance,
             "action": "Start", "reason": "Completed", "type": "Normal", "note": "n",
             "regarding": {"kind": "ExecRequest", "apiVersion": "execlet.dev/v1alpha1", "name": "r", "namespace": lab.namespace}})
         .to_string()
     };
-    own.succeeds(&["create", "-f", "-"], &event("n1"));
-    for instance in ["n2", "execlet-manager-x"] {
-        let said = own.is_refused(&["create", "-f", "-"], &event(instance));
-        assert!(said.contains("only Events that name it as reportingInstance"), "{instance}: {said}");
+    let agent = "execlet.dev/agent";
+    own.succeeds(&["create", "-f", "-"], &event(agent, "n1"));
+    for (controller, instance) in
+        [(agent, "n2"), (agent, "execlet-manager-x"), ("execlet.dev/manager", "n1"), ("kubelet", "n1")]
+    {
+        let said = own.is_refused(&["create", "-f", "-"], &event(controller, instance));
+        assert!(said.contains("only Events that name it as reportingInstance"), "{controller} {instance}: {said}");
     }
 }
 

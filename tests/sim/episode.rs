@@ -178,7 +178,7 @@ fn is_unwanted(state: &crate::model::State, uid: &str) -> bool {
     let Some(status) = object.request.status.as_ref().filter(|status| status.completion_time.is_some()) else {
         return false;
     };
-    matches!(reason(status), "Canceled" | "DeadlineExceeded" | "KillFailed")
+    matches!(reason(status), "Canceled" | "DeadlineExceeded" | "Deleted" | "KillFailed")
         || (reason(status) == "NodeLost" && state.truth.get(uid).is_some_and(|truth| truth.code.is_none()))
 }
 
@@ -269,23 +269,35 @@ async fn users(model: Model, kind: Kind) {
         let model = model.clone();
         tokio::spawn(async move {
             sleep(when).await;
-            let mut state = model.lock();
-            match fate {
-                0 | 1 => {
-                    let Some(mut request) = state.objects.get(&name).map(|object| object.request.clone()) else {
-                        return;
-                    };
-                    if !is_finished(&request) {
-                        request.spec.cancel = true;
-                        state.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
-                        state.note(|| format!("{name} is canceled"));
-                        state.store(request);
-                    }
-                }
-                2 => state.delete(&name),
-                _ => {}
+            // Held for a moment, while it ends, or until everything is over.
+            let held = *model.lock().random.pick(&[500, 10_000, 100_000]).unwrap_or(&500);
+            meet(&model, fate, &name);
+            if fate == HELD {
+                sleep(model.millis(0..held)).await;
+                model.lock().delete(&name);
             }
         });
+    }
+}
+
+/// What becomes of a request that a finalizer holds: it is deleted, and there all the same.
+const HELD: u64 = 3;
+
+fn meet(model: &Model, fate: u64, name: &str) {
+    let mut state = model.lock();
+    match fate {
+        0 | 1 => {
+            let Some(mut request) = state.objects.get(name).map(|object| object.request.clone()) else { return };
+            if !is_finished(&request) {
+                request.spec.cancel = true;
+                state.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
+                state.note(|| format!("{name} is canceled"));
+                state.store(request);
+            }
+        }
+        2 => state.delete(name),
+        HELD => state.delete_held(name),
+        _ => {}
     }
 }
 

@@ -17,14 +17,14 @@ use execlet::{
         digest::sha256,
         ids::{ContainerRef, ProcessRef},
         offsets::StreamOffsets,
-        request::starting_deadline,
+        request::{is_wanted, starting_deadline},
     },
     engine::{
         EngineError, ExecExit,
         docker::{calls::Died, testimony},
     },
 };
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
@@ -592,7 +592,7 @@ impl State {
         };
         truth.start_cut
             && truth.starts == 0
-            && (truth.awaits_client || truth.restored || request.spec.cancel || late() || !startable())
+            && (truth.awaits_client || truth.restored || !is_wanted(request) || late() || !startable())
     }
 
     /// Nobody may end a command without a cause.
@@ -697,6 +697,15 @@ impl State {
             self.abandon(&request);
             self.watchers.retain(|watcher| watcher.send(Change::Deleted(Box::new(request.clone()))).is_ok());
         }
+    }
+
+    /// It is deleted, and somebody's finalizer holds it: whoever reads it is owed its outcome until it is let go.
+    pub fn delete_held(&mut self, name: &str) {
+        let Some(mut request) = self.objects.get(name).map(|object| object.request.clone()) else { return };
+        self.note(|| format!("{name} is deleted, and held by a finalizer"));
+        request.metadata.deletion_timestamp = Some(Time(self.now()));
+        self.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
+        self.store(request);
     }
 
     /// Nobody waits for its outcome any more.

@@ -165,7 +165,7 @@ guarded
 {{- define "execlet.policiesRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
-  resourceNames: [execlet-create, execlet-status, execlet-agent]
+  resourceNames: [execlet-create, execlet-status, execlet-agent, execlet-manager]
   verbs: [get]
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]

@@ -19,7 +19,7 @@ use crate::{
         decide::{RequestView, cause_to_kill},
         entry::Terms,
         kill::{Cause, DEFAULT_GRACE, Kill},
-        request::BoundRequest,
+        request::{BoundRequest, is_being_deleted},
     },
     infra::{kernel::Kernel, requests::Requests},
 };
@@ -65,11 +65,12 @@ impl Latest {
     }
 
     fn see(&mut self, found: Option<&ExecRequest>) {
-        match found.filter(|found| found.metadata.deletion_timestamp.is_none()).map(BoundRequest::try_from) {
-            None => *self = Self::Gone,
-            Some(Ok(request)) => *self = Self::Bound(Box::new(request)),
+        match found.map(|found| (BoundRequest::try_from(found), is_being_deleted(found))) {
+            // Nobody binds again what is being deleted.
+            None | Some((Err(_), true)) => *self = Self::Gone,
+            Some((Ok(request), _)) => *self = Self::Bound(Box::new(request)),
             // What it was bound to is known better here.
-            Some(Err(_)) => {}
+            Some((Err(_), false)) => {}
         }
     }
 }

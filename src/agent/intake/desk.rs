@@ -29,7 +29,7 @@ use crate::{
         entry::Entry,
         ids::{RequestKey, RequestUid},
         queue::{FairQueue, Limits, Ticket},
-        request::{key_of, starting_deadline},
+        request::{is_wanted, key_of, starting_deadline},
     },
     infra::health::Readiness,
 };
@@ -232,7 +232,7 @@ impl<W: World> Desk<W> {
             }
             Some(Known::Waiting(ticket)) => {
                 let wanted = match &news {
-                    News::Changed(request) => !request.spec.cancel && request.metadata.deletion_timestamp.is_none(),
+                    News::Changed(request) => is_wanted(request),
                     News::Left => false,
                     News::None => true,
                 };
@@ -262,8 +262,8 @@ impl<W: World> Desk<W> {
         let fresh = !self.ended.all.contains(&key.uid);
         let runs = request.status.as_ref().is_some_and(|status| status.exec_id.is_some());
         let record = self.remembered.remove(key.uid.as_str());
-        if runs || record.is_some() {
-            // It may run already: nobody would watch it while it waits.
+        if runs || record.is_some() || !is_wanted(&request) {
+            // It may run already: nobody would watch it while it waits. What was taken back needs no turn.
             self.queue.admit(&ticket.namespace, &ticket.container);
             let entry = record.map(|record| record.entry);
             self.work(key, ticket.container, created, Some(request).filter(|_| fresh), entry, false);
@@ -271,7 +271,7 @@ impl<W: World> Desk<W> {
         }
         self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
         let from_client = request.spec.input_from_client().is_some();
-        if from_client && !request.spec.cancel && !self.node.hubs.of(&key.uid).input.is_held() {
+        if from_client && !self.node.hubs.of(&key.uid).input.is_held() {
             self.parked.push(&ticket.clone(), Waiting { key, ticket, seen: None });
             return;
         }

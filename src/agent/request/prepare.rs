@@ -147,6 +147,7 @@ mod tests {
             starting_deadline: Timestamp::MAX,
             progress: Progress::Bound,
             committed_at: None,
+            deleting: false,
         }
     }
 

@@ -35,7 +35,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,
-        request::{BoundRequest, Progress},
+        request::{BoundRequest, Progress, is_being_deleted},
     },
     engine::{Engine, Fenced},
     infra::metrics::Step,
@@ -156,9 +156,9 @@ impl<W: World> Work<W> {
         if let Some(seen) = &seen {
             self.memory.saw(seen);
         }
-        // A request that is being deleted is as good as gone, whoever still holds it.
-        let seen = seen.filter(|seen| seen.metadata.deletion_timestamp.is_none());
         let bound = seen.as_ref().and_then(|seen| BoundRequest::try_from(seen).ok());
+        // Nobody binds again what is being deleted.
+        let seen = seen.filter(|seen| bound.is_some() || !is_being_deleted(seen));
         let wanted = match (&seen, &bound) {
             (None, _) => RequestView::Gone,
             (Some(_), None) if self.memory.entry().is_none() => return Ok(Next::Done),

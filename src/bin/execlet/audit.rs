@@ -16,9 +16,11 @@ use execlet::{
     api::{ExecRequest, Requester, names},
     core::{
         audit::{
-            chain::{Head, published},
-            complete::complete,
+            anchor::Anchors,
+            chain::Head,
+            complete::{Completeness, complete},
             event::{Event, Verb},
+            examine::{Against, Found, examine},
             key,
             verify::{File, Report, first_of, verify},
         },
@@ -30,7 +32,8 @@ use serde::Deserialize as _;
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Check that no line was changed, dropped, moved, inserted or truncated. Exits with 1 if one was.
+    /// Check that no line was changed, dropped, moved, inserted or truncated. Exits with 1 if one was, or if
+    /// a chain that a Lease names is not there, or if no Lease that was given names a chain that is.
     Verify(VerifyArgs),
     /// Print who ran what, where, when, why and with which outcome, one line per request.
     Show(ShowArgs),
@@ -43,12 +46,21 @@ pub struct VerifyArgs {
     pub paths: Vec<PathBuf>,
 
     /// The head that the chain must have reached, as SEQUENCE:SHA256.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lease")]
     pub head: Option<Head>,
 
     /// Leases with published heads, as printed by `kubectl get lease -o yaml` or `-o json`.
+    /// All of them hold, those of earlier times too.
     #[arg(long)]
     pub lease: Vec<PathBuf>,
+
+    /// Whose chains are to be verified, as agent/NODE or manager/POD [default: of all that the Leases name]
+    #[arg(long, requires = "lease")]
+    pub writer: Vec<String>,
+
+    /// Accept chains of writers that no Lease names, such as managers of long ago. They prove nothing.
+    #[arg(long, requires = "lease")]
+    pub allow_unanchored: bool,
 
     /// Also check that each request has all of its records. Pass all chains at once.
     #[arg(long)]
@@ -78,132 +90,141 @@ pub fn run(command: &AuditCommand) -> Result<ExitCode> {
 }
 
 fn check(args: &VerifyArgs, out: &mut impl Write) -> Result<ExitCode> {
-    let mut heads = BTreeMap::new();
+    let mut anchors = Anchors::default();
     for path in &args.lease {
-        heads.extend(heads_of(path)?);
+        add_leases(path, &mut anchors)?;
+    }
+    if !args.writer.is_empty() {
+        anchors.only(args.writer.iter().cloned().collect());
     }
     let chains = chains(&args.paths)?;
-    if args.head.is_some() && chains.len() > 1 {
-        bail!(
+    let against = match &args.head {
+        Some(_) if chains.len() > 1 => bail!(
             "--head is for one chain, and these are {}: pass the files of one directory, or use --lease",
             chains.len()
-        );
+        ),
+        Some(head) => Against::Head(head),
+        None if args.lease.is_empty() => Against::Nothing,
+        None => Against::Anchors { anchors: &anchors, allow_unanchored: args.allow_unanchored },
+    };
+    let examined = examine(chains, against);
+    for (found, report) in &examined.chains {
+        say(report, found.files.len(), out)?;
     }
-    let (mut wrong, mut events, mut read) = (false, Vec::new(), BTreeSet::new());
-    for (directory, files) in &chains {
-        // The first pass tells the writer, and so the head to check against.
-        let bare = verify(files, args.head.as_ref()).with_context(|| format!("{}: no records", directory.display()))?;
-        let head = args.head.as_ref().or_else(|| heads.get(&bare.writer));
-        let report = verify(files, head).unwrap_or(bare);
-        wrong |= !report.findings.is_empty();
-        say(&report, files.len(), head, out)?;
-        read.insert(report.writer);
-        events.extend(report.events);
+    for fault in &examined.faults {
+        line(out, &fault.to_string())?;
     }
-    for (writer, head) in heads.iter().filter(|(writer, _)| !read.contains(*writer)) {
-        line(out, &format!("{writer}: its chain is missing: it reached line {}", head.sequence))?;
-        wrong |= args.complete;
-    }
+    let mut wrong = examined.is_wrong();
     if args.complete || !args.requests.is_empty() {
-        let mut requests = Vec::new();
-        for path in &args.requests {
-            requests.extend(requests_of(path)?);
-        }
-        let result = complete(&events, &requests);
-        for gap in &result.gaps {
-            line(out, &gap.to_string())?;
-        }
-        let (recorded, compared) = (result.recorded, result.compared);
-        writeln!(
-            out,
-            "{recorded} requests have records, {compared} finished requests were compared, {} gaps",
-            result.gaps.len()
-        )?;
-        wrong |= !result.gaps.is_empty();
+        let events = examined.chains.into_iter().flat_map(|(_, report)| report.events).collect::<Vec<_>>();
+        wrong |= check_requests(&args.requests, &events, out)?;
     }
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Whether a request lacks records.
+fn check_requests(exports: &[PathBuf], events: &[Event], out: &mut impl Write) -> Result<bool> {
+    let mut requests = Vec::new();
+    for path in exports {
+        requests.extend(requests_of(path)?);
+    }
+    let Completeness { recorded, compared, unfinished, gaps } = complete(events, &requests);
+    for gap in &gaps {
+        line(out, &gap.to_string())?;
+    }
+    writeln!(
+        out,
+        "{recorded} requests have records, {compared} finished requests were compared, {unfinished} had not finished, {} gaps",
+        gaps.len()
+    )?;
+    Ok(!gaps.is_empty())
+}
+
 /// Prints the bad lines, then a summary of the chain.
-fn say(report: &Report, files: usize, head: Option<&Head>, out: &mut impl Write) -> io::Result<()> {
+fn say(report: &Report, files: usize, out: &mut impl Write) -> io::Result<()> {
     for finding in &report.findings {
         line(out, &finding.to_string())?;
     }
-    let Report { writer, first, starts, cuts, lost, events, .. } = report;
+    let Report { writer, first, starts, cuts, lost, events, head, .. } = report;
     let state = if report.findings.is_empty() { "intact" } else { "NOT INTACT" };
-    let against = match head {
-        Some(_) if report.head_is_older => ", the published head is older than its first line",
-        Some(_) => ", checked against the published head",
-        None => ", no head to check against",
+    let against = match report.vouched {
+        Some(line) => format!(
+            ", checked against the published head (line {line}; {} records after it that nothing vouches for yet)",
+            head.sequence - line
+        ),
+        None => ", no head to check against: whole in itself, and nothing vouches for it".to_owned(),
+    };
+    let gone = match first {
+        1 => String::new(),
+        _ => " (the lines before it are not here: rotated, or removed)".to_owned(),
     };
     let summary = format!(
-        "{writer}: {state}: {} records in {files} files, from line {first}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {}",
+        "{writer}: {state}: {} records in {files} files, from line {first}{gone}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {head}",
         events.len(),
-        report.head,
     );
     line(out, &summary)
 }
 
-/// The files of each directory, in the order of their names.
-fn chains(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, Vec<File>>> {
-    let mut chains: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+/// The files of each directory, in the order of their names. What was given twice is read once.
+fn chains(paths: &[PathBuf]) -> Result<Vec<Found>> {
+    let mut chains: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
     for path in paths {
-        let mut found = Vec::new();
-        collect(path, true, &mut found).with_context(|| format!("cannot read {}", path.display()))?;
-        for file in found {
+        let mut files = Vec::new();
+        collect(path, true, &mut files).with_context(|| format!("cannot read {}", path.display()))?;
+        if files.is_empty() {
+            bail!("{}: found no audit log: its files are named audit-NUMBER.jsonl", path.display());
+        }
+        for file in files {
+            let file = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
             let directory = file.parent().unwrap_or(Path::new("")).to_owned();
-            chains.entry(directory).or_default().push(file);
+            chains.entry(directory).or_default().insert(file);
         }
     }
+    // A name that was found in a directory may have been chosen by anybody.
+    let shown = |path: &Path| path.display().to_string().escape_debug().to_string();
     let read = |path: &PathBuf| {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let first = path.file_name().and_then(|name| name.to_str()).and_then(first_of);
-        Ok(File { name: path.display().to_string(), first, text })
+        Ok(File { name: shown(path), first, text })
     };
-    if chains.is_empty() {
-        bail!("found no audit log: its files are named audit-NUMBER.jsonl");
-    }
-    let mut all = BTreeMap::new();
-    for (directory, mut paths) in chains {
-        paths.sort_unstable();
-        paths.dedup();
-        all.insert(directory, paths.iter().map(read).collect::<Result<Vec<_>>>()?);
-    }
-    Ok(all)
+    let chains = chains.iter().map(|(directory, files)| {
+        let files = files.iter().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Found { directory: shown(directory), files })
+    });
+    chains.collect()
 }
 
 /// Takes any file that was given by name, but of a directory only audit logs.
 fn collect(path: &Path, named: bool, into: &mut Vec<PathBuf>) -> io::Result<()> {
-    if fs::metadata(path)?.is_dir() {
+    let meta = if named { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
+    let is_log = || path.file_name().and_then(|name| name.to_str()).and_then(first_of).is_some();
+    if meta.is_dir() {
         for entry in fs::read_dir(path)? {
             collect(&entry?.path(), false, into)?;
         }
-    } else if named || path.file_name().and_then(|name| name.to_str()).and_then(first_of).is_some() {
+    } else if named || is_log() {
+        // Anything else might never end, or be somewhere else.
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));
+        }
         into.push(path.to_owned());
     }
     Ok(())
 }
 
-/// The heads in a Lease or a list of Leases.
-fn heads_of(path: &Path) -> Result<BTreeMap<String, Head>> {
+/// Takes the heads in a file of Leases.
+fn add_leases(path: &Path, anchors: &mut Anchors) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut heads = BTreeMap::new();
+    let mut of_this = Anchors::default();
     for document in serde_yaml_ng::Deserializer::from_str(&text) {
         let object = serde_json::Value::deserialize(document).with_context(|| path.display().to_string())?;
-        let leases = object["items"].as_array().cloned().unwrap_or_else(|| vec![object]);
-        for lease in leases {
-            let annotation = lease["metadata"]["annotations"][names::AUDIT_HEADS_ANNOTATION].as_str();
-            for own in published(annotation.unwrap_or_default()) {
-                let head =
-                    own.head.parse().with_context(|| format!("{}: the head of {}", path.display(), own.writer))?;
-                heads.insert(own.writer, head);
-            }
-        }
+        of_this.add(&object).with_context(|| path.display().to_string())?;
+        anchors.add(&object).with_context(|| path.display().to_string())?;
     }
-    if heads.is_empty() {
+    if of_this.writers().next().is_none() {
         bail!("{}: it has no Lease with the annotation {}", path.display(), names::AUDIT_HEADS_ANNOTATION);
     }
-    Ok(heads)
+    Ok(())
 }
 
 /// The requests in a list, or in a sequence of JSON objects.
@@ -217,8 +238,12 @@ fn requests_of(path: &Path) -> Result<Vec<ExecRequest>> {
             _ => vec![value],
         };
         for item in items {
-            requests
-                .push(serde_json::from_value(item).with_context(|| format!("{}: not an ExecRequest", path.display()))?);
+            let request: ExecRequest =
+                serde_json::from_value(item).with_context(|| format!("{}: not an ExecRequest", path.display()))?;
+            if request.metadata.uid.is_none() {
+                bail!("{}: an ExecRequest has no UID, so its records cannot be found", path.display());
+            }
+            requests.push(request);
         }
     }
     Ok(requests)
@@ -227,8 +252,8 @@ fn requests_of(path: &Path) -> Result<Vec<ExecRequest>> {
 /// One line per request, in the order of their first records.
 fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode> {
     let mut events = Vec::new();
-    for (directory, files) in chains(&args.paths)? {
-        events.extend(verify(&files, None).with_context(|| format!("{}: no records", directory.display()))?.events);
+    for Found { directory, files } in chains(&args.paths)? {
+        events.extend(verify(&files, None).with_context(|| format!("{directory}: no records"))?.events);
     }
     events.sort_by(|one, other| one.stage_timestamp.cmp(&other.stage_timestamp));
     let mut order = Vec::new();

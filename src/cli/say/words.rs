@@ -6,6 +6,7 @@ use crate::{
         conditions::{self, ConditionType},
     },
     cli::request::takes_input,
+    core::request::is_being_deleted,
 };
 
 /// What a request waits for, does, or has come to: the rest of the sentence "NAME: ...".
@@ -19,6 +20,7 @@ pub fn state(request: &ExecRequest) -> String {
             format!("waiting for a client to attach with standard input (node {node})")
         }
         Phase::Bound => format!("waiting for its turn on node {node}"),
+        Phase::Running if is_being_deleted(request) => format!("being ended on node {node}: the request was deleted"),
         Phase::Running if request.spec.cancel => format!("being canceled on node {node}"),
         Phase::Running => format!("running on node {node}"),
         Phase::Succeeded | Phase::Failed | Phase::Unknown => outcome(status),

@@ -8,7 +8,7 @@ use std::{
 use super::{
     chain::Link,
     event::{Event, Verb},
-    key,
+    identity, key,
 };
 use crate::{
     api::{
@@ -28,7 +28,8 @@ pub struct Gap {
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "request {} ({}): {}", self.request, self.uid, self.missing)
+        let Self { request, uid, missing } = self;
+        write!(f, "request {} ({}): {missing}", request.escape_debug(), uid.as_str().escape_debug())
     }
 }
 
@@ -37,6 +38,8 @@ pub struct Completeness {
     pub recorded: usize,
     /// How many finished requests the records were compared with.
     pub compared: usize,
+    /// How many requests were not, because they had not finished.
+    pub unfinished: usize,
     pub gaps: Vec<Gap>,
 }
 
@@ -60,16 +63,23 @@ pub fn complete<'a>(
         result.gaps.extend(missing.map(|missing| gap(&name_of(events), uid, missing)));
     }
     for request in requests {
-        let (Some(uid), Some(status)) = (request.metadata.uid.as_deref(), &request.status) else { continue };
-        if status.completion_time.is_none() {
-            continue;
-        }
-        result.compared += 1;
-        let uid = RequestUid::from(uid);
+        let Some(uid) = request.metadata.uid.as_deref().map(RequestUid::from) else { continue };
         let events = sets.get(&uid).map_or(&[][..], Vec::as_slice);
-        let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
-        let name = format!("{namespace}/{}", request.metadata.name.as_deref().unwrap_or_default());
-        result.gaps.extend(required_by_status(status, events).into_iter().map(|missing| gap(&name, &uid, missing)));
+        let name = format!(
+            "{}/{}",
+            request.metadata.namespace.as_deref().unwrap_or_default(),
+            request.metadata.name.as_deref().unwrap_or_default()
+        );
+        let mut missing = identity::contradictions(request, &name, events);
+        if let Some(status) = request.status.as_ref().filter(|status| status.completion_time.is_some()) {
+            result.compared += 1;
+            missing.extend(required_by_status(status, events));
+        } else {
+            result.unfinished += 1;
+            let ended = events.iter().any(|event| event.verb.is_end());
+            missing.extend(ended.then(|| "it has a record of its end, and has not finished".to_owned()));
+        }
+        result.gaps.extend(missing.into_iter().map(|missing| gap(&name, &uid, missing)));
     }
     result
 }
@@ -170,7 +180,7 @@ fn required_by_status(status: &ExecRequestStatus, events: &[&Event]) -> Vec<Stri
     if started && !lost && !with(Verb::Started, &[(key::EXEC_ID, status.exec_id.as_deref())]) {
         missing.push("it has no record of starting its exec".to_owned());
     }
-    let cut_short = [Reason::Canceled, Reason::DeadlineExceeded].map(Reason::as_str).contains(&reason);
+    let cut_short = [Reason::Canceled, Reason::DeadlineExceeded, Reason::Deleted].map(Reason::as_str).contains(&reason);
     if started && cut_short && !with(Verb::Cancelled, &[(key::REASON, Some(reason))]) {
         missing.push(format!("its command was killed ({reason}), but no record says so"));
     }

@@ -5,7 +5,10 @@
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 
 use crate::{
     api::{Phase, Reason, Requester},
@@ -129,7 +132,31 @@ pub struct Event {
     /// When the request was created; if that is not known, the time of the act.
     pub request_received_timestamp: MicroTime,
     pub stage_timestamp: MicroTime,
+    #[serde(deserialize_with = "each_key_once")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Of a key that is there twice, each reader would believe another value.
+fn each_key_once<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Notes;
+    impl<'de> Visitor<'de> for Notes {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts, with each key once")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut notes = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry()? {
+                if let Some(before) = notes.insert(key, value) {
+                    return Err(A::Error::custom(format!("a key is there twice, once with {before:?}")));
+                }
+            }
+            Ok(notes)
+        }
+    }
+    from.deserialize_map(Notes)
 }
 
 impl Event {

@@ -27,7 +27,7 @@ impl fmt::Display for Wrong {
             Self::Missing { from, to } => write!(f, "dropped: lines {from} to {to} are missing before it"),
             Self::OutOfOrder => f.write_str("reordered: it was written in another place"),
             Self::Inserted => f.write_str("inserted: another line has this number"),
-            Self::Foreign(writer) => write!(f, "foreign: {writer} wrote it"),
+            Self::Foreign(writer) => write!(f, "foreign: {} wrote it", writer.escape_default()),
             Self::Restarted => {
                 f.write_str("restarted: a new chain starts here, and nothing vouches for what was before it")
             }

@@ -7,6 +7,7 @@ pub const CUT_BYTES: &str = "execlet.dev/cut-bytes";
 pub const CUT_SHA256: &str = "execlet.dev/cut-sha256";
 pub const LOST: &str = "execlet.dev/lost";
 pub const PUBLISHED: &str = "execlet.dev/published-head";
+pub const PUBLISHED_MISSING: &str = "execlet.dev/published-head-missing";
 pub const VERSION: &str = "execlet.dev/version";
 
 pub const POD: &str = "execlet.dev/pod";

@@ -23,7 +23,8 @@ pub fn file_name(first: u64) -> String {
 }
 
 pub fn first_of(name: &str) -> Option<u64> {
-    name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?.parse().ok()
+    let number = name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +53,9 @@ pub struct Report {
     pub cuts: usize,
     /// How many records the writer reports it could not write.
     pub lost: u64,
-    /// Whether the published head is older than the first line, and so proves nothing.
+    /// The highest number at which a published head is in the chain. It vouches for every line up to there.
+    pub vouched: Option<u64>,
+    /// Whether all published heads are older than the first line, and so prove nothing.
     pub head_is_older: bool,
     pub findings: Vec<Finding>,
     pub events: Vec<Event>,
@@ -66,11 +69,12 @@ struct Line {
     garbage: Garbage,
 }
 
-/// Verifies the files of one chain, in order. `head` is the one its writer has published. `None` if
-/// they hold no record.
-pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
+/// Verifies the files of one chain, in order. `heads` are those that its writer has published, at one time or
+/// another: each must be in it. `None` if the files hold no record.
+pub fn verify<'a>(files: &[File], heads: impl IntoIterator<Item = &'a Head>) -> Option<Report> {
     let (lines, rest) = read(files);
-    let mut walk = Walk::new(&lines, head)?;
+    let heads: Vec<&Head> = heads.into_iter().collect();
+    let mut walk = Walk::new(&lines, &heads)?;
     for line in &lines {
         walk.garbage(line);
         walk.step(line);
@@ -79,7 +83,14 @@ pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
         walk.findings.insert(*place, (None, if *ended { Wrong::NotARecord } else { Wrong::CutOff }));
     }
     walk.check_first(files);
-    walk.check_head();
+    let (mut vouched, mut older) = (None, 0);
+    for head in &heads {
+        match walk.check_head(head) {
+            Reached::Yes => vouched = vouched.max(Some(head.sequence)),
+            Reached::Older => older += 1,
+            Reached::No => {}
+        }
+    }
     let findings = walk.findings.into_iter().map(|(place, (sequence, wrong))| Finding {
         file: files.get(place.file).map(|file| file.name.clone()).unwrap_or_default(),
         line: place.line,
@@ -95,7 +106,8 @@ pub fn verify(files: &[File], head: Option<&Head>) -> Option<Report> {
         starts: lines.iter().filter(|line| line.event.verb == Verb::Opened).count(),
         cuts: walk.cuts,
         lost: lines.iter().filter_map(|line| number(&line, key::LOST)).sum(),
-        head_is_older: walk.head_is_older,
+        vouched,
+        head_is_older: !heads.is_empty() && older == heads.len(),
         events: lines.into_iter().map(|line| line.event).collect(),
     })
 }
@@ -121,9 +133,17 @@ fn read(files: &[File]) -> (Vec<Line>, Garbage) {
     (lines, garbage)
 }
 
+/// Whether a published head is in the chain.
+enum Reached {
+    Yes,
+    /// It is older than the first line.
+    Older,
+    /// That is a finding.
+    No,
+}
+
 struct Walk<'a> {
     writer: String,
-    head: Option<&'a Head>,
     /// Digests for which a line or the published head vouches.
     vouched: BTreeSet<&'a str>,
     by_sequence: BTreeMap<u64, Vec<&'a Line>>,
@@ -136,12 +156,11 @@ struct Walk<'a> {
     /// Digests for which the accepted lines vouch.
     named: BTreeSet<&'a str>,
     cuts: usize,
-    head_is_older: bool,
     findings: BTreeMap<Place, (Option<u64>, Wrong)>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(lines: &'a [Line], head: Option<&'a Head>) -> Option<Self> {
+    fn new(lines: &'a [Line], heads: &[&'a Head]) -> Option<Self> {
         let mut writers: BTreeMap<&str, usize> = BTreeMap::new();
         for line in lines {
             *writers.entry(&line.link.writer).or_default() += 1;
@@ -153,17 +172,15 @@ impl<'a> Walk<'a> {
         }
         let previous = lines.iter().map(|line| line.link.previous.as_str());
         Some(Self {
-            vouched: previous.chain(head.map(|head| head.sha256.as_str())).collect(),
+            vouched: previous.chain(heads.iter().map(|head| head.sha256.as_str())).collect(),
             by_sequence,
             first: lines.iter().find(|line| line.link.writer == writer)?,
             final_line: lines.iter().rfind(|line| line.link.writer == writer)?,
             writer,
-            head,
             last: None,
             passed: BTreeMap::new(),
             named: BTreeSet::new(),
             cuts: 0,
-            head_is_older: false,
             findings: BTreeMap::new(),
         })
     }
@@ -267,12 +284,14 @@ impl<'a> Walk<'a> {
         self.vouched.contains(line.sha256.as_str())
     }
 
-    /// A writer that starts records the head it had published: that line must be there.
+    /// A writer that starts records the head it had published: that line must be there. It says itself if it was not,
+    /// because later nobody can tell that from rotation.
     fn published(&mut self, line: &Line) {
         let Some(head) = line.event.note(key::PUBLISHED).and_then(|head| head.parse::<Head>().ok()) else { return };
         let gone = head.sequence >= line.link.sequence;
         let other = self.passed.get(&head.sequence).is_some_and(|sha256| *sha256 != head.sha256);
-        if gone || other {
+        let missed = line.event.note(key::PUBLISHED_MISSING).is_some();
+        if gone || other || missed {
             self.found(line, Wrong::TailMissing(head));
         }
     }
@@ -286,22 +305,25 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The chain must reach the published head, and contain it.
-    fn check_head(&mut self) {
-        let (Some(head), Some((place, last))) = (self.head, self.last.clone()) else { return };
+    /// The chain must reach a published head, and contain it.
+    fn check_head(&mut self, head: &Head) -> Reached {
+        let Some((place, last)) = self.last.clone() else { return Reached::No };
         if head.sequence > last.sequence {
             let missing = Wrong::TailMissing(head.clone());
             self.findings.entry(place).or_insert((Some(last.sequence), missing));
-            return;
+            return Reached::No;
         }
         match self.by_sequence.get(&head.sequence) {
             Some(lines) if lines.iter().all(|line| line.sha256 != head.sha256) => {
                 for line in lines.clone() {
                     self.found(line, Wrong::Changed);
                 }
+                Reached::No
             }
-            Some(_) => {}
-            None => self.head_is_older = head.sequence < self.first.link.sequence,
+            Some(_) if self.passed.get(&head.sequence) == Some(&head.sha256) => Reached::Yes,
+            None if head.sequence < self.first.link.sequence => Reached::Older,
+            // It was moved to where it is, or is among the lines that are missing.
+            Some(_) | None => Reached::No,
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum RequestView<'a> {
     Request(&'a BoundRequest),
     /// It is there and not bound: an older state of the API server was restored. The manager binds it again.
     Unbound,
-    /// It was deleted, or another one has its name.
+    /// It is not there any more, or another one has its name. One that was deleted and is held by a finalizer is there.
     Gone,
     /// The API server does not answer. What the journal has of it, if it has that.
     Unread(Option<Terms>),
@@ -176,6 +176,7 @@ pub fn cause_to_kill(wanted: &RequestView<'_>, running: Option<Duration>) -> Opt
         // Nobody wants it to end. Whoever does tells it by a status that is finished.
         RequestView::Unbound => return None,
         RequestView::Request(BoundRequest { progress: Progress::Finished, .. }) => return Some(Cause::GivenUp),
+        RequestView::Request(request) if request.deleting => return Some(Cause::Deleted),
         RequestView::Request(request) if request.spec.cancel => return Some(Cause::Canceled),
         RequestView::Request(request) => Some(request.terms()),
         RequestView::Unread(terms) => *terms,
@@ -199,15 +200,13 @@ pub fn decide_without_engine(
         Progress::Committed(exec) => entry.is_of(exec),
         Progress::Bound | Progress::Finished => true,
     });
+    let unwanted = taken_back(request, now);
     match (&request.progress, entry.map(|entry| &entry.stage)) {
         (Progress::Finished, None | Some(Stage::Prepared | Stage::Ended { .. })) => Some(Action::Forget),
         (Progress::Bound | Progress::Committed(_), Some(Stage::Ended { outcome })) => {
             Some(Action::Report(outcome.clone()))
         }
-        (Progress::Bound, None | Some(Stage::Prepared)) if request.spec.cancel => {
-            let message = "canceled before the command could start: nothing ran";
-            Some(Action::Report(Outcome::refused(Reason::Canceled, message, now)))
-        }
+        (Progress::Bound, None | Some(Stage::Prepared)) if unwanted.is_some() => unwanted.map(Action::Report),
         (Progress::Bound, None | Some(Stage::Prepared)) if now >= request.starting_deadline => {
             let message = format!(
                 "the command did not start within startingDeadlineSeconds={}: {why}",
@@ -433,11 +432,19 @@ fn journal_and_status_differ(situation: &Situation<'_>) -> Action {
 
 /// Why what has not started must not start.
 fn no_longer_wanted(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {
-    if request.spec.cancel {
-        let message = "canceled before the command could start: nothing ran";
-        return Some(Outcome::refused(Reason::Canceled, message, situation.now));
-    }
-    too_late(situation, request)
+    taken_back(request, situation.now).or_else(|| too_late(situation, request))
+}
+
+/// Why what has not started is not wanted any more: who made the request has changed their mind.
+fn taken_back(request: &BoundRequest, now: Timestamp) -> Option<Outcome> {
+    let (reason, message) = if request.deleting {
+        (Reason::Deleted, "the request was deleted before the command could start: nothing ran")
+    } else if request.spec.cancel {
+        (Reason::Canceled, "canceled before the command could start: nothing ran")
+    } else {
+        return None;
+    };
+    Some(Outcome::refused(reason, message, now))
 }
 
 fn too_late(situation: &Situation<'_>, request: &BoundRequest) -> Option<Outcome> {

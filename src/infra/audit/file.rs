@@ -9,9 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::core::audit::{
-    chain::{End, Head},
-    verify::{file_name, first_of},
+use crate::core::{
+    audit::{
+        chain::{End, Head},
+        verify::{file_name, first_of},
+    },
+    digest::sha256,
 };
 
 /// For root, and a log collector in its group.
@@ -111,6 +114,14 @@ impl Folder {
             fs::remove_file(old)?;
         }
         Ok(Open { file, bytes: 0, has_lines: false, unended: false })
+    }
+
+    /// Whether this line is there.
+    pub(super) fn has(&self, line: &Head) -> io::Result<bool> {
+        let first = |path: &Path| path.file_name().and_then(|name| name.to_str()).and_then(first_of);
+        let in_it = |path: &PathBuf| first(path).is_some_and(|first| first <= line.sequence);
+        let Some(path) = self.files()?.into_iter().rfind(in_it) else { return Ok(line.sequence == 0) };
+        Ok(fs::read(path)?.split(|byte| *byte == b'\n').any(|text| sha256(text) == line.sha256))
     }
 
     /// The files with lines, the oldest first.

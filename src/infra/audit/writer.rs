@@ -323,6 +323,7 @@ impl Writer {
         }
         let word = if let Some((verb, own)) = &self.word {
             notes.extend(own.clone());
+            notes.extend(self.missed(own)?);
             Some(*verb)
         } else {
             (self.failed.is_some() || self.lost > 0).then_some(Verb::Resumed)
@@ -341,6 +342,13 @@ impl Writer {
         self.kept.clear();
         self.lost = 0;
         Ok(())
+    }
+
+    /// What is to be said if the published head is not in the log: it was cut off, or made anew.
+    fn missed(&self, notes: &BTreeMap<String, String>) -> io::Result<Option<(String, String)>> {
+        let published = notes.get(key::PUBLISHED).and_then(|head| head.parse::<Head>().ok());
+        let (Some(head), Some(folder)) = (published, &self.folder) else { return Ok(None) };
+        Ok((!folder.has(&head)?).then(|| (key::PUBLISHED_MISSING.to_owned(), true.to_string())))
     }
 
     fn find(&mut self) -> io::Result<Found> {

@@ -9,9 +9,10 @@ use super::*;
 use crate::{
     core::{
         audit::{
+            finding::Wrong,
             redact::CommandDetail,
             subject::Subject,
-            verify::{File, Report, first_of, verify},
+            verify::{File, Report, file_name, first_of, verify},
         },
         ids::{ContainerRef, ExecRef, RequestKey},
     },
@@ -84,6 +85,31 @@ async fn what_was_added_is_a_whole_chain_that_goes_on_after_a_restart() {
     assert_eq!((report.findings, report.starts, report.head.sequence), (vec![], 2, 8));
     let mode = fs::metadata(&names(folder.path())[0]).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
+}
+
+/// Otherwise the writer itself would vouch for it from then on.
+#[tokio::test]
+async fn a_log_that_was_made_anew_after_the_published_head_is_told_by_the_writer_that_goes_on_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = begin(folder.path(), LARGE);
+    for number in 0..5 {
+        add(&log, number).await.expect("written");
+    }
+    let head = log.head();
+    drop(log);
+    free(folder.path());
+    for name in names(folder.path()) {
+        fs::remove_file(name).expect("removed");
+    }
+    let mut chain = Chain::new(WRITER, Head { sequence: head.sequence, sha256: "7".repeat(64) });
+    let forged: Vec<u8> =
+        (90..93).flat_map(|number| [chain.add(&event(number)).expect("a line"), b"\n".to_vec()].concat()).collect();
+    fs::write(folder.path().join(file_name(head.sequence + 1)), forged).expect("written");
+    let log = begin_knowing(folder.path(), LARGE, Some(&head));
+    add(&log, 5).await.expect("written");
+    let report = read(folder.path(), Some(&log.head()));
+    let found: Vec<&Wrong> = report.findings.iter().map(|finding| &finding.wrong).collect();
+    assert_eq!((found, report.first), (vec![&Wrong::TailMissing(head)], 7));
 }
 
 #[tokio::test]

@@ -38,8 +38,7 @@ pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Leader>) -> Resu
     };
     let empty = ExecRequestStatus::default();
     let from = request.status.as_ref().unwrap_or(&empty);
-    let deleted = request.metadata.deletion_timestamp.is_some();
-    if deleted || from.completion_time.is_some() || from.exec_id.is_some() {
+    if from.completion_time.is_some() || from.exec_id.is_some() {
         return Ok(Action::await_change());
     }
     let key = key_of(&request.metadata)?;

@@ -46,6 +46,7 @@ fn request(progress: Progress) -> BoundRequest {
         starting_deadline: at(DEADLINE),
         progress,
         committed_at: None,
+        deleting: false,
     }
 }
 
@@ -280,6 +281,43 @@ fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
 }
 
 #[test]
+fn a_deleted_request_that_a_finalizer_holds_never_starts_and_its_end_is_reported() {
+    use Progress::Bound;
+    let won = || committed("e");
+    let deleted = || Step::Report(Reason::Deleted);
+    for (progress, stage, exec, expected) in [
+        (Bound, None, NO_EXEC, deleted()),
+        (Bound, Some(Stage::Prepared), UNTOUCHED, deleted()),
+        (Bound, Some(ended()), NO_EXEC, Step::Report(Reason::NonZeroExitCode)),
+        (won(), Some(Stage::Prepared), UNTOUCHED, deleted()),
+        // Its start may still be on its way.
+        (won(), Some(Stage::Starting), UNTOUCHED, Step::Report(Reason::OutcomeLost)),
+        (won(), None, UNTOUCHED, deleted()),
+        (won(), Some(running()), ALIVE, Step::Adopt),
+        (won(), Some(running()), ENDED, Step::Settle),
+        (won(), Some(ended()), NO_EXEC, Step::Report(Reason::NonZeroExitCode)),
+        (Progress::Finished, Some(ended()), NO_EXEC, Step::Forget),
+        (Progress::Finished, None, NO_EXEC, Step::Forget),
+    ] {
+        // Whether it was canceled too makes no difference.
+        for cancel in [false, true] {
+            let mut request = request(progress.clone());
+            (request.deleting, request.spec.cancel) = (true, cancel);
+            let entry = stage.clone().map(entry);
+            assert_eq!(
+                step_of(RequestView::Request(&request), entry.as_ref(), exec, "boot-1", 1),
+                expected,
+                "{progress:?} {stage:?} {exec:?}"
+            );
+            if progress == Bound && stage.is_none() {
+                let action = decide_without_engine(&request, None, at(1), "the engine is down");
+                assert_eq!(action.map(step), Some(deleted()));
+            }
+        }
+    }
+}
+
+#[test]
 fn what_survived_its_killing_is_killed_on_in_this_boot_and_forgotten_in_the_next() {
     let mut entry = entry(ended());
     let kill = Kill::new(Cause::Canceled, Duration::ZERO, Duration::ZERO);
@@ -305,7 +343,10 @@ fn a_running_command_is_ended_for_one_of_four_causes() {
     canceled.spec.cancel = true;
     let mut limited = running.clone();
     limited.spec.active_deadline_seconds = Some(30);
-    let finished = request(Progress::Finished);
+    let mut deleted = canceled.clone();
+    deleted.deleting = true;
+    let mut finished = request(Progress::Finished);
+    finished.deleting = true;
     let second = |n| Some(Duration::from_secs(n));
     for (wanted, running, expected) in [
         (RequestView::Request(&running), second(1_000_000), None),
@@ -313,6 +354,7 @@ fn a_running_command_is_ended_for_one_of_four_causes() {
         (RequestView::Request(&limited), None, None),
         (RequestView::Request(&limited), second(30), Some(Cause::DeadlineExceeded)),
         (RequestView::Request(&canceled), second(1), Some(Cause::Canceled)),
+        (RequestView::Request(&deleted), second(1), Some(Cause::Deleted)),
         (RequestView::Request(&finished), second(1), Some(Cause::GivenUp)),
         (RequestView::Gone, second(1), Some(Cause::Deleted)),
         (RequestView::Unbound, second(1_000_000), None),

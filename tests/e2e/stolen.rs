@@ -1,0 +1,224 @@
+//! The manager's token in the wrong hands: it can do what SECURITY.md says, and no more.
+
+use serde_json::{Value, json};
+
+use crate::{
+    lab::{Lab, NAMESPACE, kubectl, text, unique},
+    subject::Subject,
+};
+
+const MANAGER: &str = "execlet-manager";
+const APISERVICE: &str = "v1alpha1.subresources.execlet.dev";
+
+fn managers() -> Vec<String> {
+    let path = "jsonpath={.items[*].metadata.name}";
+    let all = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "-o", path]);
+    all.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A token like a manager's own.
+fn stolen(pod: &str) -> Subject {
+    Subject::account(NAMESPACE, MANAGER, &["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")])
+}
+
+fn lease(name: &str, namespace: &str) -> String {
+    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name, "namespace": namespace}})
+        .to_string()
+}
+
+fn event(namespace: &str, controller: &str, instance: &str, more: Value) -> String {
+    let mut event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"name": unique("e"), "namespace": namespace}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": controller, "reportingInstance": instance, "action": "Bind", "reason": "Bound",
+        "type": "Normal", "note": "n", "regarding": {"kind": "ExecRequest", "apiVersion": "execlet.dev/v1alpha1",
+        "name": "r", "namespace": namespace}});
+    event.as_object_mut().expect("an object").extend(more.as_object().expect("fields").clone());
+    event.to_string()
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_writes_its_own_lease_and_events_and_no_others() {
+    let lab = Lab::new().await;
+    let pods = managers();
+    let thief = stolen(&pods[0]);
+    let create = ["create", "--dry-run=server", "-f", "-"];
+    let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "--dry-run=server", "-f", "-"];
+    thief.succeeds(&apply, &lease(MANAGER, NAMESPACE));
+    for (name, namespace, words) in [
+        ("execlet-agent.ghost", NAMESPACE, "may write only the Lease execlet-manager"),
+        ("another", NAMESPACE, "may write only the Lease execlet-manager"),
+        (MANAGER, &lab.namespace, "forbidden"),
+    ] {
+        let said = thief.is_refused(&create, &lease(name, namespace));
+        assert!(said.contains(words), "{name}: {said}");
+    }
+    let unnamed = lease("", NAMESPACE).replace("\"name\":\"\"", "\"generateName\":\"execlet-agent.g\"");
+    let said = thief.is_refused(&create, &unnamed);
+    assert!(said.contains("may write only the Lease execlet-manager"), "{said}");
+    for args in [
+        &[
+            "patch",
+            "lease",
+            "execlet-agent.n1",
+            "-n",
+            NAMESPACE,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"holderIdentity":"x"}}"#,
+        ][..],
+        &["delete", "lease", "execlet-agent.n1", "-n", NAMESPACE],
+        &["delete", "lease", MANAGER, "-n", NAMESPACE],
+    ] {
+        assert!(thief.is_refused(args, "").contains("forbidden"), "{args:?}");
+    }
+
+    thief.succeeds(&create, &event(&lab.namespace, "execlet.dev/manager", &pods[0], json!({})));
+    for (controller, instance, more) in [
+        ("execlet.dev/agent", "n1", json!({})),
+        ("execlet.dev/agent", pods[0].as_str(), json!({})),
+        ("execlet.dev/manager", "n1", json!({})),
+        ("execlet.dev/manager", "another-manager", json!({})),
+        ("kubelet", pods[0].as_str(), json!({})),
+    ] {
+        let said = thief.is_refused(&create, &event(&lab.namespace, controller, instance, more));
+        assert!(said.contains("may write only Events of reportingController"), "{controller} {instance}: {said}");
+    }
+    // By which kubectl would call it the kubelet's.
+    let disguised = json!({"deprecatedSource": {"component": "kubelet"}});
+    thief.is_refused(&create, &event(&lab.namespace, "execlet.dev/manager", &pods[0], disguised));
+    // One that says of no pod whose it is.
+    let unbound = Subject::account(NAMESPACE, MANAGER, &[]);
+    let said = unbound.is_refused(&create, &event(&lab.namespace, "execlet.dev/manager", "", json!({})));
+    assert!(said.contains("its token must name its pod"), "{said}");
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_changes_nothing_of_its_apiservice_but_the_authorities() {
+    let _lab = Lab::new().await;
+    let thief = stolen(&managers()[0]);
+    let patch = |name: &str, patch: &Value| {
+        let patch = patch.to_string();
+        thief.kubectl(&["patch", "apiservice", name, "--type=merge", "--dry-run=server", "-p", &patch], "")
+    };
+    let bundle = kubectl(&["get", "apiservice", APISERVICE, "-o", "jsonpath={.spec.caBundle}"]);
+    let same = patch(APISERVICE, &json!({"spec": {"caBundle": bundle}}));
+    assert!(same.status.success(), "{}", text(&same.stderr));
+    for change in [
+        json!({"spec": {"service": {"name": "evil", "namespace": "default"}}}),
+        json!({"spec": {"service": {"port": 1}}}),
+        json!({"spec": {"service": null, "caBundle": null}}),
+        json!({"spec": {"insecureSkipTLSVerify": true, "caBundle": null}}),
+        json!({"spec": {"groupPriorityMinimum": 1}}),
+        json!({"spec": {"versionPriority": 1}}),
+        json!({"metadata": {"finalizers": ["example.com/stays"]}}),
+        json!({"metadata": {"annotations": {"cert-manager.io/inject-ca-from": "default/evil"}}}),
+        json!({"metadata": {"labels": {"a": "b"}}}),
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "x", "uid": "1"}]}}),
+    ] {
+        let refused = patch(APISERVICE, &change);
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("but spec.caBundle"), "{change}: {said}");
+    }
+    for args in [
+        &["patch", "apiservice", "v1.apps", "--type=merge", "-p", r#"{"spec":{"caBundle":null}}"#][..],
+        &[
+            "patch",
+            "apiservice",
+            APISERVICE,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            r#"{"status":{"conditions":[]}}"#,
+        ],
+        &["delete", "apiservice", APISERVICE],
+    ] {
+        assert!(thief.is_refused(args, "").contains("forbidden"), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_gets_only_tokens_for_agents_that_end_with_its_pod() {
+    let _lab = Lab::new().await;
+    let pods = managers();
+    let thief = stolen(&pods[0]);
+    let own = json!({"kind": "Pod", "apiVersion": "v1", "name": pods[0]});
+    let ask = |account: &str, audiences: &[&str], seconds: Option<i64>, bound: &Value| {
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound}});
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
+        thief.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string())
+    };
+    let agent = "streams.execlet.dev/n1";
+    let given = ask(MANAGER, &[agent], Some(600), &own);
+    assert!(given.status.success(), "{}", text(&given.stderr));
+    let secret = json!({"kind": "Secret", "apiVersion": "v1", "name": "execlet-subresources"});
+    let other = json!({"kind": "Pod", "apiVersion": "v1", "name": pods.last().expect("a pod")});
+    for (audiences, seconds, bound) in [
+        (&[agent][..], Some(31_536_000), &own),
+        (&[agent], Some(601), &own),
+        (&[agent], None, &own),
+        (&[agent], Some(600), &Value::Null),
+        (&[agent], Some(600), &secret),
+        (&[agent], Some(600), &other),
+        (&[], Some(600), &own),
+        (&["https://kubernetes.default.svc"], Some(600), &own),
+        (&[agent, "https://kubernetes.default.svc"], Some(600), &own),
+        (&["streams.execlet.dev"], Some(600), &own),
+    ] {
+        if bound == &other && pods.len() < 2 {
+            continue;
+        }
+        let refused = ask(MANAGER, audiences, seconds, bound);
+        let said = text(&refused.stderr);
+        let words = "may get only tokens of the audiences streams.execlet.dev/NODE";
+        assert!(!refused.status.success() && said.contains(words), "{audiences:?} {seconds:?} {bound}: {said}");
+    }
+    for account in ["execlet-agent", "default"] {
+        let refused = ask(account, &[agent], Some(600), &own);
+        assert!(text(&refused.stderr).contains("forbidden"), "{account}: {}", text(&refused.stderr));
+    }
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_reaches_no_secret_no_node_and_no_spec() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let done = lab.sh("web", "exit 3").await;
+    let name = done.request.metadata.name.as_deref().expect("a name");
+    let thief = stolen(&managers()[0]);
+    thief.succeeds(&["get", "pod", "web", "-n", &lab.namespace], "");
+    thief.succeeds(&["get", "xr", name, "-n", &lab.namespace], "");
+    let request =
+        crate::subject::request(&lab.namespace, "r", json!({"target": {"podName": "web"}, "command": ["true"]}));
+    for (args, input) in [
+        (&["create", "-f", "-"][..], request.as_str()),
+        (
+            &["patch", "xr", name, "-n", &lab.namespace, "--type=merge", "-p", r#"{"metadata":{"labels":{"a":"b"}}}"#],
+            "",
+        ),
+        (&["delete", "xr", name, "-n", &lab.namespace], ""),
+        (&["exec", "web", "-n", &lab.namespace, "--", "true"], ""),
+        (&["get", "secrets", "-n", NAMESPACE], ""),
+        (&["get", "secret", "another", "-n", NAMESPACE], ""),
+        (&["get", "nodes"], ""),
+        (&["get", "configmap", "kube-root-ca.crt", "-n", &lab.namespace], ""),
+        (&["delete", "pod", "web", "-n", &lab.namespace], ""),
+        (&["delete", "validatingadmissionpolicy", "execlet-manager"], ""),
+        (
+            &[
+                "patch",
+                "validatingadmissionpolicybinding",
+                "execlet-manager",
+                "--type=merge",
+                "-p",
+                r#"{"spec":{"validationActions":["Audit"]}}"#,
+            ],
+            "",
+        ),
+        (&["create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=x"], ""),
+        (&["get", "pods", "-n", &lab.namespace, "--as=admin"], ""),
+    ] {
+        let said = thief.is_refused(args, input);
+        assert!(said.contains("orbidden"), "{args:?}: {said}");
+    }
+}
