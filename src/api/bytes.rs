@@ -33,6 +33,17 @@ pub(super) fn arguments_fit() -> Rule {
     )
 }
 
+/// An engine may hang on one that is much longer: `docs/engine.md`.
+pub(super) fn program_fits() -> Rule {
+    rule(
+        &format!("size(self) == 0 || {} <= {MAX_PATH_BYTES}", bytes_of("self[0]")),
+        &format!(
+            "command[0] has more than {MAX_PATH_BYTES} bytes, the most that Linux takes of a path: it names the program to \
+             run"
+        ),
+    )
+}
+
 pub(super) fn variables_fit() -> Rule {
     let (few, most) = (MAX_STRING_BYTES / WIDEST - 1, MAX_STRING_BYTES - 1);
     let (name, value) = (bytes_of("e.name"), bytes_of("e.value"));

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bytes::{arguments_fit, folder_fits, spec_fits, variables_fit},
+    bytes::{arguments_fit, folder_fits, program_fits, spec_fits, variables_fit},
     status::ExecRequestStatus,
 };
 
@@ -64,10 +64,11 @@ pub struct ExecRequestSpec {
 
     /// The program and its arguments, as in `kubectl exec POD -- PROGRAM ARGS`.
     /// There is no shell: use ["sh", "-c", "..."] for pipes, variables or redirection.
-    /// Each is at most 131071 bytes; all are at most 245760 bytes together with env and stdin.
+    /// The program is at most 4095 bytes, each argument at most 131071; all are at most 245760 bytes together with env and stdin.
     #[schemars(length(min = 1, max = 1024), inner(length(max = 131_071), regex(pattern = r"^[^\x00]*$")))]
     #[x_kube(
         validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"),
+        validation = program_fits(),
         validation = arguments_fit(),
     )]
     pub command: Vec<String>,

@@ -14,7 +14,10 @@ pub fn impossible(spec: &ExecRequestSpec) -> Option<String> {
     }
     let mut command = spec.command.iter().enumerate();
     command
-        .find_map(|(at, word)| misfit(&format!("command[{at}]"), word.len(), has_nul(word), MAX_STRING_BYTES))
+        .find_map(|(at, word)| {
+            let most = if at == 0 { MAX_PATH_BYTES } else { MAX_STRING_BYTES };
+            misfit(&format!("command[{at}]"), word.len(), has_nul(word), most)
+        })
         .or_else(|| {
             spec.env.iter().find_map(|variable| {
                 let name: String = variable.name.chars().take(64).collect();
@@ -76,6 +79,7 @@ mod tests {
         for (change, words) in [
             (json!({"command": []}), "command[0] is empty"),
             (json!({"command": [""]}), "command[0] is empty"),
+            (json!({"command": ["x".repeat(4096)]}), "command[0] has 4096 bytes, and Linux takes 4095"),
             (json!({"command": ["true", "x".repeat(131_072)]}), "command[1] has 131072 bytes, and Linux takes 131071"),
             (json!({"command": ["true", "€".repeat(44_000)]}), "command[1] has 132000 bytes"),
             (json!({"command": ["true", "a\0b"]}), "command[1] has a NUL"),
