@@ -52,7 +52,8 @@ impl Lab {
         let mut lab = Self { client, namespace, engine, containers: Vec::new(), values };
         let most = format!("agent.maxConcurrent={}", count + 50);
         let most_of_one = format!("agent.maxConcurrentPerContainer={count}");
-        lab.upgrade(&["--set", &most, "--set", &most_of_one])?;
+        // All are of one user.
+        lab.upgrade(&["--set", &most, "--set", &most_of_one, "--set", "agent.reservedPercent=0"])?;
         run("kubectl", &["create", "namespace", &lab.namespace], "")?;
         for number in 0..PODS {
             lab.containers.push(lab.pod(&format!("p{number}")).await?);

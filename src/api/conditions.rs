@@ -5,7 +5,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::reason::Reason;
+use super::{message::cut, reason::Reason};
 
 /// The types of condition that a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,6 @@ impl Truth {
     }
 }
 
-/// Longest message that is put into a condition, in characters; the schema takes more.
-pub const MESSAGE_LIMIT: usize = 4096;
-
 /// Sets one condition, keeping `lastTransitionTime` while its status stays the same.
 pub fn set(
     conditions: &mut Vec<Condition>,
@@ -73,12 +70,11 @@ pub fn set(
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let message: String = message.chars().take(MESSAGE_LIMIT).collect();
     let mut condition = Condition {
         type_: kind.as_str().into(),
         status: truth.as_str().into(),
         reason: reason.as_str().into(),
-        message,
+        message: cut(message),
         observed_generation: generation,
         last_transition_time: Time(now),
     };

@@ -9,6 +9,7 @@
     reason = "the comments on the types are the manual that `kubectl explain` prints, which knows no Markdown"
 )]
 
+pub mod bytes;
 pub mod conditions;
 pub mod crd;
 pub mod names;
@@ -16,6 +17,8 @@ pub mod reason;
 pub mod request;
 pub mod result;
 pub mod status;
+
+mod message;
 
 pub use reason::Reason;
 pub use request::{

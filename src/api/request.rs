@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::status::ExecRequestStatus;
+use super::{
+    bytes::{arguments_fit, folder_fits, program_fits, spec_fits, variables_fit},
+    status::ExecRequestStatus,
+};
 
 /// Default of `spec.startingDeadlineSeconds`.
 pub const DEFAULT_STARTING_DEADLINE_SECONDS: i32 = 60;
@@ -52,7 +55,7 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable except for cancel: delete this ExecRequest and create another one"),
     validation = Rule::new("!self.tty || !has(self.stdin) || has(self.stdin.attach)").message("stdin.text and stdin.data need tty: false, because a terminal has no end of input: set tty to false, or use stdin.attach"),
     validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be undone: create another ExecRequest to run the command"),
-    validation = Rule::new("size(self.command.map(c, size(c))) > 0 && self.command.map(c, size(c)).sum() + self.env.map(e, size(e.name) + size(e.value)).sum() + (has(self.stdin) && has(self.stdin.text) ? size(self.stdin.text) : 0) + (has(self.stdin) && has(self.stdin.data) ? size(self.stdin.data) : 0) <= 262144").message("command, env and stdin are too long: at most 262144 characters together; put larger input into a file or a ConfigMap that the pod mounts"),
+    validation = spec_fits(),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExecRequestSpec {
@@ -61,24 +64,30 @@ pub struct ExecRequestSpec {
 
     /// The program and its arguments, as in `kubectl exec POD -- PROGRAM ARGS`.
     /// There is no shell: use ["sh", "-c", "..."] for pipes, variables or redirection.
-    /// At most 262144 characters together with env and stdin.
+    /// The program is at most 4095 bytes, each argument at most 131071; all are at most 245760 bytes together with env and stdin.
     #[schemars(length(min = 1, max = 1024), inner(length(max = 131_071), regex(pattern = r"^[^\x00]*$")))]
-    #[x_kube(validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"))]
+    #[x_kube(
+        validation = Rule::new("size(self[0]) > 0").message("command[0] is empty: it names the program to run"),
+        validation = program_fits(),
+        validation = arguments_fit(),
+    )]
     pub command: Vec<String>,
 
-    /// The working directory of the command: an absolute path inside the container.
+    /// The working directory of the command: an absolute path inside the container, of at most 4095 bytes.
     /// Default: the container's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096), regex(pattern = r"^/[^\x00]*$"))]
+    #[schemars(length(min = 1, max = 4095), regex(pattern = r"^/[^\x00]*$"))]
+    #[x_kube(validation = folder_fits())]
     pub working_dir: Option<String>,
 
     /// Environment variables, added to those of the container. Plain values only: anyone who can
-    /// read the request can read them, so do not put secrets here.
+    /// read the request can read them, so do not put secrets here. Each is at most 131071 bytes, as NAME=VALUE.
     #[serde(default)]
     #[schemars(length(max = 256))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new("self.all(e, e.name != 'EXECLET_UID')").message("env EXECLET_UID is set by execlet: leave it out"),
+        validation = variables_fit(),
     )]
     pub env: Vec<EnvVar>,
 
@@ -164,11 +173,11 @@ pub struct Requester {
 pub struct Stdin {
     /// The input itself, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262_144))]
+    #[schemars(length(max = 245_760))]
     pub text: Option<String>,
     /// The input itself, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262_144), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
+    #[schemars(length(max = 245_760), regex(pattern = r"^[A-Za-z0-9+/]*={0,2}$"))]
     pub data: Option<String>,
     /// The input comes from a client that attaches. The command starts when the first client
     /// attaches, within startingDeadlineSeconds. One client at a time sends input; others watch.

@@ -4,6 +4,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::message::cut;
+
 /// A `metav1.Status`, as the kubelet sends it at the end of an exec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -88,13 +90,26 @@ impl ExecResult {
 
     /// What the kubelet sends when there is no exit code.
     pub fn of_error(message: &str) -> Self {
+        let message = cut(message);
         Self {
             status: "Failure".into(),
             message: Some(format!("Internal error occurred: {message}")),
             reason: Some("InternalError".into()),
-            details: Some(ResultDetails { causes: vec![ResultCause { reason: None, message: message.into() }] }),
+            details: Some(ResultDetails { causes: vec![ResultCause { reason: None, message }] }),
             code: Some(500),
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_the_definition_would_refuse_is_cut() {
+        let ExecResult { message, details, .. } = ExecResult::of_error(&"é".repeat(64 * 1024));
+        assert!(message.expect("a message").chars().count() < 5000);
+        assert!(details.expect("details").causes[0].message.chars().count() < 5000);
     }
 }

@@ -42,6 +42,8 @@ pub struct Look {
     pub kernel: Option<i32>,
     /// Whether its process lives, whatever the engine says.
     pub lives: bool,
+    /// Whether its container's run is over, too, as far as that matters.
+    pub over: bool,
     pub stream: StreamEnd,
 }
 
@@ -84,6 +86,11 @@ impl Collection {
     fn wait(&mut self, look: &Look) {
         let wait = match look.answer {
             Answer::Absent | Answer::Runs | Answer::Over(_) if look.lives => true,
+            // Kernel and container have settled it: the engine will not notice any more.
+            Answer::Runs if look.over => {
+                self.until = self.until.min(look.after + self.patience.recalls_within);
+                false
+            }
             Answer::Runs => look.after < self.patience.notices_within,
             // Of the past its exits tell as soon as they are heard.
             Answer::Absent if look.exits_are_heard => {
@@ -114,7 +121,7 @@ mod tests {
     fn look(after: u64, answer: Answer) -> Look {
         let after = Duration::from_secs(after);
         let stream = StreamEnd::Broken;
-        Look { after, answer, exit: None, exits_are_heard: true, kernel: None, lives: false, stream }
+        Look { after, answer, exit: None, exits_are_heard: true, kernel: None, lives: false, over: false, stream }
     }
 
     fn word(code: i32, certain: bool, ran: bool) -> Answer {
@@ -166,6 +173,9 @@ mod tests {
         assert_eq!(given_up(|at| look(at, Answer::Over(None))), Some(60));
         assert_eq!(given_up(|at| look(at, Answer::Useless)), Some(60));
         assert_eq!(given_up(|at| look(at, Answer::Runs)), Some(659), "it may be slow to notice, and then to tell");
+        assert_eq!(given_up(|at| Look { over: true, ..look(at, Answer::Runs) }), Some(2), "with its container");
+        assert_eq!(given_up(|at| Look { over: at >= 9, ..look(at, Answer::Runs) }), Some(11));
+        assert_eq!(given_up(|at| Look { over: true, lives: true, ..look(at, Answer::Runs) }), None, "it will end");
         assert_eq!(given_up(|at| look(at, Answer::Silent)), None, "it will answer again");
         assert_eq!(given_up(|at| Look { lives: true, ..look(at, Answer::Absent) }), None, "it will end");
     }

@@ -21,4 +21,5 @@ pub mod pauses;
 pub mod printable;
 pub mod queue;
 pub mod request;
+pub mod strings;
 pub mod transition;

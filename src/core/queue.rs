@@ -1,7 +1,12 @@
-//! Who runs next: round robin over namespaces, oldest first within one, up to the
-//! limits of the node, of each namespace and of each container.
+//! Who runs next, and how much room is left for others.
+//!
+//! Namespaces take turns, and within each the requesters: whoever has the fewest running comes first, then whoever was
+//! served longest ago. Of a requester the oldest request comes first that finds room in its container.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -13,13 +18,33 @@ pub struct Limits {
     pub namespace: usize,
     /// In one container.
     pub container: usize,
+    /// Percent of what the others leave that nobody takes: of the node's places no namespace, and of a namespace's and a
+    /// container's no requester. So whoever comes next finds some, however long the others run.
+    pub reserved_percent: usize,
+}
+
+impl Limits {
+    /// How many of these places one may have of whose neighbours so many run: one at least, if there is one.
+    fn share(self, places: usize, of_others: usize) -> usize {
+        let left = places.saturating_sub(of_others);
+        let reserved = (left * self.reserved_percent.min(100)).div_ceil(100);
+        (left - reserved).max(left.min(1))
+    }
+}
+
+/// Where a request runs, and whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub namespace: String,
+    /// The pod's UID and the container's name.
+    pub container: String,
+    /// Name of the user.
+    pub requester: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
-    pub namespace: String,
-    /// The pod's UID and the container's name.
-    pub container: String,
+    pub place: Place,
     pub created: Timestamp,
     /// The request's UID: orders those created at the same time.
     pub uid: String,
@@ -27,9 +52,43 @@ pub struct Ticket {
     pub deadline: Timestamp,
 }
 
-/// The namespace with the fewest running comes first, then the one served longest
-/// ago: a namespace that fills the queue delays only itself, and so does a container
-/// within its namespace.
+/// What a request waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Full {
+    Node { most: usize },
+    Namespace { name: String, running: usize, most: usize },
+    RequesterInNamespace { name: String, running: usize, most: usize },
+    Container { most: usize },
+    RequesterInContainer { name: String, running: usize, most: usize },
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node { most } => write!(f, "{most} commands run there, and no more may (--max-concurrent)"),
+            Self::Namespace { name, running, most } => write!(
+                f,
+                "namespace {name} has {running} commands running there, and may have {most} (--max-concurrent-per-namespace, --reserved-percent)"
+            ),
+            Self::RequesterInNamespace { name, running, most } => {
+                write!(
+                    f,
+                    "user {name} has {running} commands running there in this namespace, and may have {most} (--reserved-percent)"
+                )
+            }
+            Self::Container { most } => {
+                write!(f, "{most} commands run in its container, and no more may (--max-concurrent-per-container)")
+            }
+            Self::RequesterInContainer { name, running, most } => {
+                write!(
+                    f,
+                    "user {name} has {running} commands running in its container, and may have {most} (--reserved-percent)"
+                )
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct FairQueue<T> {
     limits: Limits,
@@ -40,42 +99,37 @@ pub struct FairQueue<T> {
     turn: u64,
 }
 
+/// One namespace.
 #[derive(Debug)]
 struct Lane<T> {
-    containers: BTreeMap<String, Container<T>>,
+    requesters: BTreeMap<String, Line<T>>,
+    /// How many run, by container and requester.
+    containers: BTreeMap<String, BTreeMap<String, usize>>,
     running: usize,
     last_turn: u64,
 }
 
-/// The requests of one container, oldest first.
+/// By creation time and UID.
+type Waiting<T> = BTreeMap<(Timestamp, String), (Ticket, T)>;
+
+/// One requester in it.
 #[derive(Debug)]
-struct Container<T> {
-    /// By creation time and UID.
-    waiting: BTreeMap<(Timestamp, String), (Ticket, T)>,
+struct Line<T> {
+    /// By container.
+    waiting: BTreeMap<String, Waiting<T>>,
     running: usize,
-}
-
-impl<T> Default for Lane<T> {
-    fn default() -> Self {
-        Self { containers: BTreeMap::new(), running: 0, last_turn: 0 }
-    }
-}
-
-impl<T> Default for Container<T> {
-    fn default() -> Self {
-        Self { waiting: BTreeMap::new(), running: 0 }
-    }
+    last_turn: u64,
 }
 
 impl<T> Lane<T> {
-    /// The oldest of those that may run.
-    fn next(&self, limits: Limits) -> Option<&Ticket> {
-        if self.running >= limits.namespace {
-            return None;
-        }
-        let free = self.containers.values().filter(|container| container.running < limits.container);
-        let oldest = free.filter_map(|container| container.waiting.first_key_value());
-        oldest.min_by_key(|(key, _)| *key).map(|(_, (ticket, _))| ticket)
+    /// Whoever comes anew comes after all that wait: else one that comes again and again would be first each time.
+    fn new(last_turn: u64) -> Self {
+        Self { requesters: BTreeMap::new(), containers: BTreeMap::new(), running: 0, last_turn }
+    }
+
+    fn line(&mut self, requester: &str, last_turn: u64) -> &mut Line<T> {
+        let new = || Line { waiting: BTreeMap::new(), running: 0, last_turn };
+        self.requesters.entry(requester.to_owned()).or_insert_with(new)
     }
 }
 
@@ -84,12 +138,18 @@ impl<T> FairQueue<T> {
         Self { limits, namespaces: BTreeMap::new(), deadlines: BTreeSet::new(), running: 0, waiting: 0, turn: 0 }
     }
 
+    fn lane(&mut self, namespace: &str) -> &mut Lane<T> {
+        let turn = self.turn;
+        self.namespaces.entry(namespace.to_owned()).or_insert_with(|| Lane::new(turn))
+    }
+
     /// Adds a request; the same one twice counts once.
     pub fn push(&mut self, ticket: &Ticket, item: T) {
-        let lane = self.namespaces.entry(ticket.namespace.clone()).or_default();
-        let container = lane.containers.entry(ticket.container.clone()).or_default();
-        let key = (ticket.created, ticket.uid.clone());
-        match container.waiting.insert(key, (ticket.clone(), item)) {
+        let Place { namespace, container, requester } = &ticket.place;
+        let turn = self.turn;
+        let line = self.lane(namespace).line(requester, turn);
+        let waiting = line.waiting.entry(container.clone()).or_default();
+        match waiting.insert((ticket.created, ticket.uid.clone()), (ticket.clone(), item)) {
             Some((before, _)) => drop(self.deadlines.remove(&(before.deadline, before))),
             None => self.waiting += 1,
         }
@@ -101,34 +161,92 @@ impl<T> FairQueue<T> {
         if self.running >= self.limits.node {
             return None;
         }
-        let ready = self.namespaces.values().filter_map(|lane| Some((lane, lane.next(self.limits)?)));
+        let ready = self.namespaces.iter().filter_map(|(name, lane)| Some((lane, self.next_of(name, lane)?)));
         let (_, ticket) = ready.min_by_key(|(lane, _)| (lane.running, lane.last_turn))?;
         let ticket = ticket.clone();
         self.turn += 1;
-        if let Some(lane) = self.namespaces.get_mut(&ticket.namespace) {
-            lane.last_turn = self.turn;
-        }
+        let turn = self.turn;
+        let lane = self.lane(&ticket.place.namespace);
+        lane.last_turn = turn;
+        lane.line(&ticket.place.requester, turn).last_turn = turn;
         self.take(&ticket)
     }
 
-    /// One whose deadline has passed while it waited. It counts as running even beyond the limits:
+    /// The next of a namespace that finds room.
+    fn next_of<'a>(&self, namespace: &str, lane: &'a Lane<T>) -> Option<&'a Ticket> {
+        if lane.running >= self.most_of_namespace(lane.running) {
+            return None;
+        }
+        let next = lane.requesters.iter().filter_map(|(requester, line)| {
+            let oldest = line.waiting.iter().filter_map(|(container, waiting)| {
+                let (key, (ticket, _)) = waiting.first_key_value()?;
+                let full = self.full(namespace, container, requester);
+                full.is_none().then_some((key, ticket))
+            });
+            Some((line, oldest.min_by_key(|(key, _)| *key)?.1))
+        });
+        next.min_by_key(|(line, _)| (line.running, line.last_turn)).map(|(_, ticket)| ticket)
+    }
+
+    /// What keeps a request of this place from running, however long it has waited.
+    pub fn what_is_full(&self, place: &Place) -> Option<Full> {
+        self.full(&place.namespace, &place.container, &place.requester)
+    }
+
+    fn full(&self, namespace: &str, container: &str, requester: &str) -> Option<Full> {
+        let Limits { node, container: in_container, .. } = self.limits;
+        if self.running >= node {
+            return Some(Full::Node { most: node });
+        }
+        let lane = self.namespaces.get(namespace);
+        let running = lane.map_or(0, |lane| lane.running);
+        let most = self.most_of_namespace(running);
+        if running >= most {
+            return Some(Full::Namespace { name: namespace.to_owned(), running, most });
+        }
+        let name = || requester.to_owned();
+        let own = lane.and_then(|lane| lane.requesters.get(requester)).map_or(0, |line| line.running);
+        let share = self.limits.share(most, running - own);
+        if own >= share {
+            return Some(Full::RequesterInNamespace { name: name(), running: own, most: share });
+        }
+        let there = lane.and_then(|lane| lane.containers.get(container));
+        let running: usize = there.map_or(0, |there| there.values().sum());
+        if running >= in_container {
+            return Some(Full::Container { most: in_container });
+        }
+        let own = there.and_then(|there| there.get(requester)).map_or(0, |own| *own);
+        let share = self.limits.share(in_container, running - own);
+        (own >= share).then(|| Full::RequesterInContainer { name: name(), running: own, most: share })
+    }
+
+    fn most_of_namespace(&self, running: usize) -> usize {
+        self.limits.namespace.min(self.limits.share(self.limits.node, self.running.saturating_sub(running)))
+    }
+
+    /// One whose deadline has passed while it waited, and what it waited for. It counts as running even beyond the limits:
     /// all that is left to do is to report it.
-    pub fn pop_expired(&mut self, now: Timestamp) -> Option<T> {
+    pub fn pop_expired(&mut self, now: Timestamp) -> Option<(T, Option<Full>)> {
         let (deadline, ticket) = self.deadlines.first()?;
         if *deadline > now {
             return None;
         }
         let ticket = ticket.clone();
-        self.take(&ticket)
+        let full = self.what_is_full(&ticket.place);
+        Some((self.take(&ticket)?, full))
     }
 
     /// Takes one out of turn. It counts as running even beyond the limits.
     pub fn take(&mut self, ticket: &Ticket) -> Option<T> {
-        let lane = self.namespaces.get_mut(&ticket.namespace)?;
-        let container = lane.containers.get_mut(&ticket.container)?;
-        let (ticket, item) = container.waiting.remove(&(ticket.created, ticket.uid.clone()))?;
+        let Place { namespace, container, requester } = &ticket.place;
+        let line = self.namespaces.get_mut(namespace)?.requesters.get_mut(requester)?;
+        let waiting = line.waiting.get_mut(container)?;
+        let (ticket, item) = waiting.remove(&(ticket.created, ticket.uid.clone()))?;
+        if waiting.is_empty() {
+            line.waiting.remove(container);
+        }
         self.waiting -= 1;
-        self.admit(&ticket.namespace, &ticket.container);
+        self.admit(&ticket.place);
         self.deadlines.remove(&(ticket.deadline, ticket));
         Some(item)
     }
@@ -138,26 +256,32 @@ impl<T> FairQueue<T> {
     }
 
     /// Counts one that runs already, even beyond the limits.
-    pub fn admit(&mut self, namespace: &str, container: &str) {
-        let lane = self.namespaces.entry(namespace.to_owned()).or_default();
+    pub fn admit(&mut self, place: &Place) {
+        let turn = self.turn;
+        let lane = self.lane(&place.namespace);
         lane.running += 1;
-        lane.containers.entry(container.to_owned()).or_default().running += 1;
+        lane.line(&place.requester, turn).running += 1;
+        let there = lane.containers.entry(place.container.clone()).or_default();
+        *there.entry(place.requester.clone()).or_default() += 1;
         self.running += 1;
     }
 
     /// Call when one has ended.
-    pub fn done(&mut self, namespace: &str, container: &str) {
+    pub fn done(&mut self, place: &Place) {
         self.running = self.running.saturating_sub(1);
-        let Some(lane) = self.namespaces.get_mut(namespace) else { return };
+        let Some(lane) = self.namespaces.get_mut(&place.namespace) else { return };
         lane.running = lane.running.saturating_sub(1);
-        if let Some(place) = lane.containers.get_mut(container) {
-            place.running = place.running.saturating_sub(1);
-            if place.running == 0 && place.waiting.is_empty() {
-                lane.containers.remove(container);
-            }
+        if let Some(there) = lane.containers.get_mut(&place.container) {
+            there.entry(place.requester.clone()).and_modify(|running| *running = running.saturating_sub(1));
+            there.retain(|_, running| *running > 0);
         }
-        if lane.running == 0 && lane.containers.values().all(|place| place.waiting.is_empty()) {
-            self.namespaces.remove(namespace);
+        lane.containers.retain(|_, there| !there.is_empty());
+        if let Some(line) = lane.requesters.get_mut(&place.requester) {
+            line.running = line.running.saturating_sub(1);
+        }
+        lane.requesters.retain(|_, line| line.running > 0 || !line.waiting.is_empty());
+        if lane.requesters.is_empty() {
+            self.namespaces.remove(&place.namespace);
         }
     }
 
@@ -171,154 +295,5 @@ impl<T> FairQueue<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NO_LIMITS: Limits = Limits { node: 1000, namespace: 1000, container: 1000 };
-
-    fn node(limit: usize) -> Limits {
-        Limits { node: limit, ..NO_LIMITS }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-
-    fn ticket(namespace: &str, container: &str, second: i64, uid: &str) -> Ticket {
-        Ticket {
-            namespace: namespace.to_owned(),
-            container: container.to_owned(),
-            created: at(second),
-            uid: uid.to_owned(),
-            deadline: at(second + 60),
-        }
-    }
-
-    fn push<T>(queue: &mut FairQueue<T>, namespace: &str, second: i64, uid: &str, item: T) {
-        queue.push(&ticket(namespace, "c", second, uid), item);
-    }
-
-    #[test]
-    fn a_flood_in_one_namespace_delays_only_itself() {
-        let mut queue = FairQueue::new(node(2));
-        for n in 0..100 {
-            push(&mut queue, "flood", n, &format!("f{n}"), format!("flood-{n}"));
-        }
-        push(&mut queue, "quiet", 1000, "q", "quiet-0".to_owned());
-        assert_eq!(queue.pop().as_deref(), Some("flood-0"));
-        assert_eq!(queue.pop().as_deref(), Some("quiet-0"));
-    }
-
-    #[test]
-    fn within_a_namespace_the_oldest_is_first() {
-        let mut queue = FairQueue::new(NO_LIMITS);
-        push(&mut queue, "a", 2, "x", 2);
-        push(&mut queue, "a", 1, "y", 1);
-        push(&mut queue, "a", 2, "w", 3);
-        queue.push(&ticket("a", "other", 0, "z"), 0);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(1), Some(3), Some(2)]);
-    }
-
-    #[test]
-    fn no_more_run_than_the_limit() {
-        let mut queue = FairQueue::new(node(1));
-        push(&mut queue, "a", 1, "x", 1);
-        push(&mut queue, "b", 1, "y", 2);
-        assert_eq!(queue.pop(), Some(1));
-        assert_eq!(queue.pop(), None);
-        queue.done("a", "c");
-        assert_eq!(queue.pop(), Some(2));
-        assert_eq!((queue.running(), queue.waiting()), (1, 0));
-    }
-
-    #[test]
-    fn no_more_of_a_namespace_run_than_its_limit_and_the_others_go_on() {
-        let mut queue = FairQueue::new(Limits { namespace: 1, ..NO_LIMITS });
-        push(&mut queue, "a", 1, "x", 1);
-        push(&mut queue, "a", 2, "y", 2);
-        push(&mut queue, "b", 3, "z", 3);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(3), None]);
-        queue.done("a", "c");
-        assert_eq!(queue.pop(), Some(2));
-    }
-
-    #[test]
-    fn a_busy_container_does_not_hold_up_the_others_of_its_namespace() {
-        let mut queue = FairQueue::new(Limits { container: 1, ..NO_LIMITS });
-        for n in 0..3 {
-            queue.push(&ticket("a", "busy", n, &format!("b{n}")), n);
-        }
-        queue.push(&ticket("a", "quiet", 10, "q"), 10);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(10), None]);
-        queue.done("a", "busy");
-        assert_eq!(queue.pop(), Some(1));
-    }
-
-    #[test]
-    fn namespaces_take_turns() {
-        let mut queue = FairQueue::new(node(1));
-        for n in 0..2 {
-            push(&mut queue, "a", n, &format!("a{n}"), "a");
-            push(&mut queue, "b", n, &format!("b{n}"), "b");
-        }
-        let mut order = Vec::new();
-        while let Some(namespace) = queue.pop() {
-            order.push(namespace);
-            queue.done(namespace, "c");
-        }
-        assert_eq!(order, ["a", "b", "a", "b"]);
-    }
-
-    #[test]
-    fn the_namespace_with_the_fewest_running_comes_first() {
-        let mut queue = FairQueue::new(node(3));
-        for n in 0..2 {
-            push(&mut queue, "long", n, &format!("l{n}"), "long");
-            push(&mut queue, "short", n, &format!("s{n}"), "short");
-        }
-        assert_eq!([queue.pop(), queue.pop()], [Some("long"), Some("short")]);
-        queue.done("short", "c");
-        assert_eq!(queue.pop(), Some("short"), "though it was served last");
-    }
-
-    #[test]
-    fn one_that_runs_already_takes_a_place_beyond_the_limit() {
-        let mut queue = FairQueue::new(node(1));
-        queue.admit("a", "c");
-        queue.admit("a", "c");
-        push(&mut queue, "b", 1, "x", ());
-        assert_eq!((queue.pop(), queue.running()), (None, 2));
-        queue.done("a", "c");
-        assert_eq!(queue.pop(), None);
-        queue.done("a", "c");
-        assert_eq!(queue.pop(), Some(()));
-    }
-
-    #[test]
-    fn the_same_request_twice_is_one() {
-        let mut queue = FairQueue::new(NO_LIMITS);
-        push(&mut queue, "a", 1, "x", 1);
-        push(&mut queue, "a", 1, "x", 1);
-        assert_eq!(queue.waiting(), 1);
-    }
-
-    #[test]
-    fn one_that_waits_past_its_deadline_is_given_out_though_no_place_is_free() {
-        let mut queue = FairQueue::new(node(0));
-        push(&mut queue, "a", 1, "x", 1);
-        push(&mut queue, "a", 0, "y", 0);
-        assert_eq!(queue.next_deadline(), Some(at(60)));
-        assert_eq!(queue.pop_expired(at(59)), None);
-        assert_eq!([queue.pop_expired(at(60)), queue.pop_expired(at(60))], [Some(0), None]);
-        assert_eq!((queue.waiting(), queue.running()), (1, 1));
-    }
-
-    #[test]
-    fn one_that_is_canceled_need_not_wait_for_its_turn() {
-        let mut queue = FairQueue::new(node(0));
-        push(&mut queue, "a", 1, "x", 1);
-        assert_eq!(queue.take(&ticket("a", "c", 1, "x")), Some(1));
-        assert_eq!(queue.take(&ticket("a", "c", 1, "x")), None);
-        assert_eq!((queue.waiting(), queue.next_deadline()), (0, None));
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

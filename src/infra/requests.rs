@@ -17,6 +17,9 @@ use crate::{
 };
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// With these words an internal error says that an object is too large: those of etcd, and, beyond 2 MiB, those of the API
+/// server's connection to it.
+const TOO_LARGE: [&str; 2] = ["too large", "larger than max"];
 
 pub trait Requests: Send + Sync + 'static {
     /// Reads a request; `None` if it is gone, or if another one has its name.
@@ -117,8 +120,36 @@ fn verdict(result: Result<ExecRequest, ApiError>) -> Result<Written, ApiError> {
         404 => Ok(Written::Gone),
         409 => Ok(Written::Lost),
         413 | 422 => Ok(Written::Refused(status.message.clone())),
-        // etcd's own limit comes back as an internal error with these words.
-        500 if status.message.contains("too large") => Ok(Written::Refused(status.message.clone())),
+        500 if TOO_LARGE.iter().any(|words| status.message.contains(words)) => {
+            Ok(Written::Refused(status.message.clone()))
+        }
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(code: u16, message: &str) -> Result<Written, ApiError> {
+        let status = json!({"status": "Failure", "message": message, "code": code});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a Status")));
+        verdict(Err(ApiError::Failed { call: "write".to_owned(), source }))
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_is_refused_for_good_in_whichever_words() {
+        for (code, message) in [
+            (413, "Request entity too large: limit is 3145728"),
+            (500, "etcdserver: request is too large"),
+            (
+                500,
+                "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2257372 vs. 2097152)",
+            ),
+            (422, "status.result.message: Too long: may not be more than 32768 bytes"),
+        ] {
+            assert!(matches!(failed(code, message), Ok(Written::Refused(said)) if said == message), "{message}");
+        }
+        assert!(failed(500, "etcdserver: request timed out").is_err(), "that one may be tried again");
     }
 }

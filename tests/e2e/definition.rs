@@ -21,11 +21,21 @@ async fn bad_input_is_refused_with_a_reason() {
         spec
     };
     let long = "x".repeat(131_000);
+    let variable = |value: String| json!({"env": [{"name": "A", "value": value}]});
     for (change, words) in [
         (json!({"command": []}), "spec.command: Invalid value"),
         (json!({"command": [""]}), "command[0] is empty"),
         (json!({"command": ["a", "b\u{0}c"]}), "spec.command[1]"),
-        (json!({"command": [long.clone(), long.clone(), long.clone()]}), "command, env and stdin are too long"),
+        (json!({"command": ["a", long.clone(), long.clone()]}), "command, env and stdin are too long"),
+        (json!({"command": ["é".repeat(2_048)]}), "command[0] has more than 4095 bytes"),
+        (json!({"command": ["a", "x".repeat(131_072)]}), "spec.command[1]: Too long"),
+        (json!({"command": ["a", "€".repeat(44_000)]}), "an argument has more than 131071 bytes"),
+        (json!({"command": vec!["😀".repeat(1_000); 62]}), "command, env and stdin are too long"),
+        (variable("x".repeat(131_070)), "a variable has more than 131071 bytes as NAME=VALUE"),
+        (variable("€".repeat(44_000)), "a variable has more than 131071 bytes as NAME=VALUE"),
+        (variable("a\u{0}b".to_owned()), "spec.env[0].value"),
+        (json!({"stdin": {"text": "€".repeat(90_000)}}), "command, env and stdin are too long"),
+        (json!({"workingDir": format!("/{}", "é".repeat(2_100))}), "workingDir has more than 4095 bytes"),
         (json!({"command": ["a"], "env": [{"name": "EXECLET_UID", "value": "x"}]}), "EXECLET_UID is set by execlet"),
         (json!({"env": [{"name": "A=B", "value": "x"}]}), "spec.env[0].name"),
         (json!({"env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]}), "Duplicate value"),
@@ -47,6 +57,24 @@ async fn bad_input_is_refused_with_a_reason() {
             &change.to_string()[..60.min(change.to_string().len())]
         );
     }
+}
+
+#[tokio::test]
+async fn what_is_admitted_reaches_the_command_to_the_last_byte() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let done = lab
+        .run(json!({
+            "target": {"podName": "web"},
+            // Without the shell's own name and script: nothing but busybox has to be found.
+            "command": ["sh", "-c", "echo ${#1} $(printf %s \"$B\" | wc -c)", "sh", "x".repeat(131_071)],
+            "env": [{"name": "B", "value": format!("{}x", "€".repeat(38_000))}],
+        }))
+        .await;
+    assert_eq!((done.reason(), done.stdout()), ("Completed", "131071 114001\n"));
+    let folder = format!("/{}", "é".repeat(2_047));
+    let done = lab.run(json!({"target": {"podName": "web"}, "command": ["true"], "workingDir": folder})).await;
+    assert_eq!(done.reason(), "StartFailed", "there is no such folder");
 }
 
 #[tokio::test]

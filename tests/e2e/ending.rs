@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, container_id, docker, kubectl_raw, text, wait_for};
+use crate::lab::{Lab, container, container_id, docker, kubectl_raw, text, wait_for};
 
 /// Commands that are hard to end, each in its own way. All write `/tmp/ready` when they are under way.
 const STUBBORN: [(&str, bool, &str); 6] = [
@@ -199,6 +199,24 @@ async fn a_pod_deleted_under_a_command_ends_it_and_says_so() {
     let done = lab.finished(&name).await;
     assert_eq!((done.reason(), done.status.exit_code), ("ContainerDied", Some(137)), "{:#?}", done.status);
     assert_eq!(done.stdout(), "begun\n");
+}
+
+/// There the engine never ends the stream of a command whose container has ended.
+#[tokio::test]
+async fn a_pod_that_shares_its_processes_ends_a_command_as_soon_and_says_so() {
+    let lab = Lab::new().await;
+    for (name, shared) in [("host", "hostPID"), ("pod", "shareProcessNamespace")] {
+        lab.pod_of(name, json!({"nodeName": "n2", shared: true, "containers": [container("main")]})).await;
+        let request = lab.begin(name, "echo begun; touch /tmp/ready; sleep 1000", json!({})).await;
+        lab.delete_pod(name).await;
+        let begun = Instant::now();
+        let done = lab.finished(&request).await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{shared}: {:?}", begun.elapsed());
+        // The engine forgets it. Linux tells from 6.15 on.
+        let reasons = ["ContainerDied", "OutcomeLost"];
+        assert!(reasons.contains(&done.reason()), "{shared}: {:#?}", done.status);
+        assert_eq!(done.stdout(), "begun\n");
+    }
 }
 
 #[tokio::test]

@@ -52,3 +52,22 @@ async fn the_process_leads_a_session_and_a_group_of_its_own() {
         assert_eq!(ids, [ids[0]; 3], "tty: {tty}");
     }
 }
+
+#[tokio::test]
+async fn a_string_may_have_as_many_bytes_as_linux_takes_and_not_one_more() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let argument = |word: String| ExecSpec { command: vec!["true".to_owned(), word], ..ExecSpec::default() };
+    let variable = |value: String| ExecSpec { env: vec![format!("A={value}")], ..command(["true"]) };
+    for (spec, fits) in [
+        (argument("x".repeat(131_071)), true),
+        (argument("x".repeat(131_072)), false),
+        (argument("€".repeat(43_690)), true),
+        (argument("€".repeat(43_691)), false),
+        (variable("x".repeat(131_069)), true),
+        (variable("x".repeat(131_070)), false),
+    ] {
+        let run = lab.run(&container, &spec).await;
+        assert_eq!(run.state.code == Some(0), fits, "{:?}: {:?}", run.state, run.output);
+    }
+}

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::lab::{Lab, read, shell, until};
+use crate::lab::{Lab, read, shell, until, within};
 
 /// The engine forces the end of a stream that a child holds open so long after the exit; the code relies on it.
 const LEAST_DELAY: Duration = Duration::from_millis(1500);
@@ -73,6 +73,29 @@ async fn an_exec_whose_container_is_removed_is_forgotten_but_the_event_tells_137
     assert_eq!(lab.death(&exec).await.code, 137);
     let inspect = lab.engine.inspect_exec(&exec).await;
     assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "{inspect:?}");
+}
+
+#[tokio::test]
+async fn in_a_shared_pid_namespace_the_end_of_the_container_is_told_of_the_exec_by_all_but_its_stream() {
+    let lab = Lab::open().await;
+    for tty in [false, true] {
+        let container = lab.among_all_processes().await;
+        let spec = ExecSpec { tty, ..shell("echo begun; exec sleep 60") };
+        let (exec, stream) = lab.begin(&container, &spec).await;
+        let exit = exit_of(lab.pid(&exec).await);
+        let reading = tokio::spawn(read(stream));
+        lab.docker.kill_container(container.id(), None::<KillContainerOptions>).await.unwrap();
+        within("the end of the process", exit).await.unwrap();
+        if lab.is_old().await {
+            assert_eq!(lab.death(&exec).await.code, 127, "tty: {tty}: which says nothing");
+            let forgotten = async || lab.engine.inspect_exec(&exec).await.err();
+            let error = until("the exec to be forgotten", forgotten).await;
+            assert!(matches!(error, EngineError::NoSuchExec(_)), "tty: {tty}: {error:?}");
+            sleep(LEAST_DELAY * 2).await;
+            assert!(!reading.is_finished(), "tty: {tty}: the stream has ended");
+        }
+        reading.abort();
+    }
 }
 
 #[tokio::test]

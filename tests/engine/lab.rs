@@ -144,7 +144,19 @@ impl Lab {
     }
 
     /// A container that was never started.
-    pub async fn unstarted(&self, mut labels: HashMap<String, String>) -> TestContainer {
+    pub async fn unstarted(&self, labels: HashMap<String, String>) -> TestContainer {
+        self.of(labels, HostConfig::default()).await
+    }
+
+    /// A running container that shares the PID namespace of this machine.
+    pub async fn among_all_processes(&self) -> TestContainer {
+        let host = HostConfig { pid_mode: Some("host".to_owned()), ..HostConfig::default() };
+        let container = self.of(HashMap::new(), host).await;
+        self.docker.start_container(container.id(), None::<StartContainerOptions>).await.expect("a running container");
+        container
+    }
+
+    async fn of(&self, mut labels: HashMap<String, String>, host: HostConfig) -> TestContainer {
         labels.insert("execlet.test".to_owned(), "1".to_owned());
         let name = unique("container");
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
@@ -152,7 +164,7 @@ impl Lab {
             image: Some(IMAGE.to_owned()),
             cmd: Some(["sh", "-c", MAIN].map(str::to_owned).to_vec()),
             labels: Some(labels),
-            host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..Default::default() }),
+            host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..host }),
             ..Default::default()
         };
         let created = self.docker.create_container(Some(options), body).await.expect("a container");

@@ -684,7 +684,7 @@ fn start_agent<E: Engine>(
         handed_over: parking_lot::Mutex::default(),
         stopping: shutdown.clone(),
     });
-    let limits = Limits { node: 6, namespace: 6, container: 4 };
+    let limits = Limits { node: 6, namespace: 6, container: 4, reserved_percent: 25 };
     let intake = Intake { limits, drain: Duration::from_secs(2) };
     let (teller, news) = mpsc::unbounded_channel();
     let news = Box::pin(futures::stream::unfold(news, async |mut news| Some((news.recv().await?, news))));

@@ -3,6 +3,7 @@
 
 pub mod running;
 
+pub(crate) mod container;
 pub(crate) mod cut;
 pub(crate) mod drain;
 pub(crate) mod kill;

@@ -4,7 +4,7 @@
 //! engine hold the command up, and some engines lose what is not read soon after its end. What
 //! readers get, and the log, is the hub's.
 
-use std::{mem::replace, sync::Arc, time::Duration};
+use std::{mem::replace, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -14,10 +14,11 @@ use futures::{
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
+    container,
     cut::Ended,
     received::{Beginning, FORCED_END, InputEnd, Origin, Received, STREAM_BROKEN},
     running::RunningCommand,
@@ -36,7 +37,7 @@ use crate::{
             state::{OutputState, SavedOutput, StreamState},
         },
     },
-    core::{outcome::StreamEnd, output::LogState, request::BoundRequest},
+    core::{outcome::StreamEnd, output::LogState, pauses::Pauses, request::BoundRequest},
     engine::{Chunk, Engine, ExecInput, ExecStream, Habits, READ_BYTES, StreamError},
     infra::kernel::Kernel,
 };
@@ -48,6 +49,11 @@ const NOTE_BYTES: usize = 256 * 1024;
 const NOTE_AFTER: Duration = Duration::from_millis(200);
 /// Pause before that is tried again: a command that waits for room in the engine writes nothing more until then.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
+/// So long after the end of a process it is looked at whether its container has ended, too, and then so often at least.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long output may come after the end of its container.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 struct Sink {
     hub: Arc<Hub>,
@@ -197,7 +203,7 @@ impl<'a, W: World> Pump<'a, W> {
         let RunningCommand { node, memory, exec, hub, .. } = self.attended;
         let key = &self.request.key;
         let log_may_hold = self.habits.cuts_after.map(|cuts_after| cuts_after / 2);
-        let mut ending = self.seen.clone();
+        let mut stays_open = pin!(stays_open(self.attended, self.seen.clone(), self.habits.closes_within));
         let mut given = false;
         let mut note_at = None;
         loop {
@@ -242,8 +248,8 @@ impl<'a, W: World> Pump<'a, W> {
                         return Some(StreamEnd::Broken);
                     }
                 },
-                () = after_end(&mut ending, Some(self.habits.closes_within)) => {
-                    tracing::warn!(request = %key, uid = %key.uid, "the process has ended, but its output stays open: given up");
+                why = &mut stays_open => {
+                    tracing::warn!(request = %key, uid = %key.uid, "{why}, but its output stays open: given up");
                     self.given_up = true;
                     return Some(StreamEnd::Broken);
                 }
@@ -366,6 +372,30 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until no end of the stream can be expected any more, and says why: for so long after that of the process, or a
+/// little after that of its container, for which an engine may leave it open.
+async fn stays_open<W: World>(
+    RunningCommand { node, exec, .. }: RunningCommand<'_, W>,
+    mut seen: watch::Receiver<Seen>,
+    closes_within: Duration,
+) -> &'static str {
+    let mut seen_too = seen.clone();
+    let of_container = async {
+        after_end(&mut seen_too, Some(LOOK_AFTER)).await;
+        let mut pauses = Pauses::new(LOOK_AFTER, LOOK_EVERY);
+        while !container::is_over(node, exec).await.unwrap_or(false) {
+            sleep(pauses.next_pause()).await;
+        }
+        // What is on its way comes first.
+        sleep(LAST_OUTPUT).await;
+    };
+    tokio::select! {
+        biased;
+        () = of_container => "the container has ended",
+        () = after_end(&mut seen, Some(closes_within)) => "the process has ended",
     }
 }
 

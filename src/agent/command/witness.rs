@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{running::RunningCommand, seen::Seen};
+use super::{container, running::RunningCommand, seen::Seen};
 use crate::{
     agent::{
         memory::request::Memory,
@@ -122,7 +122,8 @@ async fn find<W: World>(attended: &RunningCommand<'_, W>, pid: Option<u32>) -> R
     }
     let mut forgotten: Option<Instant> = None;
     loop {
-        sleep(pauses.next_pause()).await;
+        let pause = pauses.next_pause();
+        sleep(pause).await;
         let looked = Instant::now();
         let answer = node.engine.state(exec).await;
         if let Some(process) = living(node, memory, exec, &answer).await {
@@ -130,6 +131,12 @@ async fn find<W: World>(attended: &RunningCommand<'_, W>, pid: Option<u32>) -> R
         }
         match answer {
             Ok(ExecState::Ended { .. } | ExecState::Spent) => return Err(not_ended),
+            // Nothing of it runs on in a container that does not.
+            Ok(ExecState::Untouched | ExecState::Running { .. })
+                if pause >= LONGEST_PAUSE && container::is_over(node, exec).await.unwrap_or(false) =>
+            {
+                return Err(not_ended);
+            }
             Ok(ExecState::Untouched | ExecState::Running { .. }) => not_ended = looked,
             Ok(ExecState::Absent) => match forgotten {
                 Some(since) if looked >= since + COMES_UP_WITHIN => return Err(not_ended),

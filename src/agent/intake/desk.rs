@@ -28,7 +28,7 @@ use crate::{
     core::{
         entry::Entry,
         ids::{RequestKey, RequestUid},
-        queue::{FairQueue, Limits, Ticket},
+        queue::{FairQueue, Full, Limits, Place, Ticket},
         request::{is_wanted, key_of, starting_deadline},
     },
     infra::health::Readiness,
@@ -86,9 +86,17 @@ struct Waiting {
     seen: Option<Box<ExecRequest>>,
 }
 
+/// Why one runs.
+enum Turn {
+    /// Its turn came, or it needs none.
+    Came,
+    /// Its deadline has passed, and perhaps something was full.
+    Missed(Option<Full>),
+}
+
 struct Running {
     key: RequestKey,
-    container: String,
+    place: Place,
     expired: bool,
 }
 
@@ -119,7 +127,7 @@ pub async fn run<W: World>(
         node,
         exec_exits,
         queue: FairQueue::new(intake.limits),
-        parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0 }),
+        parked: FairQueue::new(Limits { node: 0, namespace: 0, container: 0, reserved_percent: 0 }),
         tasks: JoinSet::new(),
         running: HashMap::new(),
         known: BTreeMap::new(),
@@ -239,7 +247,7 @@ impl<W: World> Desk<W> {
                 let ticket = ticket.clone();
                 let parked = |desk: &mut Self| desk.parked.take(&ticket).map(|waiting| desk.admit_parked(waiting));
                 if !wanted && let Some(waiting) = self.queue.take(&ticket).or_else(|| parked(self)) {
-                    self.spawn(Waiting { seen: None, ..waiting }, false);
+                    self.spawn(Waiting { seen: None, ..waiting }, Turn::Came);
                 }
             }
             None => {}
@@ -255,8 +263,8 @@ impl<W: World> Desk<W> {
         }
         let created = request.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         let deadline = starting_deadline(&request).unwrap_or(Timestamp::MAX);
-        let (namespace, uid) = (key.namespace.clone(), key.uid.to_string());
-        let ticket = Ticket { namespace, container: container_of(&request), created, uid, deadline };
+        let place = place_of(&key, &request);
+        let ticket = Ticket { place, created, uid: key.uid.to_string(), deadline };
         request.metadata.managed_fields = None;
         // A late event of a request that has ended is stale, unless an older state was restored.
         let fresh = !self.ended.all.contains(&key.uid);
@@ -264,9 +272,9 @@ impl<W: World> Desk<W> {
         let record = self.remembered.remove(key.uid.as_str());
         if runs || record.is_some() || !is_wanted(&request) {
             // It may run already: nobody would watch it while it waits. What was taken back needs no turn.
-            self.queue.admit(&ticket.namespace, &ticket.container);
+            self.queue.admit(&ticket.place);
             let entry = record.map(|record| record.entry);
-            self.work(key, ticket.container, created, Some(request).filter(|_| fresh), entry, false);
+            self.work(key, ticket.place, created, Some(request).filter(|_| fresh), entry, Turn::Came);
             return;
         }
         self.known.insert(key.uid.clone(), Known::Waiting(ticket.clone()));
@@ -285,7 +293,7 @@ impl<W: World> Desk<W> {
             let Some(Known::Waiting(ticket)) = self.known.get(uid) else { continue };
             let ticket = ticket.clone();
             if let Some(waiting) = self.parked.take(&ticket) {
-                self.parked.done(&ticket.namespace, &ticket.container);
+                self.parked.done(&ticket.place);
                 self.queue.push(&ticket, waiting);
             }
         }
@@ -293,9 +301,8 @@ impl<W: World> Desk<W> {
 
     /// A request that waits for a client no longer counts as running, free slot or not.
     fn admit_parked(&mut self, waiting: Waiting) -> Waiting {
-        let Ticket { namespace, container, .. } = &waiting.ticket;
-        self.parked.done(namespace, container);
-        self.queue.admit(namespace, container);
+        self.parked.done(&waiting.ticket.place);
+        self.queue.admit(&waiting.ticket.place);
         waiting
     }
 
@@ -307,19 +314,21 @@ impl<W: World> Desk<W> {
         let now: BTreeMap<String, Record> = now;
         for (_, Record { request: key, created, entry, .. }) in now {
             let container = entry.exec.as_ref().map(|exec| exec.container.id.to_string()).unwrap_or_default();
-            self.queue.admit(&key.namespace, &container);
-            self.work(key, container, created, None, Some(entry), false);
+            // Whose it was, the journal does not know.
+            let place = Place { namespace: key.namespace.clone(), container, requester: String::new() };
+            self.queue.admit(&place);
+            self.work(key, place, created, None, Some(entry), Turn::Came);
         }
     }
 
     /// What the journal names by its container counts as the request has it, once that is seen.
     fn count(&mut self, uid: &RequestUid, request: &ExecRequest) {
-        let container = container_of(request);
         let Some(running) = self.running.values_mut().find(|running| running.key.uid == *uid) else { return };
-        if running.container != container {
-            self.queue.done(&running.key.namespace, &running.container);
-            self.queue.admit(&running.key.namespace, &container);
-            running.container = container;
+        let place = place_of(&running.key, request);
+        if running.place != place {
+            self.queue.done(&running.place);
+            self.queue.admit(&place);
+            running.place = place;
         }
     }
 
@@ -337,42 +346,48 @@ impl<W: World> Desk<W> {
 
     fn start_next(&mut self) {
         while let Some(waiting) = self.queue.pop() {
-            self.spawn(waiting, false);
+            self.spawn(waiting, Turn::Came);
         }
         while self.expired < EXPIRED_AT_ONCE
-            && let Some(waiting) = self.pop_expired()
+            && let Some((waiting, full)) = self.pop_expired()
         {
-            self.spawn(waiting, true);
+            self.spawn(waiting, Turn::Missed(full));
         }
         self.node.metrics.waiting.set(i64::try_from(self.queue.waiting() + self.parked.waiting()).unwrap_or(i64::MAX));
     }
 
-    fn pop_expired(&mut self) -> Option<Waiting> {
+    /// One whose deadline has passed, and what it waited for, if that is not for a client.
+    fn pop_expired(&mut self) -> Option<(Waiting, Option<Full>)> {
         let now = self.node.clock.now();
-        let parked = |desk: &mut Self| desk.parked.pop_expired(now).map(|waiting| desk.admit_parked(waiting));
+        let parked =
+            |desk: &mut Self| desk.parked.pop_expired(now).map(|(waiting, _)| (desk.admit_parked(waiting), None));
         self.queue.pop_expired(now).or_else(|| parked(self))
     }
 
-    fn spawn(&mut self, waiting: Waiting, expired: bool) {
+    fn spawn(&mut self, waiting: Waiting, turn: Turn) {
         let Waiting { key, ticket, seen } = waiting;
-        self.work(key, ticket.container, ticket.created, seen.map(|seen| *seen), None, expired);
+        self.work(key, ticket.place, ticket.created, seen.map(|seen| *seen), None, turn);
     }
 
     fn work(
         &mut self,
         key: RequestKey,
-        container: String,
+        place: Place,
         created: Timestamp,
         seen: Option<ExecRequest>,
         entry: Option<Entry>,
-        expired: bool,
+        turn: Turn,
     ) {
         let (teller, news) = watch::channel(News::None);
-        let work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
+        let mut work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
+        let expired = matches!(turn, Turn::Missed(_));
+        if let Turn::Missed(full) = turn {
+            work.full = full;
+        }
         self.known.insert(key.uid.clone(), Known::Running(teller));
         let task = self.tasks.spawn(work.run());
         self.expired += usize::from(expired);
-        self.running.insert(task.id(), Running { key, container, expired });
+        self.running.insert(task.id(), Running { key, place, expired });
     }
 
     fn done(&mut self, done: Result<(Id, Vec<String>), tokio::task::JoinError>) {
@@ -384,9 +399,9 @@ impl<W: World> Desk<W> {
                 (error.id(), None)
             }
         };
-        let Some(Running { key, container, expired }) = self.running.remove(&id) else { return };
+        let Some(Running { key, place, expired }) = self.running.remove(&id) else { return };
         self.expired -= usize::from(expired);
-        self.queue.done(&key.namespace, &container);
+        self.queue.done(&place);
         let known = self.known.remove(&key.uid);
         let Some(versions) = versions else { return };
         self.ended.remember(key.uid);
@@ -408,14 +423,15 @@ impl<W: World> Desk<W> {
             return;
         }
         self.node.metrics.unreadable.inc();
-        self.queue.admit(&key.namespace, "");
+        let place = Place { namespace: key.namespace.clone(), ..Place::default() };
+        self.queue.admit(&place);
         self.known.insert(key.uid.clone(), Known::Running(watch::channel(News::None).0));
         let refusing = refuse_unreadable(Arc::clone(&self.node), key.clone(), invalid);
         let task = self.tasks.spawn(async {
             refusing.await;
             Vec::new()
         });
-        self.running.insert(task.id(), Running { key, container: String::new(), expired: false });
+        self.running.insert(task.id(), Running { key, place, expired: false });
     }
 }
 
@@ -432,10 +448,11 @@ impl Ended {
     }
 }
 
-/// The container of a bound request, for the limits.
-fn container_of(request: &ExecRequest) -> String {
+/// Where a bound request runs, for the limits.
+fn place_of(key: &RequestKey, request: &ExecRequest) -> Place {
     let status = request.status.as_ref();
     let pod = status.and_then(|status| status.pod_uid.as_deref()).unwrap_or_default();
     let container = status.and_then(|status| status.container.as_deref()).unwrap_or_default();
-    format!("{pod}/{container}")
+    let requester = request.spec.requested_by.as_ref().map(|by| by.username.clone()).unwrap_or_default();
+    Place { namespace: key.namespace.clone(), container: format!("{pod}/{container}"), requester }
 }

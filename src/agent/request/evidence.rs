@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     agent::{
-        command::{running::RunningCommand, seen::Seen, witness},
+        command::{container, running::RunningCommand, seen::Seen, witness},
         memory::exec_exits::AwaitedExit,
         node::World,
     },
@@ -74,8 +74,10 @@ pub(crate) async fn collect<W: World>(
             (known.exit, found || known.ended.is_none() && (known.process.is_some() || awaited))
         };
         let exits_are_heard = node.exec_exits.are_heard();
-        let look =
-            Look { after: begun.elapsed(), answer, exit: exit.testimony(), exits_are_heard, kernel, lives, stream };
+        let exit = exit.testimony();
+        let runs = !lives && answer == Answer::Runs;
+        let over = runs && container::is_over(node, exec).await.unwrap_or(false);
+        let look = Look { after: begun.elapsed(), answer, exit, exits_are_heard, kernel, lives, over, stream };
         if let Some(verdict) = collection.weigh(&look) {
             return Found { verdict, knew };
         }

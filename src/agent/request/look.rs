@@ -73,15 +73,19 @@ impl<W: World> Work<W> {
         if from_client && !self.hub.input.is_held() { InputView::Awaited } else { InputView::There }
     }
 
-    /// The deadline passed because of the disk, or of the audit log.
+    /// The deadline passed because of the disk, of the audit log, or of what others run.
     fn name_what_held_it_up(&self, action: Action) -> Action {
-        match (action, self.held_up) {
-            (Action::Report(mut outcome), Some(by)) if outcome.reason == Reason::StartingDeadlineExceeded => {
+        match (action, self.held_up, &self.full) {
+            (Action::Report(mut outcome), Some(by), _) if outcome.reason == Reason::StartingDeadlineExceeded => {
                 outcome.reason = by.reason();
                 outcome.message = format!("{}: {}", outcome.message, by.words());
                 Action::Report(outcome)
             }
-            (action, _) => action,
+            (Action::Report(mut outcome), None, Some(full)) if outcome.reason == Reason::StartingDeadlineExceeded => {
+                outcome.message = format!("{}: {full}", outcome.message);
+                Action::Report(outcome)
+            }
+            (action, _, _) => action,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
         ids::{ContainerRef, ExecName, ExecRef},
         outcome::Outcome,
         request::BoundRequest,
+        strings::impossible,
     },
     engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared},
 };
@@ -94,8 +95,8 @@ pub(crate) async fn create<W: World>(
         tty: spec.tty,
         stdin: spec.stdin.is_some(),
     };
-    if let Err(error) = spec.own_input() {
-        let message = format!("stdin.data is not valid base64: {error}");
+    let input = spec.own_input().err().map(|error| format!("stdin.data is not valid base64: {error}"));
+    if let Some(message) = impossible(spec).or(input) {
         return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
     }
     let mut name = match before.and_then(|before| ExecName::of(&before.id)) {

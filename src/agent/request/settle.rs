@@ -11,6 +11,7 @@ use super::evidence::{Found, Knew, collect};
 use crate::{
     agent::{
         command::{
+            container,
             received::{InputEnd, Received, STREAM_BROKEN},
             running::{RunningCommand, Survivors},
             seen::Seen,
@@ -26,7 +27,7 @@ use crate::{
         outcome::{Exit, Outcome, StreamEnd, Verdict},
         request::BoundRequest,
     },
-    engine::{Container, ContainerState, Engine, EngineError},
+    engine::{Engine, EngineError},
 };
 
 /// The code of a process that was killed, as all are whose container ends.
@@ -152,21 +153,12 @@ async fn is_gone<W: World>(node: &Node<W>, exec: &ExecRef) -> bool {
     }
 }
 
-/// Whether the run of the container that the exec was in has ended.
+/// Whether the run of the container that the exec was in has ended, or does so at once.
 async fn container_ended<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<bool, EngineError> {
     let begun = Instant::now();
     loop {
-        match node.engine.container(&exec.container.id).await {
-            Ok(Some(Container { state: ContainerState::Running | ContainerState::Paused, reference, .. })) => {
-                if !reference.is_same_run(&exec.container) {
-                    return Ok(true);
-                }
-            }
-            Ok(Some(Container { state: ContainerState::Stopped(_), .. }) | None) => return Ok(true),
-            Err(error) => {
-                tracing::debug!(exec = %exec.id, %error, "whether the container ended too is not known");
-                return Err(error);
-            }
+        if container::is_over(node, exec).await? {
+            return Ok(true);
         }
         if begun.elapsed() >= CONTAINER_END {
             return Ok(false);

@@ -35,6 +35,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, RequestKey},
         outcome::Outcome,
         pauses::Pauses,
+        queue::Full,
         request::{BoundRequest, Progress, is_being_deleted},
     },
     engine::{Engine, Fenced},
@@ -57,6 +58,8 @@ pub(crate) struct Work<W: World> {
     pub(super) news: watch::Receiver<News>,
     /// What the agent has to wait for before it may start anything, if the last step failed for it.
     pub(super) held_up: Option<HeldUp>,
+    /// What it waited for, if its deadline passed before its turn came.
+    pub(crate) full: Option<Full>,
     /// An exec that was created and could not be put down. The engine keeps every one: no second is made.
     unwritten: Option<ExecRef>,
     /// Resource versions that it wrote or finished with: watch events for these are ignored.
@@ -101,7 +104,7 @@ impl<W: World> Work<W> {
         let hub = node.hubs.of(&key.uid);
         let memory = Memory::new(Arc::clone(&node), key, created, entry);
         let seen = Object::written(seen);
-        Self { node, memory, hub, seen, news, held_up: None, unwritten: None, versions: Vec::new() }
+        Self { node, memory, hub, seen, news, held_up: None, full: None, unwritten: None, versions: Vec::new() }
     }
 
     pub(super) fn key(&self) -> &RequestKey {

@@ -90,6 +90,7 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
             node: args.max_concurrent,
             namespace: args.max_concurrent_per_namespace.unwrap_or(args.max_concurrent),
             container: args.max_concurrent_per_container,
+            reserved_percent: args.reserved_percent,
         },
         audit_dir: args.audit_dir,
         audit_retention: args.audit.retention(),

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::common::{AuditSettings, Common, RulesArgs, at_least_one};
+use super::common::{AuditSettings, Common, RulesArgs, at_least_one, percent};
 
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
@@ -41,6 +41,11 @@ pub struct AgentArgs {
     /// commands of a container one after another, about 11 a second.
     #[arg(long, env = "EXECLET_MAX_CONCURRENT_PER_CONTAINER", default_value_t = 32, value_parser = at_least_one)]
     pub max_concurrent_per_container: usize,
+
+    /// Percent of what the others leave that nobody takes: of the node no namespace, and of a namespace and a container no
+    /// requester. It is kept for whoever comes next. 0 keeps nothing.
+    #[arg(long, env = "EXECLET_RESERVED_PERCENT", default_value_t = 25, value_parser = percent)]
+    pub reserved_percent: usize,
 
     /// How many bytes the output of all requests may take on this node. The output of the request that
     /// finished first is deleted first.

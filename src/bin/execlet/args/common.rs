@@ -131,8 +131,18 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Less than all: somebody has to run something.
+pub fn percent(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number < 100 => Ok(number),
+        Ok(_) | Err(_) => Err("not a whole number from 0 to 99".to_owned()),
+    }
+}
+
 #[test]
-fn a_limit_of_zero_is_refused() {
+fn a_limit_of_zero_is_refused_and_so_is_a_reserve_of_all() {
     assert!(at_least_one("0").is_err());
     assert_eq!(at_least_one("3"), Ok(3));
+    assert_eq!((percent("0"), percent("99")), (Ok(0), Ok(99)));
+    assert!(percent("100").is_err() && percent("-1").is_err());
 }
