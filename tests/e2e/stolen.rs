@@ -88,7 +88,7 @@ async fn a_stolen_managers_token_writes_its_own_lease_and_events_and_no_others()
     thief.is_refused(&create, &event(&lab.namespace, "execlet.dev/manager", &pods[0], disguised));
     // One that says of no pod whose it is.
     let unbound = Subject::account(NAMESPACE, MANAGER, &[]);
-    let said = unbound.is_refused(&create, &event(&lab.namespace, "execlet.dev/manager", "", json!({})));
+    let said = unbound.is_refused(&create, &event(&lab.namespace, "execlet.dev/manager", &pods[0], json!({})));
     assert!(said.contains("its token must name its pod"), "{said}");
 }
 
