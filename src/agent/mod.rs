@@ -20,7 +20,7 @@ mod standby;
 
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use futures::FutureExt as _;
+use futures::{FutureExt as _, Stream};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::{
@@ -151,11 +151,9 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let boot = process::boot_id().map_err(AgentError::io("boot ID"))?;
     let (log, before) = agent.begin_audit().await?;
 
-    // 2. Start what goes on beside the requests. What runs already is looked after at once; nothing new comes before the
-    // engine has answered.
+    // 2. Start what goes on beside the requests. Nothing new comes before the engine has answered.
     let answers = CancellationToken::new();
-    let asking = wait_for_engine(Arc::clone(&agent.engine), agent.readiness.clone(), answers.clone());
-    parts.0.spawn(asking);
+    parts.0.spawn(wait_for_engine(Arc::clone(&agent.engine), agent.readiness.clone(), answers.clone()));
     let exec_exits = ExecExits::default();
     parts.spawn(exec_exits.clone().listen(Arc::clone(&agent.engine), agent.readiness.clone(), agent.ended.clone()));
     let hubs = Arc::new(Hubs::default());
@@ -174,10 +172,9 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     parts.spawn(Arc::clone(&node.pulse).take());
     parts.spawn(accept_successors(Arc::clone(&node.handover), agent.config.state_dir.clone()));
 
-    // 3. Work until told to stop.
+    // 3. Work until told to stop. What runs already is looked after at once.
     let intake = Intake { limits: agent.config.limits, drain: agent.config.drain_timeout };
-    let watched = watch::events(agent.client.clone(), &agent.config.node);
-    let events = Box::pin(answers.cancelled_owned().map(|()| watched).flatten_stream());
+    let events = agent.events_after(answers);
     let result = tokio::select! {
         () = desk::run(node, events, intake, records, agent.readiness.clone(), agent.shutdown.clone()) => Ok(()),
         failure = parts.first_failure() => Err(failure),
@@ -226,6 +223,15 @@ impl<E: Engine> Agent<E> {
         let sink = Sink::Folder(self.config.audit_dir.clone(), self.config.audit_retention);
         let log = Log::begin(sink, &writer, Arc::clone(&self.clock), published.as_ref());
         Ok((log.map_err(AgentError::io("audit log"))?, before))
+    }
+
+    /// The requests of this node, once that has happened.
+    fn events_after(
+        &self,
+        answers: CancellationToken,
+    ) -> impl Stream<Item = Result<watch::Event, String>> + Send + Unpin {
+        let events = watch::events(self.client.clone(), &self.config.node);
+        Box::pin(answers.cancelled_owned().map(|()| events).flatten_stream())
     }
 
     fn audit(&self, log: &Log) -> Audit<Log> {
