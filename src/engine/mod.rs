@@ -74,7 +74,8 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Reads and throws away what an exec goes on to write, where this engine may have ceased to: its processes would wait
-    /// for that for ever. Ends with the output, or when none can be had. Asked only once nobody can get that output any more.
+    /// for that for ever. Ends with the output at the earliest, or when none can be had. Asked only once nobody can get
+    /// that output any more.
     fn drain(&self, _exec: &ExecRef) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
