@@ -43,3 +43,4 @@ mod subject;
 mod subresources;
 mod targets;
 mod terminal;
+mod unexecuted;
