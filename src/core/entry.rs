@@ -52,6 +52,9 @@ pub enum Stage {
         /// Inodes of the pipes that it writes to; none with a terminal.
         #[serde(default)]
         pipes: Vec<u64>,
+        /// It was seen to have executed the command.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        executed: bool,
     },
     /// It has ended, or never will run.
     Ended { outcome: Outcome },

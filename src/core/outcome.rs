@@ -89,6 +89,9 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
     pub may_have_run: bool,
+    /// Whether it has run at all is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// What it wrote, where it may have run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputStatus>,
@@ -99,11 +102,24 @@ pub struct Outcome {
 impl Outcome {
     /// The command never ran, and never will.
     pub fn refused(reason: Reason, message: impl Into<String>, at: Timestamp) -> Self {
-        Self { reason, message: message.into(), exit: None, may_have_run: false, output: None, at }
+        Self { reason, message: message.into(), exit: None, may_have_run: false, in_doubt: false, output: None, at }
     }
 
     pub fn lost(message: impl Into<String>, output: Option<OutputStatus>, at: Timestamp) -> Self {
-        Self { reason: Reason::OutcomeLost, message: message.into(), exit: None, may_have_run: true, output, at }
+        Self {
+            reason: Reason::OutcomeLost,
+            message: message.into(),
+            exit: None,
+            may_have_run: true,
+            in_doubt: false,
+            output,
+            at,
+        }
+    }
+
+    /// Nobody knows whether it ran, for this reason.
+    pub fn doubtful(why: impl Into<String>, output: OutputStatus, at: Timestamp) -> Self {
+        Self { in_doubt: true, ..Self::lost(why, Some(output), at) }
     }
 
     pub fn exited(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
@@ -111,7 +127,7 @@ impl Outcome {
             0 => (Reason::Completed, "the command ended with exit code 0".to_owned()),
             code => (Reason::NonZeroExitCode, format!("the command ended with exit code {code}{}", signal_hint(code))),
         };
-        Self { reason, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
+        Self { reason, message, exit: Some(exit), may_have_run: true, in_doubt: false, output: Some(output), at }
     }
 
     /// The command was ended. Its code is shown if it is known.
@@ -121,7 +137,7 @@ impl Outcome {
             None => "the command was ended, with which exit code is not known".to_owned(),
         };
         let message = format!("{}: {ended}", cause.words());
-        Self { reason: cause.reason(), message, exit, may_have_run: true, output: Some(output), at }
+        Self { reason: cause.reason(), message, exit, may_have_run: true, in_doubt: false, output: Some(output), at }
     }
 
     pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
@@ -129,7 +145,15 @@ impl Outcome {
             "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",
             cause.words()
         );
-        Self { reason: Reason::KillFailed, message, exit: None, may_have_run: true, output: Some(output), at }
+        Self {
+            reason: Reason::KillFailed,
+            message,
+            exit: None,
+            may_have_run: true,
+            in_doubt: false,
+            output: Some(output),
+            at,
+        }
     }
 
     pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
@@ -138,7 +162,15 @@ impl Outcome {
             exit.code,
             signal_hint(exit.code)
         );
-        Self { reason: Reason::ContainerDied, message, exit: Some(exit), may_have_run: true, output: Some(output), at }
+        Self {
+            reason: Reason::ContainerDied,
+            message,
+            exit: Some(exit),
+            may_have_run: true,
+            in_doubt: false,
+            output: Some(output),
+            at,
+        }
     }
 
     /// The container has ended, and with it all that the engine knew of the command.
@@ -150,9 +182,16 @@ impl Outcome {
             message: message.to_owned(),
             exit: None,
             may_have_run: true,
+            in_doubt: false,
             output: Some(output),
             at,
         }
+    }
+
+    /// The container has ended, and nobody knows whether the command had begun.
+    pub fn died_early(output: OutputStatus, at: Timestamp) -> Self {
+        let message = "the container ended before the command was seen to run: it may have run, and has no exit code";
+        Self { message: message.to_owned(), in_doubt: true, ..Self::gone_with_container(output, at) }
     }
 
     /// The same, for a command whose input was cut short by us. What ended by itself may have done so

@@ -68,7 +68,7 @@ impl Write<'_> {
     }
 
     pub fn finished(&self, outcome: &Outcome) -> ExecRequestStatus {
-        let Outcome { reason, message, exit, may_have_run, output, at } = outcome;
+        let Outcome { reason, message, exit, may_have_run, in_doubt, output, at } = outcome;
         let mut status = self.start();
         status.phase = reason.final_phase();
         status.completion_time = Some(MicroTime(*at));
@@ -79,6 +79,8 @@ impl Write<'_> {
         if !may_have_run {
             status.start_time = None;
             self.set(&mut status, Started, Truth::False, *reason, message);
+        } else if *in_doubt {
+            self.set(&mut status, Started, Truth::Unknown, *reason, message);
         } else if conditions::get(&status.conditions, Started).is_none() {
             // A backup from before the commit was restored.
             let started = if exit.is_some() { Truth::True } else { Truth::Unknown };

@@ -22,6 +22,7 @@ pub use self::{
 };
 use crate::core::{
     evidence::Patience,
+    execution::{Author, Heard},
     ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
     offsets::StreamOffsets,
     outcome::{EngineWord, Testimony},
@@ -90,6 +91,34 @@ pub trait Engine: Send + Sync + 'static {
     /// What the engine says of an exec. An error of it, [`EngineError::Unreachable`] above all, says nothing.
     fn state(&self, exec: &ExecRef) -> impl Future<Output = Result<ExecState, EngineError>> + Send;
 
+    /// Whose a code may be, of a command whose program goes by this name: its own, or that of the engine's runtime, in whose
+    /// process it was to be executed. `heard`: all that was written, if that is known.
+    fn author(&self, _program: &str, _code: i32, _heard: Option<&Heard>) -> Author {
+        Author::Command
+    }
+
+    /// Whether a failed start has surely started nothing, of which the engine says this in place of output.
+    fn surely_failed(&self, _words: &str) -> bool {
+        true
+    }
+
+    /// Where programs are found in a container. `None`: it does not run, or nobody can look into it.
+    fn surroundings(
+        &self,
+        _container: &ContainerRef,
+    ) -> impl Future<Output = Result<Option<Surroundings>, EngineError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
+    /// Whether the kernel has killed anything in the container since, for want of memory.
+    fn ran_out_of_memory(
+        &self,
+        _container: &ContainerId,
+        _since: Timestamp,
+    ) -> impl Future<Output = Result<bool, EngineError>> + Send {
+        std::future::ready(Ok(false))
+    }
+
     /// Waits until an exec that runs runs no more. An engine without such a call never answers: its exits tell.
     fn wait(&self, _exec: &ExecRef) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::pending()
@@ -157,6 +186,17 @@ pub enum ContainerState {
     Paused,
     /// It does not run; the engine's word for its state.
     Stopped(String),
+}
+
+/// What the name of a program means in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// PID on the node of the container's main process.
+    pub main: u32,
+    /// Folder of a command for which none is asked.
+    pub folder: String,
+    /// The container's own `PATH`; `None`: it is not told.
+    pub search_path: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

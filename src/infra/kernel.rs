@@ -2,10 +2,17 @@
 
 use std::{future::Future, io, time::Duration};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
-use super::process;
+use super::{
+    process,
+    program::{self, Program},
+};
 use crate::core::{
+    execution::{Obstacle, Sighting},
     family::{Family, Member},
     ids::{ContainerId, ProcessRef, RequestUid},
     kill::Signal,
@@ -13,6 +20,8 @@ use crate::core::{
 
 /// Pause between two looks at a process of which the kernel gives no handle.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A look at a program's file takes so long at most.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 pub trait Kernel: Send + Sync + 'static {
     /// Time since boot, suspend included.
@@ -38,6 +47,13 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Waits until the process has ended. Gives its exit code, 128 + N for signal N, if the kernel tells.
     fn ended(&self, process: ProcessRef) -> impl Future<Output = Option<i32>> + Send;
+
+    /// Whether it has executed anything since it was made as a copy of another process. Also of one that has ended, until its
+    /// parent takes note of that.
+    fn sighting(&self, process: ProcessRef) -> Sighting;
+
+    /// Why a program in a container is executed for nobody, in words too, if that is certain and was so since.
+    fn obstacle(&self, program: Program) -> impl Future<Output = Option<(Obstacle, String)>> + Send;
 
     /// Inodes of the pipes that it writes its output to.
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64>;
@@ -82,6 +98,15 @@ impl Kernel for Linux {
                 None
             }
         }
+    }
+
+    fn sighting(&self, process: ProcessRef) -> Sighting {
+        process::sighting(process)
+    }
+
+    async fn obstacle(&self, program: Program) -> Option<(Obstacle, String)> {
+        let look = spawn_blocking(move || program::obstacle(&program));
+        timeout(LOOK_WITHIN, look).await.ok()?.unwrap_or_default()
     }
 
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64> {

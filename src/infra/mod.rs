@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod policies;
 pub mod print;
 pub mod process;
+pub mod program;
 pub mod pulse;
 pub(crate) mod query;
 pub(crate) mod quota;

@@ -45,3 +45,4 @@ mod subject;
 mod subresources;
 mod targets;
 mod terminal;
+mod unexecuted;

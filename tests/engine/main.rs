@@ -16,6 +16,7 @@ mod command;
 mod containers;
 mod ends;
 mod events;
+mod executed;
 mod family;
 mod input;
 mod lab;

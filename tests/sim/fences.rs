@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    model::{CONTAINER, ExecPhase, Held, Model, POD, Piece, Plan, Planted, State},
+    model::{CONTAINER, ExecPhase, Held, Model, POD, Piece, Plan, Planted, Program, State},
     tokens::{container_of, live},
 };
 
@@ -383,7 +383,7 @@ fn begin(model: &Model, id: &str) -> Begun {
         return Begun::Nothing("the container does not run");
     }
     let exec_id = Some(id);
-    if plan.missing {
+    if plan.missing || plan.program == Program::Broken {
         held.phase = ExecPhase::Refused(127);
         held.over = true;
         held.changed.send_replace(());

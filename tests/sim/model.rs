@@ -99,6 +99,10 @@ pub enum Planted {
     LyingReader,
     /// A failed start is shown as one that was never made.
     HiddenFailures,
+    /// Every program is said to be none that can be executed.
+    CredulousKernel,
+    /// What is still the engine's runtime is said to have executed the command.
+    HastyKernel,
 }
 
 /// What the command of a request does, written into the command itself.
@@ -115,11 +119,37 @@ pub struct Plan {
     pub leaves_child: bool,
     /// That child has a session of its own and no environment.
     pub nameless_child: bool,
+    pub program: Program,
+}
+
+/// What the kernel makes of a command's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Runs,
+    /// It cannot be executed: the engine's runtime finds that out in the command's own process.
+    Broken,
+    /// It runs, and says that it could not be executed.
+    Forged,
+}
+
+impl Program {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Runs => "plan",
+            Self::Broken => "broken",
+            Self::Forged => "forged",
+        }
+    }
 }
 
 impl Plan {
     pub fn random(random: &mut Random) -> Self {
         let long = random.chance(200);
+        let program = match random.below(20) {
+            0 => Program::Broken,
+            1 => Program::Forged,
+            _ => Program::Runs,
+        };
         Self {
             runs_for: if long { random.millis(1000..20_000) } else { random.millis(0..1500) },
             code: *random.pick(&[0, 0, 1, 3, 7, 126, 127, 137, 143, 255]).unwrap_or(&0),
@@ -128,19 +158,22 @@ impl Plan {
             ignores_term: random.chance(150),
             leaves_child: random.chance(100),
             nameless_child: false,
+            program,
         }
     }
 
     /// One that has to be ended, and leaves what is hard to find.
     pub fn furtive(random: &mut Random) -> Self {
-        let plan = Self { runs_for: Duration::from_secs(3600), code: 0, missing: false, ..Self::random(random) };
+        let program = Program::Runs;
+        let plan =
+            Self { runs_for: Duration::from_secs(3600), code: 0, missing: false, program, ..Self::random(random) };
         Self { leaves_child: true, nameless_child: true, ..plan }
     }
 
     pub fn command(self) -> Vec<String> {
         let flag = |on: bool| if on { "1" } else { "0" };
         let words = [
-            "plan".to_owned(),
+            self.program.name().to_owned(),
             self.runs_for.as_millis().to_string(),
             self.code.to_string(),
             flag(self.noisy).to_owned(),
@@ -162,6 +195,11 @@ impl Plan {
             ignores_term: on(5),
             leaves_child: on(6),
             nameless_child: on(7),
+            program: match command[0].as_str() {
+                "broken" => Program::Broken,
+                "forged" => Program::Forged,
+                _ => Program::Runs,
+            },
         }
     }
 }
@@ -195,6 +233,8 @@ pub struct Truth {
     pub shaken: bool,
     /// An agent crashed, or stopped, before its process had ended.
     pub left: bool,
+    /// An agent ended before it had put down how the command ended, or that it was seen to be executed.
+    pub left_unseen: bool,
     /// The same, after the journal said that it is being started, and before it was.
     pub start_cut: bool,
     /// The kernel told an agent with which code its process ended, and that agent could put it down.
@@ -296,6 +336,8 @@ pub struct Process {
     /// Nothing but its output tells whose it is.
     pub nameless: bool,
     pub ended_at: Option<Instant>,
+    /// When it becomes the command; never, if it is the runtime's to its end.
+    pub executes: Option<Instant>,
     /// Tells its exit code to whoever waits.
     pub ended: watch::Sender<Option<i32>>,
     /// Ends it, with this code.
@@ -549,10 +591,14 @@ impl State {
         }
         let uids: Vec<String> = self.truth.keys().cloned().collect();
         for uid in uids {
-            let stage = self.files.get(&format!("{uid}.json")).and_then(|text| stage_of(text));
+            let record = self.files.get(&format!("{uid}.json"));
+            let stage = record.and_then(|text| stage_of(text));
+            let noted = record.is_some_and(|text| String::from_utf8_lossy(text).contains("\"executed\":true"));
             let truth = self.truth(&uid);
             truth.start_cut |= stage.as_deref() == Some("starting") && truth.starts == 0 && truth.failed_starts == 0;
             truth.seen_to_end &= stage.as_deref() == Some("ended");
+            let begun = truth.starts + truth.failed_starts > 0;
+            truth.left_unseen |= !noted && begun && stage.as_deref() != Some("ended");
         }
     }
 
@@ -566,6 +612,19 @@ impl State {
         self.is_untold(uid, truth)
             || self.has_only_a_dubious_event(uid, truth)
             || self.cannot_be_started(request, uid, truth)
+            || self.may_be_the_runtimes(request, uid, truth)
+    }
+
+    /// Whether it ended as the engine's runtime does where it cannot execute a command, and nothing tells which it was.
+    fn may_be_the_runtimes(&self, request: &ExecRequest, uid: &str, truth: &Truth) -> bool {
+        let elsewhere = |exec: &Exec| exec.uid == uid && (exec.run != self.container || !self.container_runs);
+        // What was written after a second start may be another's.
+        let unheard = truth.left_unseen || truth.start_cut;
+        match Plan::parse(&request.spec.command).program {
+            Program::Runs => unheard && matches!(truth.code, Some(1 | 255)),
+            Program::Forged => true,
+            Program::Broken => unheard || self.execs.values().any(elsewhere),
+        }
     }
 
     /// Nobody held the other end of its output, for which the engine changes the code in inspect, and that of one that
@@ -670,9 +729,11 @@ impl State {
         let uid = process.uid.clone();
         let watched = process.ended.receiver_count() > 0;
         process.ended.send_replace(Some(code));
+        let executed = process.executes.is_some();
         let seen = watched && self.kernel_tells && !self.crashed;
         let truth = self.truth(&uid);
-        truth.code = Some(code);
+        // A runtime's code is not the command's.
+        truth.code = executed.then_some(code);
         truth.seen_to_end = seen;
         Some(code)
     }
@@ -759,7 +820,7 @@ impl State {
         if !started && truth.starts > 0 {
             self.violated(format!("{name} is said never to have started ({reason}), and was"));
         }
-        if reason == "StartFailed" && !plan.missing {
+        if reason == "StartFailed" && !plan.missing && plan.program != Program::Broken {
             self.violated(format!("{name} is said not to be startable, and is"));
         }
         if status.phase.to_string() == "Succeeded" && truth.code != Some(0) {
@@ -821,6 +882,7 @@ impl State {
         self.next_pipe += 1;
         let pipe = session.and_then(|leader| self.processes.get(&leader)).map_or(self.next_pipe, |leader| leader.pipe);
         let ticks = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0) / 10;
+        let executes = Instant::now() + self.random.millis(0..5);
         let process = Process {
             this: ProcessRef { pid, start_ticks: ticks },
             uid: uid.to_owned(),
@@ -832,6 +894,7 @@ impl State {
             pipe,
             nameless: false,
             ended_at: None,
+            executes: Some(executes),
             ended: watch::channel(None).0,
             kill: Arc::new(Notify::new()),
             killed_with: None,

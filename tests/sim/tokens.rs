@@ -6,12 +6,13 @@ use std::{io, sync::Arc, time::Duration};
 use execlet::{
     core::{
         audit::key,
+        execution::{Author, Heard},
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
     },
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
-        Habits, Parts, Prepared, StartError, Started, Version,
-        docker::{HABITS, Inspected, frames::framing, testimony},
+        Habits, Parts, Prepared, StartError, Started, Surroundings, Version,
+        docker::{HABITS, Inspected, frames::framing, runtime, testimony},
     },
 };
 use futures::stream::BoxStream;
@@ -22,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, State};
+use crate::model::{CONTAINER, Exec, ExecPhase, Model, POD, POD_UID, Plan, Planted, Process, Program, State};
 
 /// Pieces of output that nobody reads before a command has to wait.
 const FITS: u32 = 10;
@@ -164,6 +165,22 @@ impl Engine for SimEngine {
         Ok(testimony::state(Inspected { running, code, pid: pid.filter(|_| !hidden) }))
     }
 
+    fn author(&self, program: &str, code: i32, heard: Option<&Heard>) -> Author {
+        runtime::author(program, code, heard)
+    }
+
+    fn surely_failed(&self, words: &str) -> bool {
+        runtime::surely_failed(words)
+    }
+
+    async fn surroundings(&self, container: &ContainerRef) -> Result<Option<Surroundings>, EngineError> {
+        self.0.engine_call("inspect container").await?;
+        let state = self.0.lock();
+        let here = state.container_runs && state.container == *container;
+        let surroundings = Surroundings { main: 1, folder: "/".to_owned(), search_path: Some("/bin".to_owned()) };
+        Ok(Some(surroundings).filter(|_| here))
+    }
+
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.0.lock();
@@ -240,9 +257,16 @@ fn begin(model: &Model, id: &str, stream: DuplexStream) -> bool {
     state.must_have_client(&uid, "the start");
     let pid = state.spawn(&uid, None, plan.ignores_term, true);
     let shows = state.random.millis(0..30);
-    state.starts(&uid);
+    if plan.program == Program::Broken {
+        state.truth(&uid).failed_starts += 1;
+        if let Some(process) = state.processes.get_mut(&pid) {
+            process.executes = None;
+        }
+    } else {
+        state.starts(&uid);
+    }
     state.note(|| format!("{id} starts as {pid}"));
-    if plan.leaves_child {
+    if plan.leaves_child && plan.program != Program::Broken {
         let child = state.spawn(&uid, Some(pid), plan.ignores_term, true);
         if let Some(child) = state.processes.get_mut(&child) {
             child.nameless = plan.nameless_child;
@@ -292,10 +316,15 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         let Some(process) = state.processes.get(&pid) else { return };
         (Arc::clone(&process.kill), state.execs.get(&id).is_some_and(|exec| exec.tty))
     };
-    let ends = Instant::now() + plan.runs_for;
+    let runs_for = match plan.program {
+        Program::Runs | Program::Forged => plan.runs_for.max(Duration::from_millis(5)),
+        Program::Broken => model.millis(0..40),
+    };
+    let ends = Instant::now() + runs_for;
+    let noisy = plan.noisy && plan.program == Program::Runs;
     let mut unread = 0;
     'running: loop {
-        let next = if plan.noisy { ends.min(Instant::now() + Duration::from_millis(50)) } else { ends };
+        let next = if noisy { ends.min(Instant::now() + Duration::from_millis(50)) } else { ends };
         tokio::select! {
             biased;
             () = kill.notified() => break,
@@ -304,7 +333,7 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
         if next >= ends {
             break;
         }
-        write(&model, &id, &mut stream, run, tty).await;
+        write(&model, &id, &mut stream, run, tty, b"noise", 1).await;
         unread = if is_read(&model, &id, run) { 0 } else { unread + 1 };
         while unread >= FITS && !is_read(&model, &id, run) {
             tokio::select! {
@@ -314,21 +343,42 @@ async fn run_command(model: Model, id: String, pid: u32, plan: Plan, stream: Dup
             }
         }
     }
+    if plan.program != Program::Runs {
+        let end = if tty { "\r\n" } else { "\n" };
+        let words = format!("exec /bin/{}: no such file or directory{end}", plan.program.name());
+        write(&model, &id, &mut stream, run, tty, words.as_bytes(), 2).await;
+    }
     let code = {
         let mut state = model.lock();
-        let Some(code) = state.ends(pid, plan.code) else { return };
+        let Some(code) = state.ends(pid, code_of(plan, &id)) else { return };
         state.note(|| format!("{pid} of {id} ends with {code}"));
         code
     };
     settle(&model, &id, pid, code, stream, run).await;
 }
 
-/// One piece of output: five bytes, which the engine passes on if it still can.
-async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: u64, tty: bool) {
+/// That of the command, or of the runtime that could not execute it.
+fn code_of(plan: Plan, id: &str) -> i32 {
+    match plan.program {
+        Program::Runs => plan.code,
+        Program::Broken | Program::Forged => {
+            if id.len() % 2 == 0 {
+                1
+            } else {
+                255
+            }
+        }
+    }
+}
+
+/// One piece of output, which the engine passes on if it still can.
+async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: u64, tty: bool, bytes: &[u8], to: u8) {
     {
         let mut state = model.lock();
         let Some(uid) = state.execs.get(id).map(|exec| exec.uid.clone()) else { return };
-        state.truth(&uid).written += 5;
+        if tty || to == 1 {
+            state.truth(&uid).written += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        }
         if state.engine_run != run || !state.engine_up {
             *stream = None;
         }
@@ -337,8 +387,9 @@ async fn write(model: &Model, id: &str, stream: &mut Option<DuplexStream>, run: 
         }
     }
     let Some(open) = stream else { return };
-    let frame: &[u8] = if tty { b"noise" } else { b"\x01\0\0\0\0\0\0\x05noise" };
-    if open.write_all(frame).await.is_err() {
+    let header = [to, 0, 0, 0, 0, 0, 0, u8::try_from(bytes.len()).unwrap_or(u8::MAX)];
+    let frame = if tty { bytes.to_vec() } else { [&header, bytes].concat() };
+    if open.write_all(&frame).await.is_err() {
         *stream = None;
         let mut state = model.lock();
         if let Some(exec) = state.execs.get_mut(id) {

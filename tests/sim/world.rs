@@ -13,6 +13,7 @@ use execlet::{
             event::{Event, Verb},
             key,
         },
+        execution::{Obstacle, Sighting},
         family::{Facts, Family, Member},
         ids::{ContainerId, ProcessRef, RequestKey, RequestUid},
         kill::Signal,
@@ -22,6 +23,7 @@ use execlet::{
         audit::{Otherwise, Trail, Unavailable},
         clock::Clock,
         kernel::Kernel,
+        program::Program,
         requests::{ApiError, Requests, Written},
     },
 };
@@ -298,6 +300,29 @@ impl Kernel for SimKernel {
         };
         let code = ended.wait_for(Option::is_some).await.ok().and_then(|code| *code);
         code.filter(|_| tells)
+    }
+
+    fn sighting(&self, process: ProcessRef) -> Sighting {
+        let mut state = self.0.lock();
+        let hasty = state.planted == Some(Planted::HastyKernel);
+        // Its parent takes note soon.
+        let lingers = state.random.chance(500);
+        let found = state.processes.get(&process.pid).filter(|found| found.this == process);
+        let is_there = |found: &&Process| {
+            found.alive || lingers && found.ended_at.is_some_and(|at| at.elapsed() < Duration::from_millis(1))
+        };
+        match found.filter(is_there) {
+            Some(found) if hasty || found.executes.is_some_and(|at| at <= Instant::now()) => Sighting::Executed,
+            Some(found) if !found.alive && found.executes.is_none() => Sighting::Never,
+            Some(_) | None => Sighting::Unseen,
+        }
+    }
+
+    async fn obstacle(&self, program: Program) -> Option<(Obstacle, String)> {
+        self.0.point().await;
+        let credulous = self.0.lock().planted == Some(Planted::CredulousKernel);
+        let broken = program.places == ["/bin/broken"];
+        (broken || credulous).then(|| (Obstacle::Missing, "its interpreter is missing".to_owned()))
     }
 
     fn output_pipes(&self, process: ProcessRef) -> Vec<u64> {

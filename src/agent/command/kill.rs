@@ -157,7 +157,7 @@ fn family(key: &RequestKey, leader: Option<ProcessRef>, pipes: Vec<u64>, started
 
 fn left_behind(key: &RequestKey, entry: &Entry, kill: &Kill) -> Family {
     let (process, pipes) = match &entry.stage {
-        Stage::Running { process, pipes } => (Some(*process), pipes.clone()),
+        Stage::Running { process, pipes, .. } => (Some(*process), pipes.clone()),
         Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Ended { .. } => (kill.process, kill.pipes.clone()),
     };
     family(key, process, pipes, entry.started)

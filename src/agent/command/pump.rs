@@ -320,7 +320,7 @@ impl<'a, W: World> Pump<'a, W> {
         if !self.sole {
             // A stream that somebody may have read a part of tells nothing.
             let output = recall(&node.spool, &self.request.key, &self.request.spec.output).await;
-            return Received { end: StreamEnd::Broken, output, head: String::new(), input };
+            return Received { end: StreamEnd::Broken, output, head: String::new(), heard: None, input };
         }
         let incomplete = match (end, stream) {
             // Another process holds it, and the engine would let it do so for ever.
@@ -330,7 +330,9 @@ impl<'a, W: World> Pump<'a, W> {
             (StreamEnd::Clean, _) => log.incomplete(),
         };
         let head = self.sink.streams.head();
-        Received { end, output: self.sink.streams.status(incomplete), head, input }
+        let (tty, typed) = (self.request.spec.tty, self.request.spec.stdin.is_some());
+        let all = self.sink.streams.heard(tty, tty && typed).filter(|_| end == StreamEnd::Clean);
+        Received { end, output: self.sink.streams.status(incomplete), head, heard: all, input }
     }
 
     /// What matters of the end of a stream, where the engine may have cut it.

@@ -8,7 +8,7 @@ use crate::{
         state::{OutputState, StreamState},
     },
     api::OutputStatus,
-    core::outcome::StreamEnd,
+    core::{execution::Heard, outcome::StreamEnd},
 };
 
 /// The stream broke, or the engine went away at its end.
@@ -65,6 +65,8 @@ pub(crate) struct Received {
     pub(crate) output: OutputStatus,
     /// The beginning of standard output: some engines say there why a start has failed.
     pub(crate) head: String,
+    /// All that was written, if that is known.
+    pub(crate) heard: Option<Heard>,
     pub(crate) input: InputEnd,
 }
 

@@ -2,12 +2,14 @@
 
 use tokio::time::Instant;
 
-use crate::core::ids::ProcessRef;
+use crate::core::{execution::Sighting, ids::ProcessRef};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// Which process it is. One that ends at once may never be seen.
     pub(crate) process: Option<ProcessRef>,
+    /// Whether it has executed the command.
+    pub(crate) executed: Sighting,
     /// Inodes of the pipes that it writes to.
     pub(crate) pipes: Vec<u64>,
     pub(crate) alive: Option<Instant>,

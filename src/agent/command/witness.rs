@@ -1,4 +1,4 @@
-//! The kernel's witness of a running exec: which process it is, when it ended, and how.
+//! The kernel's witness of a running exec: which process it is, whether it has executed the command, when it ended, and how.
 
 use std::{
     convert::Infallible,
@@ -19,6 +19,7 @@ use crate::{
         node::{Node, World},
     },
     core::{
+        execution::Sighting,
         family::{Family, ticks},
         ids::{ExecRef, ProcessRef},
         pauses::Pauses,
@@ -30,6 +31,8 @@ use crate::{
 /// First pause between two looks for the process; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// First pause between two looks at a process that has executed nothing yet; doubles, too.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// A stream that is still open so long after its process ended is held by another process.
 const STILL_OPEN: Duration = Duration::from_millis(200);
 /// How long after the engine has forgotten an exec its process may still come up.
@@ -47,14 +50,16 @@ pub(crate) async fn watch<W: World>(
     let RunningCommand { node, exec, memory, .. } = *attended;
     let known = tell.borrow().process;
     if let Some(process) = known {
-        end(node, process, tell).await;
+        tokio::join!(biased; end(node, process, tell), execution(attended, process, tell));
         return std::future::pending().await;
     }
     match find(attended, pid).await {
         Ok((process, alive)) => {
             let pipes = node.kernel.output_pipes(process);
+            let executed = node.kernel.sighting(process);
             tell.send_modify(|seen| {
                 (seen.process, seen.pipes, seen.alive) = (Some(process), pipes.clone(), Some(alive));
+                seen.executed = executed;
             });
             let ending = async {
                 end(node, process, tell).await;
@@ -63,7 +68,8 @@ pub(crate) async fn watch<W: World>(
                 tell.send_modify(|seen| (seen.held, seen.whole) = (held, true));
             };
             // A slow disk must not make the end look later than it was.
-            tokio::join!(biased; ending, memory.note_process(exec, process, pipes.clone()));
+            let noting = memory.note_process(exec, process, pipes.clone(), executed == Sighting::Executed);
+            tokio::join!(biased; ending, noting, execution(attended, process, tell));
         }
         Err(before) => tell.send_modify(|seen| {
             (seen.ended, seen.noticed, seen.whole) = (Some(before), Some(Instant::now()), true);
@@ -93,7 +99,31 @@ async fn end<W: World>(node: &Node<W>, process: ProcessRef, tell: &watch::Sender
     })
     .await;
     let now = Some(Instant::now());
-    tell.send_modify(|seen| (seen.ended, seen.noticed, seen.exit) = (now, now, exit));
+    // Its parent may not have taken note yet.
+    let last = node.kernel.sighting(process);
+    tell.send_modify(|seen| {
+        (seen.ended, seen.noticed, seen.exit) = (now, now, exit);
+        if seen.executed == Sighting::Unseen {
+            seen.executed = last;
+        }
+    });
+}
+
+/// Looks until it has executed the command, or has ended, and notes it.
+async fn execution<W: World>(attended: &RunningCommand<'_, W>, process: ProcessRef, tell: &watch::Sender<Seen>) {
+    let RunningCommand { node, exec, memory, .. } = *attended;
+    let mut pauses = Pauses::new(FIRST_LOOK, LONGEST_PAUSE);
+    while tell.borrow().executed == Sighting::Unseen && tell.borrow().ended.is_none() {
+        match node.kernel.sighting(process) {
+            Sighting::Unseen => sleep(pauses.next_pause()).await,
+            seen @ (Sighting::Executed | Sighting::Never) => {
+                tell.send_modify(|all| all.executed = seen);
+                if seen == Sighting::Executed {
+                    memory.note_executed(exec).await;
+                }
+            }
+        }
+    }
 }
 
 /// Whether a process of the container holds one of the pipes of this one, which has ended.

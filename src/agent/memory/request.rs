@@ -88,9 +88,19 @@ impl<W: World> Memory<W> {
     }
 
     /// The process was found. `starting` stays true if this cannot be written, only less exact.
-    pub(crate) async fn note_process(&self, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>) {
-        let stage = Stage::Running { process, pipes };
+    pub(crate) async fn note_process(&self, exec: &ExecRef, process: ProcessRef, pipes: Vec<u64>, executed: bool) {
+        let stage = Stage::Running { process, pipes, executed };
         self.change(Some(exec), |entry| entry.stage = stage).await;
+    }
+
+    /// It was seen to have executed the command.
+    pub(crate) async fn note_executed(&self, exec: &ExecRef) {
+        self.change(Some(exec), |entry| {
+            if let Stage::Running { executed, .. } = &mut entry.stage {
+                *executed = true;
+            }
+        })
+        .await;
     }
 
     /// It was to be taken away, and had been started before.
@@ -102,7 +112,7 @@ impl<W: World> Memory<W> {
     pub(crate) async fn note_adopted(&self, exec: &ExecRef, process: Option<ProcessRef>, pipes: Vec<u64>) {
         self.change(Some(exec), |entry| {
             if let Some(process) = process {
-                entry.stage = Stage::Running { process, pipes };
+                entry.stage = Stage::Running { process, pipes, executed: false };
                 entry.started = entry.started.or(Some(since_boot(process.start_ticks)));
             }
         })

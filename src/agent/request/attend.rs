@@ -26,6 +26,7 @@ use crate::{
     api::Reason,
     core::{
         entry::{Entry, Stage},
+        execution::Sighting,
         ids::ProcessRef,
         kill::Cause,
         outcome::Outcome,
@@ -124,14 +125,17 @@ pub(crate) async fn without_output<W: World>(
     let exit = node.exec_exits.of(&exec.id);
     let entry = memory.entry();
     let lost = entry.is_none();
-    let pipes = match entry {
-        Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
-        Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
+    let (pipes, executed) = match entry {
+        Some(Entry { stage: Stage::Running { pipes, executed: true, .. }, .. }) => (pipes, Sighting::Executed),
+        Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => (pipes, Sighting::Unseen),
+        Some(_) | None => {
+            (process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(), Sighting::Unseen)
+        }
     };
     if lost {
         memory.note_adopted(exec, process, pipes.clone()).await;
     }
-    let (tell, seen) = watch::channel(Seen { process, pipes, ..Seen::default() });
+    let (tell, seen) = watch::channel(Seen { process, executed, pipes, ..Seen::default() });
     let mut ending = seen.clone();
     let ended_by = OnceLock::new();
     let overseen = Overseen { attended: *attended, news, seen, ended_by: &ended_by };

@@ -157,7 +157,7 @@ impl<W: World> Work<W> {
 
 fn traced(entry: &Entry, kill: Kill) -> Kill {
     match &entry.stage {
-        Stage::Running { process, pipes } => Kill { process: Some(*process), pipes: pipes.clone(), ..kill },
+        Stage::Running { process, pipes, .. } => Kill { process: Some(*process), pipes: pipes.clone(), ..kill },
         Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Ended { .. } => kill,
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod attend;
 pub(crate) mod commit;
 pub(crate) mod evidence;
+mod executed;
 pub(crate) mod finish;
 pub(crate) mod held_up;
 pub(crate) mod look;

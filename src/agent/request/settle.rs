@@ -7,7 +7,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::evidence::{Found, Knew, collect};
+use super::{
+    evidence::{Found, Knew, collect},
+    executed,
+};
 use crate::{
     agent::{
         command::{
@@ -22,6 +25,7 @@ use crate::{
     },
     api::{OutputStatus, Reason},
     core::{
+        execution::{Execution, Heard},
         ids::ExecRef,
         kill::{Cause, name_survivors},
         outcome::{Exit, Outcome, StreamEnd, Verdict},
@@ -36,6 +40,15 @@ const KILLED: i32 = 128 + 9;
 const CONTAINER_END: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// What came over the stream.
+#[derive(Default)]
+struct Said {
+    /// The beginning of standard output.
+    head: String,
+    /// All of it, if that is known.
+    heard: Option<Heard>,
+}
+
 pub(crate) struct Ending<'a> {
     pub(crate) exit: &'a AwaitedExit,
     pub(crate) received: Received,
@@ -49,7 +62,7 @@ pub(crate) async fn settle<W: World>(
     mut seen: watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    let Ending { exit, received: Received { end, mut output, head, input } } = ending;
+    let Ending { exit, received: Received { end, mut output, head, heard, input } } = ending;
     if seen.borrow().process.is_some() {
         // A stream may end before its process: ours broke, or the engine went away.
         drop(seen.wait_for(|seen| seen.ended.is_some()).await);
@@ -61,7 +74,8 @@ pub(crate) async fn settle<W: World>(
         output.complete = false;
         output.incomplete_reason = Some(STREAM_BROKEN.to_owned());
     }
-    let outcome = conclude(attended.node, attended.exec, found, output, &head, ended_by).await;
+    let said = Said { head, heard: heard.filter(|_| !cut_off) };
+    let outcome = conclude(attended, found, output, &said, &seen, ended_by).await;
     match input {
         InputEnd::Lost => outcome.with_input_lost(),
         // A command may end before it has read all; one whose engine went away was cut off.
@@ -79,7 +93,7 @@ pub(crate) async fn unseen<W: World>(
     let exit = attended.node.exec_exits.of(&attended.exec.id);
     let found = collect(attended, &exit, StreamEnd::Broken, seen).await;
     let output = spooled(attended.node, attended.wanted.request()).await;
-    conclude(attended.node, attended.exec, found, output, "", ended_by).await
+    conclude(attended, found, output, &Said::default(), seen, ended_by).await
 }
 
 /// Concludes for an exec of which processes do not die.
@@ -101,27 +115,19 @@ async fn spooled<W: World>(node: &Node<W>, request: Option<&BoundRequest>) -> Ou
 }
 
 async fn conclude<W: World>(
-    node: &Node<W>,
-    exec: &ExecRef,
+    attended: &RunningCommand<'_, W>,
     Found { verdict, knew }: Found,
     output: OutputStatus,
-    head: &str,
+    said: &Said,
+    seen: &watch::Receiver<Seen>,
     ended_by: &OnceLock<Cause>,
 ) -> Outcome {
-    match (verdict, ended_by.get().copied()) {
-        (Verdict::StartFailed, _) => {
-            let hint = if head.is_empty() { "it gave no reason" } else { head };
-            let message = format!("the engine could not start the command: {hint}");
-            Outcome::refused(Reason::StartFailed, message, node.clock.now())
-        }
-        (Verdict::Exited(exit), Some(cause)) => Outcome::killed(cause, Some(exit), output, node.clock.now()),
+    let RunningCommand { node, exec, .. } = *attended;
+    let cause = ended_by.get().copied();
+    match (verdict, cause) {
+        (Verdict::StartFailed, _) => not_started(node, &said.head),
+        (Verdict::Exited(exit), _) => exited(attended, exit, output, (said.heard.as_ref(), seen), cause).await,
         (Verdict::Undecided, Some(cause)) => Outcome::killed(cause, None, output, node.clock.now()),
-        (Verdict::Exited(exit @ Exit { code: KILLED, .. }), None)
-            if container_ended(node, exec).await.is_ok_and(|ended| ended) =>
-        {
-            Outcome::died_with_container(exit, output, node.clock.now())
-        }
-        (Verdict::Exited(exit), None) => Outcome::exited(exit, output, node.clock.now()),
         // Such an engine forgets nothing before it is told to, unless the container ends.
         (Verdict::Undecided, None)
             if knew == Knew::Forgot && node.engine.habits().keeps_output && is_gone(node, exec).await =>
@@ -140,6 +146,48 @@ async fn conclude<W: World>(
             };
             Outcome::lost(message, Some(output), node.clock.now())
         }
+    }
+}
+
+/// The engine says that there never was a process. `words`: why.
+fn not_started<W: World>(node: &Node<W>, words: &str) -> Outcome {
+    if !node.engine.surely_failed(words) {
+        let message = format!(
+            "it is not known whether the command ran: the engine lost its runtime while that was to start it \
+             ({words}): look for it in the container"
+        );
+        return Outcome { in_doubt: true, ..Outcome::lost(message, None, node.clock.now()) };
+    }
+    let why = if words.is_empty() { "it gave no reason" } else { words };
+    let message = format!("the engine could not start the command: {why}");
+    Outcome::refused(Reason::StartFailed, message, node.clock.now())
+}
+
+/// Its process ended with this code, which may be that of the runtime that was to execute it.
+async fn exited<W: World>(
+    attended: &RunningCommand<'_, W>,
+    exit: Exit,
+    output: OutputStatus,
+    (heard, seen): (Option<&Heard>, &watch::Receiver<Seen>),
+    cause: Option<Cause>,
+) -> Outcome {
+    let RunningCommand { node, exec, .. } = *attended;
+    let killed = exit.code == KILLED && cause.is_none();
+    let died = killed && container_ended(node, exec).await.is_ok_and(|ended| ended);
+    let execution = executed::check(attended, exit, heard, seen, died || cause.is_some()).await;
+    let now = node.clock.now();
+    match (execution, cause) {
+        (Execution::Never(why), _) => {
+            Outcome::refused(Reason::StartFailed, format!("the engine could not start the command: {why}"), now)
+        }
+        (Execution::Executed, Some(cause)) => Outcome::killed(cause, Some(exit), output, now),
+        (Execution::Executed, None) if died => Outcome::died_with_container(exit, output, now),
+        (Execution::Executed, None) => Outcome::exited(exit, output, now),
+        (Execution::Doubtful(_), Some(cause)) => {
+            Outcome { in_doubt: true, ..Outcome::killed(cause, None, output, now) }
+        }
+        (Execution::Doubtful(_), None) if died => Outcome::died_early(output, now),
+        (Execution::Doubtful(why), None) => Outcome::doubtful(why, output, now),
     }
 }
 

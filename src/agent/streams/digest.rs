@@ -1,5 +1,4 @@
-//! What has been received of a command's output: counts, SHA-256, tails, and the beginning of standard output. It can be
-//! saved for the next agent.
+//! What has been received of a command's output: counts, SHA-256, tails, and beginnings. It can be saved for the next agent.
 
 use serde::{Deserialize, Serialize};
 use sha2::{
@@ -9,11 +8,11 @@ use sha2::{
 
 use crate::{
     api::{OutputLimits, OutputStatus, StreamStatus},
-    core::{digest::hex, offsets::StreamOffsets, output::Tail},
+    core::{digest::hex, execution::Heard, offsets::StreamOffsets, output::Tail},
     wire::{OutputStream, base64_text},
 };
 
-/// Bytes of the beginning of standard output that are kept: where a start fails, the runtime may write its error there.
+/// Bytes of the beginning of each stream that are kept: where a start fails, the runtime may write its error there.
 pub(crate) const HEAD_BYTES: usize = 1024;
 /// Most bytes of the end of one stream that are kept: the definition allows no more.
 pub(crate) const TAIL_BYTES: usize = 65_536;
@@ -23,6 +22,7 @@ pub(crate) struct OutputDigest {
     stdout: StreamDigest,
     stderr: StreamDigest,
     head: Vec<u8>,
+    head_of_stderr: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -38,6 +38,9 @@ pub(crate) struct SavedDigest {
     stderr: SavedStream,
     #[serde(with = "base64_text")]
     head: Vec<u8>,
+    /// An older agent does not save it.
+    #[serde(default, with = "base64_text")]
+    head_of_stderr: Vec<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,28 +83,30 @@ impl StreamDigest {
 impl OutputDigest {
     pub(crate) fn new(limits: &OutputLimits) -> Self {
         let limit = tail_limit(limits);
-        Self { stdout: StreamDigest::new(limit), stderr: StreamDigest::new(limit), head: Vec::new() }
+        let stream = || StreamDigest::new(limit);
+        Self { stdout: stream(), stderr: stream(), head: Vec::new(), head_of_stderr: Vec::new() }
     }
 
     /// `None` if another version has saved it in another form.
     pub(crate) fn restore(saved: SavedDigest, limits: &OutputLimits) -> Option<Self> {
         let limit = tail_limit(limits);
         let stdout = StreamDigest::restore(saved.stdout, limit)?;
-        Some(Self { stdout, stderr: StreamDigest::restore(saved.stderr, limit)?, head: saved.head })
+        let stderr = StreamDigest::restore(saved.stderr, limit)?;
+        Some(Self { stdout, stderr, head: saved.head, head_of_stderr: saved.head_of_stderr })
     }
 
     pub(crate) fn save(&mut self) -> SavedDigest {
-        SavedDigest { stdout: self.stdout.save(), stderr: self.stderr.save(), head: self.head.clone() }
+        let (head, head_of_stderr) = (self.head.clone(), self.head_of_stderr.clone());
+        SavedDigest { stdout: self.stdout.save(), stderr: self.stderr.save(), head, head_of_stderr }
     }
 
     pub(crate) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
-        match stream {
-            OutputStream::Stdout => {
-                self.head.extend(bytes.iter().take(HEAD_BYTES.saturating_sub(self.head.len())));
-                self.stdout.push(bytes);
-            }
-            OutputStream::Stderr => self.stderr.push(bytes),
-        }
+        let (head, digest) = match stream {
+            OutputStream::Stdout => (&mut self.head, &mut self.stdout),
+            OutputStream::Stderr => (&mut self.head_of_stderr, &mut self.stderr),
+        };
+        head.extend(bytes.iter().take(HEAD_BYTES.saturating_sub(head.len())));
+        digest.push(bytes);
     }
 
     pub(crate) fn position(&self) -> StreamOffsets {
@@ -114,6 +119,14 @@ impl OutputDigest {
 
     pub(crate) fn head(&self) -> String {
         String::from_utf8_lossy(&self.head).trim().to_owned()
+    }
+
+    /// All of it, as far as its beginning was kept.
+    pub(crate) fn heard(&self, terminal: bool, echoes: bool) -> Option<Heard> {
+        let (stdout, stderr) = (self.head.clone(), self.head_of_stderr.clone());
+        let kept = stdout.len() + stderr.len();
+        let lacks = stderr.is_empty() && self.stderr.tail.total() > 0;
+        (!lacks).then(|| Heard { stdout, stderr, longer: self.total() > kept as u64, terminal, echoes })
     }
 
     pub(crate) fn status(self, incomplete: Option<&str>) -> OutputStatus {
@@ -157,6 +170,7 @@ mod tests {
                 parted.push(stream(*stderr), bytes);
             }
             prop_assert_eq!(whole.head(), parted.head());
+            prop_assert_eq!(whole.heard(false, false), parted.heard(false, false));
             prop_assert_eq!(whole.status(None), parted.status(None));
         }
     }

@@ -16,7 +16,7 @@ use bollard::{
     },
 };
 use futures::{StreamExt, stream::BoxStream};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::{
@@ -26,7 +26,8 @@ use super::{
 use crate::{
     core::ids::{ContainerId, ContainerRef, ExecId},
     engine::{
-        Container, ContainerQuery, ContainerState, EngineError, ExecSpec, ExecStream, StartError, Version, labels,
+        Container, ContainerQuery, ContainerState, EngineError, ExecSpec, ExecStream, StartError, Surroundings,
+        Version, labels,
     },
 };
 
@@ -37,6 +38,8 @@ pub const TYPE_CONTAINER: &str = "container";
 const MIN_API: (u32, u32) = (1, 41);
 /// How long the engine may take for one call. The start itself is not in it: it answers before.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// So long after the end of an exec its container's `oom` event may come.
+const OOM_TELLS_WITHIN: SignedDuration = SignedDuration::from_millis(200);
 
 /// What `inspect` says of an exec. Not to be believed in everything: see `testimony`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,27 @@ impl DockerEngine {
             Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(self.error("inspect container", EngineError::NoSuchContainer)(error)),
         }
+    }
+
+    /// Of this run of a container that runs.
+    pub(super) async fn inspect_surroundings(
+        &self,
+        container: &ContainerRef,
+    ) -> Result<Option<Surroundings>, EngineError> {
+        let found = match self.client()?.inspect_container(container.id.as_str(), None::<InspectContainerOptions>).await
+        {
+            Ok(found) => found,
+            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+            Err(error) => return Err(self.error("inspect container", EngineError::NoSuchContainer)(error)),
+        };
+        let same = container_of(container.id.as_str(), found.clone())?.reference.is_same_run(container);
+        let pid = found.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+        let Some(main) = pid.filter(|pid| same && *pid > 0) else { return Ok(None) };
+        let config = found.config.unwrap_or_default();
+        let path = |variable: &String| variable.strip_prefix("PATH=").map(str::to_owned);
+        let search_path = config.env.unwrap_or_default().iter().rev().find_map(path);
+        let folder = config.working_dir.filter(|folder| !folder.is_empty()).unwrap_or_else(|| "/".to_owned());
+        Ok(Some(Surroundings { main, folder, search_path }))
     }
 
     /// Its version, if it is new enough.
@@ -177,6 +201,21 @@ impl DockerEngine {
         })
     }
 
+    /// Whether the engine remembers an `oom` event of this container, or has one soon.
+    pub async fn had_oom_event(&self, container: &ContainerId, since: Timestamp) -> Result<bool, EngineError> {
+        let id = container.as_str();
+        let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["oom"]), ("container", vec![id])]);
+        let options = EventsOptionsBuilder::new().filters(&filters).since(&moment(since));
+        let options = options.until(&moment(Timestamp::now() + OOM_TELLS_WITHIN)).build();
+        let mut events = self.client()?.events(Some(options));
+        match timeout(CALL_TIMEOUT, events.next()).await {
+            Ok(None) => Ok(false),
+            Ok(Some(Ok(_))) => Ok(true),
+            Ok(Some(Err(error))) => Err(unreachable(&self.socket, "events", &error)),
+            Err(elapsed) => Err(unreachable(&self.socket, "events", &elapsed)),
+        }
+    }
+
     /// The `exec_die` events from now on, and those since `since` that the engine remembers: its last 256 events.
     pub fn exec_deaths(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<Died, EngineError>> {
         let client = match self.client() {
@@ -186,7 +225,7 @@ impl DockerEngine {
         let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["exec_die"])]);
         let mut options = EventsOptionsBuilder::new().filters(&filters);
         if let Some(since) = since {
-            options = options.since(&format!("{}.{:09}", since.as_second(), since.subsec_nanosecond()));
+            options = options.since(&moment(since));
         }
         let socket = self.socket.clone();
         client
@@ -200,6 +239,11 @@ impl DockerEngine {
             })
             .boxed()
     }
+}
+
+/// A moment as the engine takes it in a query.
+fn moment(at: Timestamp) -> String {
+    format!("{}.{:09}", at.as_second(), at.subsec_nanosecond())
 }
 
 fn api_number(text: &str) -> Option<(u32, u32)> {

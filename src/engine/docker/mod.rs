@@ -7,6 +7,7 @@ mod answer;
 pub mod calls;
 mod fifos;
 pub mod frames;
+pub mod runtime;
 mod start;
 pub mod testimony;
 
@@ -19,11 +20,12 @@ pub use self::calls::{DockerEngine, Inspected};
 use crate::{
     core::{
         evidence::Patience,
+        execution::{Author, Heard},
         ids::{ContainerId, ContainerRef, ExecName, ExecRef},
     },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Habits, Parts,
-        Prepared, StartError, Started, Version,
+        Prepared, StartError, Started, Surroundings, Version,
     },
 };
 
@@ -95,6 +97,22 @@ impl Engine for DockerEngine {
             Err(EngineError::NoSuchExec(_)) => Ok(ExecState::Absent),
             Err(error) => Err(error),
         }
+    }
+
+    fn author(&self, program: &str, code: i32, heard: Option<&Heard>) -> Author {
+        runtime::author(program, code, heard)
+    }
+
+    fn surely_failed(&self, words: &str) -> bool {
+        runtime::surely_failed(words)
+    }
+
+    async fn surroundings(&self, container: &ContainerRef) -> Result<Option<Surroundings>, EngineError> {
+        self.inspect_surroundings(container).await
+    }
+
+    async fn ran_out_of_memory(&self, container: &ContainerId, since: Timestamp) -> Result<bool, EngineError> {
+        self.had_oom_event(container, since).await
     }
 
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {

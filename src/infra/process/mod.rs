@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use self::{
     end::ended,
     family::{began, family, leader, output_pipes, signal},
-    stat::{alive, container_of, find, is_in},
+    stat::{alive, container_of, find, is_in, sighting},
 };
 use crate::core::ids::BootId;
 
@@ -30,19 +30,53 @@ pub fn uptime() -> Duration {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write as _,
+        io::{BufRead as _, Write as _},
         process::{Command, Stdio},
     };
 
+    use rustix::process::{Pid, Signal, kill_process};
+
     use super::stat::proc_path;
     use super::*;
-    use crate::core::ids::ProcessRef;
+    use crate::core::{execution::Sighting, ids::ProcessRef};
 
     #[test]
     fn this_process_lives_and_one_with_another_start_time_does_not() {
         let me = find(std::process::id()).expect("this process");
         assert!(alive(me));
         assert!(!alive(ProcessRef { start_ticks: me.start_ticks + 1, ..me }));
+    }
+
+    #[test]
+    fn a_process_is_seen_to_have_executed_something_or_never_to_have() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell")
+        };
+        // It is its shell's copy, and waits as such; it has ended before that one takes note of it.
+        let mut parent = shell("exec 3<&0; (read _ <&3; :) & echo $!; read _; wait");
+        let mut line = String::new();
+        std::io::BufReader::new(parent.stdout.take().expect("a pipe")).read_line(&mut line).expect("a PID");
+        let copy = find(line.trim().parse().expect("a PID")).expect("a process");
+        assert_eq!(sighting(find(parent.id()).expect("a process")), Sighting::Executed);
+        assert_eq!(sighting(copy), Sighting::Unseen);
+        assert_eq!(sighting(ProcessRef { start_ticks: copy.start_ticks + 1, ..copy }), Sighting::Unseen);
+        // A parent that is stopped takes note of nothing.
+        signal_to(parent.id(), Signal::STOP);
+        signal_to(copy.pid, Signal::KILL);
+        while alive(copy) {
+            std::thread::yield_now();
+        }
+        assert_eq!(sighting(copy), Sighting::Never, "a zombie");
+        signal_to(parent.id(), Signal::CONT);
+        drop(parent.stdin.take());
+        parent.wait().expect("reaped");
+        assert_eq!(sighting(copy), Sighting::Unseen, "gone");
+    }
+
+    fn signal_to(pid: u32, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a PID")).expect("a PID");
+        kill_process(pid, signal).expect("signalled");
     }
 
     #[tokio::test]

@@ -4,39 +4,64 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Pid;
 
-use crate::core::ids::{ContainerId, ProcessRef};
+use crate::core::{
+    execution::Sighting,
+    ids::{ContainerId, ProcessRef},
+};
 
 /// Positions in `/proc/PID/stat`, counted from the field after the command's name.
 const PARENT_FIELD: usize = 1;
 const SESSION_FIELD: usize = 3;
+const FLAGS_FIELD: usize = 6;
 const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
+/// `PF_FORKNOEXEC` of linux/sched.h: it is a copy of another process and has executed nothing since.
+const NOTHING_EXECUTED: u32 = 0x40;
 /// Fewest hexadecimal digits of a container's ID. A UID without its dashes has 32, and so has a transient unit.
 const SHORTEST_ID: usize = 40;
 
-/// What `/proc/PID/stat` says of a process that has not ended.
+/// What `/proc/PID/stat` says of a process.
 pub(super) struct Stat {
     pub(super) process: ProcessRef,
     pub(super) parent: u32,
     pub(super) session: u32,
     pub(super) state: char,
     pub(super) command: String,
+    /// Whether it has executed anything since it was made.
+    executed: bool,
+    ended: bool,
+}
+
+impl Stat {
+    /// Of one that may have ended.
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(proc_path(pid, "stat")).ok()?;
+        // The command's name is in parentheses and may itself hold anything.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let command = head.split_once('(')?.1.to_owned();
+        let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+        let state = fields.first()?.chars().next()?;
+        let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
+        let parent = fields.get(PARENT_FIELD)?.parse().ok()?;
+        let session = fields.get(SESSION_FIELD)?.parse().ok()?;
+        let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
+        let executed = fields.get(FLAGS_FIELD)?.parse::<u32>().ok()? & NOTHING_EXECUTED == 0;
+        // Its first thread may end before the others.
+        let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
+        Some(Self { process: ProcessRef { pid, start_ticks }, parent, session, state, command, executed, ended })
+    }
 }
 
 pub(super) fn stat(pid: u32) -> Option<Stat> {
-    let stat = fs::read_to_string(proc_path(pid, "stat")).ok()?;
-    // The command's name is in parentheses and may itself hold anything.
-    let (head, tail) = stat.rsplit_once(')')?;
-    let command = head.split_once('(')?.1.to_owned();
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
-    let state = fields.first()?.chars().next()?;
-    let start_ticks = fields.get(START_TIME_FIELD)?.parse().ok()?;
-    let parent = fields.get(PARENT_FIELD)?.parse().ok()?;
-    let session = fields.get(SESSION_FIELD)?.parse().ok()?;
-    let threads: u32 = fields.get(THREADS_FIELD)?.parse().ok()?;
-    // Its first thread may end before the others.
-    let ended = matches!(state, 'X' | 'x') || state == 'Z' && threads <= 1;
-    (!ended).then_some(Stat { process: ProcessRef { pid, start_ticks }, parent, session, state, command })
+    Stat::of(pid).filter(|stat| !stat.ended)
+}
+
+pub fn sighting(process: ProcessRef) -> Sighting {
+    match Stat::of(process.pid).filter(|stat| stat.process == process) {
+        Some(Stat { executed: true, .. }) => Sighting::Executed,
+        Some(Stat { ended: true, .. }) => Sighting::Never,
+        Some(_) | None => Sighting::Unseen,
+    }
 }
 
 pub fn find(pid: u32) -> Option<ProcessRef> {

@@ -74,7 +74,7 @@ fn entry(stage: Stage) -> Entry {
 }
 
 fn running() -> Stage {
-    Stage::Running { process: ProcessRef { pid: 7, start_ticks: 9 }, pipes: vec![] }
+    Stage::Running { process: ProcessRef { pid: 7, start_ticks: 9 }, pipes: vec![], executed: true }
 }
 
 fn outcome() -> Outcome {
