@@ -23,7 +23,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::lab::{Lab, Run, TestContainer, command, shell, until};
 
 /// Makes programs of all kinds in `/tmp` of a container.
-const PROGRAMS: &str = r##"
+const PROGRAMS: &str = r"
     cd /tmp && mkdir -p folder links/up && mkfifo fifo
     printf '#!/bin/bash\n' > script
     printf '#!/bin/sh\r\nexit 3\n' > returns
@@ -41,7 +41,7 @@ const PROGRAMS: &str = r##"
     printf '\177ELF' > cut-off
     { head -c 18 /bin/busybox; printf '\267'; tail -c +20 /bin/busybox; } > other-machine
     chmod +x *
-"##;
+";
 
 struct Stage {
     lab: Lab,

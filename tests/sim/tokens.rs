@@ -362,7 +362,7 @@ fn code_of(plan: Plan, id: &str) -> i32 {
     match plan.program {
         Program::Runs => plan.code,
         Program::Broken | Program::Forged => {
-            if id.len() % 2 == 0 {
+            if id.len().is_multiple_of(2) {
                 1
             } else {
                 255
