@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use execlet::{
     },
     infra::{
         kernel::{Kernel as _, Linux},
-        process::{find, is_in, sighting},
+        process::{leader, sighting},
         program::Program,
     },
 };
@@ -150,13 +150,13 @@ async fn a_look_at_a_program_says_what_the_kernel_answers_and_never_of_one_that_
             Author::Command | Author::Killed | Author::Unheard => None,
         };
         let look = stage.look(&path, soon()).await;
-        // Which formats the kernel has learned cannot be seen everywhere.
-        let unsure = ["cut-off", "other-machine"].contains(&name) && look.is_none();
+        // Which formats the kernel has learned cannot be seen everywhere, and never what a process's own link was.
+        let unsure = ["cut-off", "other-machine", "by-itself"].contains(&name) && look.is_none();
         let found = look.as_ref().map(|(obstacle, _)| *obstacle);
         assert!(found == answer || unsure, "{name}: {look:?}, {answer:?}, {:?}", run.output);
-        assert_eq!(answer.is_none(), code == 3 || name == "by-itself", "{name} ended with {code}: {:?}", run.output);
+        assert_eq!(answer.is_none(), code == 3, "{name} ended with {code}: {:?}", run.output);
     }
-    for path in ["/tmp/no-such-program", "/bin/sh", "/proc/self/exe", "/tmp", "tmp/script", ""] {
+    for path in ["/tmp/no-such-program", "/bin/sh", "/proc/self/exe"] {
         assert_eq!(stage.look(path, soon()).await, None, "{path}");
     }
     assert!(stage.look("/tmp/../tmp/./script", soon()).await.is_some());
@@ -218,19 +218,32 @@ struct ExecRunning {
     _stream: execlet::engine::ExecStream,
 }
 
+/// The list of all processes in the control group of a container's main process.
+fn control_group(main: u32) -> PathBuf {
+    let groups = fs::read_to_string(format!("/proc/{main}/cgroup")).expect("control groups");
+    let path = |line: &str| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [_, "pids", path] => Some(format!("/sys/fs/cgroup/pids{path}/cgroup.procs")),
+        ["0", "", path] => Some(format!("/sys/fs/cgroup{path}/cgroup.procs")),
+        _ => None,
+    };
+    let mut paths = groups.lines().filter_map(path).map(PathBuf::from);
+    paths.find(|path| path.exists()).expect("a list of processes")
+}
+
 /// The process that a container got last, and all that was seen of it up to its end.
 async fn sightings(lab: &Lab, container: &TestContainer, spec: &ExecSpec) -> Vec<Sighting> {
     let exec = lab.create(container, spec).await;
     let main = lab.main_pid(container).await;
+    let processes = control_group(main);
     let (id, stop) = (container.id.clone(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
     let stopped = std::sync::Arc::clone(&stop);
     let watching = tokio::task::spawn_blocking(move || {
         let (mut seen, mut process) = (Vec::new(), None);
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             let Some(found) = process else {
-                let all = fs::read_dir("/proc").expect("procfs").flatten();
-                let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-                process = pids.filter(|pid| *pid != main && is_in(*pid, &id)).find_map(find);
+                let all = fs::read_to_string(&processes).expect("a control group");
+                let pids = all.lines().filter_map(|pid| pid.parse::<u32>().ok());
+                process = pids.filter(|pid| *pid != main).find_map(|pid| leader(pid, &id, &"none".into()));
                 continue;
             };
             let now = sighting(found);
@@ -251,12 +264,19 @@ async fn sightings(lab: &Lab, container: &TestContainer, spec: &ExecSpec) -> Vec
 async fn a_process_is_the_runtimes_until_it_executes_the_command() {
     let stage = Stage::set().await;
     let Stage { lab, container, .. } = &stage;
-    let seen = sightings(lab, container, &shell("sleep 0.2")).await;
-    assert_eq!(seen.first(), Some(&Sighting::Unseen), "{seen:?}");
-    assert!(seen.contains(&Sighting::Executed) && !seen.contains(&Sighting::Never), "{seen:?}");
-    let seen = sightings(lab, container, &command(["/tmp/script"])).await;
-    assert_eq!(seen.first(), Some(&Sighting::Unseen), "{seen:?}");
-    assert!(!seen.contains(&Sighting::Executed), "{seen:?}");
+    // On a busy machine it may be seen too late, or not at all.
+    let of_a_command = until("a look before a command", async || {
+        let seen = sightings(lab, container, &shell("sleep 0.2")).await;
+        assert!(!seen.contains(&Sighting::Never), "{seen:?}");
+        (seen.first() == Some(&Sighting::Unseen)).then_some(seen)
+    });
+    assert_eq!(of_a_command.await.get(1), Some(&Sighting::Executed));
+    until("a look at a runtime that executes nothing", async || {
+        let seen = sightings(lab, container, &command(["/tmp/script"])).await;
+        assert!(!seen.contains(&Sighting::Executed), "{seen:?}");
+        (seen.first() == Some(&Sighting::Unseen)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
