@@ -33,7 +33,6 @@ async fn a_program_that_cannot_be_executed_never_ran() {
     for (command, change, words) in [
         (&["/tmp/script"][..], json!({}), "its interpreter \"/bin/bash\" is missing"),
         (&["/tmp/script"], json!({"tty": true}), "exec /tmp/script: no such file or directory"),
-        (&["/tmp/script"], json!({"tty": true, "stdin": {"data": "bHMK"}}), "is missing"),
         (&["/tmp/script"], json!({"user": "app"}), "is missing"),
         (&["./script", "x"], json!({"workingDir": "/tmp"}), "is missing"),
         (&["tool"], json!({"env": [{"name": "PATH", "value": "/bin:/tmp/bin"}]}), "is missing"),
