@@ -9,6 +9,8 @@ use super::outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge}
 pub struct Patience {
     /// The engine may call an exec running for so long whose process has ended.
     pub notices_within: Duration,
+    /// The same, where its container's run is over, too.
+    pub notices_over_within: Duration,
     /// An exit may take so long, after it was noticed.
     pub tells_within: Duration,
     /// The engine's own word, where the kernel has told a code already.
@@ -86,11 +88,8 @@ impl Collection {
     fn wait(&mut self, look: &Look) {
         let wait = match look.answer {
             Answer::Absent | Answer::Runs | Answer::Over(_) if look.lives => true,
-            // Kernel and container have settled it: the engine will not notice any more.
-            Answer::Runs if look.over => {
-                self.until = self.until.min(look.after + self.patience.recalls_within);
-                false
-            }
+            // Kernel and container have settled it.
+            Answer::Runs if look.over => look.after < self.patience.notices_over_within,
             Answer::Runs => look.after < self.patience.notices_within,
             // Of the past its exits tell as soon as they are heard.
             Answer::Absent if look.exits_are_heard => {
@@ -113,6 +112,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         notices_within: Duration::from_secs(600),
+        notices_over_within: Duration::from_secs(20),
         tells_within: Duration::from_secs(60),
         first_word: Duration::from_secs(1),
         recalls_within: Duration::from_secs(2),
@@ -173,8 +173,8 @@ mod tests {
         assert_eq!(given_up(|at| look(at, Answer::Over(None))), Some(60));
         assert_eq!(given_up(|at| look(at, Answer::Useless)), Some(60));
         assert_eq!(given_up(|at| look(at, Answer::Runs)), Some(659), "it may be slow to notice, and then to tell");
-        assert_eq!(given_up(|at| Look { over: true, ..look(at, Answer::Runs) }), Some(2), "with its container");
-        assert_eq!(given_up(|at| Look { over: at >= 9, ..look(at, Answer::Runs) }), Some(11));
+        assert_eq!(given_up(|at| Look { over: true, ..look(at, Answer::Runs) }), Some(79), "with its container");
+        assert_eq!(given_up(|at| Look { over: at >= 90, ..look(at, Answer::Runs) }), Some(149));
         assert_eq!(given_up(|at| Look { over: true, lives: true, ..look(at, Answer::Runs) }), None, "it will end");
         assert_eq!(given_up(|at| look(at, Answer::Silent)), None, "it will answer again");
         assert_eq!(given_up(|at| Look { lives: true, ..look(at, Answer::Absent) }), None, "it will end");

@@ -84,8 +84,13 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let name = format!("r{count}");
         let node = *random.pick(&NODES).unwrap();
         let code = i32::try_from(random.below(100)).unwrap();
-        let (loud, tty) = (random.chance(300), random.chance(250));
-        let noise = if loud { "seq 1 3000; " } else { "" };
+        let tty = random.chance(250);
+        // On both streams, on one, on none.
+        let (noise, both) = match random.below(10) {
+            0..2 => ("seq 1 3000; seq 1 3000 >&2; ", true),
+            2..4 => ("seq 1 3000; ", false),
+            _ => ("", false),
+        };
         let pause = if random.chance(300) { 0 } else { random.below(2000) };
         let script = format!(
             "echo {name} start >> /data/runs; {noise}sleep {}.{:03}; {noise}echo {name} end >> /data/runs; exit {code}",
@@ -99,7 +104,7 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
                 "startingDeadlineSeconds": 300},
         });
         let request: ExecRequest = serde_json::from_value(request).unwrap();
-        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: loud && tty });
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: both && !tty });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,

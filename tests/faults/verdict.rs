@@ -5,6 +5,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// A clock's tick, and the time that a kill takes to show, between two programs of one machine.
 const SLACK: SignedDuration = SignedDuration::from_secs(2);
+/// What the runtime returns that cannot execute a command: without the output nobody can tell whose code it is.
+const RUNTIMES: i32 = 1;
 /// SIGKILL: what the processes of a container get whose engine is killed.
 const KILLED: i32 = 137;
 
@@ -29,7 +31,7 @@ pub struct Told {
     /// The code that its script returns.
     pub code: i32,
     pub node: &'static str,
-    /// It writes to a terminal: if nobody reads that, the engine tells a false code, and lets nobody see that it lives.
+    /// It writes to both streams: if nobody reads them, the engine tells a false code, and lets nobody see that it lives.
     pub falsified: bool,
     /// Lines that it wrote when it started, and before it ended.
     pub starts: u32,
@@ -90,7 +92,8 @@ pub fn judge(told: &Told, faults: &[Fault]) -> Vec<String> {
         None => {}
     }
     // An engine that was killed knows no exec. One that was not tells the next agent the code of any but this kind.
-    if told.is_unknown() && !engine && !(agent && told.falsified) {
+    let agent_alone = told.falsified || told.code == RUNTIMES;
+    if told.is_unknown() && !engine && !(agent && agent_alone) {
         wrong.push(format!("is Unknown ({}), and nothing was killed that alone knew the truth", told.reason()));
     }
     wrong
@@ -137,6 +140,8 @@ mod tests {
         assert!(judge(&told(1, 1, request("Unknown", None, "True")), &engine).is_empty());
         let falsified = Told { falsified: true, ..told(1, 1, request("Unknown", None, "True")) };
         assert!(judge(&falsified, &killed(Kind::Agent("n1"))).is_empty());
+        let runtimes = Told { code: RUNTIMES, ..told(1, 1, request("Unknown", None, "Unknown")) };
+        assert!(judge(&runtimes, &killed(Kind::Agent("n1"))).is_empty());
     }
 
     #[test]

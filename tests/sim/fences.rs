@@ -42,6 +42,7 @@ const HABITS: Habits = Habits {
     closes_within: Duration::from_secs(2),
     patience: Patience {
         notices_within: Duration::from_secs(60),
+        notices_over_within: Duration::from_secs(10),
         tells_within: Duration::from_secs(2),
         first_word: Duration::from_secs(1),
         recalls_within: Duration::from_secs(2),

@@ -795,7 +795,8 @@ impl State {
         let plan = Plan::parse(&request.spec.command);
         let truth = self.truth(&uid).clone();
         let reason = reason(&status).to_owned();
-        self.note(|| format!("{name} finishes: {reason} code {:?}", status.exit_code));
+        let message = status.conditions.iter().find(|c| c.type_ == "Finished").map_or("", |c| c.message.as_str());
+        self.note(|| format!("{name} finishes: {reason} code {:?}: {message}", status.exit_code));
         if let Some(first) = &truth.finished
             && !truth.restored
             && *first != status

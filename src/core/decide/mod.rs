@@ -251,7 +251,9 @@ fn unread(situation: &Situation<'_>, terms_are_known: bool) -> Action {
             ExecView::Ended | ExecView::Spent | ExecView::Absent if !engine.keeps_output && terms_are_known => {
                 Action::Settle(exec.clone())
             }
-            ExecView::Ended | ExecView::Spent | ExecView::Absent | ExecView::Untouched => Action::AwaitRequest,
+            // A start that is on its way may yet count.
+            ExecView::Untouched => Action::Guard(exec.clone()),
+            ExecView::Ended | ExecView::Spent | ExecView::Absent => Action::AwaitRequest,
         },
         (Stage::Ended { .. }, _) if entry.has_survivors() => {
             entry.exec.clone().map_or(Action::AwaitRequest, Action::Guard)

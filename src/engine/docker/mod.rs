@@ -40,6 +40,7 @@ pub const HABITS: Habits = Habits {
     closes_within: Duration::from_secs(600),
     patience: Patience {
         notices_within: Duration::from_secs(600),
+        notices_over_within: Duration::from_secs(60),
         // The event of one exec waits for those of its container's other execs.
         tells_within: Duration::from_secs(60),
         first_word: Duration::from_secs(1),

@@ -51,8 +51,9 @@ pub fn surely_failed(words: &str) -> bool {
 /// Whose this code is, of a program that goes by this name.
 pub fn author(program: &str, code: i32, heard: Option<&Heard>) -> Author {
     if KILLED.contains(&code) {
-        // It says nothing when it is killed.
-        let own = heard.is_some_and(|heard| !heard.is_silent() && !heard.echoes);
+        // It says nothing when it is killed, unless it is so just after its words.
+        let own =
+            heard.is_some_and(|heard| !heard.is_silent() && !heard.echoes && words(program, heard) == Author::Command);
         return if own { Author::Command } else { Author::Killed };
     }
     match heard {
@@ -188,6 +189,7 @@ mod tests {
             ("sleep", 143, None, Author::Killed),
             ("sleep", 137, Some(on_stderr("a")), Author::Command),
             ("sleep", 137, Some(typed("a")), Author::Killed),
+            ("/tmp/x", 137, Some(on_stderr(&line)), Author::Killed),
         ];
         for (program, code, heard, expected) in rows {
             assert_eq!(author(program, code, heard.as_ref()), expected, "{program} {code} {heard:?}");
