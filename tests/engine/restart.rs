@@ -10,7 +10,10 @@ use execlet::{
     engine::{Engine as _, EngineError, ExecSpec},
     infra::process,
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 
 use crate::lab::{Lab, on_a_terminal, read, shell, until, within};
 
@@ -19,8 +22,12 @@ const WATCHED: Duration = Duration::from_secs(1);
 
 const NODE: &str = "EXECLET_TEST_ENGINE_NODE";
 
+/// Whose turn it is: the tests share one engine.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// The engine of one node, with its settings as they were when dropped.
 struct Own {
+    _turn: MutexGuard<'static, ()>,
     node: String,
     settings: PathBuf,
     before: String,
@@ -34,7 +41,8 @@ fn cluster(args: &[&str]) -> String {
 }
 
 impl Own {
-    fn open(live_restore: bool) -> Self {
+    async fn open(live_restore: bool) -> Self {
+        let turn = TURN.lock().await;
         let node = env::var(NODE).unwrap_or_else(|_| {
             panic!("{NODE} is not set: it names a node whose engine may be killed; `make test-engine` sets it")
         });
@@ -42,7 +50,7 @@ impl Own {
         let socket = PathBuf::from(cluster(&["socket", &node]));
         let settings = socket.parent().and_then(|run| run.parent()).unwrap().join("lib/docker-daemon.json");
         let before = std::fs::read_to_string(&settings).expect("the engine's settings");
-        let own = Self { node, settings, before };
+        let own = Self { _turn: turn, node, settings, before };
         own.set(live_restore);
         own
     }
@@ -76,9 +84,8 @@ impl Drop for Own {
 
 #[tokio::test]
 async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_were_well() {
-    // Both kinds in one test: they share one engine.
     for live_restore in [false, true] {
-        let own = Own::open(live_restore);
+        let own = Own::open(live_restore).await;
         let lab = own.lab().await;
         let container = lab.container().await;
         let created = lab.create(&container, &shell("true")).await;
@@ -125,7 +132,7 @@ async fn an_engine_that_is_killed_forgets_every_exec_and_ends_streams_as_if_all_
 
 #[tokio::test]
 async fn what_a_command_writes_that_a_killed_engine_reads_no_more_can_be_read_in_its_place() {
-    let own = Own::open(true);
+    let own = Own::open(true).await;
     let lab = own.lab().await;
     let container = lab.container().await;
     // More than the pipe, the FIFO and whoever copies from one to the other hold.
@@ -139,9 +146,12 @@ async fn what_a_command_writes_that_a_killed_engine_reads_no_more_can_be_read_in
     own.kill();
     own.start();
     let lab = own.lab().await;
+    // One line each: either may take the first.
+    for _ in &all {
+        container.open_gate();
+    }
     for (exec, stream, mut ended) in all {
         read(stream).await.expect("a clean end");
-        container.open_gate();
         // The length of the moment is what is shown here.
         assert!(timeout(WATCHED, &mut ended).await.is_err(), "it waits for somebody who reads");
         let exec = ExecRef { id: exec, container: ContainerRef { id: container.id.clone(), started_at: None } };

@@ -104,7 +104,7 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
                 "startingDeadlineSeconds": 300},
         });
         let request: ExecRequest = serde_json::from_value(request).unwrap();
-        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: both && !tty });
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: both || tty && !noise.is_empty() });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,

@@ -31,7 +31,7 @@ pub struct Told {
     /// The code that its script returns.
     pub code: i32,
     pub node: &'static str,
-    /// It writes to both streams: if nobody reads them, the engine tells a false code, and lets nobody see that it lives.
+    /// It writes to both streams, or to a terminal: if nobody reads that, the engine tells a false code, and lets nobody see that it lives.
     pub falsified: bool,
     /// Lines that it wrote when it started, and before it ended.
     pub starts: u32,

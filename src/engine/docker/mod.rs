@@ -78,7 +78,7 @@ impl Engine for DockerEngine {
     }
 
     /// One that was killed goes on with the output of containers alone when it is back, and of a terminal with input it
-    /// reads on for a megabyte when its client has gone. Where it does read, it gets a part, and nobody misses the rest.
+    /// may stop after a megabyte when its client has gone. Where it does read, it gets a part, and nobody misses the rest.
     async fn drain(&self, exec: &ExecRef) {
         fifos::drain(self.socket(), exec).await;
     }
