@@ -161,7 +161,7 @@ async fn each_policy_and_each_binding_counts_whether_it_is_missing_or_altered() 
             (kind.split('.').next().unwrap_or_default().to_owned(), name.to_owned())
         })
         .collect();
-    assert_eq!(all.len(), 8, "{all:?}");
+    assert_eq!(all.len(), 10, "{all:?}");
     let by = whoami();
     let mut probes = Vec::new();
     for (kind, name) in &all {
