@@ -110,6 +110,16 @@ impl Entry {
         self.exec.as_ref().is_some_and(|own| own.id == exec.id)
     }
 
+    /// Whether it is about this very exec, and of this boot: what it says of a process still holds.
+    pub fn is_current(&self, exec: &ExecRef, boot: &BootId) -> bool {
+        self.is_about(exec) && self.boot == *boot
+    }
+
+    /// Whether its command was seen to be executed.
+    pub const fn was_executed(&self) -> bool {
+        matches!(self.stage, Stage::Running { executed: true, .. })
+    }
+
     /// Whether it is about the exec that was committed.
     pub fn is_of(&self, committed: &ExecRef) -> bool {
         self.exec.as_ref().is_some_and(|exec| exec.stands_for(committed))

@@ -4,6 +4,7 @@
 //! How an engine's runtime ends then, the engine's own folder knows.
 
 use super::outcome::Exit;
+use crate::api::bytes::MAX_STRING_BYTES;
 
 /// What the kernel showed of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,6 @@ pub enum Sighting {
 
 /// All that was written, from the first byte to the last: as much of its beginning as is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each says another thing")]
 pub struct Heard {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -130,23 +130,18 @@ pub fn judge(exit: Exit, seen: Sighting, author: &Author, support: Support) -> E
     }
 }
 
-/// Bytes of one argument or variable, with its end, that Linux takes at most.
-const MAX_STRING: usize = 32 * 4096;
 /// Bytes of all of them that it takes at most, whatever the limits of a process are.
 const MAX_STRINGS: usize = 6 * 1024 * 1024;
 
 /// Why Linux surely executes nothing with these arguments and variables, and maybe more of them.
 pub fn too_long<'a>(strings: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut all = 0;
-    for bytes in strings.map(|text| text.len() + 1) {
-        if bytes > MAX_STRING {
-            return Some(format!(
-                "one of its arguments or variables has {} bytes, at most {}",
-                bytes - 1,
-                MAX_STRING - 1
-            ));
+    for bytes in strings.map(str::len) {
+        if bytes > MAX_STRING_BYTES {
+            return Some(format!("one of its arguments or variables has {bytes} bytes, at most {MAX_STRING_BYTES}"));
         }
-        all += bytes;
+        // Each with its end.
+        all += bytes + 1;
     }
     (all > MAX_STRINGS).then(|| format!("its arguments and variables have {all} bytes, at most {MAX_STRINGS}"))
 }
@@ -223,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_linux_is_counted_in_bytes() {
-        let longest = "x".repeat(MAX_STRING - 1);
+        let longest = "x".repeat(MAX_STRING_BYTES);
         assert_eq!(too_long(["true", &longest].into_iter()), None);
         let euros = "\u{20ac}".repeat(44_000);
         assert!(too_long(["true", &euros].into_iter()).is_some_and(|why| why.contains("132000 bytes")));

@@ -105,16 +105,13 @@ impl Outcome {
         Self { reason, message: message.into(), exit: None, may_have_run: false, in_doubt: false, output: None, at }
     }
 
+    /// The command has run, or may have.
+    fn ran(reason: Reason, message: String, exit: Option<Exit>, output: Option<OutputStatus>, at: Timestamp) -> Self {
+        Self { exit, may_have_run: true, output, ..Self::refused(reason, message, at) }
+    }
+
     pub fn lost(message: impl Into<String>, output: Option<OutputStatus>, at: Timestamp) -> Self {
-        Self {
-            reason: Reason::OutcomeLost,
-            message: message.into(),
-            exit: None,
-            may_have_run: true,
-            in_doubt: false,
-            output,
-            at,
-        }
+        Self::ran(Reason::OutcomeLost, message.into(), None, output, at)
     }
 
     /// Nobody knows whether it ran, for this reason.
@@ -127,7 +124,7 @@ impl Outcome {
             0 => (Reason::Completed, "the command ended with exit code 0".to_owned()),
             code => (Reason::NonZeroExitCode, format!("the command ended with exit code {code}{}", signal_hint(code))),
         };
-        Self { reason, message, exit: Some(exit), may_have_run: true, in_doubt: false, output: Some(output), at }
+        Self::ran(reason, message, Some(exit), Some(output), at)
     }
 
     /// The command was ended. Its code is shown if it is known.
@@ -137,7 +134,7 @@ impl Outcome {
             None => "the command was ended, with which exit code is not known".to_owned(),
         };
         let message = format!("{}: {ended}", cause.words());
-        Self { reason: cause.reason(), message, exit, may_have_run: true, in_doubt: false, output: Some(output), at }
+        Self::ran(cause.reason(), message, exit, Some(output), at)
     }
 
     pub fn kill_failed(cause: Cause, survivors: &str, output: OutputStatus, at: Timestamp) -> Self {
@@ -145,15 +142,7 @@ impl Outcome {
             "{}, but processes of the command do not die: {survivors}; the agent goes on killing them",
             cause.words()
         );
-        Self {
-            reason: Reason::KillFailed,
-            message,
-            exit: None,
-            may_have_run: true,
-            in_doubt: false,
-            output: Some(output),
-            at,
-        }
+        Self::ran(Reason::KillFailed, message, None, Some(output), at)
     }
 
     pub fn died_with_container(exit: Exit, output: OutputStatus, at: Timestamp) -> Self {
@@ -162,30 +151,14 @@ impl Outcome {
             exit.code,
             signal_hint(exit.code)
         );
-        Self {
-            reason: Reason::ContainerDied,
-            message,
-            exit: Some(exit),
-            may_have_run: true,
-            in_doubt: false,
-            output: Some(output),
-            at,
-        }
+        Self::ran(Reason::ContainerDied, message, Some(exit), Some(output), at)
     }
 
     /// The container has ended, and with it all that the engine knew of the command.
     pub fn gone_with_container(output: OutputStatus, at: Timestamp) -> Self {
         let message =
             "the container ended before the engine told how the command ended: it may have run, and has no exit code";
-        Self {
-            reason: Reason::ContainerDied,
-            message: message.to_owned(),
-            exit: None,
-            may_have_run: true,
-            in_doubt: false,
-            output: Some(output),
-            at,
-        }
+        Self::ran(Reason::ContainerDied, message.to_owned(), None, Some(output), at)
     }
 
     /// The container has ended, and nobody knows whether the command had begun.

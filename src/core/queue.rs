@@ -274,12 +274,16 @@ impl<T> FairQueue<T> {
         if let Some(there) = lane.containers.get_mut(&place.container) {
             there.entry(place.requester.clone()).and_modify(|running| *running = running.saturating_sub(1));
             there.retain(|_, running| *running > 0);
+            if there.is_empty() {
+                lane.containers.remove(&place.container);
+            }
         }
-        lane.containers.retain(|_, there| !there.is_empty());
         if let Some(line) = lane.requesters.get_mut(&place.requester) {
             line.running = line.running.saturating_sub(1);
+            if line.running == 0 && line.waiting.is_empty() {
+                lane.requesters.remove(&place.requester);
+            }
         }
-        lane.requesters.retain(|_, line| line.running > 0 || !line.waiting.is_empty());
         if lane.requesters.is_empty() {
             self.namespaces.remove(&place.namespace);
         }

@@ -82,9 +82,7 @@ impl Kernel for Linux {
     }
 
     async fn began(&self, container: ContainerId, uid: RequestUid) -> io::Result<Option<ProcessRef>> {
-        spawn_blocking(move || process::began(&container, &uid))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
+        aside(move || process::began(&container, &uid)).await
     }
 
     async fn ended(&self, process: ProcessRef) -> Option<i32> {
@@ -114,12 +112,15 @@ impl Kernel for Linux {
     }
 
     async fn family(&self, of: Family, container: ContainerId) -> io::Result<Vec<Member>> {
-        spawn_blocking(move || process::family(&of, &container))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
+        aside(move || process::family(&of, &container)).await
     }
 
     fn signal(&self, process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
         process::signal(process, container, signal)
     }
+}
+
+/// Reads all of the node's processes where nothing waits for it.
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(look).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }

@@ -45,3 +45,41 @@ impl Write for Out {
 fn unless_left(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
+
+/// Printing into memory, for tests.
+#[cfg(test)]
+pub(crate) mod kept {
+    use std::{
+        io::{self, Write},
+        sync::Arc,
+    };
+
+    use parking_lot::Mutex;
+
+    /// What was written.
+    #[derive(Clone, Debug, Default)]
+    pub struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Kept {
+        /// Takes it.
+        pub fn take(&self) -> Vec<u8> {
+            std::mem::take(&mut self.0.lock())
+        }
+
+        /// Takes it as text.
+        pub fn text(&self) -> String {
+            String::from_utf8_lossy(&self.take()).into_owned()
+        }
+    }
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

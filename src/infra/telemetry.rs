@@ -89,26 +89,8 @@ impl<W: Write> Write for Printable<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-
     use super::*;
-    use crate::core::printable::is_printable;
-
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::{core::printable::is_printable, infra::print::kept::Kept};
 
     const FORGED: &str = "x\n2026-01-02T03:04:05Z  INFO nobody\x1b[2J\u{9b}1A\u{202e}\u{2028}\u{7f}";
 
@@ -130,7 +112,7 @@ mod tests {
         let to = json.clone();
         logged(as_json(move || to.clone()));
         for written in [text, json] {
-            let written = String::from_utf8(written.0.lock().clone()).expect("text");
+            let written = String::from_utf8(written.take()).expect("text");
             assert_eq!(written.lines().count(), 2, "{written}");
             assert!(written.chars().all(|c| is_printable(c) || c == '\n'), "{written:?}");
             assert!(written.contains("nobody") && written.ends_with('\n'), "{written}");

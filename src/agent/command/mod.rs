@@ -3,6 +3,7 @@
 
 pub mod running;
 
+mod closing;
 pub(crate) mod container;
 pub(crate) mod cut;
 pub(crate) mod drain;

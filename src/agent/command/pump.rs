@@ -12,13 +12,10 @@ use futures::{
     future::{BoxFuture, Fuse, FusedFuture as _},
 };
 use k8s_openapi::jiff::Timestamp;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    container,
+    closing::{after_end, at, stays_open},
     cut::Ended,
     received::{Beginning, FORCED_END, InputEnd, Origin, Received, STREAM_BROKEN},
     running::RunningCommand,
@@ -37,7 +34,7 @@ use crate::{
             state::{OutputState, SavedOutput, StreamState},
         },
     },
-    core::{outcome::StreamEnd, output::LogState, pauses::Pauses, request::BoundRequest},
+    core::{outcome::StreamEnd, output::LogState, request::BoundRequest},
     engine::{Chunk, Engine, ExecInput, ExecStream, Habits, READ_BYTES, StreamError},
     infra::kernel::Kernel,
 };
@@ -49,11 +46,6 @@ const NOTE_BYTES: usize = 256 * 1024;
 const NOTE_AFTER: Duration = Duration::from_millis(200);
 /// Pause before that is tried again: a command that waits for room in the engine writes nothing more until then.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
-/// So long after the end of a process it is looked at whether its container has ended, too, and then so often at least.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long output may come after the end of its container.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 struct Sink {
     hub: Arc<Hub>,
@@ -368,41 +360,4 @@ async fn noted(noting: &mut Fuse<BoxFuture<'_, ()>>) {
 async fn keep(log_writer: &mut LogWriter) {
     log_writer.work().await;
     std::future::pending::<()>().await;
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until no end of the stream can be expected any more, and says why: for so long after that of the process, or a
-/// little after that of its container, for which an engine may leave it open.
-async fn stays_open<W: World>(
-    RunningCommand { node, exec, .. }: RunningCommand<'_, W>,
-    mut seen: watch::Receiver<Seen>,
-    closes_within: Duration,
-) -> &'static str {
-    let mut seen_too = seen.clone();
-    let of_container = async {
-        after_end(&mut seen_too, Some(LOOK_AFTER)).await;
-        let mut pauses = Pauses::new(LOOK_AFTER, LOOK_EVERY);
-        while !container::is_over(node, exec).await.unwrap_or(false) {
-            sleep(pauses.next_pause()).await;
-        }
-        // What is on its way comes first.
-        sleep(LAST_OUTPUT).await;
-    };
-    tokio::select! {
-        biased;
-        () = of_container => "the container has ended",
-        () = after_end(&mut seen, Some(closes_within)) => "the process has ended",
-    }
-}
-
-/// Waits until the process has ended, and for so much longer.
-async fn after_end(seen: &mut watch::Receiver<Seen>, time: Option<Duration>) {
-    let noticed = seen.wait_for(|seen| seen.noticed.is_some()).await.ok().and_then(|seen| seen.noticed);
-    at(noticed.zip(time).map(|(noticed, time)| noticed + time)).await;
 }

@@ -203,7 +203,7 @@ pub(crate) async fn living<W: World>(
 /// The process that the exec began with, if this PID is still that one's: the engine goes on to name it for minutes after
 /// its end, and the kernel gives it to others.
 pub(crate) fn process_of<W: World>(node: &Node<W>, memory: &Memory<W>, exec: &ExecRef, pid: u32) -> Option<ProcessRef> {
-    let noted = memory.entry().filter(|entry| entry.is_about(exec) && entry.boot == node.boot);
+    let noted = memory.entry().filter(|entry| entry.is_current(exec, &node.boot));
     let started = noted.and_then(|entry| entry.started).map_or(0, ticks);
     let process = node.kernel.leader(pid, &exec.container.id, &memory.key().uid);
     process.filter(|process| process.start_ticks >= started)

@@ -309,9 +309,8 @@ impl<W: World> Desk<W> {
     /// Takes up what the journal knows, and the watch has not shown yet.
     fn take_up(&mut self, these: impl Fn(&Entry) -> bool) {
         let all = std::mem::take(&mut self.remembered);
-        let (now, later) = all.into_iter().partition(|(_, record)| these(&record.entry));
+        let (now, later): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, record)| these(&record.entry));
         self.remembered = later;
-        let now: BTreeMap<String, Record> = now;
         for (_, Record { request: key, created, entry, .. }) in now {
             let container = entry.exec.as_ref().map(|exec| exec.container.id.to_string()).unwrap_or_default();
             // Whose it was, the journal does not know.
@@ -379,11 +378,12 @@ impl<W: World> Desk<W> {
         turn: Turn,
     ) {
         let (teller, news) = watch::channel(News::None);
+        let (expired, full) = match turn {
+            Turn::Came => (false, None),
+            Turn::Missed(full) => (true, full),
+        };
         let mut work = Work::new(Arc::clone(&self.node), key.clone(), created, seen, entry, news);
-        let expired = matches!(turn, Turn::Missed(_));
-        if let Turn::Missed(full) = turn {
-            work.full = full;
-        }
+        work.full = full;
         self.known.insert(key.uid.clone(), Known::Running(teller));
         let task = self.tasks.spawn(work.run());
         self.expired += usize::from(expired);

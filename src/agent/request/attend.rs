@@ -125,12 +125,11 @@ pub(crate) async fn without_output<W: World>(
     let exit = node.exec_exits.of(&exec.id);
     let entry = memory.entry();
     let lost = entry.is_none();
-    let (pipes, executed) = match entry {
-        Some(Entry { stage: Stage::Running { pipes, executed: true, .. }, .. }) => (pipes, Sighting::Executed),
-        Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => (pipes, Sighting::Unseen),
-        Some(_) | None => {
-            (process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(), Sighting::Unseen)
-        }
+    let noted = entry.as_ref().is_some_and(Entry::was_executed);
+    let executed = if noted { Sighting::Executed } else { Sighting::Unseen };
+    let pipes = match entry {
+        Some(Entry { stage: Stage::Running { pipes, .. }, .. }) => pipes,
+        Some(_) | None => process.map(|process| node.kernel.output_pipes(process)).unwrap_or_default(),
     };
     if lost {
         memory.note_adopted(exec, process, pipes.clone()).await;

@@ -11,7 +11,6 @@ use crate::{
         node::World,
     },
     core::{
-        entry::{Entry, Stage},
         execution::{Author, Execution, Heard, Obstacle, Refusal, Sighting, Support, judge, places, too_long},
         outcome::Exit,
     },
@@ -61,8 +60,7 @@ pub(crate) async fn check<W: World>(
 /// Whether this agent or one before it has put down that the command was seen to be executed.
 fn was_noted<W: World>(attended: &RunningCommand<'_, W>) -> bool {
     let RunningCommand { node, exec, memory, .. } = *attended;
-    let noted = memory.entry().filter(|entry| entry.is_about(exec) && entry.boot == node.boot);
-    matches!(noted, Some(Entry { stage: Stage::Running { executed: true, .. }, .. }))
+    memory.entry().is_some_and(|entry| entry.is_current(exec, &node.boot) && entry.was_executed())
 }
 
 /// Whether anything but the words shows that the program could not be executed.

@@ -160,7 +160,7 @@ pub(super) fn exec_of(request: Option<&BoundRequest>, entry: Option<&Entry>) -> 
 
 /// The process that the journal has noted in this boot.
 fn noted_process<W: World>(entry: Option<&Entry>, exec: &ExecRef, node: &Node<W>) -> Option<ProcessRef> {
-    let entry = entry.filter(|entry| entry.is_about(exec) && entry.boot == node.boot)?;
+    let entry = entry.filter(|entry| entry.is_current(exec, &node.boot))?;
     match &entry.stage {
         Stage::Running { process, .. } => Some(*process),
         Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Ended { .. } => None,

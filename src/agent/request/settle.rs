@@ -2,6 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -158,9 +159,11 @@ fn not_started<W: World>(node: &Node<W>, words: &str) -> Outcome {
         );
         return Outcome { in_doubt: true, ..Outcome::lost(message, None, node.clock.now()) };
     }
-    let why = if words.is_empty() { "it gave no reason" } else { words };
-    let message = format!("the engine could not start the command: {why}");
-    Outcome::refused(Reason::StartFailed, message, node.clock.now())
+    start_failed(if words.is_empty() { "it gave no reason" } else { words }, node.clock.now())
+}
+
+fn start_failed(why: &str, at: Timestamp) -> Outcome {
+    Outcome::refused(Reason::StartFailed, format!("the engine could not start the command: {why}"), at)
 }
 
 /// Its process ended with this code, which may be that of the runtime that was to execute it.
@@ -177,9 +180,7 @@ async fn exited<W: World>(
     let execution = executed::check(attended, exit, heard, seen, died || cause.is_some()).await;
     let now = node.clock.now();
     match (execution, cause) {
-        (Execution::Never(why), _) => {
-            Outcome::refused(Reason::StartFailed, format!("the engine could not start the command: {why}"), now)
-        }
+        (Execution::Never(why), _) => start_failed(&why, now),
         (Execution::Executed, Some(cause)) => Outcome::killed(cause, Some(exit), output, now),
         (Execution::Executed, None) if died => Outcome::died_with_container(exit, output, now),
         (Execution::Executed, None) => Outcome::exited(exit, output, now),

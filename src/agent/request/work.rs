@@ -67,22 +67,21 @@ pub(crate) struct Work<W: World> {
 }
 
 /// A request, as the API server has it.
-#[allow(clippy::large_enum_variant, reason = "one for each request in hand")]
 pub(super) enum Object {
     /// It is not read yet, or must be read again.
     Unread,
-    There(ExecRequest),
+    There(Box<ExecRequest>),
     Gone,
 }
 
 impl Object {
     pub(super) fn of(found: Option<ExecRequest>) -> Self {
-        found.map_or(Self::Gone, Self::There)
+        found.map_or(Self::Gone, |found| Self::There(found.into()))
     }
 
     /// As written, unless it must be read again.
     fn written(written: Option<ExecRequest>) -> Self {
-        written.map_or(Self::Unread, Self::There)
+        written.map_or(Self::Unread, |written| Self::There(written.into()))
     }
 }
 
@@ -152,7 +151,7 @@ impl<W: World> Work<W> {
             seen @ (Object::There(_) | Object::Gone) => seen,
         };
         let seen = match seen {
-            Object::There(seen) => Some(seen),
+            Object::There(seen) => Some(*seen),
             Object::Gone => None,
             Object::Unread => return self.act_unread().await,
         };
@@ -194,7 +193,7 @@ impl<W: World> Work<W> {
             Action::AwaitBinding => Ok(self.await_binding().await),
             Action::AwaitClient => {
                 if self.await_client(request).await {
-                    self.seen = Object::There(seen);
+                    self.seen = Object::There(seen.into());
                 }
                 Ok(Next::Again)
             }
@@ -244,7 +243,7 @@ impl<W: World> Work<W> {
         self.memory.put_down(exec, Stage::Prepared).await?;
         self.unwritten = None;
         self.done(Step::Prepare, begun);
-        self.seen = Object::There(seen);
+        self.seen = Object::There(seen.into());
         Ok(Next::Again)
     }
 

@@ -22,7 +22,7 @@ use execlet::{
             event::{Event, Verb},
             examine::{Against, Found, examine},
             key,
-            verify::{File, Report, first_of, verify},
+            verify::{File, Report, first_in, verify},
         },
         printable::one_line,
     },
@@ -180,16 +180,13 @@ fn chains(paths: &[PathBuf]) -> Result<Vec<Found>> {
             chains.entry(directory).or_default().insert(file);
         }
     }
-    // A name that was found in a directory may have been chosen by anybody.
-    let shown = |path: &Path| path.display().to_string().escape_debug().to_string();
     let read = |path: &PathBuf| {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let first = path.file_name().and_then(|name| name.to_str()).and_then(first_of);
-        Ok(File { name: shown(path), first, text })
+        Ok(File { name: path.display().to_string(), first: first_in(path), text })
     };
     let chains = chains.iter().map(|(directory, files)| {
         let files = files.iter().map(read).collect::<Result<Vec<_>>>()?;
-        Ok(Found { directory: shown(directory), files })
+        Ok(Found { directory: directory.display().to_string(), files })
     });
     chains.collect()
 }
@@ -197,12 +194,11 @@ fn chains(paths: &[PathBuf]) -> Result<Vec<Found>> {
 /// Takes any file that was given by name, but of a directory only audit logs.
 fn collect(path: &Path, named: bool, into: &mut Vec<PathBuf>) -> io::Result<()> {
     let meta = if named { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
-    let is_log = || path.file_name().and_then(|name| name.to_str()).and_then(first_of).is_some();
     if meta.is_dir() {
         for entry in fs::read_dir(path)? {
             collect(&entry?.path(), false, into)?;
         }
-    } else if named || is_log() {
+    } else if named || first_in(path).is_some() {
         // Anything else might never end, or be somewhere else.
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));

@@ -1,10 +1,6 @@
 //! An API server with scripted answers, for tests.
 
-use std::{
-    future::pending,
-    io::{self, Write},
-    sync::Arc,
-};
+use std::{future::pending, io, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -14,6 +10,7 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+pub use crate::infra::print::kept::Kept;
 use crate::{
     api::ExecRequest,
     cli::cluster::connection::{CALL_TIMEOUT, Cluster},
@@ -100,31 +97,4 @@ pub fn never_ran() -> Value {
     let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "PodNotFound", "message": "no pod web", "lastTransitionTime": "1970-01-01T00:00:00Z"});
     json!({"phase": "Failed", "completionTime": "2026-01-02T03:04:05.000000Z",
         "conditions": [condition("Finished", "True"), condition("Started", "False")]})
-}
-
-/// What was written.
-#[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Kept {
-    /// Takes it.
-    pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock())
-    }
-
-    /// Takes it as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.take()).into_owned()
-    }
-}
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -28,8 +28,7 @@ pub struct Gap {
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { request, uid, missing } = self;
-        write!(f, "request {} ({}): {missing}", request.escape_debug(), uid.as_str().escape_debug())
+        write!(f, "request {} ({}): {}", self.request, self.uid, self.missing)
     }
 }
 

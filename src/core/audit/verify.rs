@@ -3,7 +3,10 @@
 //! Each line vouches for its predecessor. Of two lines with the same number the
 //! genuine one is that for which a later line or the published head vouches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use super::{
     chain::{self, Head, Link, NO_LINE},
@@ -25,6 +28,11 @@ pub fn file_name(first: u64) -> String {
 pub fn first_of(name: &str) -> Option<u64> {
     let number = name.strip_prefix(FILE_PREFIX)?.strip_suffix(FILE_SUFFIX)?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
+}
+
+/// The same, of a path.
+pub fn first_in(path: &Path) -> Option<u64> {
+    first_of(path.file_name()?.to_str()?)
 }
 
 #[derive(Clone, Debug)]

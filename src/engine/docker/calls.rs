@@ -97,12 +97,16 @@ impl DockerEngine {
         }
     }
 
-    pub(super) async fn inspect_container(&self, id: &str) -> Result<Option<Container>, EngineError> {
-        match self.client()?.inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(found) => container_of(id, found).map(Some),
+    async fn inspect(&self, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
+        match self.client()?.inspect_container(container, None::<InspectContainerOptions>).await {
+            Ok(found) => Ok(Some(found)),
             Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(self.error("inspect container", EngineError::NoSuchContainer)(error)),
         }
+    }
+
+    pub(super) async fn inspect_container(&self, id: &str) -> Result<Option<Container>, EngineError> {
+        self.inspect(id).await?.map(|found| container_of(id, found)).transpose()
     }
 
     /// Of this run of a container that runs.
@@ -110,12 +114,7 @@ impl DockerEngine {
         &self,
         container: &ContainerRef,
     ) -> Result<Option<Surroundings>, EngineError> {
-        let found = match self.client()?.inspect_container(container.id.as_str(), None::<InspectContainerOptions>).await
-        {
-            Ok(found) => found,
-            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-            Err(error) => return Err(self.error("inspect container", EngineError::NoSuchContainer)(error)),
-        };
+        let Some(found) = self.inspect(container.id.as_str()).await? else { return Ok(None) };
         let same = container_of(container.id.as_str(), found.clone())?.reference.is_same_run(container);
         let pid = found.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
         let Some(main) = pid.filter(|pid| same && *pid > 0) else { return Ok(None) };

@@ -12,7 +12,7 @@ use std::{
 use crate::core::{
     audit::{
         chain::{End, Head},
-        verify::{file_name, first_of},
+        verify::{file_name, first_in},
     },
     digest::sha256,
 };
@@ -118,8 +118,7 @@ impl Folder {
 
     /// Whether this line is there.
     pub(super) fn has(&self, line: &Head) -> io::Result<bool> {
-        let first = |path: &Path| path.file_name().and_then(|name| name.to_str()).and_then(first_of);
-        let in_it = |path: &PathBuf| first(path).is_some_and(|first| first <= line.sequence);
+        let in_it = |path: &PathBuf| first_in(path).is_some_and(|first| first <= line.sequence);
         let Some(path) = self.files()?.into_iter().rfind(in_it) else { return Ok(line.sequence == 0) };
         Ok(fs::read(path)?.split(|byte| *byte == b'\n').any(|text| sha256(text) == line.sha256))
     }
@@ -128,9 +127,9 @@ impl Folder {
     fn files(&self) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            if let Some(first) = name.to_str().and_then(first_of) {
-                files.push((first, self.path.join(name)));
+            let path = entry?.path();
+            if let Some(first) = first_in(&path) {
+                files.push((first, path));
             }
         }
         files.sort_unstable();

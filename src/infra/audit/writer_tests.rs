@@ -70,15 +70,19 @@ async fn add(log: &Log, number: usize) -> Result<(), Unavailable> {
     log.add(event(number), Otherwise::Drop).await
 }
 
-#[tokio::test]
-async fn what_was_added_is_a_whole_chain_that_goes_on_after_a_restart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = begin(folder.path(), LARGE);
+/// A log of an earlier writer, and the head that it had published.
+async fn with_five_records(path: &Path) -> Head {
+    let log = begin(path, LARGE);
     for number in 0..5 {
         add(&log, number).await.expect("written");
     }
-    let head = log.head();
-    drop(log);
+    log.head()
+}
+
+#[tokio::test]
+async fn what_was_added_is_a_whole_chain_that_goes_on_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let head = with_five_records(folder.path()).await;
     let log = begin_knowing(folder.path(), LARGE, Some(&head));
     add(&log, 5).await.expect("written");
     let report = read(folder.path(), Some(&log.head()));
@@ -91,12 +95,7 @@ async fn what_was_added_is_a_whole_chain_that_goes_on_after_a_restart() {
 #[tokio::test]
 async fn a_log_that_was_made_anew_after_the_published_head_is_told_by_the_writer_that_goes_on_with_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = begin(folder.path(), LARGE);
-    for number in 0..5 {
-        add(&log, number).await.expect("written");
-    }
-    let head = log.head();
-    drop(log);
+    let head = with_five_records(folder.path()).await;
     free(folder.path());
     for name in names(folder.path()) {
         fs::remove_file(name).expect("removed");

@@ -12,16 +12,19 @@ use rustix::io::pread;
 
 use self::walk::{Place, Unclear, View};
 use super::process;
-use crate::core::{
-    execution::Obstacle,
-    ids::ContainerId,
-    program::{HEAD_BYTES, Kind, Table, kind},
+use crate::{
+    api::bytes::MAX_PATH_BYTES,
+    core::{
+        execution::Obstacle,
+        ids::ContainerId,
+        program::{HEAD_BYTES, Kind, Table, kind},
+    },
 };
 
 /// Scripts that are run by scripts, at most.
 const SCRIPTS: usize = 5;
 /// Bytes of a path, with its end.
-const PATH_BYTES: usize = 4096;
+const PATH_BYTES: usize = MAX_PATH_BYTES + 1;
 /// Where the kernel tells which formats it has learned, if that is mounted.
 const FORMATS: [&str; 2] = ["/proc/sys/fs/binfmt_misc", "/proc/1/root/proc/sys/fs/binfmt_misc"];
 /// What is there in any case; the first one only if it is mounted.

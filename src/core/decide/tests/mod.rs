@@ -1,5 +1,6 @@
 mod fenced;
 mod table;
+mod taken_back;
 mod unread;
 
 use super::*;
@@ -246,74 +247,6 @@ fn no_command_is_started_without_its_input() {
             now: at(now),
         });
         assert!(!matches!(action, Action::AwaitClient | Action::Start { .. }), "canceled: {action:?}");
-    }
-}
-
-#[test]
-fn a_canceled_request_never_starts_and_a_running_one_is_adopted_to_be_ended() {
-    use Progress::Bound;
-    let won = || committed("e");
-    let canceled = || Step::Report(Reason::Canceled);
-    for (progress, stage, exec, expected) in [
-        (Bound, None, NO_EXEC, canceled()),
-        (Bound, Some(Stage::Prepared), UNTOUCHED, canceled()),
-        (won(), Some(Stage::Prepared), UNTOUCHED, canceled()),
-        // Its start may still be on its way.
-        (won(), Some(Stage::Starting), UNTOUCHED, Step::Report(Reason::OutcomeLost)),
-        (won(), None, UNTOUCHED, canceled()),
-        (won(), Some(running()), ALIVE, Step::Adopt),
-        (won(), Some(running()), ENDED, Step::Settle),
-        (won(), Some(ended()), NO_EXEC, Step::Report(Reason::NonZeroExitCode)),
-    ] {
-        let mut request = request(progress.clone());
-        request.spec.cancel = true;
-        let entry = stage.clone().map(entry);
-        assert_eq!(
-            step_of(RequestView::Request(&request), entry.as_ref(), exec, "boot-1", 1),
-            expected,
-            "{progress:?} {stage:?} {exec:?}"
-        );
-        if progress == Bound && stage.is_none() {
-            let action = decide_without_engine(&request, None, at(1), "the engine is down");
-            assert_eq!(action.map(step), Some(canceled()));
-        }
-    }
-}
-
-#[test]
-fn a_deleted_request_that_a_finalizer_holds_never_starts_and_its_end_is_reported() {
-    use Progress::Bound;
-    let won = || committed("e");
-    let deleted = || Step::Report(Reason::Deleted);
-    for (progress, stage, exec, expected) in [
-        (Bound, None, NO_EXEC, deleted()),
-        (Bound, Some(Stage::Prepared), UNTOUCHED, deleted()),
-        (Bound, Some(ended()), NO_EXEC, Step::Report(Reason::NonZeroExitCode)),
-        (won(), Some(Stage::Prepared), UNTOUCHED, deleted()),
-        // Its start may still be on its way.
-        (won(), Some(Stage::Starting), UNTOUCHED, Step::Report(Reason::OutcomeLost)),
-        (won(), None, UNTOUCHED, deleted()),
-        (won(), Some(running()), ALIVE, Step::Adopt),
-        (won(), Some(running()), ENDED, Step::Settle),
-        (won(), Some(ended()), NO_EXEC, Step::Report(Reason::NonZeroExitCode)),
-        (Progress::Finished, Some(ended()), NO_EXEC, Step::Forget),
-        (Progress::Finished, None, NO_EXEC, Step::Forget),
-    ] {
-        // Whether it was canceled too makes no difference.
-        for cancel in [false, true] {
-            let mut request = request(progress.clone());
-            (request.deleting, request.spec.cancel) = (true, cancel);
-            let entry = stage.clone().map(entry);
-            assert_eq!(
-                step_of(RequestView::Request(&request), entry.as_ref(), exec, "boot-1", 1),
-                expected,
-                "{progress:?} {stage:?} {exec:?}"
-            );
-            if progress == Bound && stage.is_none() {
-                let action = decide_without_engine(&request, None, at(1), "the engine is down");
-                assert_eq!(action.map(step), Some(deleted()));
-            }
-        }
     }
 }
 
