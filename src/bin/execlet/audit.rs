@@ -159,7 +159,9 @@ fn say(report: &Report, files: usize, out: &mut impl Write) -> io::Result<()> {
         _ => " (the lines before it are not here: rotated, or removed)".to_owned(),
     };
     let summary = format!(
-        "{writer}: {state}: {} records in {files} files, from line {first}{gone}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {head}",
+        "{}: {state}: {} records in {files} files, from line {first}{gone}, {starts} starts, {cuts} reported cuts, {lost} lost{against}; head {head}",
+        // Letters of other alphabets look like those of a name.
+        writer.escape_default(),
         events.len(),
     );
     line(out, &summary)
