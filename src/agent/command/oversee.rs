@@ -92,8 +92,8 @@ impl<W: World> Overseen<'_, W> {
             };
             self.await_witness().await;
             node.audit.cancelled(&memory.subject(), cause).await;
-            // One that is gone now may have been read before.
-            let terms = current.wanted().terms().or(wanted.terms());
+            // One that is gone now may have been read before, by this agent or by an earlier one.
+            let terms = current.wanted().terms().or_else(|| memory.terms());
             let grace = terms.map_or(DEFAULT_GRACE, |terms| terms.grace);
             Kill::new(cause, node.kernel.uptime(), grace)
         };

@@ -48,6 +48,11 @@ impl<W: World> Memory<W> {
         &self.key
     }
 
+    /// What the request asks for, by the request itself or by the journal, if either has told.
+    pub(crate) fn terms(&self) -> Option<Terms> {
+        self.terms.get().copied().or_else(|| self.entry().and_then(|entry| entry.terms))
+    }
+
     /// The request was read: from now on audit records can tell more of it.
     pub(crate) fn saw(&self, request: &ExecRequest) {
         self.terms.get_or_init(|| Terms::from(&request.spec));
@@ -80,8 +85,7 @@ impl<W: World> Memory<W> {
             Stage::Fencing => self.entry().and_then(|entry| entry.started),
             Stage::Prepared | Stage::Running { .. } | Stage::Ended { .. } => None,
         };
-        let terms = self.terms.get().copied().or_else(|| self.entry().and_then(|entry| entry.terms));
-        let entry = Entry { started, terms, ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
+        let entry = Entry { started, terms: self.terms(), ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
         self.node.journal.write(self.record(entry.clone())).await?;
         *self.entry.lock() = Some(entry);
         Ok(())

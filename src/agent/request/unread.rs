@@ -38,7 +38,7 @@ impl<W: World> Work<W> {
 
     /// The API server does not answer. What runs is looked after all the same, by what the journal has of it.
     pub(super) async fn act_unread(&mut self) -> Result<Next, StepError> {
-        let terms = self.memory.entry().and_then(|entry| entry.terms);
+        let terms = self.memory.terms();
         let wanted = RequestView::Unread(terms);
         let action = self.decide(wanted).await?;
         if self.node.stopping.is_cancelled() {
