@@ -290,7 +290,7 @@ pub struct Exec {
     /// From when on inspect shows the PID.
     pub pid_shows: Option<Instant>,
     pub code: Option<i32>,
-    /// It writes to both streams, without a terminal.
+    /// It writes to both streams; or, with a terminal, the engine finds that its input has ended with its client.
     pub both: bool,
     /// The stream to the client broke, so that codes get falsified.
     pub client_gone: bool,
@@ -682,7 +682,7 @@ impl State {
 
     /// Whether the engine gives another code for it than the true one.
     pub fn falsifies(&self, exec: &Exec) -> bool {
-        exec.client_gone && !exec.tty && (exec.both || !self.modern)
+        exec.client_gone && (exec.both || !self.modern)
     }
 
     pub fn id(&mut self, what: &str) -> String {

@@ -80,7 +80,7 @@ impl Engine for SimEngine {
                 uid,
                 plan: Plan::parse(&exec.command),
                 tty: exec.tty,
-                both: !exec.tty && state.random.chance(300),
+                both: state.random.chance(300),
                 phase: ExecPhase::Created,
                 pid_shows: None,
                 code: None,
