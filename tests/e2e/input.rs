@@ -14,8 +14,8 @@ use crate::{
     agents,
     clients::{Client, attach_path, attach_status, execlet_with},
     lab::{Lab, PATIENCE, text, tool, wait_for},
+    live_restore::LiveRestore,
     output::sha256,
-    restarts::LiveRestore,
     stand_in::{ATTACH, Caller},
 };
 

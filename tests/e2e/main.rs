@@ -32,6 +32,7 @@ mod input;
 mod interop;
 mod intruders;
 mod lab;
+mod live_restore;
 mod measured;
 mod outcomes;
 mod output;

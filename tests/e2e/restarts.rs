@@ -1,6 +1,6 @@
 //! What restarts while commands run, and what is lost by it: nothing that could be kept.
 
-use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, fs, time::Duration};
 
 use execlet::core::entry::Stage;
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     agents::{self, Away, rolled_out},
-    lab::{Lab, NAMESPACE, SOON, cluster, container_id, docker, kubectl, text, tool, unique, var_lib, wait_for},
+    lab::{Lab, NAMESPACE, SOON, container_id, docker, kubectl, text, tool, unique, wait_for},
+    live_restore::LiveRestore,
 };
 
 /// Runs, notes that it did, and ends with this code when told to.
@@ -95,30 +96,6 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
     assert_eq!(done.condition("Started"), Some("True"), "it has run");
     lab.ready("web").await;
     lab.sh("web", "test ! -e /tmp/runs").await.ended_with(0);
-}
-
-/// Settings of a node's engine, put back when dropped.
-pub struct LiveRestore {
-    node: &'static str,
-    path: PathBuf,
-    before: String,
-}
-
-impl LiveRestore {
-    pub fn on(node: &'static str) -> Self {
-        let path = var_lib(node).join("docker-daemon.json");
-        let before = fs::read_to_string(&path).expect("the engine's settings");
-        fs::write(&path, before.replace("\"live-restore\": false", "\"live-restore\": true")).expect("written");
-        tool(&["kill", node, "dockerd", "HUP"]);
-        Self { node, path, before }
-    }
-}
-
-impl Drop for LiveRestore {
-    fn drop(&mut self) {
-        fs::write(&self.path, &self.before).expect("written");
-        cluster(&["kill", self.node, "dockerd", "HUP"]);
-    }
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@
 
 #[path = "../e2e/lab.rs"]
 mod lab;
+#[path = "../e2e/live_restore.rs"]
+mod live_restore;
 #[path = "../sim/random.rs"]
 mod random;
 mod verdict;
@@ -43,12 +45,15 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use lab::{IMAGE, Lab, NAMESPACE, cluster, docker, kubectl_raw, text, wait_for};
+use live_restore::LiveRestore;
 use random::Random;
 use verdict::{Fault, Kind, Told, judge};
 
 /// Requests that are unfinished at a time.
 const IN_FLIGHT: usize = 10;
 const NODES: [&str; 2] = ["n1", "n2"];
+/// The containers of this one outlive its engine.
+const LIVE: &str = NODES[1];
 /// How long everything may take to end well after the last fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a component may take to be back.
@@ -186,6 +191,7 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
             "command": ["sleep", "1000000"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
         lab.pod_of(node, json!({"nodeName": node, "containers": [container], "volumes": [volume]})).await;
     }
+    let live = LiveRestore::on(LIVE);
     println!("{rounds} rounds in at most {minutes} min, FAULT_SEED={seed}");
 
     let orders = Orders::default();
@@ -231,11 +237,13 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
         sleep(Duration::from_millis(250)).await;
     };
     let settled = last.elapsed();
+    drop(live);
 
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
     let orders = orders.lock().unwrap().clone();
     for (name, order) in &orders {
-        told.insert(name.clone(), Told::new(order.code, order.node, order.falsified));
+        let told_of = Told::new(order.code, order.node, order.falsified);
+        told.insert(name.clone(), Told { live_restore: order.node == LIVE, ..told_of });
     }
     for node in NODES {
         for line in runs(node, &folder) {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 const SLACK: SignedDuration = SignedDuration::from_secs(2);
 /// What the runtime returns that cannot execute a command: without the output nobody can tell whose code it is.
 const RUNTIMES: i32 = 1;
-/// SIGKILL: what the processes of a container get whose engine is killed.
+/// SIGKILL: what the processes of a container get whose engine is killed, without live-restore.
 const KILLED: i32 = 137;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Told {
     pub node: &'static str,
     /// It writes to both streams, or to a terminal: if nobody reads that, the engine tells a false code, and lets nobody see that it lives.
     pub falsified: bool,
+    /// Its container outlives the engine.
+    pub live_restore: bool,
     /// Lines that it wrote when it started, and before it ended.
     pub starts: u32,
     pub ends: u32,
@@ -41,7 +43,7 @@ pub struct Told {
 
 impl Told {
     pub fn new(code: i32, node: &'static str, falsified: bool) -> Self {
-        Self { code, node, falsified, starts: 0, ends: 0, request: None }
+        Self { code, node, falsified, live_restore: false, starts: 0, ends: 0, request: None }
     }
 
     pub fn reason(&self) -> &str {
@@ -87,7 +89,7 @@ pub fn judge(told: &Told, faults: &[Fault]) -> Vec<String> {
             wrong.push(format!("is said to have ended with {code}, and did not come to its end"));
         }
         Some(code) if code == told.code => {}
-        Some(KILLED) if engine => {}
+        Some(KILLED) if engine && !told.live_restore => {}
         Some(code) => wrong.push(format!("is said to have ended with {code}, and returns {}", told.code)),
         None => {}
     }
@@ -151,6 +153,7 @@ mod tests {
             request
         });
         let late = vec![Fault { kind: Kind::Engine("n1"), at: at(20), back: at(21) }];
+        let outlives = Told { live_restore: true, ..told(1, 0, request("Failed", Some(137), "True")) };
         for (what, told, faults) in [
             ("ran twice", told(2, 1, request("Failed", Some(7), "True")), vec![]),
             ("gone", told(1, 1, None), vec![]),
@@ -159,6 +162,7 @@ mod tests {
             ("a code before the end", told(1, 0, request("Failed", Some(7), "True")), vec![]),
             ("never started, and ran", told(1, 1, request("Failed", None, "False")), vec![]),
             ("killed by nobody", told(1, 0, request("Failed", Some(137), "True")), killed(Kind::Agent("n1"))),
+            ("killed, with live-restore", outlives, killed(Kind::Engine("n1"))),
             ("Unknown for an agent", told(1, 1, request("Unknown", None, "True")), killed(Kind::Agent("n1"))),
             ("Unknown for nothing", told(1, 1, request("Unknown", None, "True")), killed(Kind::Engine("n2"))),
             ("Unknown before the fault", told(1, 1, request("Unknown", None, "True")), late),
