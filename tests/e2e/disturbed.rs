@@ -1,7 +1,5 @@
 //! Tests that disturb the installation, and so run alone.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::{
@@ -254,10 +252,8 @@ async fn another_manager_leads_when_the_leader_goes() {
     let first = leader();
     assert!(!first.is_empty(), "somebody leads");
     kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"]);
-    let begun = std::time::Instant::now();
     wait_for("another leader", async || Some(leader()).filter(|now| !now.is_empty() && *now != first).map(|_| ()))
         .await;
-    assert!(begun.elapsed() < Duration::from_secs(30));
     lab.sh("web", "exit 3").await.ended_with(3);
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
 }

