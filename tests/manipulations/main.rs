@@ -359,6 +359,18 @@ const EXPORTS: &[Row] = &[
         "no record says so",
     ),
     row(
+        "it was deleted, and its command killed",
+        |case| {
+            export(case, |r| {
+                for condition in r["status"]["conditions"].as_array_mut().expect("conditions") {
+                    condition["reason"] = json!("Deleted");
+                }
+            });
+        },
+        WITH_REQUESTS,
+        "its command was killed (Deleted), but no record says so",
+    ),
+    row(
         "another requester",
         |case| export(case, |r| r["spec"]["requestedBy"]["username"] = json!("bob")),
         WITH_REQUESTS,
