@@ -151,7 +151,8 @@ async fn a_stolen_managers_token_gets_only_tokens_for_agents_that_end_with_its_p
     let agent = "streams.execlet.dev/n1";
     let given = ask(MANAGER, &[agent], Some(600), &own);
     assert!(given.status.success(), "{}", text(&given.stderr));
-    let secret = json!({"kind": "Secret", "apiVersion": "v1", "name": "execlet-subresources"});
+    // Of the name that a token may be bound to.
+    let secret = json!({"kind": "Secret", "apiVersion": "v1", "name": pods[0]});
     let other = json!({"kind": "Pod", "apiVersion": "v1", "name": pods.last().expect("a pod")});
     for (audiences, seconds, bound) in [
         (&[agent][..], Some(31_536_000), &own),
