@@ -121,6 +121,33 @@ fn the_namespace_with_the_fewest_running_comes_first() {
 }
 
 #[test]
+fn the_requester_with_the_fewest_running_comes_first() {
+    let mut queue = FairQueue::new(node(3));
+    for n in 0..2 {
+        for requester in ["long", "short"] {
+            queue.push(&ticket_of(place("a", "c", requester), n, &format!("{requester}{n}")), requester);
+        }
+    }
+    assert_eq!([queue.pop(), queue.pop()], [Some("long"), Some("short")]);
+    queue.done(&place("a", "c", "short"));
+    assert_eq!(queue.pop(), Some("short"), "though it was served last");
+}
+
+#[test]
+fn a_namespace_that_comes_anew_comes_after_all_that_wait() {
+    let mut queue = FairQueue::new(node(1));
+    push(&mut queue, "a", 0, "a0", "a");
+    assert_eq!(queue.pop(), Some("a"));
+    push(&mut queue, "c", 1, "c1", "c");
+    queue.done(&place("a", "c", "r"));
+    push(&mut queue, "b", 2, "b2", "b");
+    assert_eq!(queue.pop(), Some("b"));
+    queue.done(&place("b", "c", "r"));
+    push(&mut queue, "a", 3, "a3", "a");
+    assert_eq!(queue.pop(), Some("c"));
+}
+
+#[test]
 fn one_that_runs_already_takes_a_place_beyond_the_limit() {
     let mut queue = FairQueue::new(node(1));
     queue.admit(&place("a", "c", "r"));

@@ -99,3 +99,29 @@ impl TryFrom<&ExecRequest> for BoundRequest {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_deleted_and_still_there_is_not_wanted_any_more() {
+        let request: ExecRequest = serde_json::from_value(json!({
+            "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+            "metadata": {"name": "r", "namespace": "shop", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z"},
+            "spec": {"target": {"podName": "web"}, "command": ["true"]},
+            "status": {"phase": "Bound", "nodeName": "n1", "podUID": "p", "container": "main"},
+        }))
+        .expect("a request");
+        let (mut deleted, mut canceled) = (request.clone(), request.clone());
+        deleted.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        canceled.spec.cancel = true;
+        for (request, wanted, deleting) in [(request, true, false), (canceled, false, false), (deleted, false, true)] {
+            assert_eq!(is_wanted(&request), wanted, "{request:?}");
+            assert_eq!(BoundRequest::try_from(&request).expect("bound").deleting, deleting, "{request:?}");
+        }
+    }
+}

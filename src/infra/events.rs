@@ -158,6 +158,31 @@ mod tests {
     #[test]
     fn a_note_is_one_line_whoever_it_quotes() {
         assert_eq!(noted("it says: no\n\u{1b}[1A\u{202e}yes\n"), r"it says: no\n\x1b[1A\u{202e}yes");
+        assert_eq!(noted(&"\u{1b}".repeat(NOTE_LIMIT)).len(), NOTE_LIMIT, "longer when it is escaped");
+    }
+
+    #[tokio::test]
+    async fn an_event_on_whatever_object_has_such_a_note() {
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let service = tower::service_fn({
+            let notes = Arc::clone(&notes);
+            move |call: http::Request<Body>| {
+                let notes = Arc::clone(&notes);
+                async move {
+                    let body = call.into_body().collect_bytes().await?;
+                    let event: serde_json::Value = serde_json::from_slice(&body)?;
+                    notes.lock().push(event["note"].as_str().map(str::to_owned));
+                    Ok::<_, BoxError>(http::Response::new(Body::from(b"{\"metadata\": {}}".to_vec())))
+                }
+            }
+        });
+        let events = Events::new(Client::new(service, "default"), "controller", "instance");
+        let key = RequestKey { namespace: "default".into(), name: "r".into(), uid: "1".into() };
+        let (pod, said) = (PodRef { name: "web".into(), uid: "2".into() }, "no\n\u{1b}[1A");
+        events.publish(&key, "Prepare", Reason::Pending, said).await;
+        events.publish_on_pod(&pod, &key, "Exec", Reason::Running, said).await;
+        events.publish_about(&ObjectReference::default(), "Watch", Reason::Pending, said).await;
+        assert_eq!(*notes.lock(), [(); 3].map(|()| Some(r"no\n\x1b[1A".to_owned())));
     }
 
     #[tokio::test]

@@ -49,10 +49,10 @@ async fn long_commands_of_one_user_leave_room_for_another_on_the_same_pod() {
     assert_eq!(wait_for("all to run that may", running).await, 24);
 
     ann.succeeds(&["create", "-f", "-"], &of("late", &["true"], 3).to_string());
-    bob.succeeds(&["create", "-f", "-"], &of("other", &["true"], 60).to_string());
-    lab.soon("other").await.ended_with(0);
     let late = lab.finished("late").await;
     late.never_ran("StartingDeadlineExceeded");
+    bob.succeeds(&["create", "-f", "-"], &of("other", &["true"], 60).to_string());
+    lab.soon("other").await.ended_with(0);
     let full = "user ann has 24 commands running in its container, and may have 24 (--reserved-percent)";
     assert!(late.message().ends_with(full), "{}", late.message());
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, NAMESPACE, kubectl, text, unique},
+    lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
     subject::Subject,
 };
 
@@ -151,7 +151,8 @@ async fn a_stolen_managers_token_gets_only_tokens_for_agents_that_end_with_its_p
     let agent = "streams.execlet.dev/n1";
     let given = ask(MANAGER, &[agent], Some(600), &own);
     assert!(given.status.success(), "{}", text(&given.stderr));
-    let secret = json!({"kind": "Secret", "apiVersion": "v1", "name": "execlet-subresources"});
+    // Of the name that a token may be bound to.
+    let secret = json!({"kind": "Secret", "apiVersion": "v1", "name": pods[0]});
     let other = json!({"kind": "Pod", "apiVersion": "v1", "name": pods.last().expect("a pod")});
     for (audiences, seconds, bound) in [
         (&[agent][..], Some(31_536_000), &own),
@@ -220,5 +221,96 @@ async fn a_stolen_managers_token_reaches_no_secret_no_node_and_no_spec() {
     ] {
         let said = thief.is_refused(args, input);
         assert!(said.contains("orbidden"), "{args:?}: {said}");
+    }
+}
+
+/// Rights of the managers beside their own, while this is there.
+struct More(String);
+
+impl More {
+    fn rights(rules: &Value) -> Self {
+        let name = unique("e2e-more");
+        let (group, meta) = ("rbac.authorization.k8s.io", json!({"name": name}));
+        let items = [
+            json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": meta, "rules": rules}),
+            json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": meta,
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+                "subjects": [{"kind": "ServiceAccount", "name": MANAGER, "namespace": NAMESPACE}]}),
+        ];
+        let more = Self(name);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        let created = kubectl_with(&["create", "-f", "-"], &list.to_string());
+        assert!(created.status.success(), "{}", text(&created.stderr));
+        more
+    }
+}
+
+impl Drop for More {
+    fn drop(&mut self) {
+        kubectl_raw(&["delete", "clusterrolebinding,clusterrole", &self.0]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_role_would_allow_a_stolen_managers_token_its_policy_does_not() {
+    let lab = Lab::alone().await;
+    let pods = managers();
+    let thief = stolen(&pods[0]);
+    let _more = More::rights(&json!([
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},
+        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["*"]},
+        {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices", "apiservices/status"], "verbs": ["*"]},
+    ]));
+    for (verb, resource) in [
+        ("delete", "leases.coordination.k8s.io"),
+        ("patch", "events"),
+        ("patch", "apiservices.apiregistration.k8s.io/status"),
+    ] {
+        wait_for("the role to count", async || thief.can(&lab.namespace, verb, resource).then_some(())).await;
+    }
+    let of_agent = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": lab.namespace},
+            "involvedObject": {"kind": "Pod", "name": "web", "namespace": lab.namespace}, "reason": "Started",
+            "reportingComponent": "execlet.dev/agent", "reportingInstance": "n1", "type": "Normal", "message": "m"})
+        .to_string()
+    };
+    let created = kubectl_with(&["create", "-f", "-"], &of_agent("seen"));
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let own = json!({"reportingComponent": "execlet.dev/manager", "reportingInstance": pods[0]}).to_string();
+    let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1",
+        "groupPriorityMinimum": 100, "versionPriority": 100, "insecureSkipTLSVerify": true,
+        "service": {"name": "evil", "namespace": "default"}}})
+    .to_string();
+    let dry = "--dry-run=server";
+    let patch = |kind, name, what| ["patch", kind, name, "--type=merge", dry, "-p", what];
+    let [lease_words, event_words] = ["only the Lease execlet-manager", "only Events of reportingController"];
+    let (service_words, delete_words) = ("but spec.caBundle", "may delete nothing");
+    let in_lab = ["-n", &lab.namespace];
+    let here = ["-n", NAMESPACE];
+    for (args, input, words) in [
+        ([&["create", dry, "-f", "-"][..], &[]].concat(), lease(MANAGER, &lab.namespace), lease_words),
+        (
+            [&patch("lease", "execlet-agent.n1", r#"{"spec":{"holderIdentity":"x"}}"#)[..], &here].concat(),
+            String::new(),
+            lease_words,
+        ),
+        ([&["delete", "lease", MANAGER, dry][..], &here].concat(), String::new(), delete_words),
+        ([&["create", dry, "-f", "-"][..], &[]].concat(), of_agent("another"), event_words),
+        // Neither to change what it says, nor to make it one's own.
+        ([&patch("event", "seen", r#"{"message":"x"}"#)[..], &in_lab].concat(), String::new(), event_words),
+        ([&patch("event", "seen", &own)[..], &in_lab].concat(), String::new(), event_words),
+        ([&["delete", "event", "seen", dry][..], &in_lab].concat(), String::new(), delete_words),
+        ([&["create", dry, "-f", "-"][..], &[]].concat(), service, service_words),
+        (
+            [&patch("apiservice", APISERVICE, r#"{"status":{"conditions":[]}}"#)[..], &["--subresource=status"]]
+                .concat(),
+            String::new(),
+            service_words,
+        ),
+        ([&["delete", "apiservice", APISERVICE, dry][..], &[]].concat(), String::new(), delete_words),
+    ] {
+        let said = thief.is_refused(&args, &input);
+        assert!(said.contains(words), "{args:?}: {said}");
     }
 }

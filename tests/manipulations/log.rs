@@ -104,8 +104,13 @@ impl Case {
 
     /// What `execlet audit verify` says, and its exit code.
     pub fn verify(&self, arguments: &str) -> (String, i32) {
+        self.audit(&format!("verify {arguments}"))
+    }
+
+    /// The same of `execlet audit`.
+    pub fn audit(&self, arguments: &str) -> (String, i32) {
         let output = Command::new(env!("CARGO_BIN_EXE_execlet"))
-            .args(["audit", "verify"])
+            .arg("audit")
             .args(arguments.split_whitespace())
             .current_dir(self.folder.path())
             .output()
@@ -117,15 +122,23 @@ impl Case {
 
 /// A finished request of one user, and the log of it.
 pub fn request_and_records(case: &Case) -> Value {
+    request_and_records_with(case, "")
+}
+
+/// The same, with this in whatever others have written of it.
+pub fn request_and_records_with(case: &Case, words: &str) -> Value {
+    let with = |text: &str| format!("{text}{words}");
     let mut request: ExecRequest = serde_json::from_value(json!({
         "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
-        "metadata": {"name": "r", "namespace": "shop", "uid": "u-1"},
-        "spec": {"target": {"podName": "web"}, "command": ["rm", "-r", "/data"]},
+        "metadata": {"name": with("r"), "namespace": "shop", "uid": with("u-1")},
+        "spec": {
+            "target": {"podName": with("web")}, "command": ["rm", "-r", with("/data")], "reason": with("INC-1"),
+        },
     }))
     .expect("a request");
-    request.spec.requested_by = Some(Requester { username: "alice".into(), ..Requester::default() });
+    request.spec.requested_by = Some(Requester { username: with("alice"), ..Requester::default() });
     let at = Timestamp::UNIX_EPOCH;
-    let binding = Binding { node: "n1".into(), pod_uid: "p".into(), container: "main".into(), caveat: None };
+    let binding = Binding { node: with("n1"), pod_uid: "p".into(), container: with("main"), caveat: None };
     let exec = ExecRef { id: "e".into(), container: ContainerRef { id: "c".into(), started_at: Some("t".into()) } };
     let exit = Exit { code: 3, source: execlet::api::ExitCodeSource::Engine };
     let outcome = Outcome::exited(exit, execlet::api::OutputStatus::default(), at);

@@ -10,10 +10,15 @@
 
 mod log;
 
-use execlet::core::audit::chain::{Head, NO_LINE};
+use execlet::core::{
+    audit::chain::{Head, NO_LINE},
+    printable::is_printable,
+};
 use serde_json::{Value, json};
 
-use log::{Case, N1, anew, annotated, chain, event, genuine, has_fifo, lease, request_and_records};
+use log::{
+    Case, N1, anew, annotated, chain, event, genuine, has_fifo, lease, request_and_records, request_and_records_with,
+};
 
 struct Row {
     name: &'static str,
@@ -56,6 +61,12 @@ const NAMES: &[Row] = &[
     row("a line end in it", |case| renamed(case, "agent/n1\n"), USUAL, "\"agent/n1\\n\""),
     row("another case", |case| renamed(case, "agent/N1"), USUAL, "name of no agent"),
     row("a letter of another alphabet", |case| renamed(case, "\u{430}gent/n1"), USUAL, "\"\\u{430}gent/n1\""),
+    row(
+        "the same, and the line with its verdict",
+        |case| renamed(case, "\u{430}gent/n1"),
+        USUAL,
+        "\\u{430}gent/n1: intact",
+    ),
     row("a space of no width", |case| renamed(case, "agent/n1\u{200b}"), USUAL, "\"agent/n1\\u{200b}\""),
     row("a terminal's escapes", |case| renamed(case, "agent/n1\u{1b}[2K"), USUAL, "\\u{1b}[2K"),
     row("a node that is not there", |case| renamed(case, "agent/n7"), USUAL, "no Lease names \"agent/n7\""),
@@ -348,6 +359,18 @@ const EXPORTS: &[Row] = &[
         "no record says so",
     ),
     row(
+        "it was deleted, and its command killed",
+        |case| {
+            export(case, |r| {
+                for condition in r["status"]["conditions"].as_array_mut().expect("conditions") {
+                    condition["reason"] = json!("Deleted");
+                }
+            });
+        },
+        WITH_REQUESTS,
+        "its command was killed (Deleted), but no record says so",
+    ),
+    row(
         "another requester",
         |case| export(case, |r| r["spec"]["requestedBy"]["username"] = json!("bob")),
         WITH_REQUESTS,
@@ -480,4 +503,44 @@ fn a_lease_and_a_head_that_was_copied_by_hand_do_not_go_together() {
     case.usual();
     let (said, code) = case.verify(&format!("--lease leases --head 6:{NO_LINE} n1"));
     assert_eq!(code, 2, "{said}");
+}
+
+/// Would erase a line, and write one of the program's own.
+const FORGED: &str = "x\u{1b}[1A\u{1b}[2K\nforged: intact\u{202e}\u{9b}1A\u{2028}\u{200b}\r";
+
+/// Another chain, made in a folder of such a name by a writer of such a name, with a line that is none.
+fn beside(case: &Case, words: &str) {
+    let lines = [anew(&format!("agent/n7{words}"), Head::start()), vec![b"none".to_vec()]].concat();
+    case.log(&format!("more/n7{words}"), 1, &lines);
+}
+
+#[test]
+fn nobody_can_write_a_line_of_what_is_said_of_a_log() {
+    for (make, arguments, quoted) in [
+        (request_and_records_with as fn(&Case, &str) -> Value, "show n1", 6),
+        // Each gap names the request, and its UID.
+        (request_and_records_with, "verify --requests requests --lease leases n1", 6),
+        (
+            |case, words| {
+                beside(case, words);
+                request_and_records_with(case, "")
+            },
+            "verify --lease leases n1 more",
+            4,
+        ),
+    ] {
+        let said = ["", FORGED].map(|words| {
+            let case = Case::new();
+            let mut request = make(&case, words);
+            request["status"]["exitCode"] = json!(0);
+            request["status"]["nodeName"] = json!("n9");
+            request["spec"]["requestedBy"]["username"] = json!("bob");
+            case.put("requests", request.to_string());
+            case.audit(arguments).0
+        });
+        let [plain, forged] = &said;
+        assert_eq!(forged.lines().count(), plain.lines().count(), "{arguments}: {forged}");
+        assert!(forged.chars().all(|c| is_printable(c) || c == '\n'), "{arguments}: {forged:?}");
+        assert!(forged.matches("forged: intact").count() >= quoted, "{arguments}: {forged}");
+    }
 }

@@ -1,9 +1,11 @@
 //! What becomes of what a program prints where nobody reads it, or where it can be forged.
 
 use std::{
-    fs::File,
-    io::pipe,
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _, pipe},
+    net::TcpListener,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-execlet");
@@ -93,12 +95,48 @@ fn what_is_quoted_in_an_error_is_text() {
         (EXECLET, &[forged]),
         (EXECLET, &["audit", "show", &file]),
         (EXECLET, &["probe", "--url", forged, "--timeout-seconds", "0"]),
+        // It says more than once what is wrong.
+        (EXECLET, &["probe", "--url", forged, "--timeout-seconds", "1"]),
     ] {
         let Output { stderr, .. } = command(program, args).output().expect("a run");
         let said = text(&stderr);
         assert!(said.contains("all is well"), "{args:?}: {said}");
         assert!(!said.lines().any(|line| line.starts_with("execlet: all is well")), "{args:?}: {said}");
-        let plain = |c: char| !c.is_control() && !"\u{202e}\u{200b}".contains(c);
-        assert!(said.chars().all(|c| plain(c) || c == '\n'), "{args:?}: {said:?}");
+        assert!(is_text(&said), "{args:?}: {said:?}");
     }
+}
+
+fn is_text(said: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !"\u{202e}\u{200b}".contains(c);
+    said.chars().all(|c| plain(c) || c == '\n')
+}
+
+#[test]
+fn what_an_endpoint_answers_is_printed_as_text() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/readyz", listener.local_addr().expect("an address"));
+    let endpoint = thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let asked = BufReader::new(&client).lines().take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()));
+        assert!(asked.count() > 1, "a request with headers");
+        client.write_all("HTTP/1.1 200 OK\r\n\r\nready\u{1b}[2J\u{202e}\u{9b}1A\nby far".as_bytes()).expect("written");
+    });
+    let Output { stdout, .. } = command(EXECLET, &["probe", "--url", &url]).output().expect("a run");
+    endpoint.join().expect("an endpoint");
+    assert_eq!(text(&stdout), "ready\\x1b[2J\\u{202e}\\u{9b}1A\nby far\n");
+}
+
+/// A shell would put it on the command line, where it is something else.
+#[test]
+fn a_name_that_is_not_text_is_not_suggested() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let context = |name: &str| serde_json::json!({"name": name, "context": {"cluster": "c", "user": "u"}});
+    let contexts = ["fine", "finer\u{1b}[2J", "finest\u{202e}", "fine\nrm"].map(context);
+    let config = serde_json::json!({"apiVersion": "v1", "kind": "Config", "contexts": contexts});
+    fs::write(&file, config.to_string()).expect("written");
+    let file = file.to_str().expect("a path");
+    let args = ["__complete", "--kubeconfig", file, "--context", "f"];
+    let Output { stdout, .. } = command(PLUGIN, &args).output().expect("a run");
+    assert_eq!(text(&stdout), "fine\n:4\n");
 }

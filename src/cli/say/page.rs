@@ -154,7 +154,8 @@ mod tests {
             page.as_str(),
             "\x1b[31mINC-1\\x1b[1A\\x1b[2K\\n  Who      nobody\x1b[0m and INC-1\\x1b[1A\\x1b[2K\\n  Who      nobody\n\\u{202e}\\r\n"
         );
-        assert_eq!(Page::default().painted("x", Colour::Red).as_str(), "x", "without colours nothing is added");
+        let plain = Page::default().painted(forged, Colour::Red);
+        assert_eq!(plain.as_str(), r"INC-1\x1b[1A\x1b[2K\n  Who      nobody", "without colours nothing is added");
     }
 
     #[test]
@@ -162,7 +163,7 @@ mod tests {
         let all: String = ('\0'..=char::MAX).filter(|c| !is_printable(*c)).collect();
         let mut value = json!({
             "STRING": "STRING-0-", "plain": "ä 'x': #y", "lines": "two\nlines\n", "all": all, "bidi": "a\u{202e}b",
-            "keys": {"a\u{1b}[2Jb": ["\r\n", "\u{85}", "\u{2028}", "STRINGG"]}, "number": 1, "nothing": null,
+            "keys": {"a\u{1b}[2Jb": ["\r\n", "\u{85}", "\u{2028}", "STRINGG"], "a\u{202e}b": 1}, "nothing": null,
         });
         for c in ('\0'..='\u{ffff}').filter(|c| !is_printable(*c)) {
             value["each"][format!("{:x}", u32::from(c))] = json!(format!("one {c} two"));

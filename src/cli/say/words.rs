@@ -60,6 +60,7 @@ fn sentence(begin: &str, message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
     use serde_json::{Value, json};
 
     use super::*;
@@ -104,5 +105,8 @@ mod tests {
         ] {
             assert_eq!(state(&request(status, stdin)), words);
         }
+        let mut held = request(json!({"phase": "Running", "nodeName": "n1"}), Value::Null);
+        held.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(state(&held), "being ended on node n1: the request was deleted");
     }
 }

@@ -192,6 +192,11 @@ mod tests {
         let mut forged = table();
         forged["rows"][0]["cells"][0] = json!("one\n\u{1b}[1Atwo");
         assert_eq!(lay_out(&forged, false, false), "NAME              EXIT\none\\n\\x1b[1Atwo   3\nlonger\n");
+        forged["rows"][1]["cells"][0] = json!(["\u{202e}", "of two"]);
+        assert_eq!(
+            lay_out(&forged, false, false),
+            "NAME                    EXIT\none\\n\\x1b[1Atwo         3\n[\"\\u{202e}\",\"of two\"]\n"
+        );
     }
 
     #[tokio::test]
