@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, io};
 
-use clap::Parser;
+use clap::{
+    Parser,
+    error::{ContextValue, Error},
+};
 
 use super::print::say;
 use crate::core::printable::one_line;
@@ -24,15 +27,30 @@ pub fn parse<A: Parser>(words: &[OsString]) -> Result<A, Done> {
     };
     // It quotes words, which may come from anybody: a script, a list of names.
     let shown = words.iter().map(|word| one_line(&word.to_string_lossy()));
-    let Err(shown) = A::try_parse_from(shown) else {
+    let Err(mut shown) = A::try_parse_from(shown) else {
         say("error", &error.to_string());
         return Err(Done::Failed);
     };
+    escape(&mut shown);
     let wrong = shown.use_stderr();
     match shown.print() {
         Ok(()) if !wrong => Err(Done::Told),
         // Whoever reads it has read enough.
         Err(error) if !wrong && error.kind() == io::ErrorKind::BrokenPipe => Err(Done::Told),
         Ok(()) | Err(_) => Err(Done::Failed),
+    }
+}
+
+/// It quotes variables of the environment, too.
+fn escape(error: &mut Error) {
+    let quoted = |value: &ContextValue| match value {
+        ContextValue::String(text) => Some(ContextValue::String(one_line(text))),
+        ContextValue::Strings(texts) => Some(ContextValue::Strings(texts.iter().map(|text| one_line(text)).collect())),
+        // Words of our own: usages, numbers, suggestions.
+        _ => None,
+    };
+    let escaped: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, quoted(value)?))).collect();
+    for (kind, value) in escaped {
+        error.insert(kind, value);
     }
 }

@@ -106,6 +106,17 @@ fn what_is_quoted_in_an_error_is_text() {
     }
 }
 
+#[test]
+fn what_is_quoted_of_the_environment_is_text() {
+    let forged = "x\u{1b}[1A\nexeclet: all is well\u{202e}";
+    let mut manager = command(EXECLET, &["manager", "--namespace", "n", "--identity", "i"]);
+    let Output { stderr, .. } = manager.env("EXECLET_AGENT_TIMEOUT_SECONDS", forged).output().expect("a run");
+    let said = text(&stderr);
+    assert!(said.contains("all is well") && said.contains("--agent-timeout-seconds"), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with("execlet: all is well")), "{said}");
+    assert!(is_text(&said), "{said:?}");
+}
+
 fn is_text(said: &str) -> bool {
     let plain = |c: char| !c.is_control() && !"\u{202e}\u{200b}".contains(c);
     said.chars().all(|c| plain(c) || c == '\n')
