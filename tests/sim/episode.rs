@@ -249,7 +249,6 @@ async fn users(model: Model, kind: Kind) {
             request.status = Some(ExecRequestStatus::default());
             let truth = state.truth(&format!("uid-{number}"));
             (truth.awaits_client, truth.may_run_for) = (awaits, active.map(Duration::from_secs));
-            truth.grace = Duration::from_secs(grace);
             tokio::spawn(viewer(model.clone(), name.clone(), format!("uid-{number}")));
             if comes {
                 tokio::spawn(client(model.clone(), format!("uid-{number}"), cancels));
@@ -291,7 +290,7 @@ fn meet(model: &Model, fate: u64, name: &str) {
             let Some(mut request) = state.objects.get(name).map(|object| object.request.clone()) else { return };
             if !is_finished(&request) {
                 request.spec.cancel = true;
-                state.truth(request.metadata.uid.as_deref().unwrap_or_default()).is_to_end();
+                state.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
                 state.note(|| format!("{name} is canceled"));
                 state.store(request);
             }
@@ -354,9 +353,7 @@ async fn client(model: Model, uid: String, cancels: bool) {
             state.note(|| format!("a client lets go of the input of {uid}"));
             // With an agent that is gone already, its command goes on.
             let goes = cancels && !state.crashed && Arc::ptr_eq(&hubs, &state.hubs);
-            if goes {
-                state.truth(&uid).is_to_end();
-            }
+            state.truth(&uid).to_be_ended |= goes;
         }
         drop(hold);
         sleep(model.millis(1..2000)).await;

@@ -231,7 +231,6 @@ found! { Tokens:
     a_command_that_is_ended_with_another_is_found: BroadKernel, ["was signalled, and there was no cause"];
     a_command_that_waits_for_ever_to_write_is_found: BlockedWriters, ["never finished"];
     a_command_that_runs_beyond_its_time_is_found: DeafProcesses, ["runs beyond its time"];
-    a_command_that_gets_no_time_to_end_is_found: HarshDisk, ["to end, and its grace is"];
     a_forged_failure_that_is_believed_is_found: CredulousKernel, ["is said never to have started (StartFailed), and was"];
     a_runtimes_code_that_is_taken_for_the_commands_is_found: HastyKernel, ["is said to have code", "and has None"];
     a_stranger_that_is_ended_for_its_pid_is_found: LostTags, ["was signalled, and there was no cause"];

@@ -16,7 +16,6 @@ use execlet::{
         audit::event::Event,
         digest::sha256,
         ids::{ContainerRef, ProcessRef},
-        kill::Signal,
         offsets::StreamOffsets,
         request::{is_wanted, starting_deadline},
     },
@@ -41,10 +40,6 @@ pub const NODE: &str = "n1";
 /// How many of a thousand processes get a PID that another one had, which has ended so long ago.
 const REUSED_PIDS: u64 = 200;
 const PID_REST: Duration = Duration::from_secs(1);
-/// The kernel counts time in such steps.
-const CLOCK_GRAIN: Duration = Duration::from_millis(10);
-/// How long after the grace period SIGKILL may come: processes are looked for once a second.
-const KILL_SLACK: Duration = Duration::from_secs(2);
 
 /// What an engine is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +61,6 @@ pub enum Planted {
     ForgetfulDisk,
     /// The same, of those alone that tell of a start.
     StuckDisk,
-    /// What the journal has of a request's grace period is another one's.
-    HarshDisk,
     /// Status writes do not look at the resource version, nor at whether it has finished.
     BlindWrites,
     /// Reports are said to be written, and are not.
@@ -232,12 +225,8 @@ pub struct Truth {
     pub may_run_for: Option<Duration>,
     pub announced: Option<Instant>,
     pub runs_since: Option<Instant>,
-    /// Since when it is canceled, deleted or given up, or the client that it was to end with has gone.
-    pub to_be_ended: Option<Instant>,
-    /// How long it has from SIGTERM to SIGKILL, when it got the first of each.
-    pub grace: Duration,
-    pub warned: Option<Instant>,
-    pub killed: Option<Instant>,
+    /// It was canceled, deleted or given up, or the client that it was to end with has gone.
+    pub to_be_ended: bool,
     /// Deleted or given up, so that nobody was owed its outcome.
     pub abandoned: bool,
     /// Before it had finished, the engine was killed or the node rebooted.
@@ -262,18 +251,6 @@ impl Truth {
         // Who restores what was deleted or given up finds that nobody had asked how it ended.
         let nobody_asked = self.abandoned && self.restored;
         self.shaken || was_lost || nobody_asked
-    }
-
-    /// From now on it is to end.
-    pub fn is_to_end(&mut self) {
-        self.to_be_ended.get_or_insert_with(Instant::now);
-    }
-
-    /// Since when there is a cause to end it.
-    fn cause(&self) -> Option<Instant> {
-        let overdue = self.may_run_for.zip(self.runs_since).map(|(time, since)| since + time);
-        let causes = self.to_be_ended.into_iter().chain(overdue);
-        causes.filter(|cause| *cause <= Instant::now()).min()
     }
 
     pub fn writes(&mut self, stderr: bool, bytes: &[u8]) {
@@ -679,31 +656,10 @@ impl State {
 
     /// Nobody may end a command without a cause.
     pub fn must_be_to_end(&mut self, uid: &str) {
-        if self.truth(uid).cause().is_none() {
-            self.violated(format!("the command of {uid} was signalled, and there was no cause to end it"));
-        }
-    }
-
-    /// Between the cause, or SIGTERM, and SIGKILL is the time that the request gives, whoever knows it from where.
-    pub fn must_have_grace(&mut self, uid: &str, signal: Signal) {
-        let agent_since = self.agent_since;
         let truth = self.truth(uid);
-        let first = match signal {
-            Signal::Term => &mut truth.warned,
-            Signal::Kill => &mut truth.killed,
-        };
-        if first.replace(first.unwrap_or_else(Instant::now)).is_some() || signal == Signal::Term {
-            return;
-        }
-        let (grace, cause, warned) = (truth.grace, truth.cause(), truth.warned);
-        let since_cause = cause.map_or(Duration::ZERO, |cause| cause.elapsed());
-        if since_cause + CLOCK_GRAIN < grace {
-            self.violated(format!("the command of {uid} had {since_cause:?} to end, and its grace is {grace:?}"));
-        }
-        // Another agent goes on where the one before it was, if the disk has taken that.
-        let by_one = warned.filter(|warned| agent_since.is_some_and(|since| since <= *warned));
-        if let Some(had) = by_one.map(|warned| warned.elapsed()).filter(|had| *had > grace + KILL_SLACK) {
-            self.violated(format!("the command of {uid} had {had:?} from SIGTERM on, and its grace is {grace:?}"));
+        let overdue = truth.may_run_for.zip(truth.runs_since).is_some_and(|(time, since)| since.elapsed() >= time);
+        if !truth.to_be_ended && !overdue {
+            self.violated(format!("the command of {uid} was signalled, and there was no cause to end it"));
         }
     }
 
@@ -809,15 +765,14 @@ impl State {
         let Some(mut request) = self.objects.get(name).map(|object| object.request.clone()) else { return };
         self.note(|| format!("{name} is deleted, and held by a finalizer"));
         request.metadata.deletion_timestamp = Some(Time(self.now()));
-        self.truth(request.metadata.uid.as_deref().unwrap_or_default()).is_to_end();
+        self.truth(request.metadata.uid.as_deref().unwrap_or_default()).to_be_ended = true;
         self.store(request);
     }
 
     /// Nobody waits for its outcome any more.
     pub fn abandon(&mut self, request: &ExecRequest) {
         let truth = self.truth(request.metadata.uid.as_deref().unwrap_or_default());
-        truth.is_to_end();
-        truth.abandoned = true;
+        (truth.to_be_ended, truth.abandoned) = (true, true);
     }
 
     /// A backup is made.

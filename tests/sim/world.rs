@@ -149,7 +149,6 @@ impl Disk for SimDisk {
                 match state.planted {
                     Some(Planted::ForgetfulDisk) => return Ok(()),
                     Some(Planted::StuckDisk) if tells_of_start => return Ok(()),
-                    Some(Planted::HarshDisk) => text = harsh(&text),
                     Some(_) | None => {}
                 }
                 let has_room = state.files.contains_key(&name) && text.len() <= SLOT;
@@ -230,15 +229,6 @@ impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.0.lock().files.keys().cloned().collect())
     }
-}
-
-/// The same record, with a grace period of none.
-fn harsh(text: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(text);
-    let (before, after) = text.split_once(r#""grace":{"secs":"#).unwrap_or((&text, ""));
-    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-    let harsh = if after.is_empty() { text.to_string() } else { format!(r#"{before}"grace":{{"secs":0{after}"#) };
-    harsh.into_bytes()
 }
 
 // ---- the audit log
@@ -372,7 +362,6 @@ impl Kernel for SimKernel {
         let (uid, ignores) = (found.uid.clone(), found.ignores_term);
         state.note(|| format!("{signal:?} to {}", process.pid));
         state.must_be_to_end(&uid);
-        state.must_have_grace(&uid, signal);
         state.must_be_recorded(&uid, "a signal to a process", |event| event.verb == Verb::Cancelled);
         match signal {
             // A frozen process takes none until it is thawed; the next look finds it again.
