@@ -161,50 +161,53 @@ mod tests {
         assert_eq!(noted(&"\u{1b}".repeat(NOTE_LIMIT)).len(), NOTE_LIMIT, "longer when it is escaped");
     }
 
-    #[tokio::test]
-    async fn an_event_on_whatever_object_has_such_a_note() {
-        let notes = Arc::new(Mutex::new(Vec::new()));
+    type Calls = Arc<Mutex<Vec<(Method, Option<String>)>>>;
+
+    /// Events of an API server that takes them all, and the method and the note of each call.
+    fn recorded() -> (Events, Calls) {
+        let calls = Calls::default();
         let service = tower::service_fn({
-            let notes = Arc::clone(&notes);
+            let calls = Arc::clone(&calls);
             move |call: http::Request<Body>| {
-                let notes = Arc::clone(&notes);
+                let calls = Arc::clone(&calls);
                 async move {
+                    let method = call.method().clone();
                     let body = call.into_body().collect_bytes().await?;
                     let event: serde_json::Value = serde_json::from_slice(&body)?;
-                    notes.lock().push(event["note"].as_str().map(str::to_owned));
+                    calls.lock().push((method, event["note"].as_str().map(str::to_owned)));
                     Ok::<_, BoxError>(http::Response::new(Body::from(b"{\"metadata\": {}}".to_vec())))
                 }
             }
         });
-        let events = Events::new(Client::new(service, "default"), "controller", "instance");
-        let key = RequestKey { namespace: "default".into(), name: "r".into(), uid: "1".into() };
+        (Events::new(Client::new(service, "default"), "controller", "instance"), calls)
+    }
+
+    fn key() -> RequestKey {
+        RequestKey { namespace: "default".into(), name: "r".into(), uid: "1".into() }
+    }
+
+    #[tokio::test]
+    async fn an_event_on_whatever_object_has_such_a_note() {
+        let (events, calls) = recorded();
         let (pod, said) = (PodRef { name: "web".into(), uid: "2".into() }, "no\n\u{1b}[1A");
-        events.publish(&key, "Prepare", Reason::Pending, said).await;
-        events.publish_on_pod(&pod, &key, "Exec", Reason::Running, said).await;
+        events.publish(&key(), "Prepare", Reason::Pending, said).await;
+        events.publish_on_pod(&pod, &key(), "Exec", Reason::Running, said).await;
         events.publish_about(&ObjectReference::default(), "Watch", Reason::Pending, said).await;
-        assert_eq!(*notes.lock(), [(); 3].map(|()| Some(r"no\n\x1b[1A".to_owned())));
+        let notes: Vec<_> = calls.lock().iter().map(|(_, note)| note.clone()).collect();
+        assert_eq!(notes, [(); 3].map(|()| Some(r"no\n\x1b[1A".to_owned())));
     }
 
     #[tokio::test]
     async fn what_comes_again_is_counted_and_what_is_remembered_is_bounded() {
-        let methods = Arc::new(Mutex::new(Vec::new()));
-        let service = tower::service_fn({
-            let methods = Arc::clone(&methods);
-            move |call: http::Request<Body>| {
-                methods.lock().push(call.method().clone());
-                let body = Body::from(b"{\"metadata\": {}}".to_vec());
-                async { Ok::<_, BoxError>(http::Response::new(body)) }
-            }
-        });
-        let events = Events::new(Client::new(service, "default"), "controller", "instance");
-        let key = RequestKey { namespace: "default".into(), name: "r".into(), uid: "1".into() };
+        let (events, calls) = recorded();
         for _ in 0..=ONE_RECORDER {
-            events.publish(&key, "Prepare", Reason::Pending, "it waits").await;
+            events.publish(&key(), "Prepare", Reason::Pending, "it waits").await;
         }
         let mut wanted = vec![Method::PATCH; ONE_RECORDER + 1];
         // The first, and the first of which a new recorder hears.
         (wanted[0], wanted[ONE_RECORDER]) = (Method::POST, Method::POST);
-        assert_eq!(*methods.lock(), wanted);
+        let methods: Vec<_> = calls.lock().iter().map(|(method, _)| method.clone()).collect();
+        assert_eq!(methods, wanted);
     }
 
     #[test]
