@@ -48,7 +48,7 @@ async fn long_commands_of_one_user_leave_room_for_another_on_the_same_pod() {
     };
     assert_eq!(wait_for("all to run that may", running).await, 24);
 
-    ann.succeeds(&["create", "-f", "-"], &of("late", &["true"], 3).to_string());
+    ann.succeeds(&["create", "-f", "-"], &of("late", &["true"], 15).to_string());
     let late = lab.finished("late").await;
     late.never_ran("StartingDeadlineExceeded");
     bob.succeeds(&["create", "-f", "-"], &of("other", &["true"], 60).to_string());

@@ -181,7 +181,7 @@ async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_end
 async fn a_deadline_is_kept_by_an_agent_that_starts_while_the_api_server_is_away() {
     let lab = Lab::alone().await;
     let pod = lab.pod("web", "n1").await;
-    let name = lab.waiting("web", json!({"activeDeadlineSeconds": 30, "terminationGracePeriodSeconds": 1})).await;
+    let name = lab.waiting("web", json!({"activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 1})).await;
     lab.noted(&name).await;
     let container = container_id(&pod, "main");
     tool(&["kill", "control", "apiserver"]);
