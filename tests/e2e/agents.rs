@@ -8,7 +8,7 @@ use execlet::{
 };
 
 use crate::{
-    lab::{NAMESPACE, cluster, docker, kubectl, kubectl_raw, text, tool, var_lib, wait_for},
+    lab::{NAMESPACE, cluster, docker, docker_raw, kubectl, kubectl_raw, text, tool, var_lib, wait_for},
     subject::agent_pod,
 };
 
@@ -33,9 +33,18 @@ pub fn pid(node: &str, container: &str) -> String {
 pub fn kill(node: &str) -> Vec<String> {
     let running = containers(node);
     for id in &running {
-        docker(node, &["kill", id]);
+        kill_container(node, id);
     }
     running
+}
+
+/// Kills a container, unless it ends by itself meanwhile.
+#[track_caller]
+pub fn kill_container(node: &str, id: &str) {
+    let killed = docker_raw(node, &["kill", id]);
+    let said = text(&killed.stderr);
+    let is_gone = said.contains("is not running") || said.contains("No such container");
+    assert!(killed.status.success() || is_gone, "docker kill {id} on {node}: {said}");
 }
 
 /// Kills the agent of a node, and waits until another one is ready.

@@ -247,7 +247,7 @@ async fn the_managers_restart_under_attached_clients() {
     let before = managers();
     is_survived(&lab, async || {
         for (node, id) in &before {
-            docker(node, &["kill", id]);
+            agents::kill_container(node, id);
         }
         wait_for("others in their place", async || {
             let now = managers();

@@ -373,9 +373,14 @@ pub fn var_lib(node: &str) -> PathBuf {
 /// The docker command on a node's engine; must succeed.
 #[track_caller]
 pub fn docker(node: &str, args: &[&str]) -> Vec<u8> {
-    let output = cluster(&[&["docker", node], args].concat());
+    let output = docker_raw(node, args);
     assert!(output.status.success(), "docker {} on {node}: {}", args.join(" "), text(&output.stderr));
     output.stdout
+}
+
+/// The same; it may fail.
+pub fn docker_raw(node: &str, args: &[&str]) -> Output {
+    cluster(&[&["docker", node], args].concat())
 }
 
 /// The engine's ID of a pod's container.
