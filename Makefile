@@ -10,6 +10,8 @@ TARGET := x86_64-unknown-linux-gnu
 NAMESPACE ?= execlet
 RELEASE ?= execlet
 CRD := execrequests.execlet.dev.yaml
+# Its kind has no controller yet, so it is not in the chart.
+BATCH_CRD := execbatches.execlet.dev.yaml
 # Neither the folder of the sources nor that of the crates is in the binary: it is the same wherever it is built.
 REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
@@ -85,6 +87,8 @@ sbom: ## Write what is in each binary, as CycloneDX: target/sbom/*.cdx.json
 crds: ## Write crds/ and the chart's copy from the Rust types
 	@mkdir -p target crds charts/execlet/files/crds
 	cargo run --locked --quiet -- crds > target/$(CRD)
+	cargo run --locked --quiet -- crds execbatches > target/$(BATCH_CRD)
+	@install -m 0644 target/$(BATCH_CRD) crds/$(BATCH_CRD)
 	@install -m 0644 target/$(CRD) crds/$(CRD)
 	@install -m 0644 target/$(CRD) charts/execlet/files/crds/$(CRD)
 
@@ -110,9 +114,9 @@ test-unit: ## Run the tests that need neither engine nor cluster
 	cargo test --locked --lib --bins --test layering --test manipulations --test programs --test sim
 
 .PHONY: sim
-sim: ## Simulate a million requests with faults on each of two engines (REQUESTS, SEED; 3 min to build, then about 15 min)
+sim: ## Simulate a million requests with faults on each of two engines, and 200,000 batches (REQUESTS, BATCHES, SEED; 3 min to build, then about 20 min)
 	@scripts/toolchain rust
-	EXECLET_SIM_REQUESTS=$(or $(REQUESTS),1000000) EXECLET_SIM_SEED=$(or $(SEED),1) \
+	EXECLET_SIM_REQUESTS=$(or $(REQUESTS),1000000) EXECLET_SIM_BATCHES=$(or $(BATCHES),200000) EXECLET_SIM_SEED=$(or $(SEED),1) \
 		cargo test --release --locked --test sim every -- --nocapture
 
 .PHONY: test-engine

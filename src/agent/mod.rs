@@ -2,8 +2,10 @@
 //!
 //! `intake` takes the requests, `request` has one file a step of a request's way, `command` what goes on beside a command
 //! that runs, `streams` what lies between it and its viewers, `memory` and `handover` what outlives an agent. The agent
-//! never reads pods, and writes nothing but the status of requests, its Lease and Events.
+//! never reads pods, and writes nothing but the status of requests, its Lease and Events. Of batches it reads the one that a
+//! request names.
 
+pub mod batches;
 pub mod command;
 pub mod gate;
 pub mod intake;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::AgentError;
 use self::{
+    batches::Batches,
     gate::Gate,
     handover::{give::Sender, message::HandedOver},
     heartbeat::Heartbeat,
@@ -65,6 +68,7 @@ use crate::{
             published::{self, Before},
             writer::{Log, Sink},
         },
+        batches::KubeBatches,
         clock::Clock,
         events::Events,
         health::{self, Readiness},
@@ -124,6 +128,7 @@ struct Real<E>(std::marker::PhantomData<E>);
 impl<E: Engine> World for Real<E> {
     type Engine = E;
     type Requests = KubeRequests;
+    type Batches = KubeBatches;
     type Kernel = Linux;
     type Disk = Folder;
     type Trail = Log;
@@ -272,6 +277,7 @@ impl<E: Engine> Agent<E> {
             engine: Arc::clone(&self.engine),
             kernel: Linux,
             requests: KubeRequests::new(client.clone()),
+            batches: Batches::new(KubeBatches::new(client.clone())),
             gate: Gate::new(config.rules.clone(), Policies::new(client.clone(), &config.namespace)),
             audit: self.audit(log),
             events: Events::new(client.clone(), names::AGENT_CONTROLLER, config.node.as_str()),

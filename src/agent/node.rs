@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    batches::Batches,
     gate::Gate,
     handover::{
         give::Sender,
@@ -20,6 +21,7 @@ use crate::{
     engine::{Engine, EngineError, StartError},
     infra::{
         audit::{Audit, Trail, Unavailable},
+        batches,
         clock::Clock,
         events::Events,
         kernel::Kernel,
@@ -33,6 +35,7 @@ use crate::{
 pub trait World: Send + Sync + 'static {
     type Engine: Engine;
     type Requests: Requests;
+    type Batches: batches::Batches;
     type Kernel: Kernel;
     /// The disk of the journal.
     type Disk: Disk;
@@ -46,6 +49,7 @@ pub struct Node<W: World> {
     pub engine: Arc<W::Engine>,
     pub kernel: W::Kernel,
     pub requests: W::Requests,
+    pub batches: Batches<W::Batches>,
     /// Whether what is bound may be believed.
     pub gate: Gate,
     pub audit: Audit<W::Trail>,
@@ -88,6 +92,8 @@ pub(super) enum StepError {
     Audit(#[from] Unavailable),
     #[error("nothing starts until every admission policy stands: {0}")]
     Admission(String),
+    #[error("it cannot be held against its batch: {0}")]
+    Batch(String),
     #[error("the API server refuses the commit, so the command may not start: {0}")]
     Refused(String),
 }

@@ -9,6 +9,8 @@ pub const MAX_PATH_BYTES: usize = 4095;
 /// Most bytes of command, env and stdin together. In JSON a byte may take six, and all of it has to fit into the 1.5 MiB of
 /// an object in etcd, with a status.
 const MAX_SPEC_BYTES: usize = 240 << 10;
+/// The same, of a batch: each of its requests has a copy.
+const MAX_BATCH_SPEC_BYTES: usize = 32 << 10;
 /// Most bytes of a character.
 const WIDEST: usize = 4;
 
@@ -64,6 +66,14 @@ pub(super) fn folder_fits() -> Rule {
 }
 
 pub(super) fn spec_fits() -> Rule {
+    fits(MAX_SPEC_BYTES, "put larger input into a file or a ConfigMap that the pod mounts")
+}
+
+pub(super) fn batch_spec_fits() -> Rule {
+    fits(MAX_BATCH_SPEC_BYTES, "each request of a batch has a copy of them; put more into a file that the pods have")
+}
+
+fn fits(most: usize, or_else: &str) -> Rule {
     let sum = |of: &dyn Fn(&str) -> String| {
         let stdin = |field: &str| {
             let text = format!("self.stdin.{field}");
@@ -73,12 +83,9 @@ pub(super) fn spec_fits() -> Rule {
         let env = format!("self.env.map(x, {} + {}).sum()", of("x.name"), of("x.value"));
         [command, env, stdin("text"), stdin("data")].join(" + ")
     };
-    let (characters, bytes, few) = (sum(&|text| format!("size({text})")), sum(&bytes_of), MAX_SPEC_BYTES / WIDEST);
+    let (characters, bytes, few) = (sum(&|text| format!("size({text})")), sum(&bytes_of), most / WIDEST);
     rule(
-        &format!("{characters} <= {few} || {characters} <= {MAX_SPEC_BYTES} && {bytes} <= {MAX_SPEC_BYTES}"),
-        &format!(
-            "command, env and stdin are too long: at most {MAX_SPEC_BYTES} bytes together; put larger input into a file or a \
-             ConfigMap that the pod mounts"
-        ),
+        &format!("{characters} <= {few} || {characters} <= {most} && {bytes} <= {most}"),
+        &format!("command, env and stdin are too long: at most {most} bytes together; {or_else}"),
     )
 }

@@ -7,16 +7,20 @@ use k8s_openapi::{
 
 use super::{message::cut, reason::Reason};
 
-/// The types of condition that a request may have.
+/// The types of condition that a request or a batch may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
     /// A node, a pod UID and a container have been chosen.
     Bound,
     /// The command was committed and started.
     Started,
-    /// The request has ended, in whichever way.
+    /// Every target of the batch has its request, and no other will ever have one.
+    Planned,
+    /// Somebody else has approved the plan of the batch.
+    Approved,
+    /// It has ended, in whichever way.
     Finished,
-    /// The command ended with exit code 0.
+    /// The command ended with exit code 0; all those of a batch did.
     Succeeded,
     /// kstatus: somebody works on it.
     Reconciling,
@@ -30,6 +34,8 @@ impl ConditionType {
         match self {
             Self::Bound => "Bound",
             Self::Started => "Started",
+            Self::Planned => "Planned",
+            Self::Approved => "Approved",
             Self::Finished => "Finished",
             Self::Succeeded => "Succeeded",
             Self::Reconciling => "Reconciling",

@@ -9,6 +9,7 @@
     reason = "the comments on the types are the manual that `kubectl explain` prints, which knows no Markdown"
 )]
 
+pub mod batch;
 pub mod bytes;
 pub mod conditions;
 pub mod crd;
@@ -20,9 +21,11 @@ pub mod status;
 
 mod message;
 
+pub use batch::{BatchPhase, ExecBatch, ExecBatchSpec, ExecBatchStatus};
 pub use reason::Reason;
 pub use request::{
-    EnvVar, ExecRequest, ExecRequestSpec, OnDisconnect, OutputLimits, Requester, Stdin, StdinAttach, Target,
+    BatchReference, EnvVar, ExecRequest, ExecRequestSpec, OnDisconnect, OutputLimits, Requester, Stdin, StdinAttach,
+    Target,
 };
 pub use result::ExecResult;
 pub use status::{ExecRequestStatus, ExitCodeSource, OutputStatus, Phase, StreamStatus};

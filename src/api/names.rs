@@ -44,6 +44,17 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Environment variable that tags every process of a request; reserved in `spec.env`.
 pub const UID_ENV: &str = "EXECLET_UID";
+/// What each command of a batch finds in its environment beside it; reserved in the template of a batch: the batch's name,
+pub const BATCH_ENV: &str = "EXECLET_BATCH";
+/// the index of this target, from 0 on,
+pub const BATCH_INDEX_ENV: &str = "EXECLET_BATCH_INDEX";
+/// the number of all targets,
+pub const BATCH_TOTAL_ENV: &str = "EXECLET_BATCH_TOTAL";
+/// and the name of the pod.
+pub const POD_NAME_ENV: &str = "EXECLET_POD_NAME";
+
+/// Label of a batch's requests: its name, for people. What counts is `spec.batch.uid`.
+pub const BATCH_LABEL: &str = "execlet.dev/batch";
 
 /// The virtual resource that `spec.user` is checked against: verb `use`, resource name the user.
 /// It has no objects; only roles name it.

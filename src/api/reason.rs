@@ -49,7 +49,20 @@ reasons! {
     /// The command was committed: it runs, or is about to.
     Running => Failed,
 
-    /// The command ended with exit code 0.
+    /// The targets of the batch are being listed, and a request is made for each.
+    Planning => Failed,
+    /// Every target of the batch has its request, and no other will ever have one.
+    Planned => Failed,
+    /// The batch waits for somebody to approve its plan.
+    ApprovalRequired => Failed,
+    /// Somebody has approved the plan of the batch.
+    Approved => Failed,
+    /// The batch waits because `suspend` is set.
+    Suspended => Failed,
+    /// The batch waits for `releaseLimit` to be raised.
+    ReleaseLimit => Failed,
+
+    /// The command ended with exit code 0; all those of a batch did.
     Completed => Succeeded,
     /// The command ended with another exit code.
     NonZeroExitCode => Failed,
@@ -65,6 +78,10 @@ reasons! {
     Deleted => Failed,
     /// The requester lacks a right, or nobody vouches for who that is: nothing ran.
     Forbidden => Failed,
+    /// The request is not what its batch says, or its batch does not let it run: nothing ran.
+    BatchMismatch => Failed,
+    /// The agent could not hold the request against its batch, so it started nothing.
+    BatchNotChecked => Failed,
     /// There is no such pod.
     PodNotFound => Failed,
     /// The name belongs to another pod now.
@@ -83,10 +100,26 @@ reasons! {
     AuditUnavailable => Failed,
     /// The command ended, but its input was cut short, so its exit code proves nothing.
     InputLost => Failed,
+    /// Not every target of the batch succeeded.
+    TargetsFailed => Failed,
+    /// More targets of the batch ended without success than may: the others never ran.
+    TooManyFailed => Failed,
+    /// The batch found no target: nothing ran.
+    NoTargets => Failed,
+    /// The batch found more targets than `maxTargets`: nothing ran.
+    TooManyTargets => Failed,
+    /// The requests of the batch would hold more than the API server should: nothing ran.
+    PlanTooLarge => Failed,
+    /// The API server refused a request of the batch, so none was released: nothing ran.
+    PlanRefused => Failed,
+    /// Nothing of the batch was released for so long that it was given up: nothing ran.
+    NotReleased => Failed,
     /// The command was to be ended, but some of its processes are still alive.
     KillFailed => Unknown,
     /// The command's node is gone, or its agent has been silent for too long.
     NodeLost => Unknown,
+    /// An earlier request of the same batch holds the same pod, and has not ended: this one was not started.
+    TargetTaken => Unknown,
     /// The command may have run; how it ended cannot be known.
     OutcomeLost => Unknown,
 }

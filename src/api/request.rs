@@ -39,6 +39,7 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     selectable = ".status.nodeName",
     selectable = ".status.phase",
     selectable = ".status.completionTime",
+    selectable = ".spec.batch.uid",
     printcolumn(name = "Pod", type_ = "string", json_path = ".spec.target.podName", description = "The pod that the command runs in"),
     printcolumn(name = "Container", type_ = "string", json_path = ".status.container", description = "The container that the command runs in"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Pending, Bound, Running, Succeeded, Failed or Unknown"),
@@ -52,9 +53,10 @@ pub const DEFAULT_SPOOL_BYTES: i64 = 100 << 20;
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecRequest has finished and its status is final: create another request to run the command again"),
 )]
 #[x_kube(
-    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason)").message("spec is immutable except for cancel: delete this ExecRequest and create another one"),
+    validation = Rule::new("self.target == oldSelf.target && self.command == oldSelf.command && has(self.workingDir) == has(oldSelf.workingDir) && (!has(self.workingDir) || self.workingDir == oldSelf.workingDir) && self.env == oldSelf.env && has(self.user) == has(oldSelf.user) && (!has(self.user) || self.user == oldSelf.user) && self.tty == oldSelf.tty && self.startingDeadlineSeconds == oldSelf.startingDeadlineSeconds && has(self.activeDeadlineSeconds) == has(oldSelf.activeDeadlineSeconds) && (!has(self.activeDeadlineSeconds) || self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds) && self.terminationGracePeriodSeconds == oldSelf.terminationGracePeriodSeconds && self.output == oldSelf.output && has(self.stdin) == has(oldSelf.stdin) && (!has(self.stdin) || self.stdin == oldSelf.stdin) && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.reason) == has(oldSelf.reason) && (!has(self.reason) || self.reason == oldSelf.reason) && has(self.batch) == has(oldSelf.batch) && (!has(self.batch) || self.batch == oldSelf.batch)").message("spec is immutable except for cancel: delete this ExecRequest and create another one"),
     validation = Rule::new("!self.tty || !has(self.stdin) || has(self.stdin.attach)").message("stdin.text and stdin.data need tty: false, because a terminal has no end of input: set tty to false, or use stdin.attach"),
     validation = Rule::new("self.cancel || !oldSelf.cancel").message("cancel cannot be undone: create another ExecRequest to run the command"),
+    validation = Rule::new("!has(self.batch)").message("batch is set by execlet alone, which makes the requests of a batch: leave it out"),
     validation = spec_fits(),
 )]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +145,28 @@ pub struct ExecRequestSpec {
     /// sets it. Before Kubernetes 1.36 it does not, and the client must set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Requester>,
+
+    /// The batch that the request belongs to. Set by execlet, which makes one request for each target of an ExecBatch;
+    /// such a request waits until its batch releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchReference>,
+}
+
+/// The place of a request in its batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct BatchReference {
+    /// Name of the ExecBatch, in the request's namespace.
+    #[schemars(length(min = 1, max = 52))]
+    pub name: String,
+    /// Its UID: a batch that is created again under the same name is another one.
+    #[schemars(length(min = 1, max = 128))]
+    pub uid: String,
+    /// The number of the plan that the request was made for. It never runs under another.
+    #[schemars(range(min = 1))]
+    pub plan: i64,
+    /// Which of the plan's targets it is, from 0 on.
+    #[schemars(range(min = 0, max = 9_999))]
+    pub index: i32,
 }
 
 /// Who created a request: the user info of the API server.

@@ -15,7 +15,10 @@ use super::result::ExecResult;
 /// The state of the request. Once completionTime is set, it never changes again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.completionTime) == (has(self.conditions) && self.conditions.exists(c, c.type == 'Finished' && c.status == 'True'))").message("completionTime and the condition Finished=True go together"))]
+#[x_kube(
+    validation = Rule::new("has(self.completionTime) == (has(self.conditions) && self.conditions.exists(c, c.type == 'Finished' && c.status == 'True'))").message("completionTime and the condition Finished=True go together"),
+    validation = Rule::new("!has(oldSelf.startBy) || (has(self.startBy) && self.startBy == oldSelf.startBy)").message("startBy is set once"),
+)]
 pub struct ExecRequestStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,11 @@ pub struct ExecRequestStatus {
     #[serde(default, rename = "execID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub exec_id: Option<String>,
+
+    /// By when the command of a batch's request must have started: startingDeadlineSeconds after its release. Set once, by
+    /// the manager, when it first looks at the request after that. Other requests count from their creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by: Option<MicroTime>,
 
     /// When the agent committed to running the command, just before starting it. Absent if
     /// nothing ran.

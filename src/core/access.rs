@@ -15,6 +15,7 @@ pub struct Right {
     pub resource: &'static str,
     pub subresource: &'static str,
     pub namespace: String,
+    /// Empty for all of them.
     pub name: String,
 }
 
@@ -38,6 +39,15 @@ impl Right {
         Self::new("use", names::GROUP, names::EXEC_USERS, "", namespace, user)
     }
 
+    /// To see which pods there are.
+    pub fn list_pods(namespace: &str) -> Self {
+        Self::new("list", "", "pods", "", namespace, "")
+    }
+
+    pub fn get(group: &'static str, resource: &'static str, namespace: &str, name: &str) -> Self {
+        Self::new("get", group, resource, "", namespace, name)
+    }
+
     fn new(
         verb: &'static str,
         group: &'static str,
@@ -57,8 +67,9 @@ impl fmt::Display for Right {
         let slash = if subresource.is_empty() { "" } else { "/" };
         write!(
             f,
-            r#"{verb} resource "{resource}{slash}{subresource}" in API group "{group}" in the namespace "{namespace}" for "{name}""#
-        )
+            r#"{verb} resource "{resource}{slash}{subresource}" in API group "{group}" in the namespace "{namespace}""#
+        )?;
+        if self.name.is_empty() { Ok(()) } else { write!(f, r#" for "{name}""#) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt::Display, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 
@@ -52,7 +53,12 @@ const UNVERIFIED: &str = "admission is off, so it was not checked who asked for 
 
 /// Whether the policies vouch for the request's `spec.requestedBy`.
 pub fn vouched_for(request: &ExecRequest, admission: &Admission) -> bool {
-    match (admission, &request.metadata.creation_timestamp) {
+    vouches_for(admission, request.metadata.creation_timestamp.as_ref())
+}
+
+/// Whether the policies vouch for the `spec.requestedBy` of an object that was created then.
+pub fn vouches_for(admission: &Admission, created: Option<&Time>) -> bool {
+    match (admission, created) {
         (Admission::Since(from), Some(created)) => created.0 >= *from,
         (Admission::Since(_), None) | (Admission::Off | Admission::Broken(_), _) => false,
     }
@@ -73,13 +79,8 @@ pub fn requester_to_check<'a>(request: &'a ExecRequest, admission: &Admission) -
 
 pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDecision {
     let request = facts.request;
-    if is_being_deleted(request) {
-        let message = "the request was deleted before it was bound to a node: nothing ran";
-        return BindDecision::Refuse(Reason::Deleted, message.to_owned());
-    }
-    if request.spec.cancel {
-        let message = "canceled before it was bound to a node: nothing ran";
-        return BindDecision::Refuse(Reason::Canceled, message.to_owned());
+    if let Some((reason, message)) = given_up(request) {
+        return BindDecision::Refuse(reason, message.to_owned());
     }
     let too_late = starting_deadline(request).is_some_and(|deadline| now >= deadline);
     let exceeded = |reason, message: &str| {
@@ -95,6 +96,14 @@ pub fn bind(facts: &Facts<'_>, agents: &impl Agents, now: Timestamp) -> BindDeci
         Err(BindDecision::Wait(reason, message)) if too_late => exceeded(reason, &message),
         Err(decision) => decision,
     }
+}
+
+/// Why nobody wants an unbound request any more.
+pub fn given_up(request: &ExecRequest) -> Option<(Reason, &'static str)> {
+    if is_being_deleted(request) {
+        return Some((Reason::Deleted, "the request was deleted before it was bound to a node: nothing ran"));
+    }
+    request.spec.cancel.then_some((Reason::Canceled, "canceled before it was bound to a node: nothing ran"))
 }
 
 pub fn caveat(admission: &Admission) -> Option<&'static str> {

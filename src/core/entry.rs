@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ids::{BootId, ExecRef, ProcessRef},
+    ids::{BootId, ExecRef, ProcessRef, TargetKey},
     kill::Kill,
     outcome::Outcome,
 };
@@ -80,6 +80,10 @@ pub struct Entry {
     pub fed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
+    /// The target of a batch that it holds: nobody else starts anything there. Of a batch's request for which an exec was
+    /// created; `None` in a record of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetKey>,
 }
 
 /// That there is none is written as an exec without an ID, as every version of the journal has it.
@@ -102,7 +106,7 @@ mod no_exec_is_empty {
 impl Entry {
     /// Nothing but its stage is known.
     pub const fn new(exec: Option<ExecRef>, boot: BootId, stage: Stage) -> Self {
-        Self { exec, boot, stage, started: None, terms: None, fed: false, kill: None }
+        Self { exec, boot, stage, started: None, terms: None, fed: false, kill: None, target: None }
     }
 
     /// Whether it is about this very exec.
@@ -160,8 +164,10 @@ mod tests {
         let old = format!(r#"{{{exec},"boot":"b","stage":{{"stage":"starting"}},"started":{{"secs":5,"nanos":0}}}}"#);
         let entry: Entry = serde_json::from_str(&old)?;
         assert_eq!((entry.terms, entry.started), (None, Some(Duration::from_secs(5))));
+        assert_eq!(entry.target, None);
         let terms = Terms { active: None, grace: Duration::from_secs(10), stdin: true };
-        let new = Entry { terms: Some(terms), ..entry };
+        let target = TargetKey { batch: "b".into(), pod: "p".into() };
+        let new = Entry { terms: Some(terms), target: Some(target), ..entry };
         assert_eq!(serde_json::from_str::<Entry>(&serde_json::to_string(&new)?)?, new);
         Ok(())
     }

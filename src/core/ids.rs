@@ -35,6 +35,7 @@ macro_rules! id {
 
 id! {
     RequestUid,
+    BatchUid,
     PodUid,
     NodeName,
     /// The engine's ID of a container.
@@ -144,6 +145,29 @@ pub struct RequestKey {
 }
 
 impl fmt::Display for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One pod as a target of one batch: however often the batch is planned, its command starts there once at most.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetKey {
+    pub batch: BatchUid,
+    /// As the engine knows it: of a static pod another one than the API server's.
+    pub pod: PodUid,
+}
+
+/// Which batch, everywhere and for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchKey {
+    pub namespace: String,
+    pub name: String,
+    pub uid: BatchUid,
+}
+
+impl fmt::Display for BatchKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }

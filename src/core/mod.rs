@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admission;
 pub mod audit;
+pub mod batch;
 pub mod bind;
 pub mod decide;
 pub mod digest;
@@ -23,5 +24,6 @@ pub mod printable;
 pub mod program;
 pub mod queue;
 pub mod request;
+pub mod second;
 pub mod strings;
 pub mod transition;

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     entry::Terms,
-    ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey},
+    ids::{ContainerRef, ExecRef, NodeName, PodUid, RequestKey, TargetKey},
 };
 use crate::api::{ExecRequest, ExecRequestSpec};
 
@@ -30,6 +30,11 @@ impl BoundRequest {
     pub fn terms(&self) -> Terms {
         Terms::from(&self.spec)
     }
+
+    /// Which target of which batch it is for, if it is a batch's.
+    pub fn target(&self) -> Option<TargetKey> {
+        self.spec.batch.as_ref().map(|place| TargetKey { batch: place.uid.as_str().into(), pod: self.pod_uid.clone() })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +49,7 @@ pub enum Progress {
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0} is not set")]
-pub struct NotBound(&'static str);
+pub struct NotBound(pub &'static str);
 
 pub fn key_of(meta: &kube::core::ObjectMeta) -> Result<RequestKey, NotBound> {
     Ok(RequestKey {
@@ -65,8 +70,12 @@ pub fn is_wanted(request: &ExecRequest) -> bool {
     !request.spec.cancel && !is_being_deleted(request)
 }
 
-/// By when the command must have started.
+/// By when the command must have started. Of a batch's request, none until it was looked at after its release: it may be
+/// held for as long as its batch likes.
 pub fn starting_deadline(request: &ExecRequest) -> Option<Timestamp> {
+    if request.spec.batch.is_some() {
+        return request.status.as_ref()?.start_by.as_ref().map(|time| time.0);
+    }
     let created = request.metadata.creation_timestamp.as_ref()?.0;
     created.checked_add(SignedDuration::from_secs(i64::from(request.spec.starting_deadline_seconds))).ok()
 }

@@ -125,7 +125,19 @@ fn reference(request: &RequestKey) -> ObjectReference {
 
 fn event_type(reason: Reason) -> EventType {
     match (reason, reason.final_phase()) {
-        (Reason::Pending | Reason::Bound | Reason::Running, _) | (_, Phase::Succeeded) => EventType::Normal,
+        (
+            Reason::Pending
+            | Reason::Bound
+            | Reason::Running
+            | Reason::Planning
+            | Reason::Planned
+            | Reason::ApprovalRequired
+            | Reason::Approved
+            | Reason::Suspended
+            | Reason::ReleaseLimit,
+            _,
+        )
+        | (_, Phase::Succeeded) => EventType::Normal,
         (_, Phase::Failed | Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running) => EventType::Warning,
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod access;
 pub mod arguments;
 pub mod audit;
+pub mod batches;
 pub mod call;
 pub mod clock;
 pub mod events;

@@ -4,7 +4,7 @@
 //! It never calls an engine, and shares with the agent only the API and the names in the cluster.
 
 mod agents;
-mod controller;
+pub mod controller;
 mod gate;
 mod heads;
 mod lease;

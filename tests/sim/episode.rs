@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use execlet::{
     agent::{
+        batches::Batches,
         gate::Gate,
         intake::{
             desk::{self, Intake},
@@ -48,10 +49,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fences::FencingEngine,
     model::{CONTAINER, Change, Model, NAMESPACE, NODE, Nature, POD, POD_UID, Plan, Planted, Truth, reason},
+    targets::{self, SimBatches, batch, is_forgotten, plan_anew},
     tokens::SimEngine,
     world::{SimClock, SimDisk, SimKernel, SimRequests, SimTrail, Simulated},
 };
 
+/// How many of a thousand requests are of a batch.
+const OF_BATCHES: u64 = 300;
 /// Requests in one episode.
 pub const REQUESTS: u64 = 8;
 /// How long things go wrong.
@@ -215,7 +219,7 @@ fn check(model: &Model, in_time: bool) {
 async fn users(model: Model, kind: Kind) {
     for number in 0..REQUESTS {
         sleep(model.millis(0..2000)).await;
-        let name = format!("r{number}");
+        let mut name = format!("r{number}");
         {
             let mut state = model.lock();
             let plan = match kind {
@@ -247,6 +251,15 @@ async fn users(model: Model, kind: Kind) {
             let mut request: ExecRequest = serde_json::from_value(request).expect("a request");
             request.metadata.creation_timestamp = Some(Time(state.now()));
             request.status = Some(ExecRequestStatus::default());
+            if kind == Kind::Disturbed && !awaits && state.random.chance(OF_BATCHES) {
+                let mut template = serde_json::to_value(&request.spec).expect("JSON");
+                template
+                    .as_object_mut()
+                    .expect("fields")
+                    .retain(|field, _| !["target", "cancel"].contains(&field.as_str()));
+                request = targets::plan(&mut state, &batch(&name, &template), &format!("uid-{number}"));
+                name = request.metadata.name.clone().expect("a name");
+            }
             let truth = state.truth(&format!("uid-{number}"));
             (truth.awaits_client, truth.may_run_for) = (awaits, active.map(Duration::from_secs));
             tokio::spawn(viewer(model.clone(), name.clone(), format!("uid-{number}")));
@@ -583,7 +596,23 @@ fn restore(model: &Model) {
     // What was created since is gone. Its resource versions may be given out a second time.
     let gone: Vec<ExecRequest> =
         std::mem::take(&mut state.objects).into_values().map(|object| object.request).collect();
+    let (mut forgotten, mut kept) = (Vec::new(), Vec::new());
+    for request in backup {
+        if is_forgotten(&request) && state.random.chance(500) {
+            forgotten.extend(request.spec.batch.as_ref().map(|place| place.name.clone()));
+            state.abandon(&request);
+        } else {
+            kept.push(request);
+        }
+    }
+    let backup = kept;
     for request in gone {
+        let of_batch = request.spec.batch.as_ref().map(|place| place.name.clone());
+        if of_batch.is_some()
+            && !backup.iter().any(|kept| kept.spec.batch.as_ref().map(|place| &place.name) == of_batch.as_ref())
+        {
+            forgotten.extend(of_batch);
+        }
         if !backup.iter().any(|kept| kept.metadata.uid == request.metadata.uid) {
             state.abandon(&request);
         }
@@ -598,6 +627,10 @@ fn restore(model: &Model) {
         state.objects.insert(name, crate::model::Object { request });
     }
     state.break_watches();
+    drop(state);
+    forgotten.sort();
+    forgotten.dedup();
+    plan_anew(model, forgotten);
 }
 
 /// The agent, from start to crash to start.
@@ -669,6 +702,7 @@ fn start_agent<E: Engine>(
         engine,
         kernel: SimKernel(model.clone()),
         requests: SimRequests(model.clone()),
+        batches: Batches::new(SimBatches(model.clone())),
         audit: Audit::new(SimTrail(model.clone()), policy, Arc::clone(&clock), metrics.clone()),
         events: Events::silent(),
         journal,

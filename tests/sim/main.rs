@@ -5,6 +5,8 @@
 //! Unknown. On one that fences and keeps what it is not told to release (`fences`), nothing but a reboot of the node may:
 //! every byte comes through, and every code, whenever the agent crashes. At most once holds on both.
 //!
+//! And the manager's real passes over batches (`batches`), with two managers, and agents that are played.
+//!
 //! `make sim` plays a million requests on each. `EXECLET_SIM_REQUESTS` sets how many,
 //! `EXECLET_SIM_SEED` where to begin, and `EXECLET_SIM_ENGINE` (`tokens`, `fences`) plays on that engine alone; with
 //! `EXECLET_SIM_TRACE=1` the episode of that seed alone is played, on `tokens` unless another is named, and told.
@@ -18,10 +20,16 @@
     reason = "tests: a failure is to be loud, and a model is full of states"
 )]
 
+mod batches;
+mod batches_agents;
+mod batches_episode;
+mod batches_model;
+mod batches_world;
 mod episode;
 mod fences;
 mod model;
 mod random;
+mod targets;
 mod tokens;
 mod world;
 
@@ -236,7 +244,12 @@ found! { Tokens:
     a_stranger_that_is_ended_for_its_pid_is_found: LostTags, ["was signalled, and there was no cause"];
 }
 
+found! { Tokens:
+    a_second_start_of_a_target_is_found: ForgottenTargets, ["the target of", "was started 2 times, by several requests"];
+}
+
 found! { Fences:
+    a_second_start_of_a_target_on_an_engine_that_fences_is_found: ForgottenTargets, ["the target of", "was started 2 times, by several requests"];
     a_fence_that_takes_nothing_away_is_found: HollowFence, ["was started 2 times"];
     output_that_is_released_too_early_is_found: GreedyRelease, ["is said not to be whole", "StreamLost"];
     output_that_is_released_too_early_and_not_missed_is_found: LyingReader, ["is said to be whole with"];

@@ -11,7 +11,7 @@ use std::{
 
 use execlet::{
     agent::streams::hub::Hubs,
-    api::{ExecRequest, ExecRequestStatus},
+    api::{ExecBatch, ExecRequest, ExecRequestStatus},
     core::{
         audit::event::Event,
         digest::sha256,
@@ -61,6 +61,8 @@ pub enum Planted {
     ForgetfulDisk,
     /// The same, of those alone that tell of a start.
     StuckDisk,
+    /// What a record says of the target of its batch is not on the disk.
+    ForgottenTargets,
     /// Status writes do not look at the resource version, nor at whether it has finished.
     BlindWrites,
     /// Reports are said to be written, and are not.
@@ -356,6 +358,10 @@ pub struct State {
     // the API server
     pub api_up: bool,
     pub version: u64,
+    /// By their names.
+    pub batches: BTreeMap<String, ExecBatch>,
+    /// The batch of each request that has one, by the request's UID.
+    pub targets: BTreeMap<String, String>,
     pub objects: BTreeMap<String, Object>,
     pub backup: Option<Vec<ExecRequest>>,
     pub manager_up: bool,
@@ -432,6 +438,8 @@ impl Model {
             faults: true,
             api_up: true,
             version: 1,
+            batches: BTreeMap::new(),
+            targets: BTreeMap::new(),
             objects: BTreeMap::new(),
             backup: None,
             manager_up: true,
@@ -718,6 +726,7 @@ impl State {
             let starts = truth.starts;
             self.violated(format!("the command of {uid} was started {starts} times"));
         }
+        self.check_target(uid);
     }
 
     /// The first process of a command ends, with this code unless it was killed.
@@ -813,6 +822,9 @@ impl State {
         mine.finished = Some(status.clone());
         mine.restored = false;
         let started = status.conditions.iter().any(|c| c.type_ == "Started" && c.status != "False");
+        // Who comes second for a target tells of the first.
+        let uid = self.runner(&uid);
+        let truth = self.truth(&uid).clone();
         if let Some(code) = status.exit_code
             && truth.code != Some(code)
         {

@@ -31,7 +31,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
-use crate::model::{Model, Planted, Process, reason, stage_of};
+use crate::{
+    model::{Model, Planted, Process, reason, stage_of},
+    targets::{SimBatches, without_targets},
+};
 
 /// A simulated world with this engine.
 pub struct Simulated<E>(PhantomData<E>);
@@ -39,6 +42,7 @@ pub struct Simulated<E>(PhantomData<E>);
 impl<E: Engine> World for Simulated<E> {
     type Engine = E;
     type Requests = SimRequests;
+    type Batches = SimBatches;
     type Kernel = SimKernel;
     type Disk = SimDisk;
     type Trail = SimTrail;
@@ -56,7 +60,7 @@ impl Clock for SimClock {
 
 pub struct SimRequests(pub Model);
 
-fn timeout(call: String) -> ApiError {
+pub fn timeout(call: String) -> ApiError {
     ApiError::Timeout { call, after: Duration::from_secs(15) }
 }
 
@@ -145,6 +149,7 @@ impl Disk for SimDisk {
             text.resize(text.len().max(SLOT), b'\n');
             {
                 let mut state = model.lock();
+                text = without_targets(state.planted, text);
                 let tells_of_start = matches!(stage_of(&text).as_deref(), Some("starting" | "running"));
                 match state.planted {
                     Some(Planted::ForgetfulDisk) => return Ok(()),
@@ -196,6 +201,7 @@ impl Disk for SimDisk {
                 if state.planted == Some(Planted::ForgetfulDisk) {
                     return Ok(state.files.get(&name).map_or(0, |file| file.len() as u64));
                 }
+                let line = without_targets(state.planted, line);
                 let full = state.disk_full || torn;
                 let keep = if full { line.len() / 3 } else { line.len() };
                 let file = state.files.entry(name).or_default();

@@ -8,11 +8,14 @@ use std::{io, sync::Arc};
 use super::{
     disk::{Disk, SLOT, Taken},
     record::{JournalError, Record, SUFFIX, file_name},
+    targets::Targets,
     tombstones::Tombstones,
 };
 use crate::core::{
     entry::{Entry, Stage},
-    ids::RequestUid,
+    ids::{RequestUid, TargetKey},
+    outcome::Outcome,
+    second::First,
 };
 
 const NOTE_SUFFIX: &str = ".output";
@@ -20,6 +23,7 @@ const DAMAGED: &str = ".damaged";
 
 pub struct Journal<D> {
     disk: Arc<D>,
+    targets: Targets,
     tombstones: Tombstones<D>,
 }
 
@@ -28,7 +32,52 @@ impl<D: Disk> Journal<D> {
         let disk = Arc::new(disk);
         let records = read_all(&*disk)?;
         let tombstones = Tombstones::open(Arc::clone(&disk))?;
-        Ok((Self { disk, tombstones }, records))
+        Ok((Self { disk, targets: Targets::of(&records), tombstones }, records))
+    }
+
+    /// Whether this request has the target of a batch, from now on or since before, and no other may. It must be in the next
+    /// record that is written of it, or be released.
+    pub fn take(&self, target: &TargetKey, uid: &RequestUid) -> Result<bool, JournalError> {
+        let newly = self.targets.holder(target).is_none();
+        let mine = self.targets.take(target, uid);
+        // One that has released it has its tombstone by now.
+        let found = self.tombstones.of_target(target);
+        match found {
+            Ok(None) => Ok(mine),
+            Ok(Some(first)) if first.request.uid == *uid => Ok(mine),
+            Ok(Some(_)) => {
+                self.targets.release(target, uid);
+                Ok(false)
+            }
+            Err(error) => {
+                if newly {
+                    self.targets.release(target, uid);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// It could not be written that it has it, and it has done nothing there.
+    pub fn release(&self, target: &TargetKey, uid: &RequestUid) {
+        self.targets.release(target, uid);
+    }
+
+    /// What is remembered of another request than this one that holds the target.
+    pub fn first(&self, target: &TargetKey, uid: &RequestUid) -> Result<Option<First>, JournalError> {
+        // In this order: one that has got its tombstone meanwhile is found there.
+        let holder = self.targets.holder(target);
+        if let Some(Record { request, entry, .. }) = self.tombstones.of_target(target)?
+            && request.uid != *uid
+        {
+            return Ok(Some(First { uid: request.uid, outcome: outcome_of(entry) }));
+        }
+        let Some(holder) = holder.filter(|holder| holder != uid) else { return Ok(None) };
+        let name = file_name(&holder);
+        // Its first record may not be written yet.
+        let text = self.disk.read(&name).map_err(JournalError::io("read", &name))?;
+        let record = text.and_then(|text| Record::from_file(&text));
+        Ok(Some(First { uid: holder, outcome: record.and_then(|record| outcome_of(record.entry)) }))
     }
 
     /// Writes what is remembered of a request. When this returns `Ok` it survives a crash.
@@ -48,11 +97,17 @@ impl<D: Disk> Journal<D> {
     /// Forgets a request. If it has ended, its tombstone is written first; while that fails, the record stays and does
     /// as well, and is tried again with the next one.
     pub async fn remove(&self, record: Record) -> Result<(), JournalError> {
+        let (uid, target) = (record.request.uid.clone(), record.entry.target.clone());
         if matches!(record.entry.stage, Stage::Ended { .. }) {
-            return self.tombstones.replace(record).await;
+            self.tombstones.replace(record).await?;
+        } else {
+            let name = file_name(&uid);
+            self.disk.remove(&name).await.map_err(JournalError::io("remove", &name))?;
         }
-        let name = file_name(&record.request.uid);
-        self.disk.remove(&name).await.map_err(JournalError::io("remove", &name))
+        if let Some(target) = target {
+            self.targets.release(&target, &uid);
+        }
+        Ok(())
     }
 
     /// Notes how far the output of a request was received. That survives the end of this process, not of the node.
@@ -71,6 +126,13 @@ impl<D: Disk> Journal<D> {
 
     pub fn tombstone(&self, uid: &RequestUid) -> Result<Option<Entry>, JournalError> {
         self.tombstones.get(uid)
+    }
+}
+
+fn outcome_of(entry: Entry) -> Option<Outcome> {
+    match entry.stage {
+        Stage::Ended { outcome } => Some(outcome),
+        Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. } => None,
     }
 }
 
@@ -115,7 +177,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::memory::disk::Folder,
+        agent::memory::{disk::Folder, tombstones::LIMIT},
         api::{ExitCodeSource, OutputStatus, StreamStatus},
         core::{
             ids::{ContainerRef, ExecRef, RequestKey},
@@ -256,6 +318,99 @@ mod tests {
         for uid in ["u", "v", "w"] {
             assert!(journal.tombstone(&uid.into()).expect("read").is_some(), "{uid}");
         }
+    }
+
+    fn target() -> TargetKey {
+        TargetKey { batch: "b-1".into(), pod: "p-1".into() }
+    }
+
+    fn of_target(uid: &str, stage: Stage) -> Record {
+        let mut record = record(uid, stage);
+        record.entry.target = Some(target());
+        record
+    }
+
+    /// Nobody but `u` has it, and that is told to whoever asks.
+    #[track_caller]
+    fn is_held_by_u(journal: &Journal<Folder>, has_ended: bool) {
+        assert!(
+            journal.take(&target(), &"u".into()).expect("read") && !journal.take(&target(), &"v".into()).expect("read")
+        );
+        assert_eq!(journal.first(&target(), &"u".into()).expect("read"), None);
+        let first = journal.first(&target(), &"v".into()).expect("read").expect("a first");
+        assert_eq!((first.uid.as_str(), first.outcome.is_some()), ("u", has_ended));
+        let other = TargetKey { pod: "p-2".into(), ..target() };
+        assert_eq!(journal.first(&other, &"v".into()).expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn a_target_has_one_request_as_it_is_prepared_runs_has_ended_and_is_gone_and_after_each_restart() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (mut journal, _) = open(state.path());
+        assert_eq!(journal.first(&target(), &"v".into()).expect("read"), None);
+        is_held_by_u_once_taken(&journal);
+        for (stage, has_ended) in [(Stage::Prepared, false), (Stage::Starting, false), (ended(""), true)] {
+            journal.write(of_target("u", stage)).await.expect("written");
+            is_held_by_u(&journal, has_ended);
+            drop(journal);
+            journal = open(state.path()).0;
+            is_held_by_u(&journal, has_ended);
+        }
+        journal.remove(of_target("u", ended(""))).await.expect("entombed");
+        is_held_by_u(&journal, true);
+        drop(journal);
+        is_held_by_u(&open(state.path()).0, true);
+    }
+
+    /// Before the first record of it is written.
+    fn is_held_by_u_once_taken(journal: &Journal<Folder>) {
+        assert!(journal.take(&target(), &"u".into()).expect("read"));
+        is_held_by_u(journal, false);
+    }
+
+    #[tokio::test]
+    async fn a_target_is_free_again_if_nothing_was_put_down_or_nothing_has_run() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(state.path());
+        for uid in ["u", "v"] {
+            assert!(journal.take(&target(), &uid.into()).expect("read"));
+            // Nobody gives back what another one has.
+            journal.release(&target(), &"w".into());
+            assert!(!journal.take(&target(), &"w".into()).expect("read"));
+            journal.release(&target(), &uid.into());
+        }
+        assert!(journal.take(&target(), &"u".into()).expect("read"));
+        journal.write(of_target("u", Stage::Prepared)).await.expect("written");
+        journal.remove(of_target("u", Stage::Prepared)).await.expect("removed");
+        assert!(journal.take(&target(), &"v".into()).expect("read"));
+    }
+
+    #[tokio::test]
+    async fn of_two_records_of_a_target_the_one_that_may_have_run_has_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(state.path());
+        journal.write(of_target("a", Stage::Prepared)).await.expect("written");
+        journal.write(of_target("u", Stage::Starting)).await.expect("written");
+        drop(journal);
+        let (journal, records) = open(state.path());
+        assert_eq!(records.len(), 2);
+        is_held_by_u(&journal, false);
+        assert!(journal.first(&target(), &"a".into()).expect("read").is_some(), "it starts nothing");
+    }
+
+    #[tokio::test]
+    async fn a_target_is_remembered_for_as_long_as_its_tombstone() {
+        let state = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(state.path());
+        journal.remove(of_target("u", ended(""))).await.expect("entombed");
+        let uids: Vec<String> = (0..LIMIT).map(|number| format!("u{number}")).collect();
+        let all = uids.iter().map(|uid| journal.remove(record(uid, ended(""))));
+        futures::future::try_join_all(all).await.expect("entombed");
+        journal.remove(record("last", ended(""))).await.expect("entombed");
+        assert!(state.path().join("journal/tombstones.old").exists());
+        is_held_by_u(&journal, true);
+        drop(journal);
+        is_held_by_u(&open(state.path()).0, true);
     }
 
     #[tokio::test]

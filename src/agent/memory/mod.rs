@@ -5,6 +5,7 @@ pub mod exec_exits;
 pub mod journal;
 pub mod record;
 
+mod targets;
 mod tombstones;
 
 pub(crate) mod noted;

@@ -100,6 +100,8 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    #[error("journal: another request of the same batch has the pod of {request}")]
+    Taken { request: String },
     #[error("journal: cannot encode the record of {request}: {source}")]
     Encode {
         request: String,

@@ -19,7 +19,7 @@ use crate::{
         audit::subject::Subject,
         entry::{Entry, Stage, Terms},
         family::since_boot,
-        ids::{ExecRef, ProcessRef, RequestKey},
+        ids::{ExecRef, ProcessRef, RequestKey, TargetKey},
         kill::Kill,
         outcome::Outcome,
     },
@@ -36,12 +36,15 @@ pub(crate) struct Memory<W: World> {
     subject: OnceLock<Subject>,
     /// What it asks for, once it was read.
     terms: OnceLock<Terms>,
+    /// Which target of which batch it is for, once it was read.
+    target: OnceLock<TargetKey>,
 }
 
 impl<W: World> Memory<W> {
     /// What the journal knew at first, if anything.
     pub(crate) fn new(node: Arc<Node<W>>, key: RequestKey, created: Timestamp, entry: Option<Entry>) -> Self {
-        Self { node, key, created, entry: Mutex::new(entry), subject: OnceLock::new(), terms: OnceLock::new() }
+        let (subject, terms, target) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { node, key, created, entry: Mutex::new(entry), subject, terms, target }
     }
 
     pub(crate) fn key(&self) -> &RequestKey {
@@ -61,6 +64,11 @@ impl<W: World> Memory<W> {
         {
             self.subject.get_or_init(|| subject);
         }
+    }
+
+    /// It is for this target of a batch, as its binding says.
+    pub(crate) fn is_for(&self, target: TargetKey) {
+        self.target.get_or_init(|| target);
     }
 
     pub(crate) fn subject(&self) -> Subject {
@@ -85,10 +93,29 @@ impl<W: World> Memory<W> {
             Stage::Fencing => self.entry().and_then(|entry| entry.started),
             Stage::Prepared | Stage::Running { .. } | Stage::Ended { .. } => None,
         };
-        let entry = Entry { started, terms: self.terms(), ..Entry::new(Some(exec), self.node.boot.clone(), stage) };
-        self.node.journal.write(self.record(entry.clone())).await?;
+        let held = self.entry().and_then(|entry| entry.target);
+        let target = held.clone().or_else(|| self.target.get().cloned());
+        if let Some(target) = &target
+            && !self.node.journal.take(target, &self.key.uid)?
+        {
+            return Err(JournalError::Taken { request: self.key.to_string() });
+        }
+        let new = Entry::new(Some(exec), self.node.boot.clone(), stage);
+        let entry = Entry { started, terms: self.terms(), target: target.clone(), ..new };
+        if let Err(error) = self.node.journal.write(self.record(entry.clone())).await {
+            if let (None, Some(target)) = (&held, &target) {
+                self.node.journal.release(target, &self.key.uid);
+            }
+            return Err(error);
+        }
         *self.entry.lock() = Some(entry);
         Ok(())
+    }
+
+    /// The target that what is true already is noted with: not that of another request.
+    fn target(&self) -> Option<TargetKey> {
+        let target = self.target.get()?;
+        self.node.journal.take(target, &self.key.uid).is_ok_and(|mine| mine).then(|| target.clone())
     }
 
     /// The process was found. `starting` stays true if this cannot be written, only less exact.
@@ -144,12 +171,15 @@ impl<W: World> Memory<W> {
         let write = {
             let mut entry = self.entry.lock();
             let same = |entry: &Entry| entry.exec.as_ref().map(|own| &own.id) == exec.map(|exec| &exec.id);
-            let mut next = entry
-                .take()
+            let before = entry.take();
+            let held = before.as_ref().and_then(|entry| entry.target.clone());
+            let mut next = before
                 .filter(same)
                 .unwrap_or_else(|| Entry::new(exec.cloned(), self.node.boot.clone(), Stage::Starting));
             change(&mut next);
             next.terms = next.terms.or(self.terms.get().copied());
+            // What never had an exec holds nothing.
+            next.target = held.or_else(|| exec.and_then(|_| self.target()));
             *entry = Some(next.clone());
             // Whoever shares this memory is of one task: nothing else runs before the write is asked for.
             self.node.journal.write(self.record(next))

@@ -10,6 +10,8 @@ pub(crate) enum HeldUp {
     Audit,
     /// An admission policy does not stand as it must.
     Policies,
+    /// The API server does not tell its batch, or what the requester of that may do.
+    Batch,
 }
 
 impl HeldUp {
@@ -18,6 +20,7 @@ impl HeldUp {
             StepError::Journal(error) if error.is_full() => Some(Self::Disk),
             StepError::Audit(_) => Some(Self::Audit),
             StepError::Admission(_) => Some(Self::Policies),
+            StepError::Batch(_) => Some(Self::Batch),
             StepError::Engine(_)
             | StepError::Start(_)
             | StepError::Api(_)
@@ -31,6 +34,7 @@ impl HeldUp {
             Self::Disk => Reason::NodeDiskFull,
             Self::Audit => Reason::AuditUnavailable,
             Self::Policies => Reason::AdmissionNotReady,
+            Self::Batch => Reason::BatchNotChecked,
         }
     }
 
@@ -39,6 +43,7 @@ impl HeldUp {
             Self::Disk => "the disk of the agent's journal is full, and it starts nothing that it could not remember",
             Self::Audit => "the agent cannot write its audit log, and nothing may run that is not recorded",
             Self::Policies => "nobody can tell who asked for it and who bound it",
+            Self::Batch => "nothing of a batch is started that was not held against the batch",
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         ids::{ContainerRef, ExecRef, ProcessRef},
         outcome::Outcome,
         request::{BoundRequest, Progress},
+        second::First,
     },
     engine::{Engine, EngineError, ExecState, Habits},
     infra::kernel::Kernel,
@@ -28,6 +29,8 @@ impl<W: World> Work<W> {
         let entry = self.entry()?;
         let entry = entry.as_ref();
         let request = wanted.request();
+        let first = self.first(request)?;
+        let first = first.as_ref();
         let now = self.node.clock.now();
         let Habits { fences, keeps_output, .. } = *self.node.engine.habits();
         let handed_over = || self.node.handed_over.lock().contains_key(&self.key().uid);
@@ -40,11 +43,12 @@ impl<W: World> Work<W> {
                 exec,
                 engine: EngineView { fences, keeps_output },
                 input: request.map_or(InputView::There, |request| self.input(request)),
+                first,
                 boot: &self.node.boot,
                 now,
             }),
             (Err(error), Some(request)) => {
-                decide_without_engine(request, entry, now, &error.to_string()).ok_or(error)?
+                decide_without_engine(request, entry, first, now, &error.to_string()).ok_or(error)?
             }
             (Err(error), None) => return Err(error.into()),
         };
@@ -66,6 +70,13 @@ impl<W: World> Work<W> {
             Some(entry) => Ok(Some(entry)),
             None => Ok(self.node.journal.tombstone(&self.key().uid)?),
         }
+    }
+
+    /// What the journal remembers of another request that holds the same target of a batch.
+    fn first(&self, request: Option<&BoundRequest>) -> Result<Option<First>, StepError> {
+        let Some(target) = request.and_then(BoundRequest::target) else { return Ok(None) };
+        self.memory.is_for(target.clone());
+        Ok(self.node.journal.first(&target, &self.key().uid)?)
     }
 
     fn input(&self, request: &BoundRequest) -> InputView {

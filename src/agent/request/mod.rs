@@ -7,6 +7,7 @@ pub(crate) mod evidence;
 mod executed;
 pub(crate) mod finish;
 pub(crate) mod held_up;
+mod hold;
 pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod report;

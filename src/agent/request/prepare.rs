@@ -2,8 +2,12 @@
 
 use crate::{
     agent::node::{Node, StepError, World},
-    api::{Reason, names::UID_ENV},
+    api::{
+        Reason,
+        names::{BATCH_ENV, BATCH_INDEX_ENV, BATCH_TOTAL_ENV, POD_NAME_ENV, UID_ENV},
+    },
     core::{
+        batch::held::Held,
         decide::ContainerView,
         ids::{ContainerRef, ExecName, ExecRef},
         outcome::Outcome,
@@ -63,12 +67,13 @@ fn choose(request: &BoundRequest, found: Vec<Container>) -> ContainerView {
 pub(crate) async fn replace<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
+    held: Option<Held>,
     before: &ExecRef,
 ) -> Result<Result<ExecRef, Outcome>, StepError> {
     let refused = |reason, message| Ok(Err(Outcome::refused(reason, message, node.clock.now())));
     match look(node, request).await? {
         ContainerView::Running(now) if now.is_same_run(&before.container) => {
-            create(node, request, now, Some(before)).await
+            create(node, request, now, held, Some(before)).await
         }
         ContainerView::Running(_) => {
             refused(Reason::ContainerDied, "the container was restarted before the command could start".to_owned())
@@ -77,19 +82,18 @@ pub(crate) async fn replace<W: World>(
     }
 }
 
-/// Creates an exec, or says why this can never be. `before`: the one whose place it takes.
+/// Creates an exec, or says why this can never be. `held`: if it is a batch's. `before`: the one whose place it takes.
 pub(crate) async fn create<W: World>(
     node: &Node<W>,
     request: &BoundRequest,
     container: ContainerRef,
+    held: Option<Held>,
     before: Option<&ExecRef>,
 ) -> Result<Result<ExecRef, Outcome>, StepError> {
     let spec = &request.spec;
-    let tag = format!("{UID_ENV}={}", request.key.uid);
-    let env = spec.env.iter().map(|variable| format!("{}={}", variable.name, variable.value)).chain([tag]).collect();
     let exec = ExecSpec {
         command: spec.command.clone(),
-        env,
+        env: environment(request, held),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         tty: spec.tty,
@@ -127,6 +131,22 @@ pub(crate) async fn create<W: World>(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The request's own variables, and ours: by the tag its processes are found, by the others the targets of a batch share out
+/// their work.
+fn environment(request: &BoundRequest, held: Option<Held>) -> Vec<String> {
+    let own = request.spec.env.iter().map(|variable| format!("{}={}", variable.name, variable.value));
+    let of_batch = request.spec.batch.as_ref().zip(held).map(|(place, held)| {
+        [
+            format!("{BATCH_ENV}={}", place.name),
+            format!("{BATCH_INDEX_ENV}={}", place.index),
+            format!("{BATCH_TOTAL_ENV}={}", held.total),
+            format!("{POD_NAME_ENV}={}", request.pod_name),
+        ]
+    });
+    let tag = format!("{UID_ENV}={}", request.key.uid);
+    own.chain(of_batch.into_iter().flatten()).chain([tag]).collect()
 }
 
 #[cfg(test)]
@@ -168,6 +188,18 @@ mod tests {
     fn unfit(found: Vec<Container>, reason: Reason) {
         let view = choose(&request(), found);
         assert!(matches!(&view, ContainerView::Unfit(r, _) if *r == reason), "{view:?}");
+    }
+
+    #[test]
+    fn a_batchs_command_finds_its_share_of_the_work_and_any_other_only_its_tag() {
+        let mut request = request();
+        request.spec.env = vec![crate::api::request::EnvVar { name: "A".to_owned(), value: "1".to_owned() }];
+        assert_eq!(environment(&request, None), ["A=1", "EXECLET_UID=u"]);
+        request.spec.batch =
+            Some(crate::api::BatchReference { name: "b".to_owned(), uid: "b-1".to_owned(), plan: 1, index: 7 });
+        let ours = ["EXECLET_BATCH=b", "EXECLET_BATCH_INDEX=7", "EXECLET_BATCH_TOTAL=9", "EXECLET_POD_NAME=web"];
+        let wanted: Vec<&str> = ["A=1"].into_iter().chain(ours).chain(["EXECLET_UID=u"]).collect();
+        assert_eq!(environment(&request, Some(Held { total: 9 })), wanted);
     }
 
     #[test]

@@ -232,9 +232,13 @@ impl<W: World> Work<W> {
         let begun = Instant::now();
         // Before anything is committed: a request that has to wait for it can still be given up.
         self.node.audit.available().await?;
+        let held = match self.hold(&seen).await? {
+            Ok(held) => held,
+            Err(outcome) => return self.report(seen, request, outcome).await,
+        };
         let exec = match self.unwritten.take().filter(|exec| exec.container == container) {
             Some(exec) => exec,
-            None => match prepare::create(&self.node, request, container, None).await? {
+            None => match prepare::create(&self.node, request, container, held, None).await? {
                 Ok(exec) => exec,
                 Err(outcome) => return self.report(seen, request, outcome).await,
             },
@@ -265,10 +269,16 @@ impl<W: World> Work<W> {
         self.memory.put_down(exec.clone(), Stage::Fencing).await?;
         match self.node.engine.fence(&exec).await? {
             Fenced::Started => self.started_after_all(&exec).await,
-            Fenced::NeverRan => match prepare::replace(&self.node, request, &exec).await? {
-                Ok(next) => self.memory.put_down(next, Stage::Prepared).await?,
-                Err(outcome) => return self.report(seen, request, outcome).await,
-            },
+            Fenced::NeverRan => {
+                let next = match self.hold(&seen).await? {
+                    Ok(held) => prepare::replace(&self.node, request, held, &exec).await?,
+                    Err(outcome) => Err(outcome),
+                };
+                match next {
+                    Ok(next) => self.memory.put_down(next, Stage::Prepared).await?,
+                    Err(outcome) => return self.report(seen, request, outcome).await,
+                }
+            }
         }
         Ok(Next::Again)
     }

@@ -27,7 +27,7 @@ use execlet::{
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use self::args::{AgentArgs, Args, Command, Common, ManagerArgs, PoliciesArgs};
+use self::args::{AgentArgs, Args, Command, Common, Kind, ManagerArgs, PoliciesArgs};
 
 /// Exit code for a command line that makes no sense, as clap has it.
 const USAGE: u8 = 2;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Crds => print_crds(),
+        Command::Crds(crds) => print_crds(crds.kind),
         Command::Policies(policies) => print_policies(policies),
         Command::Probe(probe) => probe::run(&probe),
         Command::Audit(command) => return audit::run(&command),
@@ -164,9 +164,13 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync
     Ok((listener, client, shutdown))
 }
 
-fn print_crds() -> Result<()> {
+fn print_crds(kind: Kind) -> Result<()> {
     let mut out = Out::new();
-    write!(out, "{}", serde_yaml_ng::to_string(&api::crd::exec_request()?)?)?;
+    let definition = match kind {
+        Kind::Execrequests => api::crd::exec_request()?,
+        Kind::Execbatches => api::crd::exec_batch()?,
+    };
+    write!(out, "{}", serde_yaml_ng::to_string(&definition)?)?;
     Ok(out.flush()?)
 }
 

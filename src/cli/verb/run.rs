@@ -234,6 +234,7 @@ fn spec_of(args: &RunArgs) -> ExecRequestSpec {
         output,
         reason: args.reason.clone(),
         requested_by: None,
+        batch: None,
     }
 }
 

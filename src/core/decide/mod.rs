@@ -4,102 +4,22 @@
 //! The agent asks after each step. A request that runs undisturbed gets
 //! `Prepare`, `Commit`, `Start`, `Report`; everything else is recovery.
 
+mod situation;
+
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+pub use self::situation::{ContainerView, EngineView, ExecView, InputView, RequestView, Situation};
 use super::{
-    entry::{Entry, Stage, Terms},
-    ids::{BootId, ContainerRef, ExecRef},
+    entry::{Entry, Stage},
+    ids::{ContainerRef, ExecRef},
     kill::Cause,
     outcome::Outcome,
     request::{BoundRequest, Progress},
+    second::First,
 };
 use crate::api::Reason;
-
-/// What the API server says of the request.
-#[derive(Clone, Copy, Debug)]
-pub enum RequestView<'a> {
-    Request(&'a BoundRequest),
-    /// It is there and not bound: an older state of the API server was restored. The manager binds it again.
-    Unbound,
-    /// It is not there any more, or another one has its name. One that was deleted and is held by a finalizer is there.
-    Gone,
-    /// The API server does not answer. What the journal has of it, if it has that.
-    Unread(Option<Terms>),
-}
-
-impl<'a> RequestView<'a> {
-    pub const fn request(self) -> Option<&'a BoundRequest> {
-        match self {
-            Self::Request(request) => Some(request),
-            Self::Unbound | Self::Gone | Self::Unread(_) => None,
-        }
-    }
-
-    /// What it asks for, if that is known.
-    pub fn terms(self) -> Option<Terms> {
-        match self {
-            Self::Request(request) => Some(request.terms()),
-            Self::Unread(terms) => terms,
-            Self::Unbound | Self::Gone => None,
-        }
-    }
-}
-
-/// The bound container, as the engine shows it now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerView {
-    Running(ContainerRef),
-    /// It does not, or is not the one that was bound.
-    Unfit(Reason, String),
-}
-
-/// The exec of the request, as engine and kernel show it now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExecView {
-    /// The engine does not know it, and its process is not there.
-    Absent,
-    /// The engine knows it, and that it was never started.
-    Untouched,
-    /// A start may have run something, and its process is not there.
-    Spent,
-    /// Its process lives, whatever the engine says.
-    Alive,
-    /// The engine takes it for ended and its process is gone.
-    Ended,
-}
-
-/// What an engine can do that another cannot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineView {
-    /// It can take an exec away that was never started, from under a start that is on its way.
-    pub fences: bool,
-    /// It keeps output and code until both were read; for now, so does a connection that was handed over.
-    pub keeps_output: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InputView {
-    /// It needs none, has it in its request, or a client is attached that sends it.
-    There,
-    /// It is to come from a client, and none is attached.
-    Awaited,
-}
-
-#[derive(Clone, Debug)]
-pub struct Situation<'a> {
-    pub wanted: RequestView<'a>,
-    pub entry: Option<&'a Entry>,
-    pub container: ContainerView,
-    /// Which exec it is about: the committed one, as the journal or, where that is lost, the status knows it; before the
-    /// commit the one in the journal.
-    pub exec: Option<(ExecRef, ExecView)>,
-    pub engine: EngineView,
-    pub input: InputView,
-    pub boot: &'a BootId,
-    pub now: Timestamp,
-}
 
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "one at a time")]
@@ -145,6 +65,9 @@ const MAY_STILL_START: &str =
 const WITHOUT_INPUT: &str =
     "the command may have been started, and its input cannot be delivered any more: it was not started again";
 
+const SECOND: &str =
+    "the command may have been started, and another request of the same batch has the pod: it was not started again";
+
 const NO_EXEC: &str = "the command was started, and its exec is not known";
 
 /// The recovery table.
@@ -156,6 +79,9 @@ pub fn decide(situation: &Situation<'_>) -> Action {
         RequestView::Gone => return abandoned(situation),
         RequestView::Unread(terms) => return unread(situation, terms.is_some()),
     };
+    if let Some(action) = situation.first.and_then(|first| second(situation, request, first)) {
+        return action;
+    }
     match (&request.progress, entry) {
         // Somebody else has finished it: what runs of it here was given up, and must not go on.
         (Progress::Finished, _) => abandoned(situation),
@@ -192,6 +118,7 @@ pub fn cause_to_kill(wanted: &RequestView<'_>, running: Option<Duration>) -> Opt
 pub fn decide_without_engine(
     request: &BoundRequest,
     entry: Option<&Entry>,
+    first: Option<&First>,
     now: Timestamp,
     why: &str,
 ) -> Option<Action> {
@@ -205,6 +132,9 @@ pub fn decide_without_engine(
         (Progress::Finished, None | Some(Stage::Prepared | Stage::Ended { .. })) => Some(Action::Forget),
         (Progress::Bound | Progress::Committed(_), Some(Stage::Ended { outcome })) => {
             Some(Action::Report(outcome.clone()))
+        }
+        (Progress::Bound, None | Some(Stage::Prepared)) if first.is_some() => {
+            first.map(|first| Action::Report(first.outcome_of_second(now)))
         }
         (Progress::Bound, None | Some(Stage::Prepared)) if unwanted.is_some() => unwanted.map(Action::Report),
         (Progress::Bound, None | Some(Stage::Prepared)) if now >= request.starting_deadline => {
@@ -220,6 +150,27 @@ pub fn decide_without_engine(
             Progress::Bound | Progress::Committed(_),
             None | Some(Stage::Prepared | Stage::Fencing | Stage::Starting | Stage::Running { .. }),
         ) => None,
+    }
+}
+
+/// It is not the first for its target, so it never starts, wanted or not. What runs of it all the same, or has run, is
+/// looked after as ever.
+fn second(situation: &Situation<'_>, request: &BoundRequest, first: &First) -> Option<Action> {
+    use ExecView::{Absent, Untouched};
+    let stage = situation.entry.map(|entry| &entry.stage);
+    match (&request.progress, stage, situation.exec.as_ref().map(|(_, view)| view)) {
+        (Progress::Bound, None, _)
+        | (Progress::Bound | Progress::Committed(_), Some(Stage::Prepared), None | Some(Untouched | Absent))
+        | (Progress::Committed(_), None, None | Some(Untouched)) => {
+            Some(Action::Report(first.outcome_of_second(situation.now)))
+        }
+        (Progress::Bound | Progress::Committed(_), Some(Stage::Fencing), Some(Absent))
+        | (
+            Progress::Bound | Progress::Committed(_),
+            Some(Stage::Fencing | Stage::Starting | Stage::Running { .. }),
+            Some(Untouched),
+        ) => Some(lost(situation, SECOND)),
+        (Progress::Bound | Progress::Committed(_) | Progress::Finished, _, _) => None,
     }
 }
 

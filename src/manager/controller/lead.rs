@@ -16,12 +16,13 @@ use super::{
 };
 use crate::infra::retry::{self, WatchPauses};
 
-/// What is neither running nor finished: unbound, or bound and not yet committed.
-const SELECTOR: &str = "status.phase!=Running,status.completionTime=";
+/// What is neither running nor finished: unbound, or bound and not yet committed. A batch's requests are not among them:
+/// they wait for their batch.
+const SELECTOR: &str = "status.phase!=Running,status.completionTime=,spec.batch.uid=";
 const CONCURRENCY: u16 = 16;
 
 impl Leader {
-    pub(crate) async fn lead(self, namespace: &str, term: CancellationToken) {
+    pub(in crate::manager) async fn lead(self, namespace: &str, term: CancellationToken) {
         let (told, mut synced) = watch::channel(false);
         let watching = self.agents.watch(self.client.clone(), namespace, || {
             told.send_replace(true);

@@ -32,17 +32,17 @@ const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(10);
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
-pub(crate) struct Leader {
-    pub(crate) client: Client,
-    pub(crate) requests: KubeRequests,
-    pub(crate) audit: Audit<Log>,
-    pub(crate) events: Events,
-    pub(crate) access: Access,
-    pub(crate) gate: Gate,
-    pub(crate) agents: LiveAgents,
-    pub(crate) metrics: Metrics,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) node_lost: Duration,
+pub(in crate::manager) struct Leader {
+    pub(in crate::manager) client: Client,
+    pub(in crate::manager) requests: KubeRequests,
+    pub(in crate::manager) audit: Audit<Log>,
+    pub(in crate::manager) events: Events,
+    pub(in crate::manager) access: Access,
+    pub(in crate::manager) gate: Gate,
+    pub(in crate::manager) agents: LiveAgents,
+    pub(in crate::manager) metrics: Metrics,
+    pub(in crate::manager) clock: Arc<dyn Clock>,
+    pub(in crate::manager) node_lost: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -79,17 +79,8 @@ impl Leader {
         change: Change,
         vouched_for: bool,
     ) -> Result<Action, BindError> {
-        let changed = read.status.as_ref() != Some(&next);
-        if changed {
-            self.record(read, &change, vouched_for).await?;
-        }
-        match self.requests.write_status(read, next).await? {
-            Written::Won(_) => {
-                if changed {
-                    self.say(read, key, &change).await;
-                }
-                Ok(change.then(read, self.clock.now()))
-            }
+        match Box::pin(self.write(read, key, next, &change, vouched_for)).await? {
+            Written::Won(_) => Ok(change.then(read, self.clock.now())),
             // The watch brings the newer object.
             Written::Lost | Written::Gone => Ok(Action::await_change()),
             Written::Refused(message) => {
@@ -97,6 +88,26 @@ impl Leader {
                 Ok(Action::requeue(RETRY))
             }
         }
+    }
+
+    /// The same, and what came of the write.
+    pub(super) async fn write(
+        &self,
+        read: &ExecRequest,
+        key: &RequestKey,
+        next: ExecRequestStatus,
+        change: &Change,
+        vouched_for: bool,
+    ) -> Result<Written, BindError> {
+        let changed = read.status.as_ref() != Some(&next);
+        if changed {
+            self.record(read, change, vouched_for).await?;
+        }
+        let written = self.requests.write_status(read, next).await?;
+        if changed && matches!(written, Written::Won(_)) {
+            self.say(read, key, change).await;
+        }
+        Ok(written)
     }
 
     async fn say(&self, read: &ExecRequest, key: &RequestKey, change: &Change) {
@@ -126,7 +137,9 @@ impl Leader {
     }
 }
 
-pub(super) enum Change {
+/// What a status write says of a request.
+#[derive(Clone, Debug)]
+pub enum Change {
     /// To what, and the image of the container.
     Bound(Binding, Option<String>),
     Waits(Reason, String),

@@ -6,7 +6,7 @@ mod agent;
 mod common;
 mod manager;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub use self::{
     agent::AgentArgs,
@@ -32,12 +32,25 @@ pub enum Command {
     /// Read audit logs.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Print the CustomResourceDefinitions as YAML.
-    Crds,
+    /// Print a CustomResourceDefinition as YAML.
+    Crds(CrdsArgs),
     /// Print the admission policies and their bindings as YAML. Apply them before the definitions.
     Policies(PoliciesArgs),
     /// Ask a health endpoint over plain HTTP; exits with 0 if it answers 200.
     Probe(ProbeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CrdsArgs {
+    /// Of which kind. Nothing acts on execbatches yet: do not install them.
+    #[arg(value_enum, default_value_t = Kind::Execrequests)]
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Execrequests,
+    Execbatches,
 }
 
 #[derive(Debug, clap::Args)]

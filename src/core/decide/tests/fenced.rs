@@ -35,6 +35,7 @@ fn an_engine_that_fences_leaves_nothing_of_a_start_in_doubt() {
         exec: Some((exec("e"), ExecView::Untouched)),
         engine: FENCES,
         input: InputView::There,
+        first: None,
         boot: &"boot-1".into(),
         now: at(1),
     };
@@ -58,6 +59,7 @@ fn an_exec_that_has_taken_the_place_of_the_committed_one_may_start() {
             exec: Some((exec, ExecView::Untouched)),
             engine: FENCES,
             input: InputView::There,
+            first: None,
             boot: &"boot-1".into(),
             now: at(1),
         })

@@ -1,4 +1,5 @@
 mod fenced;
+mod second;
 mod table;
 mod taken_back;
 mod unread;
@@ -7,6 +8,7 @@ use super::*;
 use crate::{
     api::{ExecRequestSpec, ExitCodeSource, OutputStatus},
     core::{
+        entry::Terms,
         ids::{ContainerId, ProcessRef},
         kill::Kill,
         outcome::Exit,
@@ -166,6 +168,7 @@ fn ask(row: &Row, engine: EngineView, boot: &str, now: i64) -> Action {
         exec: asked(&row.progress, entry.as_ref(), row.exec),
         engine,
         input: InputView::There,
+        first: None,
         boot: &boot.into(),
         now: at(now),
     })
@@ -181,6 +184,7 @@ fn step_of(wanted: RequestView<'_>, entry: Option<&Entry>, exec: Option<ExecView
         exec: asked(&progress, entry, exec),
         engine: TOKENS,
         input: InputView::There,
+        first: None,
         boot: &boot.into(),
         now: at(now),
     }))
@@ -231,6 +235,7 @@ fn no_command_is_started_without_its_input() {
             exec: asked(&progress, entry.as_ref(), exec),
             engine: TOKENS,
             input,
+            first: None,
             boot: &"boot-1".into(),
             now: at(now),
         });
@@ -243,6 +248,7 @@ fn no_command_is_started_without_its_input() {
             exec: asked(&progress, entry.as_ref(), exec),
             engine: TOKENS,
             input,
+            first: None,
             boot: &"boot-1".into(),
             now: at(now),
         });
@@ -387,7 +393,7 @@ fn without_the_engine_only_what_needs_none_is_decided() {
     ] {
         let request = request(progress.clone());
         let entry = stage.clone().map(entry);
-        let action = decide_without_engine(&request, entry.as_ref(), at(now), "the engine is down");
+        let action = decide_without_engine(&request, entry.as_ref(), None, at(now), "the engine is down");
         assert_eq!(action.map(step), expected, "{progress:?} {stage:?} {now}");
     }
 }

@@ -33,7 +33,7 @@ fn hold(rows: Vec<Row>, reason: Reason, take_back: impl Fn(&mut BoundRequest)) {
             "{progress:?} {stage:?} {exec:?}"
         );
         if progress == Progress::Bound && stage.is_none() {
-            let action = decide_without_engine(&request, None, at(1), "the engine is down");
+            let action = decide_without_engine(&request, None, None, at(1), "the engine is down");
             assert_eq!(action.map(step), Some(Step::Report(reason)));
         }
     }

@@ -13,6 +13,7 @@ fn unread(stage: Option<Stage>, exec: Option<ExecView>, engine: EngineView, term
         exec: asked(&Progress::Bound, entry.as_ref(), exec),
         engine,
         input: InputView::There,
+        first: None,
         boot: &boot.into(),
         now: at(DEADLINE),
     }))

@@ -1,0 +1,295 @@
+//! The real world of a batch: the API server.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::{apps::v1::ReplicaSet, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    jiff::Timestamp,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta},
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{
+    cache::Cache,
+    world::{Act, BatchError, Candidates, Change, Created, Swapped, World},
+};
+use crate::{
+    api::{
+        ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester,
+        batch::{WorkloadKind, WorkloadReference},
+    },
+    core::{
+        access::Right,
+        admission::Admission,
+        batch::{
+            child,
+            groups::Ending,
+            rights,
+            seen::Children,
+            targets::{controller, of_workload, selector_text},
+        },
+        ids::BatchKey,
+        request::key_of,
+    },
+    infra::{
+        audit::Unavailable,
+        call::{ApiError, within},
+        requests::Written,
+    },
+    manager::{
+        agents::LiveAgents,
+        controller::write::{BindError, Leader},
+    },
+};
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A list of all pods of a namespace is large.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Children on a page: with their tails they may be 100 KiB each.
+const PAGE: u32 = 200;
+/// After the API server has said that it is too busy: that it did nothing is certain.
+const BUSY: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// Objects that belong to a batch.
+const CHILDREN: &str = "spec.batch.uid!=";
+
+#[derive(Clone)]
+pub(in crate::manager) struct ApiServer {
+    leader: Leader,
+    cache: Cache,
+}
+
+impl ApiServer {
+    pub(super) fn new(leader: Leader, cache: Cache) -> Self {
+        Self { leader, cache }
+    }
+
+    pub(super) fn leader(&self) -> &Leader {
+        &self.leader
+    }
+
+    fn batches(&self, namespace: &str) -> Api<ExecBatch> {
+        Api::namespaced(self.leader.client.clone(), namespace)
+    }
+
+    fn requests(&self, namespace: &str) -> Api<ExecRequest> {
+        Api::namespaced(self.leader.client.clone(), namespace)
+    }
+
+    /// The UID of a workload, if it exists.
+    async fn workload(&self, namespace: &str, workload: &WorkloadReference) -> Result<Option<String>, ApiError> {
+        let (group, plural) = rights::resource(workload.kind);
+        let kind = GroupVersionKind::gvk(group, "v1", &format!("{:?}", workload.kind));
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.leader.client.clone(), namespace, &resource);
+        let call = format!("get {plural} {namespace}/{}", workload.name);
+        let found = within(CALL_TIMEOUT, call, api.get_metadata_opt(&workload.name)).await?;
+        Ok(found.and_then(|found| found.metadata.uid))
+    }
+
+    /// The controllers of the `ReplicaSet`s that these pods belong to, each by the UID of its `ReplicaSet`.
+    async fn owners(&self, namespace: &str, pods: &[Pod]) -> Result<BTreeMap<String, String>, ApiError> {
+        let api: Api<ReplicaSet> = Api::namespaced(self.leader.client.clone(), namespace);
+        let owner = |pod: &Pod| controller(pod.metadata.owner_references.as_deref()).cloned();
+        let sets: BTreeMap<String, OwnerReference> = pods
+            .iter()
+            .filter_map(owner)
+            .filter(|owner| owner.kind == "ReplicaSet")
+            .map(|owner| (owner.uid.clone(), owner))
+            .collect();
+        let mut owners = BTreeMap::new();
+        for (uid, OwnerReference { name, .. }) in sets {
+            let call = format!("get ReplicaSet {namespace}/{name}");
+            let found = within(CALL_TIMEOUT, call, api.get_metadata_opt(&name)).await?;
+            let found = found.filter(|found| found.metadata.uid.as_ref() == Some(&uid));
+            let above = found.and_then(|found| controller(found.metadata.owner_references.as_deref()).cloned());
+            owners.extend(above.map(|above| (uid, above.uid)));
+        }
+        Ok(owners)
+    }
+}
+
+impl World for ApiServer {
+    type Agents = LiveAgents;
+
+    fn now(&self) -> Timestamp {
+        self.leader.clock.now()
+    }
+
+    fn agents(&self) -> &LiveAgents {
+        &self.leader.agents
+    }
+
+    async fn batch(&self, key: &BatchKey) -> Result<Option<ExecBatch>, ApiError> {
+        let api = self.batches(&key.namespace);
+        let found = within(CALL_TIMEOUT, format!("get ExecBatch {key}"), api.get_opt(&key.name)).await?;
+        Ok(found.filter(|batch| batch.metadata.uid.as_deref() == Some(key.uid.as_str())))
+    }
+
+    async fn write_batch(&self, read: &ExecBatch, status: ExecBatchStatus) -> Result<Swapped, ApiError> {
+        let [namespace, name] =
+            [&read.metadata.namespace, &read.metadata.name].map(|field| field.as_deref().unwrap_or_default());
+        let next = ExecBatch { status: Some(status), ..read.clone() };
+        let (api, params) = (self.batches(namespace), PostParams::default());
+        let call = format!("update the status of ExecBatch {namespace}/{name}");
+        match within(CALL_TIMEOUT, call, api.replace_status(name, &params, &next)).await {
+            Ok(batch) => Ok(Swapped::Won(Box::new(batch))),
+            Err(error) => match error.status().map(|status| (status.code, status.message.clone())) {
+                Some((404, _)) => Ok(Swapped::Gone),
+                Some((409, _)) => Ok(Swapped::Lost),
+                Some((413 | 422, why)) => Ok(Swapped::Refused(why)),
+                Some(_) | None => Err(error),
+            },
+        }
+    }
+
+    fn children(&self, key: &BatchKey, plan: i64) -> Children {
+        self.cache.children(key, plan)
+    }
+
+    async fn child(&self, namespace: &str, name: &str) -> Result<Option<ExecRequest>, ApiError> {
+        let call = format!("get ExecRequest {namespace}/{name}");
+        within(CALL_TIMEOUT, call, self.requests(namespace).get_opt(name)).await
+    }
+
+    async fn create(&self, child: &ExecRequest) -> Created {
+        let namespace = child.metadata.namespace.as_deref().unwrap_or_default();
+        let (api, params) = (self.requests(namespace), PostParams::default());
+        let mut pauses = BUSY.into_iter();
+        loop {
+            let call = format!("create a request of a batch in {namespace}");
+            let error = match within(CALL_TIMEOUT, call, api.create(&params, child)).await {
+                Ok(made) => return Created::Made(Box::new(made)),
+                Err(error) => error,
+            };
+            match (error.status().map(|status| (status.code, status.reason.as_str())), pauses.next()) {
+                (Some((429, _)), Some(pause)) => sleep(pause).await,
+                (Some((409, "AlreadyExists")), _) => return Created::Exists,
+                (Some((400 | 403 | 404 | 409 | 413 | 422 | 429, _)), _) => return Created::Refused(error.to_string()),
+                (Some(_) | None, _) => return Created::Doubt(error.to_string()),
+            }
+        }
+    }
+
+    async fn write_child(
+        &self,
+        read: &ExecRequest,
+        status: ExecRequestStatus,
+        change: Change,
+        vouched_for: bool,
+    ) -> Result<Written, BatchError> {
+        let key = key_of(&read.metadata)?;
+        self.leader.write(read, &key, status, &change, vouched_for).await.map_err(|error| match error {
+            BindError::Api(error) => BatchError::Api(error),
+            BindError::NoKey(error) => BatchError::NoKey(error),
+            BindError::Audit(error) => BatchError::Audit(error),
+        })
+    }
+
+    async fn cancel(&self, child: &ExecRequest) -> Result<(), ApiError> {
+        let ObjectMeta { namespace, name, uid, .. } = &child.metadata;
+        let [namespace, name] = [namespace, name].map(|field| field.as_deref().unwrap_or_default());
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"cancel": true}}));
+        let (api, params) = (self.requests(namespace), PatchParams::default());
+        let call = format!("cancel ExecRequest {namespace}/{name}");
+        unless_gone(within(CALL_TIMEOUT, call, api.patch(name, &params, &patch)).await.map(drop))
+    }
+
+    async fn delete(&self, child: &ExecRequest) -> Result<(), ApiError> {
+        let ObjectMeta { namespace, name, uid, resource_version, .. } = child.metadata.clone();
+        let [namespace, name] = [namespace, name].map(Option::unwrap_or_default);
+        let preconditions = Some(Preconditions { uid, resource_version });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let call = format!("delete ExecRequest {namespace}/{name}");
+        unless_gone(within(CALL_TIMEOUT, call, self.requests(&namespace).delete(&name, &params)).await.map(drop))
+    }
+
+    async fn candidates(&self, batch: &ExecBatch) -> Result<Candidates, ApiError> {
+        let namespace = batch.metadata.namespace.as_deref().unwrap_or_default();
+        let targets = &batch.spec.targets;
+        let mut params = ListParams::default();
+        if let Some(selector) = &targets.selector {
+            params = params.labels(&selector_text(selector));
+        }
+        // In one piece, so that all is of one moment.
+        let api: Api<Pod> = Api::namespaced(self.leader.client.clone(), namespace);
+        let pods = within(LIST_TIMEOUT, format!("list the pods of {namespace}"), api.list(&params)).await?.items;
+        let Some(workload) = &targets.workload else { return Ok(Candidates { pods, no_workload: false }) };
+        let Some(uid) = self.workload(namespace, workload).await? else {
+            return Ok(Candidates { pods: Vec::new(), no_workload: true });
+        };
+        let owners = match workload.kind {
+            WorkloadKind::Deployment => self.owners(namespace, &pods).await?,
+            WorkloadKind::StatefulSet | WorkloadKind::DaemonSet | WorkloadKind::ReplicaSet | WorkloadKind::Job => {
+                BTreeMap::new()
+            }
+        };
+        Ok(Candidates { pods: of_workload(pods, &uid, &owners), no_workload: false })
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, ApiError> {
+        let api: Api<Pod> = Api::namespaced(self.leader.client.clone(), namespace);
+        within(CALL_TIMEOUT, format!("get pod {namespace}/{name}"), api.get_opt(name)).await
+    }
+
+    async fn admission(&self) -> Admission {
+        self.leader.gate.look().await
+    }
+
+    async fn lacks(&self, who: &Requester, right: &Right) -> Result<bool, ApiError> {
+        Ok(!self.leader.access.ask(who, right).await?.allowed)
+    }
+
+    async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {
+        let api = self.requests(&key.namespace);
+        let mut params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
+        let mut endings = Vec::new();
+        loop {
+            let page = within(LIST_TIMEOUT, format!("list the requests of ExecBatch {key}"), api.list(&params)).await?;
+            let ending = |child: &ExecRequest| {
+                let index = child::index_in(child, key.uid.as_str(), plan)?;
+                Ending::of(child, index)
+            };
+            endings.extend(page.items.iter().filter_map(ending));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(endings),
+            }
+        }
+    }
+
+    async fn page_of_children(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
+        let api: Api<ExecRequest> = Api::all(self.leader.client.clone());
+        let mut params = ListParams::default().fields(CHILDREN).limit(PAGE);
+        if let Some(token) = after {
+            params = params.continue_token(&token);
+        }
+        let page = within(LIST_TIMEOUT, "list the requests of batches".to_owned(), api.list(&params)).await?;
+        Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
+    }
+
+    async fn available(&self) -> Result<(), Unavailable> {
+        self.leader.audit.available().await
+    }
+
+    /// In the log only: the audit trail has no records of batches yet.
+    async fn record(&self, batch: &ExecBatch, act: &Act) -> Result<(), Unavailable> {
+        let ObjectMeta { namespace, name, uid, .. } = &batch.metadata;
+        tracing::info!(?namespace, ?name, ?uid, ?act, "batch");
+        Ok(())
+    }
+}
+
+/// Gone is as good, and one that has changed is looked at again.
+fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
+    match result {
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        result => result,
+    }
+}

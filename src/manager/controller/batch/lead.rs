@@ -1,0 +1,179 @@
+//! Who tends which batch when: one task a batch that is not finished, which passes over it whenever something is heard of
+//! it or of its children, or when its last pass has said to.
+//!
+//! Nothing starts this yet: it takes the policies that guard `spec.batch`, and the kind itself.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use kube::{
+    Api,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watcher},
+    },
+};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{api_server::ApiServer, cache::Cache, pass::Pass, sweep::sweep_all, tend::tend, world::World};
+use crate::{
+    api::{ExecBatch, ExecRequest},
+    core::ids::BatchKey,
+    infra::retry::{self, WatchPauses},
+    manager::controller::write::Leader,
+};
+
+/// Unfinished children. One that finishes leaves the selection, so that nothing of what it wrote is held.
+const CHILDREN: &str = "spec.batch.uid!=,status.completionTime=";
+const BATCHES: &str = "status.completionTime=";
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// After a pass that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Tends all batches, until `term` ends.
+#[expect(dead_code, reason = "nothing may act on batches before the policies that guard `spec.batch` are there")]
+pub(in crate::manager) async fn lead(leader: Leader, term: CancellationToken) {
+    let cache = Cache::default();
+    let world = Arc::new(ApiServer::new(leader, cache.clone()));
+    let batches = Batches::default();
+    tokio::select! {
+        () = term.cancelled() => {}
+        () = watch_children(&world, &cache, &batches) => {}
+        () = watch_batches(&world, &batches) => {}
+        () = sweep_now_and_then(&*world) => {}
+    }
+}
+
+/// The batches that are tended, and how each is told that something has happened.
+#[derive(Clone, Default)]
+struct Batches(Arc<parking_lot::Mutex<HashMap<BatchKey, Arc<Notify>>>>);
+
+impl Batches {
+    fn tell(&self, key: &BatchKey) {
+        if let Some(news) = self.0.lock().get(key) {
+            news.notify_one();
+        }
+    }
+}
+
+async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
+    let api: Api<ExecRequest> = Api::all(world.leader().client.clone());
+    let mut events = watcher(api, retry::watching().fields(CHILDREN)).backoff(WatchPauses::default()).boxed();
+    let mut listed = Cache::default();
+    while let Some(event) = events.next().await {
+        let told = match event {
+            Ok(watcher::Event::Apply(child)) => cache.note(&child),
+            Ok(watcher::Event::Delete(child)) => cache.forget(&child),
+            Ok(watcher::Event::Init) => {
+                listed = Cache::default();
+                None
+            }
+            Ok(watcher::Event::InitApply(child)) => {
+                listed.note(&child);
+                None
+            }
+            Ok(watcher::Event::InitDone) => {
+                cache.replace(&listed);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the watch of the requests of batches ended; reopening it");
+                None
+            }
+        };
+        if let Some(key) = told {
+            batches.tell(&key);
+        }
+    }
+}
+
+async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
+    let api: Api<ExecBatch> = Api::all(world.leader().client.clone());
+    let mut events = watcher(api, retry::watching().fields(BATCHES)).backoff(WatchPauses::default()).boxed();
+    let mut tended = JoinSet::new();
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Some(ended) = tended.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the task of a batch ended early");
+                }
+                continue;
+            }
+        };
+        match event {
+            Some(Ok(watcher::Event::Apply(batch) | watcher::Event::InitApply(batch))) => {
+                let Some(key) = key_of(&batch) else { continue };
+                batches.tell(&key);
+                let news = Arc::new(Notify::new());
+                let is_new = {
+                    let mut all = batches.0.lock();
+                    !all.contains_key(&key) && all.insert(key.clone(), Arc::clone(&news)).is_none()
+                };
+                if is_new {
+                    tended.spawn(tend_to_its_end(Arc::clone(world), batches.clone(), key, news));
+                }
+            }
+            // Its task finds out by itself.
+            Some(Ok(watcher::Event::Delete(batch))) => {
+                if let Some(key) = key_of(&batch) {
+                    batches.tell(&key);
+                }
+            }
+            Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "the watch of the batches ended; reopening it"),
+            None => return,
+        }
+    }
+}
+
+async fn tend_to_its_end(world: Arc<ApiServer>, batches: Batches, key: BatchKey, news: Arc<Notify>) {
+    // Also if a pass panics: another task can take it up then.
+    let _registered = Registered { batches, key: key.clone() };
+    loop {
+        let pause = match tend(&*world, &key).await {
+            Ok(Pass::Over) => return,
+            Ok(Pass::Again(pause)) => pause,
+            Err(error) => {
+                tracing::warn!(batch = %key, %error, "a batch could not be tended; retrying");
+                RETRY
+            }
+        };
+        // Either is a reason to go on.
+        drop(timeout(pause, news.notified()).await);
+    }
+}
+
+struct Registered {
+    batches: Batches,
+    key: BatchKey,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.batches.0.lock().remove(&self.key);
+    }
+}
+
+fn key_of(batch: &ExecBatch) -> Option<BatchKey> {
+    let meta = &batch.metadata;
+    Some(BatchKey { namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.as_deref()?.into() })
+}
+
+async fn sweep_now_and_then<W: World>(world: &W) {
+    let mut clock = interval(SWEEP_EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        match sweep_all(world).await {
+            Ok(0) => {}
+            Ok(swept) => tracing::info!(swept, "stray requests of batches were removed"),
+            Err(error) => tracing::warn!(%error, "the requests of batches could not be listed"),
+        }
+    }
+}

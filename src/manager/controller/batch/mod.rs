@@ -1,0 +1,27 @@
+//! Batches: what the leader does with each, pass by pass.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tend` | one pass over one batch: read, decide, act, write |
+//! | `planning` | the pass that plans: fence, targets, children, freeze |
+//! | `pass` | how a pass ends: one write, and when to pass again |
+//! | `act` | one child: see how it ended, bind it, end it, cancel it |
+//! | `sweep` | children that belong to no plan that counts |
+//! | `world` | what a pass stands on: an API server, real or simulated |
+//! | `api_server` | the real one |
+//! | `cache` | what a watch has told of the children, without what they hold |
+//! | `lead` | who tends which batch when |
+//!
+//! Nothing is remembered between two passes but what a watch tells, and that decides nothing that cannot be taken back: who
+//! leads next, or has led before and wakes up, finds the same.
+
+pub mod act;
+pub mod api_server;
+pub mod cache;
+
+pub mod lead;
+pub mod pass;
+pub mod planning;
+pub mod sweep;
+pub mod tend;
+pub mod world;

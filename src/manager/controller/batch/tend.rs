@@ -1,0 +1,84 @@
+//! One pass over one batch.
+//!
+//! 1. read the batch, by quorum;
+//! 2. decide: `core::batch::step`;
+//! 3. do what is to be done with its children;
+//! 4. write what its status says then: `core::batch::advance`. One write a pass, and one in flight.
+
+use std::time::Duration;
+
+use super::{
+    act::act_on_all,
+    pass::{AGAIN, Pass, refuse, swap},
+    planning::plan,
+    world::{Act, BatchError, World},
+};
+use crate::{
+    api::{
+        ExecBatch, ExecBatchStatus,
+        conditions::{self, ConditionType},
+    },
+    core::{
+        batch::{
+            advance::{Next, advance},
+            groups::group,
+            seen::Children,
+            situation::Situation,
+            status::Write,
+            step::{Step, Task, look_again, step},
+            stop::stop,
+        },
+        ids::BatchKey,
+    },
+};
+
+pub async fn tend<W: World>(world: &W, key: &BatchKey) -> Result<Pass, BatchError> {
+    let Some(batch) = world.batch(key).await? else { return Ok(Pass::Over) };
+    let number = batch.status.as_ref().and_then(|status| status.plan.as_ref()).map_or(0, |plan| plan.number);
+    let children = world.children(key, number);
+    match step(&batch, &children, world.now())? {
+        Step::Done => Ok(Pass::Over),
+        Step::Refuse(why) => refuse(world, &batch, &why).await,
+        Step::Plan(number) => plan(world, key, batch, number).await,
+        Step::Tend(tasks) => tend_children(world, key, &batch, &children, tasks).await,
+    }
+}
+
+async fn tend_children<W: World>(
+    world: &W,
+    key: &BatchKey,
+    batch: &ExecBatch,
+    children: &Children,
+    tasks: Vec<(u16, Task)>,
+) -> Result<Pass, BatchError> {
+    let Some(situation) = Situation::of(batch, world.now())? else { return Ok(Pass::Again(AGAIN)) };
+    let found = act_on_all(world, &situation, children, tasks).await;
+    // That may have taken its time, and the time of a release counts from the release.
+    let situation = Situation { now: world.now(), ..situation };
+    match advance(&situation, children, &found) {
+        Next::Finish(ledger) => finish(world, key, Situation { ledger, ..situation }).await,
+        Next::Write(status) if Some(&*status) == batch.status.as_ref() => Ok(Pass::Again(look_again(children))),
+        Next::Write(status) => {
+            if status.released > situation.status.released {
+                let act = Act::Released { from: situation.status.released, to: status.released };
+                world.record(batch, &act).await?;
+            }
+            swap(world, batch, *status, Duration::ZERO).await
+        }
+    }
+}
+
+async fn finish<W: World>(world: &W, key: &BatchKey, situation: Situation<'_>) -> Result<Pass, BatchError> {
+    let grouped = group(world.endings(key, situation.plan()).await?, &situation.ledger);
+    let generation = situation.batch.metadata.generation;
+    let write = Write { status: situation.status, generation, at: situation.now };
+    let status = write.finished(&situation, stop(&situation).as_ref(), grouped);
+    world.record(situation.batch, &Act::Finished { reason: reason_of(&status) }).await?;
+    swap(world, situation.batch, status, Duration::ZERO).await
+}
+
+fn reason_of(status: &ExecBatchStatus) -> String {
+    conditions::get(&status.conditions, ConditionType::Finished)
+        .map(|finished| finished.reason.clone())
+        .unwrap_or_default()
+}
