@@ -140,6 +140,11 @@ faults: install ## Kill agents, engines and the API server 300 times while reque
 faults-short: ## The same, 15 times (2 min)
 	@$(MAKE) faults ROUNDS=15
 
+.PHONY: faults-batches
+faults-batches: install ## Kill managers, agents and the API server during 50 batches of 200 targets (40 min; ROUNDS, TARGETS, SEED)
+	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),50) FAULT_TARGETS=$(or $(TARGETS),200) $(if $(SEED),FAULT_SEED=$(SEED)) \
+		cargo test --locked --test faults -- --nocapture whoever
+
 .PHONY: flood
 flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture

@@ -13,6 +13,8 @@
 mod access;
 mod agents;
 mod audit;
+mod batch_lab;
+mod batches;
 mod chart;
 mod clients;
 mod crowd;

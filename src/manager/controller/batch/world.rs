@@ -131,6 +131,8 @@ pub enum Act {
     Released { from: i32, to: i32 },
     /// It is about to be said to have finished, for this reason.
     Finished { reason: String },
+    /// It is about to be deleted, because its time has passed.
+    Expired,
 }
 
 #[derive(Debug, Error)]
