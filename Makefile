@@ -150,7 +150,7 @@ flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: bench
-bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers (10 min and a build)
+bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers, speed of a batch (20 min and a build)
 	@benches/memory
 	@$(WITH_CLUSTER); cargo bench --locked --bench streams
 

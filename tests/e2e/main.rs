@@ -14,6 +14,7 @@ mod access;
 mod agents;
 mod audit;
 mod batch_lab;
+mod batch_restore;
 mod batches;
 mod chart;
 mod clients;
