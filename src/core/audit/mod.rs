@@ -8,6 +8,7 @@
 //! the lines are kept is not known here. `docs/audit.md` has the format for readers.
 
 pub mod anchor;
+pub mod batch;
 pub mod chain;
 pub mod complete;
 pub mod event;
