@@ -1,6 +1,7 @@
 //! What is recorded of a batch, and the record of each act on it.
 
 use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     event::{Event, ObjectReference, Verb},
@@ -21,11 +22,28 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Its targets are fixed.
-    Planned { plan: PlanId, total: i32, approval_required: bool },
-    Approved { plan: PlanId, by: Option<Word> },
+    Planned {
+        plan: PlanId,
+        total: i32,
+        approval_required: bool,
+    },
+    Approved {
+        plan: PlanId,
+        by: Option<Word>,
+    },
     /// Indexes from `from` on and below `to` may run.
-    Released { plan: PlanId, from: i32, to: i32, by: Option<Word> },
-    Finished { reason: String, message: String, plan: Option<PlanId>, counts: Vec<(&'static str, i32)> },
+    Released {
+        plan: PlanId,
+        from: i32,
+        to: i32,
+        by: Option<Word>,
+    },
+    Finished {
+        reason: String,
+        message: String,
+        plan: Option<PlanId>,
+        counts: Vec<(&'static str, i32)>,
+    },
 }
 
 /// A plan, told from every other.
@@ -36,7 +54,7 @@ pub struct PlanId {
 }
 
 /// By whose word something is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Word {
     pub username: String,
     pub uid: String,

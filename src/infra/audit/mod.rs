@@ -5,6 +5,7 @@
 //! case waits only briefly for its record. `core::audit` knows what a record looks like, the trail where it goes.
 
 pub mod file;
+pub mod given;
 pub mod published;
 pub mod writer;
 
@@ -175,7 +176,8 @@ impl<T: Trail> Audit<T> {
         match &added {
             Ok(()) => self.metrics.recorded(verb),
             Err(error) => {
-                let (kind, object) = object.map(|object| (object.resource, format!("{}/{}", object.namespace, object.name))).unzip();
+                let (kind, object) =
+                    object.map(|object| (object.resource, format!("{}/{}", object.namespace, object.name))).unzip();
                 tracing::error!(kind, object, %verb, %error, "not recorded");
                 self.metrics.unrecorded.inc();
             }

@@ -8,7 +8,6 @@ use std::future::Future;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use thiserror::Error;
 
-pub use crate::{core::audit::batch::Act, manager::controller::write::Change};
 use crate::{
     api::{ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester},
     core::{
@@ -21,6 +20,7 @@ use crate::{
     },
     infra::{audit::Unavailable, call::ApiError, requests::Written},
 };
+pub use crate::{core::audit::batch::Act, manager::controller::write::Change};
 
 pub trait World: Send + Sync + 'static {
     type Agents: Agents + Send + Sync;
