@@ -9,7 +9,9 @@ pub mod error;
 pub mod exit;
 pub mod verb;
 
+mod batch;
 mod follow;
+mod report;
 mod request;
 pub mod say;
 mod typed;

@@ -12,6 +12,12 @@ pub fn request_name(text: &str) -> Result<String, String> {
     name(text, &kinds, |kind| format!("a {kind} is not a request: give NAME or xr/NAME"))
 }
 
+/// Reads `NAME`, `xb/NAME` or `execbatch.execlet.dev/NAME`.
+pub fn batch_name(text: &str) -> Result<String, String> {
+    let kinds = ["xb", "execbatch", "execbatches", "execbatch.execlet.dev", "execbatches.execlet.dev"];
+    name(text, &kinds, |kind| format!("a {kind} is not a batch: give xb/NAME"))
+}
+
 fn name(text: &str, kinds: &[&str], other: impl Fn(&str) -> String) -> Result<String, String> {
     match text.split_once('/') {
         None if text.is_empty() => Err("the name is empty".to_owned()),

@@ -8,7 +8,7 @@ use execlet::cli::{
     exit::Exit,
     verb::{
         attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
-        logs::LogsArgs, replay::ReplayArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
+        logs::LogsArgs, replay::ReplayArgs, report::ReportArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
     },
 };
 
@@ -38,6 +38,7 @@ pub enum Verb {
     Describe(DescribeArgs),
     Wait(WaitArgs),
     Cancel(CancelArgs),
+    Report(ReportArgs),
     Replay(ReplayArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
@@ -57,6 +58,7 @@ impl Verb {
             Self::Get(_)
             | Self::Describe(_)
             | Self::Cancel(_)
+            | Self::Report(_)
             | Self::Replay(_)
             | Self::Completion(_)
             | Self::Version(_)
@@ -120,7 +122,7 @@ mod tests {
         let verbs = words("");
         assert_eq!(
             verbs,
-            ["run", "attach", "logs", "get", "describe", "wait", "cancel", "replay", "completion", "version"]
+            ["run", "attach", "logs", "get", "describe", "wait", "cancel", "report", "replay", "completion", "version"]
         );
         let flags = words("run web --");
         for flag in ["--container", "--rm", "--detach-keys", "--namespace", "--as-group"] {

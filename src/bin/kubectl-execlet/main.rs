@@ -12,7 +12,7 @@ use execlet::{
         error::Error,
         exit::Exit,
         say::last_words,
-        verb::{attach, cancel, completion, describe, get, logs, replay, run, version, wait},
+        verb::{attach, cancel, completion, describe, get, logs, replay, report, run, version, wait},
     },
     infra::{
         arguments::{self, Done},
@@ -86,6 +86,7 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
         Verb::Describe(args) => describe::run(&connection.connect().await?, args).await,
         Verb::Wait(args) => wait::run(&connection.connect().await?, args).await,
         Verb::Cancel(args) => cancel::run(&connection.connect().await?, args).await,
+        Verb::Report(args) => report::run(&connection.connect().await?, args).await,
     }
 }
 

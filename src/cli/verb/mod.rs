@@ -7,6 +7,7 @@ pub mod describe;
 pub mod get;
 pub mod logs;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod version;
 pub mod wait;

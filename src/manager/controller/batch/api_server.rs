@@ -37,6 +37,7 @@ use crate::{
             status::Write,
             targets::{controller, of_workload, selector_text},
         },
+        bind,
         ids::BatchKey,
         request::key_of,
     },
@@ -308,11 +309,12 @@ impl World for ApiServer {
         self.leader.audit.available().await
     }
 
-    /// In the log only: the audit trail has no records of batches yet.
     async fn record(&self, batch: &ExecBatch, act: &Act) -> Result<(), Unavailable> {
-        let ObjectMeta { namespace, name, uid, .. } = &batch.metadata;
-        tracing::info!(?namespace, ?name, ?uid, ?act, "batch");
-        Ok(())
+        let Some(subject) = self.leader.audit.batch(batch) else { return Ok(()) };
+        let admission = self.leader.gate.look().await;
+        let vouched_for = bind::vouches_for(&admission, batch.metadata.creation_timestamp.as_ref());
+        let subject = if vouched_for { subject.vouched_for() } else { subject };
+        self.leader.audit.batch_does(&subject, act).await
     }
 }
 
