@@ -10,7 +10,6 @@ TARGET := x86_64-unknown-linux-gnu
 NAMESPACE ?= execlet
 RELEASE ?= execlet
 CRD := execrequests.execlet.dev.yaml
-# Its kind has no controller yet, so it is not in the chart.
 BATCH_CRD := execbatches.execlet.dev.yaml
 # Neither the folder of the sources nor that of the crates is in the binary: it is the same wherever it is built.
 REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
@@ -88,9 +87,8 @@ crds: ## Write crds/ and the chart's copy from the Rust types
 	@mkdir -p target crds charts/execlet/files/crds
 	cargo run --locked --quiet -- crds > target/$(CRD)
 	cargo run --locked --quiet -- crds execbatches > target/$(BATCH_CRD)
-	@install -m 0644 target/$(BATCH_CRD) crds/$(BATCH_CRD)
-	@install -m 0644 target/$(CRD) crds/$(CRD)
-	@install -m 0644 target/$(CRD) charts/execlet/files/crds/$(CRD)
+	@for crd in $(CRD) $(BATCH_CRD); do install -m 0644 target/$$crd crds/$$crd; \
+		install -m 0644 target/$$crd charts/execlet/files/crds/$$crd; done
 
 .PHONY: image
 image: binary $(CLUSTER_DEPS) ## Build the image and load it on every node of the test cluster

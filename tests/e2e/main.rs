@@ -15,6 +15,7 @@ mod agents;
 mod audit;
 mod batch_lab;
 mod batch_restore;
+mod batch_rights;
 mod batches;
 mod chart;
 mod clients;
