@@ -74,7 +74,8 @@ async fn may_exec(lab: &Lab, role: &str, who: &Subject, name: &str, pods: &[&str
 async fn a_batch_says_who_created_it_and_nobody_else() {
     let lab = Lab::new().await;
     let alice = requester(&lab, "alice").await;
-    let create = |more: Value| said(&alice.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &batch(&lab, "b", &more)));
+    let create =
+        |more: Value| said(&alice.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &batch(&lab, "b", &more)));
     let so = json!({"username": "alice", "uid": "", "groups": ["system:authenticated"], "extra": {}});
     for claimed in [
         json!({}),
@@ -139,7 +140,8 @@ async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let uid = read(&lab, "execbatch", "b")["metadata"]["uid"].clone();
     for who in [&alice, &Subject::user("root").of("system:masters")] {
-        let said = who.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
+        let said =
+            who.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
         assert!(said.contains("spec.batch is set by execlet alone"), "{who}: {said}");
     }
     let single = request(&lab.namespace, "r", json!({"target": {"podName": "web"}, "command": ["true"]}));
@@ -346,7 +348,8 @@ async fn a_stolen_managers_token_makes_only_requests_of_batches() {
     let lab = Lab::new().await;
     let thief = stolen(&managers()[0]);
     let uid = json!("batch-1");
-    let create = |child: &Value| said(&thief.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &child.to_string()));
+    let create =
+        |child: &Value| said(&thief.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &child.to_string()));
     let made = create(&child(&lab, "c", "b", &uid, &json!({}))).expect("a request of a batch");
     assert_eq!(made["spec"]["requestedBy"]["username"], json!("alice"), "in the name of the batch's requester");
     let owner = made["metadata"]["ownerReferences"][0].clone();
@@ -358,8 +361,17 @@ async fn a_stolen_managers_token_makes_only_requests_of_batches() {
         ("no batch", single),
         ("no batch and no requester", own),
         ("no owner", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences": []}))),
-        ("two owners", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences": [owner,
-            {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "1"}]}))),
+        (
+            "two owners",
+            child(
+                &lab,
+                "c",
+                "b",
+                &uid,
+                &json!({"/metadata/ownerReferences": [owner,
+            {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "1"}]}),
+            ),
+        ),
         ("another batch by UID", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/uid": "batch-2"}))),
         ("another batch by name", child(&lab, "c", "b", &uid, &json!({"/spec/batch/name": "other"}))),
         ("another kind", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/kind": "ExecRequest"}))),
@@ -370,7 +382,8 @@ async fn a_stolen_managers_token_makes_only_requests_of_batches() {
         assert_refused(create(&child), "orbidden", what);
     }
     let unbound = Subject::account(NAMESPACE, "execlet-manager", &[]);
-    let said = unbound.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
+    let said =
+        unbound.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
     assert!(said.contains("its token must name its pod"), "{said}");
 }
 
@@ -513,11 +526,13 @@ async fn without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
     for kind in ["policy", "policybinding"] {
         kubectl_raw(&["delete", &format!("mutatingadmission{kind}"), "execlet-batch-stamp", "execlet-stamp"]);
     }
-    let create = |more: &Value| said(&alice.kubectl(&[&CREATE[..], &["-o", "json"]].concat(), &batch(&lab, &unique("b"), more)));
+    let create =
+        |more: &Value| said(&alice.kubectl(&[&CREATE[..], &["-o", "json"]].concat(), &batch(&lab, &unique("b"), more)));
     wait_for("the stamp to be forgotten", async || create(&json!({})).err()).await;
     assert_refused(create(&json!({"requestedBy": forged()})), "spec.requestedBy is not you", "forged");
     assert_refused(create(&json!({})), "is empty, and no policy has filled it in", "left out");
-    let made = create(&json!({"requestedBy": {"username": "alice", "groups": ["system:authenticated"]}})).expect("made");
+    let made =
+        create(&json!({"requestedBy": {"username": "alice", "groups": ["system:authenticated"]}})).expect("made");
     let name = made["metadata"]["name"].as_str().expect("a name");
     let me = json!({"username": "alice", "uid": ""});
     for (spec, taken) in [

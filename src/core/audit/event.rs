@@ -84,7 +84,8 @@ impl Verb {
             | Self::Cancelled
             | Self::Planned
             | Self::Approved
-            | Self::Released => false,
+            | Self::Released
+            | Self::Expired => false,
         }
     }
 

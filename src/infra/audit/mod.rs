@@ -141,7 +141,9 @@ impl<T: Trail> Audit<T> {
     pub async fn batch_does(&self, batch: &Subject, act: &Act) -> Result<(), Unavailable> {
         let event = batch.batch_did(act, self.clock.now());
         match act {
-            Act::Planned { .. } | Act::Approved { .. } | Act::Released { .. } | Act::Expired => self.before(event).await,
+            Act::Planned { .. } | Act::Approved { .. } | Act::Released { .. } | Act::Expired => {
+                self.before(event).await
+            }
             Act::Finished { .. } => {
                 self.anyhow(event).await;
                 Ok(())
