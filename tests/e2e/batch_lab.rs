@@ -7,7 +7,7 @@ use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::lab::{Lab, kubectl_with, text, unique};
+use crate::lab::{Lab, kubectl_raw, kubectl_with, text, unique, wait_for};
 
 /// A batch of some tens of targets, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -43,10 +43,6 @@ impl Seen {
 
     pub fn total(&self) -> i32 {
         self.status.plan.as_ref().and_then(|plan| plan.total).unwrap_or(0)
-    }
-
-    pub fn digest(&self) -> String {
-        self.status.plan.as_ref().and_then(|plan| plan.digest.clone()).expect("a digest")
     }
 
     /// How many succeeded, failed, never ran, are unknown, and were skipped.
@@ -116,8 +112,17 @@ impl Lab {
         if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
     }
 
-    pub fn patch_batch(&self, name: &str, spec: Value) {
-        self.kubectl(&["patch", "execbatch", name, "--type=merge", "-p", &json!({"spec": spec}).to_string()]);
+    pub async fn patch_batch(&self, name: &str, spec: Value) {
+        let patch = json!({"spec": spec}).to_string();
+        wait_for("the API server to know the kind", async || {
+            let patched = kubectl_raw(&["-n", &self.namespace, "patch", "xb", name, "--type=merge", "-p", &patch]);
+            let said = text(&patched.stderr);
+            // One that has just started does not, and so cannot apply the policies.
+            let starts = said.contains("There can be a delay between when CustomResourceDefinitions are created");
+            assert!(patched.status.success() || starts, "kubectl patch: {said}");
+            (!starts).then_some(())
+        })
+        .await;
     }
 
     pub async fn batch_when(&self, name: &str, what: &str, holds: impl Fn(&Seen) -> bool) -> Seen {

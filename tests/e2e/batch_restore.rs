@@ -78,13 +78,13 @@ async fn a_batch_that_is_set_back_runs_nothing_twice() {
     lab.batch_paused(&name, 2).await;
     wait_for("two to have run", async || (lab.runs("web-0") + lab.runs("web-1") == 2).then_some(())).await;
     let in_the_middle = Backup::take("middle");
-    lab.patch_batch(&name, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&name).await.ended("Succeeded", "Completed", [6, 0, 0, 0, 0]);
     lab.each_ran_once("before anything was restored");
 
     in_the_middle.restore();
     settled().await;
-    lab.patch_batch(&name, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     let again = lab.batch_ended(&name).await;
     assert_eq!(again.counts(), [6, 0, 0, 0, 0], "what ran is told again: {:#?}", again.status);
     lab.each_ran_once("after the middle was restored");
@@ -93,7 +93,7 @@ async fn a_batch_that_is_set_back_runs_nothing_twice() {
     before_the_plan.restore();
     kubectl(&["scale", "deployment", "execlet-manager", "-n", crate::lab::NAMESPACE, "--replicas=2"]);
     settled().await;
-    lab.patch_batch(&name, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     let anew = lab.batch_ended(&name).await;
     assert_eq!(anew.counts(), [6, 0, 0, 0, 0], "{:#?}", anew.status);
     lab.each_ran_once("after the state before the plan was restored");

@@ -49,7 +49,7 @@ async fn a_preview_runs_nothing_and_each_limit_exactly_what_it_says() {
     let preview = lab.batch_paused(&name, 0).await;
     assert_eq!((preview.total(), preview.reason()), (10, "ReleaseLimit"));
     for (limit, released) in [(json!(1), 1), (json!("10%"), 1), (json!("50%"), 5), (json!(7), 7)] {
-        lab.patch_batch(&name, json!({"releaseLimit": limit}));
+        lab.patch_batch(&name, json!({"releaseLimit": limit})).await;
         let generation = lab.batches().get(&name).await.expect("a batch").metadata.generation;
         let seen = lab
             .batch_when(&name, "to have seen the limit", |seen| {
@@ -61,7 +61,7 @@ async fn a_preview_runs_nothing_and_each_limit_exactly_what_it_says() {
         let wanted: Vec<usize> = (0..10).map(|index| usize::from(index < released)).collect();
         assert_eq!(ran, wanted, "{limit}");
     }
-    lab.patch_batch(&name, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&name).await.ended("Succeeded", "Completed", [10, 0, 0, 0, 0]);
 }
 
@@ -88,7 +88,7 @@ async fn a_suspended_batch_goes_on_where_it_was_and_a_canceled_one_ends_what_run
     let script = format!("{NOTE}; until [ -e /tmp/go ]; do sleep 0.1; done");
     let name = lab.batch(everywhere(&script, json!({"parallelism": 2})));
     wait_for("two to run", async || (lab.runs("web-0") == 1 && lab.runs("web-1") == 1).then_some(())).await;
-    lab.patch_batch(&name, json!({"suspend": true}));
+    lab.patch_batch(&name, json!({"suspend": true})).await;
     lab.batch_when(&name, "to be seen as suspended", |seen| {
         seen.status.observed_generation == seen.batch.metadata.generation
     })
@@ -98,9 +98,9 @@ async fn a_suspended_batch_goes_on_where_it_was_and_a_canceled_one_ends_what_run
     }
     let held = lab.batch_paused(&name, 2).await;
     assert_eq!((held.counts(), held.reason()), ([2, 0, 0, 0, 0], "Suspended"), "nothing is NotRun by that");
-    lab.patch_batch(&name, json!({"suspend": false}));
+    lab.patch_batch(&name, json!({"suspend": false})).await;
     wait_for("two more to run", async || (lab.runs("web-2") == 1 && lab.runs("web-3") == 1).then_some(())).await;
-    lab.patch_batch(&name, json!({"cancel": true}));
+    lab.patch_batch(&name, json!({"cancel": true})).await;
     let done = lab.batch_ended(&name).await;
     done.ended("Failed", "Canceled", [2, 2, 2, 0, 0]);
     assert_eq!([lab.runs("web-4"), lab.runs("web-5")], [0, 0]);
@@ -148,7 +148,7 @@ async fn only_the_pods_of_the_plan_are_touched() {
     lab.delete_pod("web-1").await;
     lab.pod("web-1", "n1").await;
     lab.pod("web-9", "n1").await;
-    lab.patch_batch(&name, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     let done = lab.batch_ended(&name).await;
     done.ended("Failed", "TargetsFailed", [2, 0, 1, 0, 0]);
     let child = &lab.children(&done).await[&1];
