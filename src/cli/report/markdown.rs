@@ -104,7 +104,7 @@ impl Markdown {
             let text = one_line(text);
             let ticks = "`".repeat(longest_run(&text) + 1);
             // Of a text between two blanks each is taken away.
-            self.0.extend([&ticks, " ", &text, " ", &ticks]);
+            self.0.extend([ticks.as_str(), " ", &text, " ", &ticks]);
         }
         self
     }
@@ -133,7 +133,7 @@ impl Markdown {
 }
 
 fn longest_run(text: &str) -> usize {
-    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+    text.split(|c: char| c != '`').map(str::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]

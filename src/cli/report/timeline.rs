@@ -57,8 +57,8 @@ pub(super) fn timeline(page: &mut Html, report: &Report) {
     };
     let count = ran.commands.len();
     let named = count <= NAMED;
-    #[allow(clippy::cast_precision_loss, reason = "at most ten thousand")]
-    let count = count as f64;
+    // At most ten thousand.
+    let count = f64::from(u16::try_from(count).unwrap_or(u16::MAX));
     let each = if named { NAMED_HEIGHT } else { HEIGHT.min(MOST_HEIGHT / count) };
     page.ours("<svg width=\"100%\" height=\"").decimal(each * count);
     page.ours("\" role=\"img\" aria-label=\"When each command ran\">\n");
@@ -68,7 +68,7 @@ pub(super) fn timeline(page: &mut Html, report: &Report) {
     }
     let mut y = 0.0;
     for (command, started, finished) in &ran.commands {
-        bar(page, &ran, (command, *started, *finished), y, each);
+        bar(page, &ran, (*command, *started, *finished), y, each);
         y += each;
     }
     page.ours("</svg>\n<div class=\"marks\">");

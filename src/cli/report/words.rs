@@ -17,7 +17,7 @@ impl Report {
             (None, false) => None,
         };
         let total = self.plan.total;
-        let targets = format!("{total} of plan {}: {}", self.plan.number, self.targets);
+        let targets = format!("{total} ({}), plan {}", self.targets, self.plan.number);
         let all = [
             ("Asked for by", Some(asked)),
             ("Let run by", self.released_by.as_ref().map(word)),

@@ -34,13 +34,13 @@ impl Member {
         let of_batch = events.iter().find(|event| event.note(key::BATCH_UID).is_some())?;
         let end = |wanted: &dyn Fn(&Event) -> bool| events.iter().any(|event| event.verb.is_end() && wanted(event));
         let started = |event: &&&Event| event.verb == Verb::Started;
-        let pods = events.iter().filter(started).chain(events.iter().rev());
+        let mut pods = events.iter().filter(started).chain(events.iter().rev());
         let member = Self {
             uid: uid.clone(),
             batch: format!("{}/{}", of_batch.object_ref.as_ref()?.namespace, of_batch.note(key::BATCH)?),
             plan: of_batch.number(key::BATCH_PLAN)?,
             index: of_batch.number(key::BATCH_INDEX)?,
-            pod: pods.clone().find_map(|event| event.note(key::POD_UID)).map(str::to_owned),
+            pod: pods.find_map(|event| event.note(key::POD_UID)).map(str::to_owned),
             started: events.iter().any(|event| event.verb == Verb::Started),
             ran: end(&|event| event.note(key::RAN) == Some("true") || event.note(key::EXIT_CODE).is_some()),
             ended: end(&|_| true),

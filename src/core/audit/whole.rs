@@ -118,7 +118,8 @@ fn of_the_end(told: &Told<'_>, end: &Event, plan: Plan<'_>, members: &[Member]) 
             told.released_to()
         ));
     }
-    let of_plan = || members.iter().filter(|member| member.plan == plan.0);
+    let counts = plan.0;
+    let of_plan = || members.iter().filter(move |member| member.plan == counts);
     let indexes = |wanted: &dyn Fn(&Member) -> bool| -> IndexSet {
         let all = of_plan().filter(|member| wanted(member)).filter_map(|member| u16::try_from(member.index).ok());
         all.filter(|index| *index < MOST_TARGETS).collect()
