@@ -29,6 +29,9 @@ fn nothing_that_others_wrote_can_run_or_break_out() {
         assert!(!["on", "href", "src=", "style="].iter().any(|name| names.contains(&format!(" {name}"))), "<{tag}>");
     }
     assert!(page.contains("&lt;script&gt;evil()") && page.contains("<i>\\x1b</i>[2J"), "it can be read");
+    let drawing = page.split_once("<svg").expect("a drawing").1.split_once("</svg>").expect("its end").0;
+    let in_it = ["line", "rect", "text", "title"];
+    assert!(tags(drawing).iter().all(|tag| in_it.iter().any(|name| tag.trim_start_matches('/').starts_with(name))));
     for end in ["pre", "title", "style", "details", "table", "svg", "p", "dd"] {
         let open = tags(&page).iter().filter(|tag| tag.split_whitespace().next() == Some(end)).count();
         assert_eq!(open, tags(&page).iter().filter(|tag| **tag == format!("/{end}")).count(), "{end}");

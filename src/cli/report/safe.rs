@@ -24,8 +24,8 @@ impl Html {
         self
     }
 
-    /// Between the quotes of an attribute.
-    pub(super) fn attribute(&mut self, text: &str) -> &mut Self {
+    /// In one line, without marks: where there can be no markup, as in attributes, titles and drawings.
+    pub(super) fn plain(&mut self, text: &str) -> &mut Self {
         one_line(text).chars().for_each(|c| self.escaped(c));
         self
     }
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn nothing_that_others_wrote_is_markup_or_hides_something() {
         let mut page = Html::default();
-        page.ours("<p title=\"").attribute("\"><script>\n'").ours("\">").text("</p>&\u{202e}\r\n\t").ours("</p><pre>");
+        page.ours("<p title=\"").plain("\"><script>\n'").ours("\">").text("</p>&\u{202e}\r\n\t").ours("</p><pre>");
         page.output("</pre>\n\tx\x1b[2J\0\r\n").ours("</pre>").number(3).decimal(0.5);
         assert_eq!(
             page.into_text(),

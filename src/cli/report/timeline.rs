@@ -17,6 +17,8 @@ const NAMED_HEIGHT: f64 = 30.0;
 const HEIGHT: f64 = 6.0;
 const MOST_HEIGHT: f64 = 1600.0;
 const MARKS: i32 = 4;
+/// In characters.
+const SHORT: usize = 24;
 
 /// What ran, and in which time all of it did.
 struct Ran<'a> {
@@ -101,18 +103,17 @@ fn bar(
     let label = format!("{} {}: {}", command.index, command.pod, took(started, finished));
     let named = each >= NAMED_HEIGHT;
     if named {
-        // On the side where there is room.
-        let (x, anchor) = if from > 50.0 { (to, "end") } else { (from, "start") };
-        page.ours("<text x=\"")
-            .decimal(x)
-            .ours("%\" y=\"")
-            .decimal(y + 13.0)
-            .ours("\" text-anchor=\"")
-            .attribute(anchor);
-        page.ours("\">").text(&label).ours("</text>");
+        // At its bar, on the side where there is room for it even on a narrow page.
+        let (x, anchor) = match label.chars().count() {
+            0..=SHORT if from > 50.0 => (to, "end"),
+            0..=SHORT => (from, "start"),
+            _ => (0.0, "start"),
+        };
+        page.ours("<text x=\"").decimal(x).ours("%\" y=\"").decimal(y + 13.0).ours("\" text-anchor=\"").plain(anchor);
+        page.ours("\">").plain(&label).ours("</text>");
     }
     let (top, height) = if named { (y + 17.0, 9.0) } else { (y, each * 0.8) };
-    page.ours("<rect class=\"").attribute(command.end).ours("\" x=\"").decimal(from).ours("%\" y=\"").decimal(top);
+    page.ours("<rect class=\"").plain(command.end).ours("\" x=\"").decimal(from).ours("%\" y=\"").decimal(top);
     page.ours("\" width=\"").decimal(to - from).ours("%\" height=\"").decimal(height).ours("\"><title>");
-    page.text(&format!("{label}, {}", command.reason)).ours("</title></rect>\n");
+    page.plain(&format!("{label}, {}", command.reason)).ours("</title></rect>\n");
 }
