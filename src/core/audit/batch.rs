@@ -44,6 +44,8 @@ pub enum Act {
         plan: Option<PlanId>,
         counts: Vec<(&'static str, i32)>,
     },
+    /// Its `ttlSecondsAfterFinished` has passed: it is deleted, and its requests with it.
+    Expired,
 }
 
 /// A plan, told from every other.
@@ -60,15 +62,17 @@ pub struct Word {
     pub uid: String,
 }
 
-/// Who let targets run. The spec does not say yet who raised its limit last: so far it is who created the batch.
+/// Who let targets run: whoever has changed the batch last so that more may, or who created it.
 pub fn released_by(batch: &ExecBatch) -> Option<Word> {
-    let by = batch.spec.requested_by.as_ref()?;
-    Some(Word { username: by.username.clone(), uid: by.uid.clone() })
+    let of_requester = || batch.spec.requested_by.as_ref().map(|by| (&by.username, &by.uid));
+    let by = batch.spec.released_by.as_ref().map(|by| (&by.username, &by.uid)).or_else(of_requester);
+    by.map(|(username, uid)| Word { username: username.clone(), uid: uid.clone() })
 }
 
-/// Who approved the plan. The spec does not say yet.
-pub fn approved_by(_: &ExecBatch) -> Option<Word> {
-    None
+/// Who approved the plan.
+pub fn approved_by(batch: &ExecBatch) -> Option<Word> {
+    let by = batch.spec.approval.by.as_ref()?;
+    Some(Word { username: by.username.clone(), uid: by.uid.clone() })
 }
 
 /// What this write does, in the order in which it is recorded.
@@ -173,6 +177,7 @@ impl Subject {
                 }
                 event
             }
+            Act::Expired => self.event(Verb::Expired, &[], at),
         }
     }
 

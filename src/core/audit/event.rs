@@ -46,6 +46,8 @@ pub enum Verb {
     Released,
     /// The batch is about to end, and every target of its plan is accounted for.
     BatchFinished,
+    /// The finished batch is about to be deleted: its time to live has passed.
+    Expired,
 }
 
 impl Verb {
@@ -61,6 +63,7 @@ impl Verb {
             Self::Cancelled => "cancelled",
             Self::Finished => "finished",
             Self::OutcomeUnknown => "outcomeUnknown",
+            Self::Expired => "expired",
             Self::Planned => "planned",
             Self::Approved => "approved",
             Self::Released => "released",
@@ -81,7 +84,8 @@ impl Verb {
             | Self::Cancelled
             | Self::Planned
             | Self::Approved
-            | Self::Released => false,
+            | Self::Released
+            | Self::Expired => false,
         }
     }
 

@@ -34,7 +34,7 @@ pub fn stop(situation: &Situation<'_>) -> Option<Stop> {
     let (without, most) = (ledger.without_success(), share::max_failed(&batch.spec, *total));
     if without > most {
         let message =
-            format!("{without} of {total} targets ended without success, and failurePolicy.maxFailed is {most}");
+            format!("more targets ended without success than failurePolicy.maxFailed allows ({most} of {total})");
         return stop(Reason::TooManyFailed, message, batch.spec.failure_policy.action == FailureAction::CancelRunning);
     }
     let planned = status.plan.as_ref().and_then(|plan| plan.time.clone());
