@@ -1,5 +1,7 @@
 //! Text of others in a page: it can be read, and nothing else. Only text of our own is put there as it is.
 
+use std::fmt::Write as _;
+
 use crate::core::printable::{is_printable, one_line};
 
 #[derive(Debug, Default)]
@@ -36,7 +38,8 @@ impl Html {
     }
 
     pub(super) fn decimal(&mut self, number: f64) -> &mut Self {
-        self.0.push_str(&format!("{number:.3}"));
+        // Writing to a string does not fail.
+        write!(self.0, "{number:.3}").unwrap_or_default();
         self
     }
 

@@ -10,7 +10,7 @@ impl Report {
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let person = |name: &str, uid: &str| if uid.is_empty() { name.to_owned() } else { format!("{name} ({uid})") };
         let word = |by: &Word| person(&by.username, &by.uid);
-        let asked = self.requested_by.as_ref().map_or_else(|| "not recorded".to_owned(), |by| with_groups(by));
+        let asked = self.requested_by.as_ref().map_or_else(|| "not recorded".to_owned(), with_groups);
         let approved = match (&self.approved_by, self.approval_required) {
             (Some(by), _) => Some(word(by)),
             (None, true) => Some("required; by whom is not recorded".to_owned()),
