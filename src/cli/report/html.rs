@@ -17,7 +17,7 @@ const HEAD: &str = concat!(
 
 pub fn html(report: &Report) -> String {
     let mut page = Html::default();
-    page.ours(HEAD).ours("<title>").text(&format!("Batch {}/{}", report.namespace, report.name));
+    page.ours(HEAD).ours("<title>").plain(&format!("Batch {}/{}", report.namespace, report.name));
     page.ours("</title>\n<style>\n").ours(include_str!("style.css")).ours("</style>\n</head>\n<body>\n");
     head(&mut page, report);
     facts(&mut page, report);
@@ -137,7 +137,7 @@ fn target(page: &mut Html, command: &Command) {
     let started = command.started.map(clock).unwrap_or_default();
     let took = command.started.zip(command.finished).map(|(from, to)| took(from, to)).unwrap_or_default();
     let result = command.result.map(|number| number.to_string()).unwrap_or_default();
-    page.ours("<tr><td class=\"number\">").number(command.index).ours("</td><td title=\"").attribute(&command.title());
+    page.ours("<tr><td class=\"number\">").number(command.index).ours("</td><td title=\"").plain(&command.title());
     page.ours("\">").text(&command.pod).ours("</td><td><span class=\"").ours(command.end).ours("\">");
     page.ours(command.end)
         .ours("</span></td><td class=\"number\">")

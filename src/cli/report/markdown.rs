@@ -25,7 +25,7 @@ pub fn markdown(report: &Report) -> String {
     }
     page.ours("\n");
     for note in &report.notes {
-        page.ours("> ").code(note).ours("\n\n");
+        page.ours("> Note: ").code(note).ours("\n\n");
     }
     page.ours("| | |\n|---|---|\n");
     for (name, value) in report.facts() {
@@ -49,10 +49,10 @@ pub fn markdown(report: &Report) -> String {
 
 fn result(page: &mut Markdown, same: &Same) {
     page.ours("\n### ").code(&same.number.to_string()).ours(": ").code(&same.count.to_string()).ours(" × ");
-    page.code(&same.title()).ours("\n\n").code(&same.pods).ours(" (indexes ").code(&same.indexes).ours(")\n");
+    page.code(&same.title()).ours("\n\nPods ").code(&same.pods).ours(" (indexes ").code(&same.indexes).ours(")\n");
     for words in [Some(same.message.clone()), same.incomplete()].into_iter().flatten().filter(|words| !words.is_empty())
     {
-        page.ours("\n").code(&words).ours("\n");
+        page.ours("\nMessage: ").code(&words).ours("\n");
     }
     stream(page, "Standard output", &same.stdout);
     stream(page, "Standard error", &same.stderr);
@@ -98,13 +98,13 @@ impl Markdown {
         self
     }
 
-    /// In one line, between more backticks than it has in a row.
+    /// In one line, between more backticks than it has in a row. At the beginning of a line it could be a fence.
     fn code(&mut self, text: &str) -> &mut Self {
         if !text.is_empty() {
             let text = one_line(text);
             let ticks = "`".repeat(longest_run(&text) + 1);
             // Of a text between two blanks each is taken away.
-            self.0.extend([&ticks, " ", &text, " ", &ticks]);
+            self.0.extend([ticks.as_str(), " ", &text, " ", &ticks]);
         }
         self
     }
@@ -133,7 +133,7 @@ impl Markdown {
 }
 
 fn longest_run(text: &str) -> usize {
-    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+    text.split(|c: char| c != '`').map(str::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Text of others in a page: it can be read, and nothing else. Only text of our own is put there as it is.
 
+use std::fmt::Write as _;
+
 use crate::core::printable::{is_printable, one_line};
 
 #[derive(Debug, Default)]
@@ -24,8 +26,8 @@ impl Html {
         self
     }
 
-    /// Between the quotes of an attribute.
-    pub(super) fn attribute(&mut self, text: &str) -> &mut Self {
+    /// In one line, without marks: where there can be no markup, as in attributes, titles and drawings.
+    pub(super) fn plain(&mut self, text: &str) -> &mut Self {
         one_line(text).chars().for_each(|c| self.escaped(c));
         self
     }
@@ -36,7 +38,8 @@ impl Html {
     }
 
     pub(super) fn decimal(&mut self, number: f64) -> &mut Self {
-        self.0.push_str(&format!("{number:.3}"));
+        // Writing to a string does not fail.
+        write!(self.0, "{number:.3}").unwrap_or_default();
         self
     }
 
@@ -73,7 +76,7 @@ mod tests {
     #[test]
     fn nothing_that_others_wrote_is_markup_or_hides_something() {
         let mut page = Html::default();
-        page.ours("<p title=\"").attribute("\"><script>\n'").ours("\">").text("</p>&\u{202e}\r\n\t").ours("</p><pre>");
+        page.ours("<p title=\"").plain("\"><script>\n'").ours("\">").text("</p>&\u{202e}\r\n\t").ours("</p><pre>");
         page.output("</pre>\n\tx\x1b[2J\0\r\n").ours("</pre>").number(3).decimal(0.5);
         assert_eq!(
             page.into_text(),

@@ -17,6 +17,8 @@ const NAMED_HEIGHT: f64 = 30.0;
 const HEIGHT: f64 = 6.0;
 const MOST_HEIGHT: f64 = 1600.0;
 const MARKS: i32 = 4;
+/// In characters.
+const SHORT: usize = 24;
 
 /// What ran, and in which time all of it did.
 struct Ran<'a> {
@@ -57,8 +59,8 @@ pub(super) fn timeline(page: &mut Html, report: &Report) {
     };
     let count = ran.commands.len();
     let named = count <= NAMED;
-    #[allow(clippy::cast_precision_loss, reason = "at most ten thousand")]
-    let count = count as f64;
+    // At most ten thousand.
+    let count = f64::from(u16::try_from(count).unwrap_or(u16::MAX));
     let each = if named { NAMED_HEIGHT } else { HEIGHT.min(MOST_HEIGHT / count) };
     page.ours("<svg width=\"100%\" height=\"").decimal(each * count);
     page.ours("\" role=\"img\" aria-label=\"When each command ran\">\n");
@@ -68,7 +70,7 @@ pub(super) fn timeline(page: &mut Html, report: &Report) {
     }
     let mut y = 0.0;
     for (command, started, finished) in &ran.commands {
-        bar(page, &ran, (command, *started, *finished), y, each);
+        bar(page, &ran, (*command, *started, *finished), y, each);
         y += each;
     }
     page.ours("</svg>\n<div class=\"marks\">");
@@ -101,18 +103,17 @@ fn bar(
     let label = format!("{} {}: {}", command.index, command.pod, took(started, finished));
     let named = each >= NAMED_HEIGHT;
     if named {
-        // On the side where there is room.
-        let (x, anchor) = if from > 50.0 { (to, "end") } else { (from, "start") };
-        page.ours("<text x=\"")
-            .decimal(x)
-            .ours("%\" y=\"")
-            .decimal(y + 13.0)
-            .ours("\" text-anchor=\"")
-            .attribute(anchor);
-        page.ours("\">").text(&label).ours("</text>");
+        // At its bar, on the side where there is room for it even on a narrow page.
+        let (x, anchor) = match label.chars().count() {
+            0..=SHORT if from > 50.0 => (to, "end"),
+            0..=SHORT => (from, "start"),
+            _ => (0.0, "start"),
+        };
+        page.ours("<text x=\"").decimal(x).ours("%\" y=\"").decimal(y + 13.0).ours("\" text-anchor=\"").plain(anchor);
+        page.ours("\">").plain(&label).ours("</text>");
     }
     let (top, height) = if named { (y + 17.0, 9.0) } else { (y, each * 0.8) };
-    page.ours("<rect class=\"").attribute(command.end).ours("\" x=\"").decimal(from).ours("%\" y=\"").decimal(top);
+    page.ours("<rect class=\"").plain(command.end).ours("\" x=\"").decimal(from).ours("%\" y=\"").decimal(top);
     page.ours("\" width=\"").decimal(to - from).ours("%\" height=\"").decimal(height).ours("\"><title>");
-    page.text(&format!("{label}, {}", command.reason)).ours("</title></rect>\n");
+    page.plain(&format!("{label}, {}", command.reason)).ours("</title></rect>\n");
 }

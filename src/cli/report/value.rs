@@ -17,7 +17,7 @@ use crate::{
         batch::Group,
         conditions::{self, ConditionType},
     },
-    cli::batch::fold::fold,
+    cli::batch::fold::fold_within,
     core::{
         audit::batch::{Word, approved_by, released_by},
         batch::{
@@ -29,6 +29,9 @@ use crate::{
         },
     },
 };
+
+/// Of a result, in characters.
+const MOST_NAMES: usize = 400;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -94,7 +97,7 @@ pub struct Same {
     pub number: usize,
     pub count: i32,
     pub indexes: String,
-    /// Their pods, folded.
+    /// Their pods, folded; the first of them, if there are many. `commands` has all.
     pub pods: String,
     pub end: &'static str,
     pub reason: String,
@@ -254,7 +257,7 @@ fn same(number: usize, group: Group, ledger: &Ledger, children: &BTreeMap<u16, &
     Same {
         number,
         count: group.count,
-        pods: fold(pods),
+        pods: fold_within(pods, MOST_NAMES),
         end: word(first.and_then(|index| ledger.end_of(index))),
         message: status.map(|status| finished(status).1).unwrap_or_default(),
         reason: group.reason,

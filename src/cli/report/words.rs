@@ -10,14 +10,14 @@ impl Report {
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let person = |name: &str, uid: &str| if uid.is_empty() { name.to_owned() } else { format!("{name} ({uid})") };
         let word = |by: &Word| person(&by.username, &by.uid);
-        let asked = self.requested_by.as_ref().map_or_else(|| "not recorded".to_owned(), |by| with_groups(by));
+        let asked = self.requested_by.as_ref().map_or_else(|| "not recorded".to_owned(), with_groups);
         let approved = match (&self.approved_by, self.approval_required) {
             (Some(by), _) => Some(word(by)),
             (None, true) => Some("required; by whom is not recorded".to_owned()),
             (None, false) => None,
         };
         let total = self.plan.total;
-        let targets = format!("{total} of plan {}: {}", self.plan.number, self.targets);
+        let targets = format!("{total} ({}), plan {}", self.targets, self.plan.number);
         let all = [
             ("Asked for by", Some(asked)),
             ("Let run by", self.released_by.as_ref().map(word)),

@@ -167,7 +167,7 @@ impl Subject {
                 let mut event = self.event(verb, &[reason, &numbers], at);
                 event.add(key::REASON, reason);
                 if let Some(message) = self.message(message) {
-                    event.add(key::MESSAGE, message);
+                    event.add(key::MESSAGE, &message);
                 }
                 if let Some(plan) = plan {
                     event.name_plan(plan);
@@ -200,12 +200,12 @@ impl Subject {
 }
 
 impl Event {
-    fn add(&mut self, key: &str, value: impl ToString) {
+    fn add(&mut self, key: &str, value: &impl ToString) {
         self.annotations.insert(key.to_owned(), value.to_string());
     }
 
     fn name_plan(&mut self, plan: &PlanId) {
-        self.add(key::BATCH_PLAN, plan.number);
+        self.add(key::BATCH_PLAN, &plan.number);
         self.add(key::PLAN_DIGEST, &plan.digest);
     }
 }

@@ -170,14 +170,14 @@ fn end_of_batch(batch: &ExecBatch, events: &[&Event]) -> Option<String> {
     let reason = finished.map(|finished| finished.reason.as_str()).unwrap_or_default();
     let digest = status.plan.as_ref().and_then(|plan| plan.digest.as_deref());
     let counts = counts(status);
-    let says_so = |event: &&&Event| {
+    let says_so = |event: &&Event| {
         event.verb.is_end()
             && event.note(key::REASON) == Some(reason)
             && event.note(key::PLAN_DIGEST) == digest
             && counts.iter().all(|(key, count)| event.number(key) == Some((*count).into()))
     };
-    let missing = events.iter().find(says_so).is_none();
-    missing.then(|| format!("it ended with {reason} ({} accounted for), but no record says so", status.done))
+    (!events.iter().any(says_so))
+        .then(|| format!("it ended with {reason} ({} accounted for), but no record says so", status.done))
 }
 
 fn required_by_records(events: &[&Event]) -> Vec<String> {

@@ -13,7 +13,7 @@ use crate::{
 /// In what a request differs from its records, if in anything. `name` is its namespace and name.
 pub(super) fn of_request(request: &ExecRequest, name: &str, events: &[&Event]) -> Vec<String> {
     let (by, command) = (request.spec.requested_by.as_ref(), &request.spec.command);
-    let place = request.spec.batch.as_ref().map(|place| (place.uid.clone(), place.plan, place.index.into()));
+    let place = request.spec.batch.as_ref().map(|place| (place.uid.clone(), place.plan, i64::from(place.index)));
     let place_in = |event: &Event| {
         Some((
             event.note(key::BATCH_UID)?.to_owned(),

@@ -11,6 +11,27 @@ use crate::{
     core::ids::{BatchUid, RequestUid},
 };
 
+/// What a record of its end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    NotRun,
+    /// It ran, or may have.
+    Ran,
+    Succeeded,
+}
+
+impl End {
+    fn of(event: &Event) -> Self {
+        if event.note(key::REASON) == Some(Reason::Completed.as_str()) {
+            Self::Succeeded
+        } else if event.note(key::RAN) == Some("true") || event.note(key::EXIT_CODE).is_some() {
+            Self::Ran
+        } else {
+            Self::NotRun
+        }
+    }
+}
+
 /// A request of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
@@ -21,10 +42,7 @@ pub(super) struct Member {
     pub(super) index: i64,
     pod: Option<String>,
     pub(super) started: bool,
-    /// A record of its end says that it ran, or may have.
-    ran: bool,
-    pub(super) ended: bool,
-    pub(super) succeeded: bool,
+    end: Option<End>,
     /// Another request of the batch had its pod before: it was not started, and tells how that one ended.
     is_second: bool,
 }
@@ -32,27 +50,32 @@ pub(super) struct Member {
 impl Member {
     fn of(uid: &RequestUid, events: &[&Event]) -> Option<(BatchUid, Self)> {
         let of_batch = events.iter().find(|event| event.note(key::BATCH_UID).is_some())?;
-        let end = |wanted: &dyn Fn(&Event) -> bool| events.iter().any(|event| event.verb.is_end() && wanted(event));
         let started = |event: &&&Event| event.verb == Verb::Started;
-        let pods = events.iter().filter(started).chain(events.iter().rev());
+        let mut pods = events.iter().filter(started).chain(events.iter().rev());
         let member = Self {
             uid: uid.clone(),
             batch: format!("{}/{}", of_batch.object_ref.as_ref()?.namespace, of_batch.note(key::BATCH)?),
             plan: of_batch.number(key::BATCH_PLAN)?,
             index: of_batch.number(key::BATCH_INDEX)?,
-            pod: pods.clone().find_map(|event| event.note(key::POD_UID)).map(str::to_owned),
+            pod: pods.find_map(|event| event.note(key::POD_UID)).map(str::to_owned),
             started: events.iter().any(|event| event.verb == Verb::Started),
-            ran: end(&|event| event.note(key::RAN) == Some("true") || event.note(key::EXIT_CODE).is_some()),
-            ended: end(&|_| true),
-            succeeded: end(&|event| event.note(key::REASON) == Some(Reason::Completed.as_str())),
+            end: events.iter().filter(|event| event.verb.is_end()).map(|event| End::of(event)).max(),
             is_second: false,
         };
         Some((of_batch.note(key::BATCH_UID)?.into(), member))
     }
 
     /// Whether its own records say that its command ran.
-    pub(super) const fn says_it_ran(&self) -> bool {
-        self.started || (self.ran && !self.is_second)
+    pub(super) fn says_it_ran(&self) -> bool {
+        self.started || (!self.is_second && self.end.is_some_and(|end| end > End::NotRun))
+    }
+
+    pub(super) const fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(super) fn succeeded(&self) -> bool {
+        self.end == Some(End::Succeeded)
     }
 }
 

@@ -78,7 +78,7 @@ fn of_records(found: &Completeness) -> Vec<String> {
 
 /// The records of one batch and its requests, and those of no object at all. `wanted`: its name, its namespace and name as
 /// `NAMESPACE/NAME`, or its UID.
-pub fn of_batch(events: Vec<Event>, wanted: &str) -> Vec<Event> {
+pub fn of_batch(mut events: Vec<Event>, wanted: &str) -> Vec<Event> {
     let is_it = |uid: &str, namespace: &str, name: &str| {
         wanted == uid || wanted == name || wanted.split_once('/') == Some((namespace, name))
     };
@@ -92,7 +92,6 @@ pub fn of_batch(events: Vec<Event>, wanted: &str) -> Vec<Event> {
     };
     // Of a request that was gone when an agent restarted, some records do not say which batch it was of.
     let requests: BTreeSet<RequestUid> = events.iter().filter(|event| is_of(event)).filter_map(Event::uid).collect();
-    let mut events = events;
     events.retain(|event| is_of(event) || event.uid().is_some_and(|uid| requests.contains(&uid)));
     events
 }

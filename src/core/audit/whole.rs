@@ -118,12 +118,13 @@ fn of_the_end(told: &Told<'_>, end: &Event, plan: Plan<'_>, members: &[Member]) 
             told.released_to()
         ));
     }
-    let of_plan = || members.iter().filter(|member| member.plan == plan.0);
+    let counts = plan.0;
+    let of_plan = || members.iter().filter(move |member| member.plan == counts);
     let indexes = |wanted: &dyn Fn(&Member) -> bool| -> IndexSet {
         let all = of_plan().filter(|member| wanted(member)).filter_map(|member| u16::try_from(member.index).ok());
         all.filter(|index| *index < MOST_TARGETS).collect()
     };
-    let ended = indexes(&|member| member.ended);
+    let ended = indexes(&Member::has_ended);
     let released = u16::try_from(released).unwrap_or(0).min(MOST_TARGETS);
     let missing: IndexSet = (0..released).filter(|index| !ended.contains(*index)).collect();
     if !missing.is_empty() {
@@ -135,7 +136,7 @@ fn of_the_end(told: &Told<'_>, end: &Event, plan: Plan<'_>, members: &[Member]) 
     if end.verb == Verb::Denied {
         return gaps;
     }
-    let succeeded = indexes(&|member| member.succeeded).len();
+    let succeeded = indexes(&Member::succeeded).len();
     if number(key::SUCCEEDED) != i64::from(succeeded) {
         gaps.push(format!(
             "{} targets are said to have succeeded, and the records of its requests say that {succeeded} did",

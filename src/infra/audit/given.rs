@@ -57,7 +57,7 @@ pub fn chains(paths: &[PathBuf]) -> Result<Vec<Found>, NotGiven> {
     }
     let read = |path: &PathBuf| {
         let text = fs::read(path).map_err(unreadable(path))?;
-        Ok(File { name: path.display().to_string(), first: first_in(path), text })
+        Ok::<_, NotGiven>(File { name: path.display().to_string(), first: first_in(path), text })
     };
     let chains = chains.iter().map(|(directory, files)| {
         let files = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;

@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     api::{ExitCodeSource, Reason},
-    core::{audit::chain::Head, ids::ContainerRef, outcome::Exit},
+    core::{
+        audit::{batch::PlanId, chain::Head},
+        ids::ContainerRef,
+        outcome::Exit,
+    },
     infra::clock::SystemClock,
 };
 
@@ -96,5 +100,30 @@ async fn what_could_not_be_recorded_and_must_be_is_not_taken_for_recorded() {
     let subject = audit.unread(&request());
     for _ in 0..2 {
         assert!(audit.started(&subject, &exec("e1")).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn where_records_are_required_nothing_of_a_batch_is_released_without_one_and_it_may_still_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("audit-000000000001.jsonl")).expect("a folder");
+    let plan = PlanId { number: 1, digest: "d".to_owned() };
+    let planned = Act::Planned { plan: plan.clone(), total: 2, approval_required: true };
+    let approved = Act::Approved { plan: plan.clone(), by: None };
+    let released = Act::Released { plan, from: 0, to: 1, by: None };
+    let finished = Act::Finished { reason: "Canceled".into(), message: String::new(), plan: None, counts: Vec::new() };
+    let batch = serde_json::from_value(serde_json::json!({
+        "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch",
+        "metadata": {"name": "b", "namespace": "shop", "uid": "u-b"},
+        "spec": {"targets": {"all": true}, "template": {"spec": {"command": ["true"]}}},
+    }));
+    let batch: ExecBatch = batch.expect("a batch");
+    for required in [true, false] {
+        let audit = audit(folder.path(), required).expect("a log");
+        let subject = audit.batch(&batch).expect("a subject");
+        for (act, needs_it) in [(&planned, true), (&approved, true), (&released, true), (&finished, false)] {
+            let done = audit.batch_does(&subject, act).await;
+            assert_eq!(done.is_err(), required && needs_it, "{act:?}");
+        }
     }
 }
