@@ -9,6 +9,7 @@ pub mod error;
 pub mod exit;
 pub mod verb;
 
+mod batch;
 mod follow;
 mod request;
 pub mod say;

@@ -1,5 +1,6 @@
 //! The cluster as the plugin sees it.
 
+pub(crate) mod batches;
 pub(crate) mod connection;
 mod credential;
 pub(crate) mod discovery;

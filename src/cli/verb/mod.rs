@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod approve;
 pub mod attach;
 pub mod cancel;
 pub mod completion;
@@ -7,6 +8,8 @@ pub mod describe;
 pub mod get;
 pub mod logs;
 pub mod replay;
+pub mod rerun;
+pub mod resume;
 pub mod run;
 pub mod version;
 pub mod wait;
