@@ -119,7 +119,7 @@ impl Children {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use serde_json::{Value, json};
 
     use super::*;

@@ -91,7 +91,7 @@ pub const fn ended(end: End) -> &'static str {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
