@@ -10,7 +10,6 @@ TARGET := x86_64-unknown-linux-gnu
 NAMESPACE ?= execlet
 RELEASE ?= execlet
 CRD := execrequests.execlet.dev.yaml
-# Its kind has no controller yet, so it is not in the chart.
 BATCH_CRD := execbatches.execlet.dev.yaml
 # Neither the folder of the sources nor that of the crates is in the binary: it is the same wherever it is built.
 REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
@@ -88,9 +87,8 @@ crds: ## Write crds/ and the chart's copy from the Rust types
 	@mkdir -p target crds charts/execlet/files/crds
 	cargo run --locked --quiet -- crds > target/$(CRD)
 	cargo run --locked --quiet -- crds execbatches > target/$(BATCH_CRD)
-	@install -m 0644 target/$(BATCH_CRD) crds/$(BATCH_CRD)
-	@install -m 0644 target/$(CRD) crds/$(CRD)
-	@install -m 0644 target/$(CRD) charts/execlet/files/crds/$(CRD)
+	@for crd in $(CRD) $(BATCH_CRD); do install -m 0644 target/$$crd crds/$$crd; \
+		install -m 0644 target/$$crd charts/execlet/files/crds/$$crd; done
 
 .PHONY: image
 image: binary $(CLUSTER_DEPS) ## Build the image and load it on every node of the test cluster
@@ -140,12 +138,17 @@ faults: install ## Kill agents, engines and the API server 300 times while reque
 faults-short: ## The same, 15 times (2 min)
 	@$(MAKE) faults ROUNDS=15
 
+.PHONY: faults-batches
+faults-batches: install ## Kill managers, agents and the API server during 50 batches of 200 targets (40 min; ROUNDS, TARGETS, SEED)
+	@$(WITH_CLUSTER); FAULT_ROUNDS=$(or $(ROUNDS),50) FAULT_TARGETS=$(or $(TARGETS),200) $(if $(SEED),FAULT_SEED=$(SEED)) \
+		cargo test --locked --test faults -- --nocapture whoever
+
 .PHONY: flood
 flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: bench
-bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers (10 min and a build)
+bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers, speed of a batch (20 min and a build)
 	@benches/memory
 	@$(WITH_CLUSTER); cargo bench --locked --bench streams
 

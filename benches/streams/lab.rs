@@ -56,7 +56,7 @@ impl Lab {
         lab.upgrade(&["--set", &most, "--set", &most_of_one, "--set", "agent.reservedPercent=0"])?;
         run("kubectl", &["create", "namespace", &lab.namespace], "")?;
         for number in 0..PODS {
-            lab.containers.push(lab.pod(&format!("p{number}")).await?);
+            lab.containers.push(lab.pod(&format!("p{number}"), NODE).await?);
         }
         Ok(lab)
     }
@@ -77,11 +77,11 @@ impl Lab {
     }
 
     /// A pod that waits, and its container in the engine.
-    async fn pod(&self, name: &str) -> anyhow::Result<ContainerId> {
+    pub async fn pod(&self, name: &str, node: &str) -> anyhow::Result<ContainerId> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let pod = serde_json::from_value(json!({
             "metadata": {"name": name},
-            "spec": {"nodeName": NODE, "terminationGracePeriodSeconds": 0, "containers": [{
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{
                 "name": "main", "image": "execlet.test/busybox:1", "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "1000000"],
             }]},

@@ -1,14 +1,16 @@
 //! What streams cost, on the test cluster: the output of one command by four ways, and the agent's memory
-//! with a viewer that takes nothing on each of 500 commands.
+//! with a viewer that takes nothing on each of 500 commands. And how fast one command gets through many pods.
 //!
 //! Everything shares this machine's processors: engine, agent, API server, client. Where they are all busy, what
 //! comes out is what the bytes cost, not how fast any of them is alone.
 //!
-//! `ROUNDS`, `COUNT` and `MIB` change how often, how many commands, and how much each of them writes. Leaves
-//! the installation as it was. About 6 minutes.
+//! `ROUNDS`, `COUNT` and `MIB` change how often, how many commands, and how much each of them writes; `PODS` how many pods
+//! a batch has, and `BENCH=batches` or `BENCH=streams` measures that alone. Leaves the installation as it was. About 15
+//! minutes.
 #![allow(missing_docs, reason = "a program")]
 
 mod agent;
+mod batches;
 mod cpu;
 mod lab;
 mod stalled;
@@ -43,8 +45,16 @@ async fn measure() -> anyhow::Result<()> {
     let (rounds, count, mib) = (number("ROUNDS", 3)?, number("COUNT", 500)?, number("MIB", 2)?);
     println!("installing with room for {count} commands (20 s)");
     let lab = Lab::open(count).await?;
-    throughput(&lab, rounds).await?;
-    stalled_viewers(&lab, count, mib).await
+    let only = env::var("BENCH").ok();
+    let is_wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
+    if is_wanted("streams") {
+        throughput(&lab, rounds).await?;
+        stalled_viewers(&lab, count, mib).await?;
+    }
+    if is_wanted("batches") {
+        batches::measure(&lab, number("PODS", 200)?, rounds).await?;
+    }
+    Ok(())
 }
 
 async fn throughput(lab: &Lab, rounds: usize) -> anyhow::Result<()> {

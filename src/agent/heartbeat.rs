@@ -89,7 +89,7 @@ impl Heartbeat {
         let head = Some(self.before.head(&self.log).await).filter(|head| head.sequence > 0);
         let heads = head.and_then(|head| publish("", self.log.writer(), &head));
         // The API server removes what an agent that serves no streams does not apply.
-        let mut annotations = json!({});
+        let mut annotations = json!({names::BATCHES_ANNOTATION: names::BATCHES_HELD});
         if let Some(published) = &self.streams {
             annotations[names::STREAM_ENDPOINT_ANNOTATION] = json!(published.endpoint.to_string());
             annotations[names::STREAM_CERTIFICATE_ANNOTATION] = json!(published.certificate);

@@ -17,6 +17,11 @@ pub const USER_HEADER: &str = "x-execlet-user";
 /// Header in which the manager gives an agent the client's address, where it is known.
 pub const CLIENT_HEADER: &str = "x-execlet-client";
 
+/// That an agent holds each request of a batch against its batch; on its Lease. Agents of earlier versions do not.
+pub const BATCHES_ANNOTATION: &str = "execlet.dev/batches";
+/// Value of [`BATCHES_ANNOTATION`].
+pub const BATCHES_HELD: &str = "held";
+
 /// Prefix of the name of each agent's Lease, followed by its node's name.
 pub const AGENT_LEASE_PREFIX: &str = "execlet-agent.";
 

@@ -11,6 +11,7 @@ pub mod verb;
 
 mod batch;
 mod follow;
+mod report;
 mod request;
 pub mod say;
 mod typed;

@@ -6,9 +6,14 @@
 //! An object created while they were not in place may name anybody as its requester. So it is not
 //! enough that they are in place now: they must be unchanged since. UID and generation tell: a
 //! policy that was deleted and created again has another UID, and one that was changed has another
-//! generation, even if it was changed back.
+//! generation, even if it was changed back. An upgrade writes each policy that it changes once: of those, generation by
+//! generation, nothing else ever stood.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
@@ -19,18 +24,22 @@ use thiserror::Error;
 use crate::api::names::policies as names;
 
 /// The chart's files, with the placeholders `@AGENT@`, `@MANAGER@` and `@NAMESPACE@`.
-const GUARD_AND_FENCES: [&str; 4] = [
+const GUARDS_AND_FENCES: [&str; 5] = [
     include_str!("../../charts/execlet/files/policies/execlet-create.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-status.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-agent.yaml"),
     include_str!("../../charts/execlet/files/policies/execlet-manager.yaml"),
+    include_str!("../../charts/execlet/files/policies/execlet-batch.yaml"),
 ];
-const STAMP: &str = include_str!("../../charts/execlet/files/policies/execlet-stamp.yaml");
+const STAMPS: [&str; 2] = [
+    include_str!("../../charts/execlet/files/policies/execlet-stamp.yaml"),
+    include_str!("../../charts/execlet/files/policies/execlet-batch-stamp.yaml"),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Stamped,
-    /// All but the stamp, for servers without `MutatingAdmissionPolicy`: clients set
+    /// All but the stamps, for servers without `MutatingAdmissionPolicy`: clients set
     /// `spec.requestedBy` themselves, and the guard still checks it.
     Guarded,
     /// None: nobody checks who requests what.
@@ -100,13 +109,13 @@ impl fmt::Display for Expected {
 
 /// The policies and bindings that must be installed.
 pub fn expected(mode: Mode, accounts: &Accounts) -> Result<Vec<Expected>, Unreadable> {
-    let (stamp, others): (&[&str], &[&str]) = match mode {
-        Mode::Stamped => (&[STAMP], &GUARD_AND_FENCES),
-        Mode::Guarded => (&[], &GUARD_AND_FENCES),
+    let (stamps, others): (&[&str], &[&str]) = match mode {
+        Mode::Stamped => (&STAMPS, &GUARDS_AND_FENCES),
+        Mode::Guarded => (&[], &GUARDS_AND_FENCES),
         Mode::Off => (&[], &[]),
     };
     let mut all = Vec::new();
-    for file in stamp.iter().chain(others) {
+    for file in stamps.iter().chain(others) {
         let text = file
             .replace("@MANAGER@", &accounts.manager.username())
             .replace("@AGENT@", &accounts.agent.username())
@@ -189,16 +198,39 @@ pub struct Record {
 }
 
 impl Record {
-    /// These versions were found now. If they are those of the record before, its time holds: nobody
-    /// has touched them in between, or the versions would differ.
+    /// These versions were found now. If they go on from those of the record before, its time holds.
     pub fn seen(before: Option<&Self>, versions: String, changed: Option<Timestamp>, now: Timestamp) -> Self {
-        let since = match before {
-            Some(before) if before.versions == versions => before.since,
+        let since = match before.filter(|before| before.goes_on_to(&versions)) {
+            Some(before) => before.since,
             // The API server's clock, which dates requests, may be ahead of ours.
-            Some(_) | None => changed.map_or(now, |changed| now.max(changed)),
+            None => changed.map_or(now, |changed| now.max(changed)),
         };
         Self { since, versions }
     }
+
+    /// Whether at every moment between the record and these versions each policy was as one of the two says. They are the
+    /// same, so nobody has touched them. Or each that differs was written once, by an upgrade: it has the next generation,
+    /// and is as it must be. One that is new or gone breaks this: it says nothing of the time before or after.
+    pub fn goes_on_to(&self, versions: &str) -> bool {
+        if self.versions == versions {
+            return true;
+        }
+        let (Some(before), Some(now)) = (parsed(&self.versions), parsed(versions)) else { return false };
+        let goes_on = |(uid, generation): (&&str, &i64)| {
+            before.get(uid).is_some_and(|was| generation == was || *generation == was.saturating_add(1))
+        };
+        before.len() == now.len() && now.iter().all(goes_on)
+    }
+}
+
+/// The generation of each by its UID, if that can be read.
+fn parsed(versions: &str) -> Option<BTreeMap<&str, i64>> {
+    versions.split_whitespace().map(version).collect()
+}
+
+fn version(text: &str) -> Option<(&str, i64)> {
+    let (uid, generation) = text.split_once('@').filter(|(uid, _)| !uid.is_empty())?;
+    Some((uid, generation.parse().ok()?))
 }
 
 /// When the API server last wrote one of these objects, as far as they tell.

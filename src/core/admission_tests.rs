@@ -27,6 +27,8 @@ fn every_policy_comes_with_its_binding() {
         [
             "mutatingadmissionpolicy/execlet-stamp",
             "mutatingadmissionpolicybinding/execlet-stamp",
+            "mutatingadmissionpolicy/execlet-batch-stamp",
+            "mutatingadmissionpolicybinding/execlet-batch-stamp",
             "validatingadmissionpolicy/execlet-create",
             "validatingadmissionpolicybinding/execlet-create",
             "validatingadmissionpolicy/execlet-status",
@@ -35,9 +37,11 @@ fn every_policy_comes_with_its_binding() {
             "validatingadmissionpolicybinding/execlet-agent",
             "validatingadmissionpolicy/execlet-manager",
             "validatingadmissionpolicybinding/execlet-manager",
+            "validatingadmissionpolicy/execlet-batch",
+            "validatingadmissionpolicybinding/execlet-batch",
         ]
     );
-    assert_eq!(expected(Mode::Guarded, &accounts()).expect("policies")[..], all()[2..]);
+    assert_eq!(expected(Mode::Guarded, &accounts()).expect("policies")[..], all()[4..]);
     assert!(expected(Mode::Off, &accounts()).expect("none").is_empty());
     for it in all() {
         let policy = it.object["spec"]["policyName"].as_str().unwrap_or(&it.name).to_owned();
@@ -143,6 +147,45 @@ fn a_record_holds_for_as_long_as_nobody_touches_a_policy() {
     assert_eq!(again([meta("c", 1, 0), meta("b", 1, 0)]), at(900), "one was deleted and created again");
     let text = serde_json::to_string(&first).expect("JSON");
     assert_eq!(serde_json::from_str::<Record>(&text).expect("a record"), first);
+}
+
+#[test]
+fn an_upgrade_that_writes_each_policy_once_is_no_new_beginning() {
+    let record = |versions: &str| Record { since: at(100), versions: versions.to_owned() };
+    for (before, now, since) in [
+        ("a@1 b@1", "a@2 b@1", 100),
+        ("a@1 b@1", "a@2 b@2", 100),
+        ("a@1 b@1", "b@1 a@1", 100),
+        // Altered, and put back or upgraded.
+        ("a@1 b@1", "a@3 b@1", 900),
+        // An older state was restored.
+        ("a@2 b@1", "a@1 b@1", 900),
+        ("a@1 b@1", "c@1 b@1", 900),
+        ("a@1 b@1", "a@1 b@1 c@1", 900),
+        ("a@1 b@1", "a@1", 900),
+        ("a@1 b@1", "a@1 a@1", 900),
+        ("a@1", "a@", 900),
+        ("@1", "@2", 900),
+        ("", "a@1", 900),
+        ("a@9223372036854775807", "a@-9223372036854775808", 900),
+    ] {
+        let seen = Record::seen(Some(&record(before)), now.to_owned(), None, at(900));
+        assert_eq!((seen.since, seen.versions.as_str()), (at(since), now), "{before} to {now}");
+    }
+}
+
+#[test]
+fn stamp_and_guard_of_batches_mean_the_same_by_letting_run_and_by_approving() {
+    let variables = |name: &str| {
+        let all = all();
+        let policy = all.iter().find(|it| it.to_string() == name).expect(name);
+        let list = policy.object["spec"]["variables"].as_array().expect("variables").clone();
+        list.into_iter().map(|it| (it["name"].to_string(), it["expression"].clone())).collect::<Vec<_>>()
+    };
+    let guard = variables("validatingadmissionpolicy/execlet-batch");
+    let stamp = variables("mutatingadmissionpolicy/execlet-batch-stamp");
+    let differs: Vec<_> = stamp.iter().filter(|variable| !guard.contains(variable)).collect();
+    assert!(stamp.len() > 5 && differs.is_empty(), "{differs:?}");
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub struct Facts<'a> {
 pub trait Agents {
     /// `Err` says what is wrong, when no agent lives on the node.
     fn alive(&self, node: &str) -> Result<(), String>;
+
+    /// Whether the agent on the node holds each request of a batch against its batch. One of an earlier version does not.
+    fn holds_batches(&self, node: &str) -> bool;
 }
 
 /// Ends the message of `Bound` when admission is off. [`was_vouched_for`] reads it back from requests
@@ -250,6 +253,10 @@ fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Res
     };
     container_runs(pod, name, phase, &container)?;
     agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
+    if request.spec.batch.is_some() && !agents.holds_batches(&node) {
+        let message = format!("the execlet agent on node {node} does not know batches yet: it waits to be updated");
+        return Err(BindDecision::Wait(Reason::AgentNotReady, message));
+    }
     Ok(Binding { node, pod_uid: uid_on_node(pod).unwrap_or(uid), container: container.name, caveat: None })
 }
 

@@ -4,17 +4,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{super::transition::Write, *};
+use crate::api::BatchReference;
 
-struct Live(BTreeSet<String>);
+struct Live(BTreeSet<String>, bool);
 
 impl Agents for Live {
     fn alive(&self, node: &str) -> Result<(), String> {
         if self.0.contains(node) { Ok(()) } else { Err(format!("no agent on node {node}")) }
     }
+
+    fn holds_batches(&self, _: &str) -> bool {
+        self.1
+    }
 }
 
 fn live() -> Live {
-    Live(BTreeSet::from(["n1".to_owned()]))
+    Live(BTreeSet::from(["n1".to_owned()]), true)
 }
 
 fn at(second: i64) -> Timestamp {
@@ -218,6 +223,21 @@ fn an_ephemeral_container_is_reached_while_it_runs_and_never_again() {
 #[test]
 fn a_node_without_a_live_agent_waits() {
     waits(&decide(&web(), &json!({"spec": {"nodeName": "n2"}})), Reason::AgentNotReady);
+}
+
+#[test]
+fn what_belongs_to_a_batch_waits_for_an_agent_that_holds_it_against_its_batch() {
+    let mut child = web();
+    child.spec.batch = Some(BatchReference { name: "b".into(), uid: "u".into(), plan: 1, index: 0 });
+    let (pod, admission) = (pod(&json!({})), Admission::Off);
+    let decide = |request, holds| {
+        let facts = Facts { request, admission: &admission, lacks: None, pod: Some(&pod) };
+        bind(&facts, &Live(BTreeSet::from(["n1".to_owned()]), holds), at(1))
+    };
+    let BindDecision::Wait(Reason::AgentNotReady, why) = decide(&child, false) else { panic!("it does not wait") };
+    assert!(why.contains("does not know batches yet"), "{why}");
+    assert!(matches!(decide(&child, true), BindDecision::Bind(_)));
+    assert!(matches!(decide(&web(), false), BindDecision::Bind(_)), "any agent knows a request of its own");
 }
 
 #[test]

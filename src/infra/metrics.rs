@@ -65,6 +65,7 @@ label_by_name!(Step, Reason, Verb, OutputStream);
 #[derive(Clone, Default)]
 pub struct Metrics {
     finished: Family<Label<Reason>, Counter>,
+    batches_finished: Family<Label<Reason>, Counter>,
     steps: Steps,
     output: Family<Label<OutputStream>, Counter>,
     recorded: Family<Label<Verb>, Counter>,
@@ -115,6 +116,11 @@ impl Metrics {
 
     pub fn for_manager() -> (Self, Registry) {
         let (metrics, mut registry) = Self::common();
+        registry.register(
+            "batches_finished",
+            "Batches that this process finished, by reason",
+            metrics.batches_finished.clone(),
+        );
         registry.register("leader", "Whether this manager leads", metrics.leader.clone());
         registry.register("agents_live", "Agents whose Lease is fresh, as the leader sees it", metrics.agents.clone());
         registry.register(
@@ -150,6 +156,10 @@ impl Metrics {
 
     pub fn finished(&self, reason: Reason) {
         self.finished.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub fn batch_finished(&self, reason: Reason) {
+        self.batches_finished.get_or_create(&[("reason", reason)]).inc();
     }
 
     pub fn recorded(&self, verb: Verb) {

@@ -32,6 +32,7 @@ struct Seen {
     renewed: Option<Timestamp>,
     fresh_since: Option<Instant>,
     known_since: Instant,
+    holds_batches: bool,
 }
 
 #[derive(Clone)]
@@ -80,16 +81,19 @@ impl LiveAgents {
     fn note(&self, lease: &Lease, now: Instant, wall: Timestamp) {
         let Some(node) = node_of(lease) else { return };
         let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+        let annotations = lease.metadata.annotations.as_ref();
+        let held = annotations.and_then(|all| all.get(names::BATCHES_ANNOTATION));
+        let holds_batches = held.is_some_and(|held| held == names::BATCHES_HELD);
         let mut all = self.seen.lock();
         match all.get_mut(node) {
-            Some(seen) if seen.renewed == renewed => {}
-            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), ..seen.clone() },
+            Some(seen) if seen.renewed == renewed => seen.holds_batches = holds_batches,
+            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), holds_batches, ..seen.clone() },
             None => {
                 // The node's clock and this one hardly differ by more than a renewal; if they do, the next renewal
                 // puts it right.
                 let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
                 let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
-                all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now });
+                all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now, holds_batches });
             }
         }
     }
@@ -135,6 +139,10 @@ impl Agents for LiveAgents {
             )),
         }
     }
+
+    fn holds_batches(&self, node: &str) -> bool {
+        self.seen.lock().get(node).is_some_and(|seen| seen.holds_batches)
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +182,20 @@ mod tests {
         let agents = agents(Duration::from_secs(40));
         agents.note(&lease(100), Instant::now(), wall(105));
         assert_eq!(agents.alive("n1"), Ok(()));
+    }
+
+    #[test]
+    fn an_agent_holds_batches_if_its_lease_says_so_and_until_it_does_not() {
+        let agents = agents(Duration::from_secs(40));
+        let mut says = lease(0);
+        agents.note(&says, Instant::now(), wall(0));
+        assert!(!agents.holds_batches("n1"), "an earlier version");
+        says.metadata.annotations =
+            Some([(names::BATCHES_ANNOTATION.to_owned(), names::BATCHES_HELD.to_owned())].into());
+        agents.note(&says, Instant::now(), wall(0));
+        assert!(agents.holds_batches("n1"), "an update, in the same second");
+        agents.note(&lease(10), Instant::now(), wall(10));
+        assert!(!agents.holds_batches("n1"), "put back to an earlier version");
     }
 
     #[test]

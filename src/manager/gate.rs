@@ -1,8 +1,8 @@
 //! The gate: whether the admission policies stand, and since when.
 //!
 //! A binder asks after it has read a request, and is answered from reads that began after its question. So a policy that
-//! stands then, and has not been changed since it was first seen, stood when the request was created: no lagging watch
-//! can hide a change. Concurrent questions share an answer.
+//! stands then, and has not been changed since it was first seen but by upgrades, stood when the request was created: no
+//! lagging watch can hide a change. Concurrent questions share an answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -129,7 +129,7 @@ impl Keeper {
         }
         let recorded = self.policies().recorded().await?;
         // The Lease's record counts for all replicas; if it was lost, the one in memory.
-        let before = [&recorded, &memory.record].into_iter().flatten().find(|record| record.versions == versions);
+        let before = [&recorded, &memory.record].into_iter().flatten().find(|record| record.goes_on_to(&versions));
         let record = Record::seen(before, versions, admission::last_change(found.iter()), self.clock.now());
         if memory.record.as_ref() != Some(&record) {
             tracing::info!(since = %record.since, "the admission policies stand");

@@ -238,7 +238,7 @@ async fn the_verdict_is_that_of_kubectl_exec() {
 }
 
 /// The roles of the table in docs/access.md, and in its order.
-const ROLES: [&str; 6] = ["viewer", "requester", "attacher", "run-as", "auditor", "admin"];
+const ROLES: [&str; 7] = ["viewer", "requester", "attacher", "run-as", "approver", "auditor", "admin"];
 
 /// The table of docs/access.md: what is done, by which verb on which resource, and who may.
 fn documented() -> Vec<(String, String, BTreeSet<String>)> {

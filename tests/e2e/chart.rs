@@ -57,11 +57,25 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (manager, "get", "pods", true),
         (manager, "list", "execrequests.execlet.dev", true),
         (manager, "update", "execrequests.execlet.dev/status", true),
-        (manager, "create", "execrequests.execlet.dev", false),
+        // Which ones, the policy execlet-manager says.
+        (manager, "create", "execrequests.execlet.dev", true),
+        (manager, "patch", "execrequests.execlet.dev", true),
+        (manager, "delete", "execrequests.execlet.dev", true),
         (manager, "update", "execrequests.execlet.dev", false),
+        (manager, "deletecollection", "execrequests.execlet.dev", false),
+        (manager, "list", "execbatches.execlet.dev", true),
+        (manager, "delete", "execbatches.execlet.dev", true),
+        (manager, "update", "execbatches.execlet.dev/status", true),
+        (manager, "create", "execbatches.execlet.dev", false),
+        (manager, "update", "execbatches.execlet.dev", false),
+        (manager, "patch", "execbatches.execlet.dev", false),
+        (manager, "approve", "execbatches.execlet.dev", false),
+        (manager, "list", "pods", true),
+        (manager, "watch", "pods", false),
+        (manager, "get", "statefulsets.apps", true),
+        (manager, "list", "deployments.apps", false),
         (manager, "create", "pods/exec", false),
         (manager, "delete", "pods", false),
-        (manager, "delete", "execrequests.execlet.dev", false),
         (manager, "create", "subjectaccessreviews.authorization.k8s.io", true),
         (manager, "create", "tokenreviews.authentication.k8s.io", false),
         (manager, "list", "validatingadmissionpolicies.admissionregistration.k8s.io", false),
@@ -99,9 +113,12 @@ async fn kubernetes_own_roles_reach_requests() {
         ("editer", "create", true),
         ("editer", "delete", true),
     ] {
-        assert_eq!(can(user, verb, "execrequests.execlet.dev"), allowed, "{user} {verb}");
+        for kind in ["execrequests.execlet.dev", "execbatches.execlet.dev"] {
+            assert_eq!(can(user, verb, kind), allowed, "{user} {verb} {kind}");
+        }
     }
     assert!(!can("editer", "update", "execrequests.execlet.dev/status"), "nobody but execlet writes status");
+    assert!(!can("editer", "approve", "execbatches.execlet.dev"), "who asks for batches does not approve them");
 }
 
 #[tokio::test]

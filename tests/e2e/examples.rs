@@ -17,6 +17,13 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Types what an example says to type.
+fn follow(lab: &Lab, text: &str) {
+    for line in text.lines().filter_map(|line| line.strip_prefix(THEN)) {
+        lab.kubectl(&line.split(' ').map(|word| word.trim_matches('\'')).collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test]
 async fn every_example_ends_as_it_says() {
     let lab = Lab::new().await;
@@ -36,9 +43,7 @@ async fn every_example_ends_as_it_says() {
         .await;
         let names = lab.kubectl(&["get", "-f", &file, "-o", "name"]);
         let request = names.lines().find_map(|name| name.strip_prefix("execrequest.execlet.dev/")).expect("a request");
-        for line in text.lines().filter_map(|line| line.strip_prefix(THEN)) {
-            lab.kubectl(&line.split(' ').map(|word| word.trim_matches('\'')).collect::<Vec<_>>());
-        }
+        follow(&lab, &text);
         let done = lab.finished(request).await;
         let ended = match done.status.exit_code {
             Some(code) => format!("{} with exit code {code}", done.status.phase),
@@ -50,6 +55,31 @@ async fn every_example_ends_as_it_says() {
             lab.kubectl(&["get", "-f", &file, "--ignore-not-found", "-o", "name"]).is_empty().then_some(())
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn every_batch_of_the_examples_ends_as_it_says() {
+    let lab = Lab::new().await;
+    let folder = root().join("examples/batches");
+    let pods = folder.join("pods.yaml").to_string_lossy().into_owned();
+    wait_for("the namespace to take pods", async || {
+        crate::lab::kubectl_raw(&["-n", &lab.namespace, "apply", "-f", &pods]).status.success().then_some(())
+    })
+    .await;
+    lab.kubectl(&["rollout", "status", "statefulset/shop", "--timeout=120s"]);
+    let files = files("examples/batches");
+    assert!(files.len() >= 7, "{files:?}");
+    for path in files.iter().filter(|path| !path.ends_with("pods.yaml")) {
+        let file = path.to_string_lossy().into_owned();
+        let text = fs::read_to_string(path).expect("a text");
+        let expected = text.lines().find_map(|line| line.strip_prefix(EXPECT)).expect("how it ends");
+        lab.kubectl(&["apply", "-f", &file]);
+        follow(&lab, &text);
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        let done = lab.batch_ended(name).await;
+        let ended = format!("{}, {}, {}", done.phase(), done.reason(), done.status.done);
+        assert!(ended.starts_with(expected), "{file}: {ended}: {}", done.message());
     }
 }
 

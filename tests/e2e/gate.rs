@@ -161,7 +161,7 @@ async fn each_policy_and_each_binding_counts_whether_it_is_missing_or_altered() 
             (kind.split('.').next().unwrap_or_default().to_owned(), name.to_owned())
         })
         .collect();
-    assert_eq!(all.len(), 10, "{all:?}");
+    assert_eq!(all.len(), 14, "{all:?}");
     let by = whoami();
     let mut probes = Vec::new();
     for (kind, name) in &all {
@@ -373,7 +373,7 @@ async fn on_a_server_without_the_stamp_the_client_says_who_it_is_and_the_guard_c
     let alice = requester(&lab, "alice").await;
     disturbed.installation().with("admission.stamp=never");
     for kind in ["policy", "policybinding"] {
-        kubectl(&["delete", &format!("mutatingadmission{kind}/execlet-stamp")]);
+        kubectl(&["delete", &format!("mutatingadmission{kind}"), "execlet-stamp", "execlet-batch-stamp"]);
     }
     let create = |name: &str, by: Option<Value>| {
         let mut spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]});

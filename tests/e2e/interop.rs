@@ -11,7 +11,7 @@ use crate::{
     clients::{
         ALL, Client, STREAM_FAILED, attach_path, attach_status, drain, exec_status, finish, kube_terminal, subresources,
     },
-    lab::{Done, Lab, NAMESPACE, docker, kubectl, text, tool, wait_for},
+    lab::{Done, Lab, NAMESPACE, kubectl, text, tool, wait_for},
     measured,
     output::sha256,
 };

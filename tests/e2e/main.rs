@@ -13,6 +13,10 @@
 mod access;
 mod agents;
 mod audit;
+mod batch_lab;
+mod batch_restore;
+mod batch_rights;
+mod batches;
 mod chart;
 mod clients;
 mod crowd;

@@ -10,14 +10,14 @@ use crate::{
 const MANAGER: &str = "execlet-manager";
 const APISERVICE: &str = "v1alpha1.subresources.execlet.dev";
 
-fn managers() -> Vec<String> {
+pub fn managers() -> Vec<String> {
     let path = "jsonpath={.items[*].metadata.name}";
     let all = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "-o", path]);
     all.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A token like a manager's own.
-fn stolen(pod: &str) -> Subject {
+pub fn stolen(pod: &str) -> Subject {
     Subject::account(NAMESPACE, MANAGER, &["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")])
 }
 

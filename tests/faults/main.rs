@@ -23,6 +23,7 @@ mod live_restore;
 mod random;
 mod verdict;
 
+mod batches;
 mod flood;
 
 use std::{

@@ -8,6 +8,7 @@
     reason = "tests: a failure is to be loud, and helpers read better so"
 )]
 
+mod batches;
 mod log;
 
 use execlet::core::{

@@ -3,19 +3,12 @@
 //! `EXECLET_SIM_BATCHES` sets how many batches are played, `EXECLET_SIM_SEED` where to begin; with `EXECLET_SIM_TRACE=1`
 //! the episode of that seed alone is played, and told.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     batches_episode::{BATCHES, Report, play},
     batches_model::Planted,
+    campaign::{campaign, find},
     number,
 };
 
@@ -41,45 +34,22 @@ fn every_target_of_a_batch_runs_at_most_once_and_is_accounted_for() {
     }
     let batches = number("EXECLET_SIM_BATCHES").unwrap_or(SOME);
     let episodes = batches.div_ceil(BATCHES);
-    let next = AtomicU64::new(0);
     let [finished, succeeded, runs, crashes, restores] = [(); 5].map(|()| AtomicU64::new(0));
-    let (failed, failure) = (AtomicBool::new(false), Mutex::new(None));
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let episode = next.fetch_add(1, Ordering::Relaxed);
-                    if episode >= episodes || failed.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let report = play(first + episode, None, false);
-                    finished.fetch_add(report.finished, Ordering::Relaxed);
-                    succeeded.fetch_add(report.succeeded, Ordering::Relaxed);
-                    runs.fetch_add(report.runs, Ordering::Relaxed);
-                    crashes.fetch_add(report.crashes.into(), Ordering::Relaxed);
-                    restores.fetch_add(report.restores.into(), Ordering::Relaxed);
-                    if !report.violations.is_empty() {
-                        failed.store(true, Ordering::Relaxed);
-                        *failure.lock().unwrap() = Some(told(first + episode, &report));
-                    }
-                    if episode % 10_000 == 9_999 {
-                        println!("{} batches in {:.0?}", (episode + 1) * BATCHES, begun.elapsed());
-                    }
-                }
-            });
-        }
+    campaign("batches", first, episodes, |seed| {
+        let report = play(seed, None, false);
+        finished.fetch_add(report.finished, Ordering::Relaxed);
+        succeeded.fetch_add(report.succeeded, Ordering::Relaxed);
+        runs.fetch_add(report.runs, Ordering::Relaxed);
+        crashes.fetch_add(report.crashes.into(), Ordering::Relaxed);
+        restores.fetch_add(report.restores.into(), Ordering::Relaxed);
+        if report.violations.is_empty() { Ok(()) } else { Err(told(seed, &report)) }
     });
-    if let Some(failure) = failure.into_inner().unwrap() {
-        panic!("{failure}");
-    }
     let (finished, succeeded) = (finished.into_inner(), succeeded.into_inner());
     println!(
-        "{batches} batches in {episodes} episodes from seed {first}, {} crashes of managers, {} restores: {finished} finished, {succeeded} of them Succeeded, {} commands, no violation, {:.0?}",
+        "{batches} batches, {} crashes of managers, {} restores: {finished} finished, {succeeded} of them Succeeded, {} commands",
         crashes.into_inner(),
         restores.into_inner(),
         runs.into_inner(),
-        begun.elapsed(),
     );
     assert!(finished * 10 > batches * 5, "most batches are there to the end: {finished} of {batches}");
     assert!(succeeded * 20 > finished, "some succeed in spite of all: {succeeded} of {finished}");
@@ -93,20 +63,9 @@ fn a_seed_plays_the_same_episode_with_batches_again() {
     }
 }
 
-/// Plays until a violation shows that has all these words: this is what one invariant says of the bug.
+/// Plays until an invariant speaks of the bug in these words.
 fn is_found(planted: Planted, words: &[&str]) {
-    let mut others = BTreeSet::new();
-    for seed in 1..=ENOUGH {
-        for violation in play(seed, Some(planted), false).violations {
-            if words.iter().all(|words| violation.contains(words)) {
-                println!("{planted:?}: seed {seed}: {violation}");
-                return;
-            }
-            others.insert(violation);
-        }
-    }
-    let others: Vec<String> = others.into_iter().take(20).collect();
-    panic!("of {planted:?} it was never said in {ENOUGH} episodes: {words:?}; what was said: {others:#?}");
+    find(planted, words, ENOUGH, |seed| play(seed, Some(planted), false).violations);
 }
 
 /// Each invariant is shown to be one: a bug that it alone speaks of in these words.

@@ -44,6 +44,10 @@ impl Agents for SimAgents {
         let up = NODES.iter().position(|name| *name == node).is_some_and(|at| self.0.lock().agents_up[at]);
         if up { Ok(()) } else { Err(format!("no agent on {node}")) }
     }
+
+    fn holds_batches(&self, _: &str) -> bool {
+        true
+    }
 }
 
 fn timeout(call: &str) -> ApiError {

@@ -25,6 +25,7 @@ mod batches_agents;
 mod batches_episode;
 mod batches_model;
 mod batches_world;
+mod campaign;
 mod episode;
 mod fences;
 mod model;
@@ -34,16 +35,11 @@ mod tokens;
 mod world;
 
 use std::{
-    collections::BTreeSet,
     env,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+use campaign::{campaign, find};
 use episode::{Kind, REQUESTS, Report, play};
 use model::{Nature, Planted};
 
@@ -113,41 +109,19 @@ fn play_all(nature: Nature) -> Option<(u64, u64)> {
     }
     let requests = number("EXECLET_SIM_REQUESTS").unwrap_or(SOME);
     let episodes = requests.div_ceil(REQUESTS);
-    let next = AtomicU64::new(0);
     let [finished, unknown, lost, shaken, crashes] = [(); 5].map(|()| AtomicU64::new(0));
-    let (failed, failure) = (AtomicBool::new(false), Mutex::new(None));
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let episode = next.fetch_add(1, Ordering::Relaxed);
-                    if episode >= episodes || failed.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let report = play(first + episode, Kind::Disturbed, nature, None, false, spool.path());
-                    finished.fetch_add(report.finished, Ordering::Relaxed);
-                    unknown.fetch_add(report.unknown, Ordering::Relaxed);
-                    lost.fetch_add(report.lost, Ordering::Relaxed);
-                    shaken.fetch_add(report.shaken, Ordering::Relaxed);
-                    crashes.fetch_add(report.crashes.into(), Ordering::Relaxed);
-                    if !report.violations.is_empty() {
-                        failed.store(true, Ordering::Relaxed);
-                        *failure.lock().unwrap() = Some(told(first + episode, nature, &report));
-                    }
-                    if episode % 10_000 == 9_999 {
-                        println!("{}: {} requests in {:.0?}", name(nature), (episode + 1) * REQUESTS, begun.elapsed());
-                    }
-                }
-            });
-        }
+    campaign(name(nature), first, episodes, |seed| {
+        let report = play(seed, Kind::Disturbed, nature, None, false, spool.path());
+        finished.fetch_add(report.finished, Ordering::Relaxed);
+        unknown.fetch_add(report.unknown, Ordering::Relaxed);
+        lost.fetch_add(report.lost, Ordering::Relaxed);
+        shaken.fetch_add(report.shaken, Ordering::Relaxed);
+        crashes.fetch_add(report.crashes.into(), Ordering::Relaxed);
+        if report.violations.is_empty() { Ok(()) } else { Err(told(seed, nature, &report)) }
     });
-    if let Some(failure) = failure.into_inner().unwrap() {
-        panic!("{failure}");
-    }
     let (finished, unknown) = (finished.into_inner(), unknown.into_inner());
     println!(
-        "{}: {requests} requests in {episodes} episodes from seed {first}, {} crashes of the agent: {finished} finished, {unknown} of them Unknown ({} lost, {} of these as {}; the others given up), no violation, {:.0?}",
+        "{}: {requests} requests, {} crashes of the agent: {finished} finished, {unknown} of them Unknown ({} lost, {} of these as {}; the others given up)",
         name(nature),
         crashes.into_inner(),
         lost.into_inner(),
@@ -156,28 +130,17 @@ fn play_all(nature: Nature) -> Option<(u64, u64)> {
             Nature::Tokens => "the engine ended or the node",
             Nature::Fences => "the node was rebooted",
         },
-        begun.elapsed(),
     );
     assert!(finished * 10 > requests * 5, "most requests finish: {finished} of {requests}");
     Some((finished, unknown))
 }
 
-/// Plays until a violation shows that has all these words: whatever else the bug violates, this is what one
-/// invariant says of it.
+/// Plays until an invariant speaks of the bug in these words.
 fn is_found(nature: Nature, planted: Planted, words: &[&str]) {
     let spool = tempfile::tempdir().expect("a folder");
-    let mut others = BTreeSet::new();
-    for seed in 1..=ENOUGH {
-        for violation in play(seed, Kind::Disturbed, nature, Some(planted), false, spool.path()).violations {
-            if words.iter().all(|words| violation.contains(words)) {
-                println!("{planted:?}: seed {seed}: {violation}");
-                return;
-            }
-            others.insert(violation);
-        }
-    }
-    let others: Vec<String> = others.into_iter().take(20).collect();
-    panic!("of {planted:?} it was never said in {ENOUGH} episodes: {words:?}; what was said: {others:#?}");
+    find(planted, words, ENOUGH, |seed| {
+        play(seed, Kind::Disturbed, nature, Some(planted), false, spool.path()).violations
+    });
 }
 
 #[test]

@@ -822,9 +822,10 @@ impl State {
         mine.finished = Some(status.clone());
         mine.restored = false;
         let started = status.conditions.iter().any(|c| c.type_ == "Started" && c.status != "False");
-        // Who comes second for a target tells of the first.
-        let uid = self.runner(&uid);
-        let truth = self.truth(&uid).clone();
+        // Who comes second for a target tells of the first. What is known of either is from before this end.
+        let runner = self.runner(&uid);
+        let truth = if runner == uid { truth } else { self.truth(&runner).clone() };
+        let uid = runner;
         if let Some(code) = status.exit_code
             && truth.code != Some(code)
         {

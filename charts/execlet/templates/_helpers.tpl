@@ -165,11 +165,11 @@ guarded
 {{- define "execlet.policiesRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
-  resourceNames: [execlet-create, execlet-status, execlet-agent, execlet-manager]
+  resourceNames: [execlet-create, execlet-status, execlet-agent, execlet-manager, execlet-batch]
   verbs: [get]
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
-  resourceNames: [execlet-stamp]
+  resourceNames: [execlet-stamp, execlet-batch-stamp]
   verbs: [get]
 {{- end }}
 

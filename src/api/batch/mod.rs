@@ -15,7 +15,7 @@ pub mod template;
 
 mod rules;
 
-pub use spec::{Approval, ExecBatch, ExecBatchSpec, FailureAction, FailurePolicy};
+pub use spec::{Actor, Approval, ExecBatch, ExecBatchSpec, FailureAction, FailurePolicy};
 pub use status::{BatchPhase, Ends, ExecBatchStatus, Group, Plan};
 pub use targets::{
     GivenPod, OnForbidden, Operator, Pick, PodSelector, Requirement, Targets, WorkloadKind, WorkloadReference,

@@ -16,7 +16,7 @@ pub const DEFAULT_RELEASE_LIMIT: &str = "100%";
 pub const LONGEST_NAME: usize = 52;
 
 /// What to run, in which pods, and how fast. Immutable but for parallelism, releaseLimit, suspend, cancel (once) and
-/// approval.planDigest (once). To run something else, create another batch.
+/// approval.planDigest (once), and for who set them. To run something else, create another batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "execlet.dev",
@@ -110,6 +110,24 @@ pub struct ExecBatchSpec {
     /// the API server sets it. Before Kubernetes 1.36 it does not, and the client must set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<Requester>,
+
+    /// Who last let more of the batch run: raised releaseLimit or parallelism, or set suspend to false. Whoever does must
+    /// be the requester, or be allowed to create pods/exec in the namespace. Leave it out: the API server sets it. Before
+    /// Kubernetes 1.36 it does not, and the client must set it. Absent as long as nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_by: Option<Actor>,
+}
+
+/// Who has changed a batch, as authenticated by the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Actor {
+    /// Name of the user.
+    #[schemars(length(max = 1024))]
+    pub username: String,
+    /// UID of the user, if the authenticator gives one.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub uid: String,
 }
 
 /// Whether somebody else has to look at the plan before anything runs.
@@ -117,7 +135,8 @@ pub struct ExecBatchSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.required == oldSelf.required").message("approval.required is immutable: create another ExecBatch"),
-    validation = Rule::new("oldSelf.planDigest == '' || self.planDigest == oldSelf.planDigest").message("an approval cannot be changed or taken back: set cancel to true to end the batch"),
+    validation = Rule::new("oldSelf.planDigest == '' || (self.planDigest == oldSelf.planDigest && has(self.by) == has(oldSelf.by) && (!has(self.by) || self.by == oldSelf.by))").message("an approval cannot be changed or taken back: set cancel to true to end the batch"),
+    validation = Rule::new("self.planDigest != '' || !has(self.by)").message("approval.by says who has set approval.planDigest, which is empty: leave it out"),
 )]
 pub struct Approval {
     /// True: nothing is released until planDigest is set. Immutable.
@@ -129,6 +148,10 @@ pub struct Approval {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub plan_digest: String,
+    /// Who has set planDigest. Leave it out: the API server sets it. Before Kubernetes 1.36 it does not, and the client
+    /// must set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
 }
 
 /// When to stop because of what has failed.

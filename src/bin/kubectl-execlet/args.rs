@@ -8,8 +8,8 @@ use execlet::cli::{
     exit::Exit,
     verb::{
         approve::ApproveArgs, attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs,
-        describe::DescribeArgs, get::GetArgs, logs::LogsArgs, replay::ReplayArgs, rerun::RerunArgs, resume::ResumeArgs,
-        run::RunArgs, version::VersionArgs, wait::WaitArgs,
+        describe::DescribeArgs, get::GetArgs, logs::LogsArgs, replay::ReplayArgs, report::ReportArgs, rerun::RerunArgs,
+        resume::ResumeArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
     },
 };
 
@@ -42,6 +42,7 @@ pub enum Verb {
     Approve(ApproveArgs),
     Resume(ResumeArgs),
     Rerun(RerunArgs),
+    Report(ReportArgs),
     Replay(ReplayArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
@@ -63,6 +64,7 @@ impl Verb {
             | Self::Cancel(_)
             | Self::Approve(_)
             | Self::Resume(_)
+            | Self::Report(_)
             | Self::Replay(_)
             | Self::Completion(_)
             | Self::Version(_)
@@ -137,6 +139,7 @@ mod tests {
                 "approve",
                 "resume",
                 "rerun",
+                "report",
                 "replay",
                 "completion",
                 "version"

@@ -12,7 +12,9 @@ use execlet::{
         error::Error,
         exit::Exit,
         say::last_words,
-        verb::{approve, attach, cancel, completion, describe, get, logs, replay, rerun, resume, run, version, wait},
+        verb::{
+            approve, attach, cancel, completion, describe, get, logs, replay, report, rerun, resume, run, version, wait,
+        },
     },
     infra::{
         arguments::{self, Done},
@@ -89,6 +91,7 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
         Verb::Resume(args) => resume::run(&connection.connect().await?, args).await,
         Verb::Rerun(args) => rerun::run(&connection.connect().await?, args).await,
         Verb::Cancel(args) => cancel::run(&connection.connect().await?, args).await,
+        Verb::Report(args) => report::run(&connection.connect().await?, args).await,
     }
 }
 

@@ -138,12 +138,13 @@ impl BatchArgs {
             release_limit: self.limit.unwrap_or_else(limit),
             suspend: false,
             cancel: false,
-            approval: Approval { required: self.require_approval, plan_digest: String::new() },
+            approval: Approval { required: self.require_approval, plan_digest: String::new(), by: None },
             failure_policy,
             active_deadline_seconds: self.batch_deadline,
             ttl_seconds_after_finished: None,
             reason: None,
             requested_by: None,
+            released_by: None,
         })
     }
 

@@ -235,7 +235,6 @@ impl<'a> Following<'a> {
         let mut rest = Vec::new();
         let read = self.cluster.children(batch, |child| {
             rest.extend(self.children.see(child));
-            Ok(())
         });
         if let Err(error) = read.await {
             self.stage.say(&format!("{error}; not all of what came of its targets is shown"));

@@ -52,7 +52,6 @@ async fn have_run(cluster: &Cluster, batch: &ExecBatch) -> Result<Vec<(u16, Stri
         .children(batch, |child| {
             let index = index_in(&child, &uid, plan).filter(|_| may_have_run(&child));
             all.extend(index.map(|index| (index, child.name_any(), child.spec.target.pod_name)));
-            Ok(())
         })
         .await?;
     all.sort_unstable();

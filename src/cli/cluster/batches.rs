@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::connection::Cluster;
 use crate::{
-    api::{ExecBatch, ExecRequest},
+    api::{ExecBatch, ExecRequest, batch::Actor},
     cli::error::Error,
 };
 
@@ -43,15 +43,20 @@ impl Cluster {
     /// Lets the plan with this digest run.
     pub async fn approve_batch(&self, batch: &ExecBatch, digest: &str) -> Result<ExecBatch, Error> {
         let name = batch.name_any();
-        let spec = json!({"approval": {"planDigest": digest}});
+        let spec = json!({"approval": {"planDigest": digest, "by": self.actor().await?}});
         self.patch_batch(format!("approving xb/{name}"), &name, this_very(batch, spec)).await
     }
 
     /// Lets so many targets run, and ends its suspension.
     pub async fn resume_batch(&self, batch: &ExecBatch, limit: &IntOrString) -> Result<ExecBatch, Error> {
         let name = batch.name_any();
-        let spec = json!({"releaseLimit": limit, "suspend": false});
+        let spec = json!({"releaseLimit": limit, "suspend": false, "releasedBy": self.actor().await?});
         self.patch_batch(format!("resuming xb/{name}"), &name, this_very(batch, spec)).await
+    }
+
+    /// Who changes a batch: where the cluster has a policy that fills it in, the policy overwrites it.
+    async fn actor(&self) -> Result<Option<Actor>, Error> {
+        Ok(self.myself().await?.map(|by| Actor { username: by.username, uid: by.uid }))
     }
 
     async fn patch_batch(&self, what: String, name: &str, patch: Value) -> Result<ExecBatch, Error> {
@@ -59,16 +64,12 @@ impl Cluster {
     }
 
     /// Reads all requests of a batch, whichever plan they belong to, a page at a time.
-    pub async fn children(
-        &self,
-        batch: &ExecBatch,
-        mut each: impl FnMut(ExecRequest) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub async fn children(&self, batch: &ExecBatch, mut each: impl FnMut(ExecRequest)) -> Result<(), Error> {
         let what = format!("listing the requests of xb/{}", batch.name_any());
         let mut params = ListParams::default().fields(&of_batch(&batch.uid().unwrap_or_default())).limit(PAGE);
         loop {
             let page = self.call(&what, self.requests().list(&params)).await?;
-            page.items.into_iter().try_for_each(&mut each)?;
+            page.items.into_iter().for_each(&mut each);
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 return Ok(());
@@ -77,8 +78,7 @@ impl Cluster {
     }
 }
 
-/// A patch of this spec, for this batch and no other that has its name by now. Where the API server does not stamp who
-/// approves or lets run (before Kubernetes 1.36), that belongs into the spec here.
+/// A patch of this spec, for this batch and no other that has its name by now.
 fn this_very(batch: &ExecBatch, spec: Value) -> Value {
     json!({"metadata": {"uid": batch.uid()}, "spec": spec})
 }

@@ -83,7 +83,6 @@ async fn targets(cluster: &Cluster, batch: &ExecBatch) -> Result<Vec<Target>, Er
     cluster
         .children(batch, |child| {
             all.extend(index_in(&child, &uid, plan).map(|index| (index, target_of(&child))));
-            Ok(())
         })
         .await?;
     all.sort_by_key(|(index, _)| *index);
@@ -140,6 +139,7 @@ mod tests {
             json!({"kind": "ExecRequestList", "apiVersion": "execlet.dev/v1alpha1", "metadata": {}, "items": items});
         let (cluster, calls) = scripted::cluster(move |call| match call {
             call if call.contains("spec.batch.uid") => Some((200, list.clone())),
+            call if call.starts_with("POST") => scripted::status(404, "too old"),
             _ => Some((200, batch.clone())),
         });
         let approved = run(&cluster, ApproveArgs { name: "b".into(), yes: true }).await;

@@ -102,7 +102,7 @@ pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
         Some(verb) => match (verb.get_name(), positional.len()) {
             ("run", _) => Wanted::Pod,
             ("attach" | "logs" | "wait", 0) | ("get" | "describe" | "cancel", _) => Wanted::Object,
-            ("approve" | "resume" | "rerun", 0) => Wanted::Batch,
+            ("approve" | "report" | "resume" | "rerun", 0) => Wanted::Batch,
             ("replay", 0) => Wanted::File,
             _ => Wanted::Nothing,
         },

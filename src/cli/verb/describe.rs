@@ -49,7 +49,6 @@ async fn batch(cluster: &Cluster, name: &str) -> Result<Page, Error> {
         children.count_only(plan);
         let read = cluster.children(&batch, |child| {
             children.see(child);
-            Ok(())
         });
         if let Err(error) = read.await {
             Speech::new(true).say(&format!("{error}; targets are told by their index"));

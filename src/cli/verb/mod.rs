@@ -8,6 +8,7 @@ pub mod describe;
 pub mod get;
 pub mod logs;
 pub mod replay;
+pub mod report;
 pub mod rerun;
 pub mod resume;
 pub mod run;

@@ -135,7 +135,6 @@ async fn pods(
         .children(batch, |child| {
             let index = index_in(&child, &uid, plan).filter(|index| wanted.contains(*index));
             found.extend(index.map(|index| (index, target_of(&child))));
-            Ok(())
         })
         .await?;
     found.sort_by_key(|(index, _)| *index);
@@ -173,12 +172,13 @@ fn again(spec: &ExecBatchSpec, pods: &[GivenPod], args: &RerunArgs) -> ExecBatch
         release_limit: IntOrString::String(DEFAULT_RELEASE_LIMIT.to_owned()),
         suspend: false,
         cancel: false,
-        approval: Approval { required: spec.approval.required, plan_digest: String::new() },
+        approval: Approval { required: spec.approval.required, plan_digest: String::new(), by: None },
         failure_policy: spec.failure_policy.clone(),
         active_deadline_seconds: spec.active_deadline_seconds,
         ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
         reason: args.reason.clone().or_else(|| spec.reason.clone()),
         requested_by: None,
+        released_by: None,
     }
 }
 

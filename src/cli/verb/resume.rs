@@ -96,6 +96,7 @@ mod tests {
     async fn only_this_very_batch_is_resumed() {
         let (cluster, calls) = scripted::cluster(|call| match call {
             call if call.starts_with("GET") => Some((200, paused())),
+            call if call.starts_with("POST") => scripted::status(404, "too old"),
             _ => scripted::status(409, "the UID in the precondition is another"),
         });
         let args = ResumeArgs { name: "b".into(), limit: IntOrString::String("100%".into()) };

@@ -1,95 +1,183 @@
-//! Checks that each request has all its records.
+//! Checks that each request and each batch has all its records.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
 use super::{
+    batch::counts,
     chain::Link,
     event::{Event, Verb},
     identity, key,
+    members::Members,
+    whole,
 };
 use crate::{
     api::{
-        ExecRequest, ExecRequestStatus, Reason,
+        ExecBatch, ExecRequest, ExecRequestStatus, Reason,
         conditions::{self, ConditionType, Truth},
     },
-    core::ids::RequestUid,
+    core::ids::{BatchUid, RequestUid},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
+    /// `request` or `batch`.
+    pub kind: &'static str,
     /// Namespace and name.
-    pub request: String,
-    pub uid: RequestUid,
+    pub name: String,
+    pub uid: String,
     pub missing: String,
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "request {} ({}): {}", self.request, self.uid, self.missing)
+        write!(f, "{} {} ({}): {}", self.kind, self.name, self.uid, self.missing)
+    }
+}
+
+/// Objects as the API server has, or had, them.
+#[derive(Clone, Debug, Default)]
+pub struct Export {
+    pub requests: Vec<ExecRequest>,
+    pub batches: Vec<ExecBatch>,
+}
+
+/// How many requests or batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub recorded: usize,
+    /// Finished ones that the records were compared with.
+    pub compared: usize,
+    /// Those that were not compared, because they had not finished.
+    pub unfinished: usize,
+}
+
+impl Count {
+    fn seen(&mut self, has_finished: bool) {
+        *(if has_finished { &mut self.compared } else { &mut self.unfinished }) += 1;
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    pub recorded: usize,
-    /// How many finished requests the records were compared with.
-    pub compared: usize,
-    /// How many requests were not, because they had not finished.
-    pub unfinished: usize,
+    pub requests: Count,
+    pub batches: Count,
     pub gaps: Vec<Gap>,
 }
 
-/// Compares the records of all writers with each other, and with the requests as the API server has,
-/// or had, them. A request that has not finished may still lack records.
-pub fn complete<'a>(
-    events: impl IntoIterator<Item = &'a Event>,
-    requests: impl IntoIterator<Item = &'a ExecRequest>,
-) -> Completeness {
+/// Compares the records of all writers with each other, and with an export. What has not finished may still lack records.
+pub fn complete<'a>(events: impl IntoIterator<Item = &'a Event>, export: &Export) -> Completeness {
     let mut sets: BTreeMap<RequestUid, Vec<&Event>> = BTreeMap::new();
+    let mut of_batches: BTreeMap<BatchUid, Vec<&Event>> = BTreeMap::new();
     let mut writers = Writers::default();
     for event in events {
         writers.see(event);
         if let Some(uid) = event.uid() {
-            sets.entry(uid.clone()).or_default().push(event);
+            sets.entry(uid).or_default().push(event);
+        } else if let Some(uid) = event.batch() {
+            of_batches.entry(uid).or_default().push(event);
         }
     }
-    let mut result = Completeness { recorded: sets.len(), ..Completeness::default() };
-    for (uid, events) in &sets {
-        let missing = required_by_records(events).into_iter().chain(writers.unpaired(events));
-        result.gaps.extend(missing.map(|missing| gap(&name_of(events), uid, missing)));
-    }
-    for request in requests {
-        let Some(uid) = request.metadata.uid.as_deref().map(RequestUid::from) else { continue };
-        let events = sets.get(&uid).map_or(&[][..], Vec::as_slice);
-        let name = format!(
-            "{}/{}",
-            request.metadata.namespace.as_deref().unwrap_or_default(),
-            request.metadata.name.as_deref().unwrap_or_default()
-        );
-        let mut missing = identity::contradictions(request, &name, events);
-        if let Some(status) = request.status.as_ref().filter(|status| status.completion_time.is_some()) {
-            result.compared += 1;
-            missing.extend(required_by_status(status, events));
-        } else {
-            result.unfinished += 1;
-            let ended = events.iter().any(|event| event.verb.is_end());
-            missing.extend(ended.then(|| "it has a record of its end, and has not finished".to_owned()));
-        }
-        result.gaps.extend(missing.into_iter().map(|missing| gap(&name, &uid, missing)));
-    }
+    let members = Members::of(&sets);
+    let (mut result, seconds) = (Completeness::default(), members.seconds());
+    requests(&mut result, &sets, &seconds, &writers, export);
+    batches(&mut result, &of_batches, &members, export);
     result
 }
 
-fn gap(request: &str, uid: &RequestUid, missing: String) -> Gap {
-    Gap { request: request.to_owned(), uid: uid.clone(), missing }
+fn requests(
+    result: &mut Completeness,
+    sets: &BTreeMap<RequestUid, Vec<&Event>>,
+    seconds: &BTreeSet<RequestUid>,
+    writers: &Writers,
+    export: &Export,
+) {
+    result.requests.recorded = sets.len();
+    let gap = |name: &str, uid: &RequestUid, missing| gap("request", name, uid.as_str(), missing);
+    for (uid, events) in sets {
+        let missing = if seconds.contains(uid) { Vec::new() } else { required_by_records(events) };
+        let missing = missing.into_iter().chain(writers.unpaired(events));
+        result.gaps.extend(missing.map(|missing| gap(&name_of(events), uid, missing)));
+    }
+    for request in &export.requests {
+        let Some(uid) = request.metadata.uid.as_deref().map(RequestUid::from) else { continue };
+        let events = sets.get(&uid).map_or(&[][..], Vec::as_slice);
+        let name = name(request.metadata.namespace.as_deref(), request.metadata.name.as_deref());
+        let mut missing = identity::of_request(request, &name, events);
+        let finished = request.status.as_ref().filter(|status| status.completion_time.is_some());
+        result.requests.seen(finished.is_some());
+        match finished {
+            Some(status) => missing.extend(required_by_status(status, events, seconds.contains(&uid))),
+            None => missing.extend(ended_too_early(events)),
+        }
+        result.gaps.extend(missing.into_iter().map(|missing| gap(&name, &uid, missing)));
+    }
+}
+
+fn batches(
+    result: &mut Completeness,
+    of_batches: &BTreeMap<BatchUid, Vec<&Event>>,
+    members: &Members,
+    export: &Export,
+) {
+    result.batches.recorded = of_batches.len();
+    let uid_of = |batch: &ExecBatch| batch.metadata.uid.as_deref().map(BatchUid::from);
+    let goes_on = |batch: &&ExecBatch| batch.status.as_ref().is_none_or(|status| status.completion_time.is_none());
+    let going: BTreeSet<BatchUid> = export.batches.iter().filter(goes_on).filter_map(uid_of).collect();
+    let all: BTreeSet<&BatchUid> = of_batches.keys().chain(members.0.keys()).collect();
+    let gap = |name: &str, uid: &BatchUid, missing| gap("batch", name, uid.as_str(), missing);
+    for uid in all {
+        let events = of_batches.get(uid).map_or(&[][..], Vec::as_slice);
+        let members = members.0.get(uid).map_or(&[][..], Vec::as_slice);
+        let missing = whole::gaps(events, members, going.contains(uid));
+        let name = members.first().map_or_else(|| name_of(events), |member| member.batch.clone());
+        result.gaps.extend(missing.into_iter().map(|missing| gap(&name, uid, missing)));
+    }
+    for batch in &export.batches {
+        let Some(uid) = uid_of(batch) else { continue };
+        let events = of_batches.get(&uid).map_or(&[][..], Vec::as_slice);
+        let name = name(batch.metadata.namespace.as_deref(), batch.metadata.name.as_deref());
+        let mut missing = identity::of_batch(batch, &name, events);
+        result.batches.seen(!going.contains(&uid));
+        missing.extend(if going.contains(&uid) { ended_too_early(events) } else { end_of_batch(batch, events) });
+        result.gaps.extend(missing.into_iter().map(|missing| gap(&name, &uid, missing)));
+    }
+}
+
+fn gap(kind: &'static str, name: &str, uid: &str, missing: String) -> Gap {
+    Gap { kind, name: name.to_owned(), uid: uid.to_owned(), missing }
+}
+
+fn name(namespace: Option<&str>, name: Option<&str>) -> String {
+    format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
 }
 
 fn name_of(events: &[&Event]) -> String {
-    let object = events.iter().find_map(|event| event.object_ref.as_ref());
-    object.map(|object| format!("{}/{}", object.namespace, object.name)).unwrap_or_default()
+    events.iter().find_map(|event| event.name()).unwrap_or_default()
+}
+
+fn ended_too_early(events: &[&Event]) -> Option<String> {
+    let ended = events.iter().any(|event| event.verb.is_end());
+    ended.then(|| "it has a record of its end, and has not finished".to_owned())
+}
+
+/// The end of a finished batch, by its status.
+fn end_of_batch(batch: &ExecBatch, events: &[&Event]) -> Option<String> {
+    let status = batch.status.as_ref()?;
+    let finished = conditions::get(&status.conditions, ConditionType::Finished);
+    let reason = finished.map(|finished| finished.reason.as_str()).unwrap_or_default();
+    let digest = status.plan.as_ref().and_then(|plan| plan.digest.as_deref());
+    let counts = counts(status);
+    let says_so = |event: &&&Event| {
+        event.verb.is_end()
+            && event.note(key::REASON) == Some(reason)
+            && event.note(key::PLAN_DIGEST) == digest
+            && counts.iter().all(|(key, count)| event.number(key) == Some((*count).into()))
+    };
+    let missing = events.iter().find(says_so).is_none();
+    missing.then(|| format!("it ended with {reason} ({} accounted for), but no record says so", status.done))
 }
 
 fn required_by_records(events: &[&Event]) -> Vec<String> {
@@ -150,14 +238,16 @@ impl Writers {
     }
 }
 
-fn required_by_status(status: &ExecRequestStatus, events: &[&Event]) -> Vec<String> {
+/// `is_second`: it tells how another request ended, and was not started itself.
+fn required_by_status(status: &ExecRequestStatus, events: &[&Event], is_second: bool) -> Vec<String> {
     let with = |verb: Verb, notes: &[(&str, Option<&str>)]| {
         events.iter().any(|event| event.verb == verb && notes.iter().all(|(key, value)| event.note(key) == *value))
     };
     let finished = conditions::get(&status.conditions, ConditionType::Finished);
     let reason = finished.map(|finished| finished.reason.as_str()).unwrap_or_default();
-    let started = conditions::get(&status.conditions, ConditionType::Started)
-        .is_some_and(|started| started.status == Truth::True.as_str());
+    let started = !is_second
+        && conditions::get(&status.conditions, ConditionType::Started)
+            .is_some_and(|started| started.status == Truth::True.as_str());
     let mut missing = Vec::new();
 
     let code = status.exit_code.map(|code| code.to_string());

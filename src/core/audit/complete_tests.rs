@@ -62,16 +62,21 @@ fn ran(outcome: &Outcome) -> (ExecRequest, Vec<Event>) {
     (request, events)
 }
 
+fn export(request: Option<&ExecRequest>) -> Export {
+    Export { requests: request.into_iter().cloned().collect(), batches: Vec::new() }
+}
+
 fn gaps(request: Option<&ExecRequest>, events: &[Event]) -> Vec<String> {
-    complete(events, request).gaps.into_iter().map(|gap| gap.missing).collect()
+    complete(events, &export(request)).gaps.into_iter().map(|gap| gap.missing).collect()
 }
 
 #[test]
 fn a_whole_set_has_no_gap_and_neither_has_one_with_repeats() {
     for outcome in [exited(0), exited(3), cancelled(), Outcome::lost("lost", None, Timestamp::UNIX_EPOCH)] {
         let (request, events) = ran(&outcome);
-        let result = complete(&events, [&request]);
-        assert_eq!((result.recorded, result.compared, result.gaps), (1, 1, vec![]), "{}", outcome.reason);
+        let result = complete(&events, &export(Some(&request)));
+        let Count { recorded, compared, .. } = result.requests;
+        assert_eq!((recorded, compared, result.gaps), (1, 1, vec![]), "{}", outcome.reason);
         let twice = [events.clone(), events].concat();
         assert_eq!(gaps(Some(&request), &twice), Vec::<String>::new());
     }
@@ -152,5 +157,6 @@ fn who_was_attached_has_gone_unless_the_writer_has_begun_anew() {
 fn a_request_that_has_not_finished_is_not_held_against_its_records() {
     let (mut request, _) = ran(&exited(0));
     request.status.as_mut().expect("a status").completion_time = None;
-    assert_eq!(complete(&[], [&request]), Completeness { unfinished: 1, ..Completeness::default() });
+    let requests = Count { unfinished: 1, ..Count::default() };
+    assert_eq!(complete(&[], &export(Some(&request))), Completeness { requests, ..Completeness::default() });
 }

@@ -1,4 +1,4 @@
-//! One record: an `audit.k8s.io/v1` Event about one act on one request.
+//! One record: an `audit.k8s.io/v1` Event about one act on one request, or on one batch.
 //!
 //! What Kubernetes has no field for is in annotations below `execlet.dev/`.
 
@@ -11,8 +11,11 @@ use serde::{
 };
 
 use crate::{
-    api::{Phase, Reason, Requester},
-    core::{digest::sha256, ids::RequestUid},
+    api::{Phase, Reason, Requester, names},
+    core::{
+        digest::sha256,
+        ids::{BatchKey, BatchUid, RequestKey, RequestUid},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +38,16 @@ pub enum Verb {
     Finished,
     /// The request has ended, but nobody knows how its command did.
     OutcomeUnknown,
+    /// The targets of a batch are about to be fixed.
+    Planned,
+    /// Somebody else than its requester has looked at the plan of a batch, and lets it run.
+    Approved,
+    /// Targets of a batch may run from now on.
+    Released,
+    /// The batch is about to end, and every target of its plan is accounted for.
+    BatchFinished,
+    /// The finished batch is about to be deleted: its time to live has passed.
+    Expired,
 }
 
 impl Verb {
@@ -50,20 +63,29 @@ impl Verb {
             Self::Cancelled => "cancelled",
             Self::Finished => "finished",
             Self::OutcomeUnknown => "outcomeUnknown",
+            Self::Expired => "expired",
+            Self::Planned => "planned",
+            Self::Approved => "approved",
+            Self::Released => "released",
+            Self::BatchFinished => "batchFinished",
         }
     }
 
-    /// Whether it is the last of a request's records.
+    /// Whether it is the last of the records of a request or a batch.
     pub const fn is_end(self) -> bool {
         match self {
-            Self::Denied | Self::Finished | Self::OutcomeUnknown => true,
+            Self::Denied | Self::Finished | Self::OutcomeUnknown | Self::BatchFinished => true,
             Self::Opened
             | Self::Resumed
             | Self::Bound
             | Self::Started
             | Self::Attached
             | Self::Detached
-            | Self::Cancelled => false,
+            | Self::Cancelled
+            | Self::Planned
+            | Self::Approved
+            | Self::Released
+            | Self::Expired => false,
         }
     }
 
@@ -94,17 +116,49 @@ pub enum Stage {
     ResponseComplete,
 }
 
+/// The resources that records are about.
+const REQUESTS: &str = "execrequests";
+const BATCHES: &str = "execbatches";
+const VERSION: &str = "v1alpha1";
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectReference {
     pub resource: String,
     pub namespace: String,
     pub name: String,
-    pub uid: RequestUid,
+    pub uid: String,
     pub api_group: String,
     pub api_version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subresource: Option<String>,
+}
+
+impl ObjectReference {
+    pub fn request(key: &RequestKey) -> Self {
+        Self::new(REQUESTS, &key.namespace, &key.name, key.uid.as_str())
+    }
+
+    pub fn batch(key: &BatchKey) -> Self {
+        Self::new(BATCHES, &key.namespace, &key.name, key.uid.as_str())
+    }
+
+    fn new(resource: &str, namespace: &str, name: &str, uid: &str) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            api_group: names::GROUP.to_owned(),
+            api_version: VERSION.to_owned(),
+            subresource: None,
+        }
+    }
+
+    pub(super) fn uri(&self) -> String {
+        let Self { api_group, api_version, namespace, resource, name, .. } = self;
+        format!("/apis/{api_group}/{api_version}/namespaces/{namespace}/{resource}/{name}")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,8 +175,8 @@ pub struct Event {
     #[serde(rename = "requestURI")]
     pub request_uri: String,
     pub verb: Verb,
-    /// Who created the request, if a policy vouches for it; for `attached` and `detached`, who is
-    /// connected. Empty if not known.
+    /// Who created the request or the batch, if a policy vouches for it; for `attached` and `detached`, who
+    /// is connected. Empty if not known.
     pub user: Requester,
     /// Of the connected client.
     #[serde(rename = "sourceIPs", default, skip_serializing_if = "Vec::is_empty")]
@@ -164,8 +218,28 @@ impl Event {
         self.annotations.get(key).map(String::as_str)
     }
 
-    pub fn uid(&self) -> Option<&RequestUid> {
-        self.object_ref.as_ref().map(|object| &object.uid)
+    /// The UID of the request that it is about.
+    pub fn uid(&self) -> Option<RequestUid> {
+        self.object_of(REQUESTS).map(|object| object.uid.as_str().into())
+    }
+
+    /// The UID of the batch that it is about.
+    pub fn batch(&self) -> Option<BatchUid> {
+        self.object_of(BATCHES).map(|object| object.uid.as_str().into())
+    }
+
+    fn object_of(&self, resource: &str) -> Option<&ObjectReference> {
+        self.object_ref.as_ref().filter(|object| object.resource == resource)
+    }
+
+    /// The namespace and name of what it is about.
+    pub fn name(&self) -> Option<String> {
+        self.object_ref.as_ref().map(|object| format!("{}/{}", object.namespace, object.name))
+    }
+
+    /// A number among the annotations.
+    pub fn number(&self, key: &str) -> Option<i64> {
+        self.note(key)?.parse().ok()
     }
 
     pub fn of_writer(verb: Verb, writer: &str, at: Timestamp, annotations: BTreeMap<String, String>) -> Self {

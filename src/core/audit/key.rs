@@ -41,3 +41,25 @@ pub const STDOUT_SHA256: &str = "execlet.dev/stdout-sha256";
 pub const STDERR_BYTES: &str = "execlet.dev/stderr-bytes";
 pub const STDERR_SHA256: &str = "execlet.dev/stderr-sha256";
 pub const SESSION: &str = "execlet.dev/session";
+
+/// Of a request of a batch: the batch, and its place there. `BATCH_PLAN` also of the batch's own records.
+pub const BATCH: &str = "execlet.dev/batch";
+pub const BATCH_UID: &str = "execlet.dev/batch-uid";
+pub const BATCH_PLAN: &str = "execlet.dev/batch-plan";
+pub const BATCH_INDEX: &str = "execlet.dev/batch-index";
+
+pub const PLAN_DIGEST: &str = "execlet.dev/plan-digest";
+pub const TOTAL: &str = "execlet.dev/total";
+pub const APPROVAL_REQUIRED: &str = "execlet.dev/approval-required";
+pub const RELEASED_FROM: &str = "execlet.dev/released-from";
+pub const RELEASED_TO: &str = "execlet.dev/released-to";
+pub const BY: &str = "execlet.dev/by";
+pub const BY_UID: &str = "execlet.dev/by-uid";
+pub const CLAIMED_BY: &str = "execlet.dev/claimed-by";
+
+pub const RELEASED: &str = "execlet.dev/released";
+pub const SUCCEEDED: &str = "execlet.dev/succeeded";
+pub const FAILED: &str = "execlet.dev/failed";
+pub const NOT_RUN: &str = "execlet.dev/not-run";
+pub const UNKNOWN: &str = "execlet.dev/unknown";
+pub const SKIPPED: &str = "execlet.dev/skipped";

@@ -1,8 +1,11 @@
-//! What is recorded of a request, and the record of each act on it.
+//! What is recorded of a request or a batch, and the record of each act on a request.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    jiff::Timestamp,
+};
 
 use super::{
     event::{Event, ObjectReference, Verb, audit_id},
@@ -10,7 +13,7 @@ use super::{
     redact::{CommandDetail, annotate_env, json, limited},
 };
 use crate::{
-    api::{ExecRequest, Requester, Stdin, names},
+    api::{BatchReference, EnvVar, ExecRequest, Requester, Stdin},
     core::{
         bind::was_vouched_for,
         ids::{ExecRef, RequestKey},
@@ -24,10 +27,10 @@ use crate::{
 /// In characters: how much of a message or of `spec.reason` is recorded.
 const TEXT_LIMIT: usize = 1024;
 
-/// A request, as far as the recorder knows it.
+/// A request or a batch, as far as the recorder knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject {
-    key: RequestKey,
+    object: ObjectReference,
     user: Requester,
     vouched_for: bool,
     created: Option<Timestamp>,
@@ -41,27 +44,45 @@ impl Subject {
     /// vouched for it when the request was bound: see [`vouched_for`](Self::vouched_for).
     pub fn of(request: &ExecRequest, detail: CommandDetail) -> Result<Self, NotBound> {
         let mut subject = Self::known_by_key(&key_of(&request.metadata)?, detail);
-        subject.created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        if let Some(by) = &request.spec.requested_by {
-            let (user, digest) = limited(by);
-            subject.user = user;
-            subject.note(key::USER_INFO_SHA256, digest.as_deref());
-        }
         let (spec, status) = (&request.spec, request.status.as_ref());
-        let stdin = spec.stdin.as_ref().map(stdin_kind);
         let container = status.and_then(|status| status.container.as_deref()).or(spec.target.container.as_deref());
         subject.note(key::POD, Some(&spec.target.pod_name));
         subject.note(key::CONTAINER, container);
         subject.note(key::POD_UID, status.and_then(|status| status.pod_uid.as_deref()));
         subject.note(key::NODE, status.and_then(|status| status.node_name.as_deref()));
-        subject.note(key::USER, spec.user.as_deref());
-        subject.note(key::STDIN, stdin);
-        subject.note(key::REQUEST_REASON, spec.reason.as_deref().map(cut).as_deref());
-        let names: Vec<String> = spec.env.iter().map(|variable| variable.name.clone()).collect();
-        annotate_env(&names, &mut subject.annotations);
-        detail.annotate(&spec.command, &mut subject.annotations);
+        if let Some(BatchReference { name, uid, plan, index }) = &spec.batch {
+            subject.note(key::BATCH, Some(name));
+            subject.note(key::BATCH_UID, Some(uid));
+            subject.note(key::BATCH_PLAN, Some(&plan.to_string()));
+            subject.note(key::BATCH_INDEX, Some(&index.to_string()));
+        }
+        subject.asked_for(&Asked {
+            at: request.metadata.creation_timestamp.as_ref(),
+            by: spec.requested_by.as_ref(),
+            command: &spec.command,
+            env: &spec.env,
+            user: spec.user.as_deref(),
+            stdin: spec.stdin.as_ref().map(stdin_kind),
+            why: spec.reason.as_deref(),
+        });
         subject.vouched_for = was_vouched_for(request);
         Ok(subject)
+    }
+
+    /// The same of a request or a batch.
+    pub(super) fn asked_for(&mut self, asked: &Asked<'_>) {
+        self.created = asked.at.map(|time| time.0);
+        if let Some(by) = asked.by {
+            let (user, digest) = limited(by);
+            self.user = user;
+            self.note(key::USER_INFO_SHA256, digest.as_deref());
+        }
+        self.note(key::USER, asked.user);
+        self.note(key::STDIN, asked.stdin);
+        self.note(key::REQUEST_REASON, asked.why.map(cut).as_deref());
+        let names: Vec<String> = asked.env.iter().map(|variable| variable.name.clone()).collect();
+        annotate_env(&names, &mut self.annotations);
+        self.detail.annotate(asked.command, &mut self.annotations);
     }
 
     #[must_use]
@@ -71,8 +92,12 @@ impl Subject {
 
     /// A request of which only the key is known.
     pub fn known_by_key(key: &RequestKey, detail: CommandDetail) -> Self {
+        Self::new(ObjectReference::request(key), detail)
+    }
+
+    pub(super) fn new(object: ObjectReference, detail: CommandDetail) -> Self {
         Self {
-            key: key.clone(),
+            object,
             user: Requester::default(),
             vouched_for: false,
             created: None,
@@ -81,7 +106,7 @@ impl Subject {
         }
     }
 
-    fn note(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn note(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.annotations.insert(key.to_owned(), value.to_owned());
         }
@@ -117,8 +142,8 @@ impl Subject {
         let mut event = self.event(Verb::of_end(outcome.reason), &[outcome.reason.as_str()], at);
         let mut note = |key: &str, value: String| drop(event.annotations.insert(key.to_owned(), value));
         note(key::REASON, outcome.reason.to_string());
-        if self.detail == CommandDetail::Full {
-            note(key::MESSAGE, cut(&outcome.message));
+        if let Some(message) = self.message(&outcome.message) {
+            note(key::MESSAGE, message);
         }
         note(key::RAN, outcome.may_have_run.to_string());
         if let Some(exit) = outcome.exit {
@@ -155,29 +180,39 @@ impl Subject {
         event
     }
 
-    fn event(&self, verb: Verb, act: &[&str], at: Timestamp) -> Event {
-        let RequestKey { namespace, name, uid } = &self.key;
-        let (group, version, resource) = (names::GROUP, "v1alpha1", "execrequests");
+    pub(super) fn event(&self, verb: Verb, act: &[&str], at: Timestamp) -> Event {
         let mut event = Event::of_writer(verb, "", at, self.annotations.clone());
-        event.audit_id = audit_id(&[&[uid.as_str(), verb.as_str()], act].concat());
-        event.request_uri = format!("/apis/{group}/{version}/namespaces/{namespace}/{resource}/{name}");
+        event.audit_id = audit_id(&[&[self.object.uid.as_str(), verb.as_str()], act].concat());
+        event.request_uri = self.object.uri();
         if self.vouched_for {
             event.user = self.user.clone();
         } else if self.user != Requester::default() {
             event.annotations.insert(key::CLAIMED_USER.to_owned(), json(&self.user));
         }
         event.request_received_timestamp = MicroTime(self.created.unwrap_or(at));
-        event.object_ref = Some(ObjectReference {
-            resource: resource.to_owned(),
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uid: uid.clone(),
-            api_group: group.to_owned(),
-            api_version: version.to_owned(),
-            subresource: None,
-        });
+        event.object_ref = Some(self.object.clone());
         event
     }
+
+    pub(super) const fn is_vouched_for(&self) -> bool {
+        self.vouched_for
+    }
+
+    /// A message for people, as far as it may be recorded.
+    pub(super) fn message(&self, text: &str) -> Option<String> {
+        (self.detail == CommandDetail::Full).then(|| cut(text))
+    }
+}
+
+/// What was asked for, when, by whom and why.
+pub(super) struct Asked<'a> {
+    pub(super) at: Option<&'a Time>,
+    pub(super) by: Option<&'a Requester>,
+    pub(super) command: &'a [String],
+    pub(super) env: &'a [EnvVar],
+    pub(super) user: Option<&'a str>,
+    pub(super) stdin: Option<&'static str>,
+    pub(super) why: Option<&'a str>,
 }
 
 impl Event {

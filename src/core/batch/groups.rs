@@ -54,15 +54,21 @@ impl Ending {
 
 /// Of those that the ledger has. Of one whose request is gone nobody can say how it ended.
 pub fn group(endings: Vec<Ending>, ledger: &Ledger) -> Grouped {
+    let mut groups = group_all(endings, ledger);
+    groups.truncate(MOST_GROUPS);
+    let in_groups: i32 = groups.iter().map(|group| group.count).sum();
+    Grouped { groups, others: i32::from(ledger.len()) - in_groups }
+}
+
+/// The same, in as many groups as there are.
+pub fn group_all(endings: Vec<Ending>, ledger: &Ledger) -> Vec<Group> {
     let mut kinds: BTreeMap<Kind, BTreeMap<u16, String>> = BTreeMap::new();
     for Ending { index, name, kind } in endings.into_iter().filter(|ending| ledger.contains(ending.index)) {
         kinds.entry(kind).or_default().insert(index, name);
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, members)| (Reverse(members.len()), members.keys().next().copied()));
-    let groups: Vec<Group> = kinds.into_iter().take(MOST_GROUPS).map(|(kind, members)| of(kind, members)).collect();
-    let in_groups: i32 = groups.iter().map(|group| group.count).sum();
-    Grouped { groups, others: i32::from(ledger.len()) - in_groups }
+    kinds.into_iter().map(|(kind, members)| of(kind, members)).collect()
 }
 
 fn of(kind: Kind, mut members: BTreeMap<u16, String>) -> Group {

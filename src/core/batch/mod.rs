@@ -18,11 +18,13 @@
 //! | `advance` | what the status says then: what is folded, what is released, whether it is over |
 //! | `status` | the status writes |
 //! | `groups` | which ended the same |
+//! | `expiry` | when a finished one is deleted |
 //! | `sweep` | which children never belonged to a plan that counts |
 
 pub mod advance;
 pub mod child;
 pub mod end;
+pub mod expiry;
 pub mod groups;
 pub mod held;
 pub mod indexes;

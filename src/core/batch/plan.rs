@@ -11,7 +11,10 @@ use super::{
 use crate::{
     api::{
         ExecBatch, ExecBatchSpec, Reason,
-        batch::spec::{DEFAULT_PARALLELISM, DEFAULT_RELEASE_LIMIT},
+        batch::{
+            Approval,
+            spec::{DEFAULT_PARALLELISM, DEFAULT_RELEASE_LIMIT},
+        },
     },
     core::{digest::sha256, request::NotBound},
 };
@@ -92,9 +95,10 @@ fn immutable(spec: &ExecBatchSpec) -> ExecBatchSpec {
         release_limit: IntOrString::String(DEFAULT_RELEASE_LIMIT.to_owned()),
         suspend: false,
         cancel: false,
+        released_by: None,
         ..spec.clone()
     };
-    spec.approval.plan_digest.clear();
+    spec.approval = Approval { required: spec.approval.required, ..Approval::default() };
     spec
 }
 
@@ -164,7 +168,8 @@ mod tests {
             json!({"parallelism": 7}),
             json!({"releaseLimit": 0}),
             json!({"suspend": true, "cancel": true}),
-            json!({"approval": {"required": false, "planDigest": "d"}}),
+            json!({"approval": {"required": false, "planDigest": "d", "by": {"username": "bob"}}}),
+            json!({"releasedBy": {"username": "bob"}}),
         ] {
             assert_eq!(of(&batch(&free), &many(2)), wanted, "{free} may change");
         }

@@ -5,6 +5,7 @@
 //! case waits only briefly for its record. `core::audit` knows what a record looks like, the trail where it goes.
 
 pub mod file;
+pub mod given;
 pub mod published;
 pub mod writer;
 
@@ -17,9 +18,10 @@ use thiserror::Error;
 use self::recent::{Recent, act};
 use super::{clock::Clock, metrics::Metrics};
 use crate::{
-    api::{ExecRequest, Requester},
+    api::{ExecBatch, ExecRequest, Requester},
     core::{
         audit::{
+            batch::Act,
             event::Event,
             key,
             redact::CommandDetail,
@@ -60,7 +62,7 @@ pub struct Policy {
     pub command: CommandDetail,
 }
 
-/// Records what happens to requests: each act once, however often it is retried.
+/// Records what happens to requests and batches: each act once, however often it is retried.
 #[derive(Clone)]
 pub struct Audit<T> {
     trail: T,
@@ -90,6 +92,11 @@ impl<T: Trail> Audit<T> {
     /// The same, of a request of which only the key is known.
     pub fn unread(&self, key: &RequestKey) -> Subject {
         Subject::known_by_key(key, self.policy.command)
+    }
+
+    /// A batch; `None` if it has no key.
+    pub fn batch(&self, batch: &ExecBatch) -> Option<Subject> {
+        Subject::of_batch(batch, self.policy.command)
     }
 
     /// Whether a record could be written, to be asked before work is taken up.
@@ -130,6 +137,20 @@ impl<T: Trail> Audit<T> {
         self.anyhow(request.ended(outcome, self.clock.now())).await;
     }
 
+    /// Before a batch is planned, approved, released or deleted, or its end is reported.
+    pub async fn batch_does(&self, batch: &Subject, act: &Act) -> Result<(), Unavailable> {
+        let event = batch.batch_did(act, self.clock.now());
+        match act {
+            Act::Planned { .. } | Act::Approved { .. } | Act::Released { .. } | Act::Expired => {
+                self.before(event).await
+            }
+            Act::Finished { .. } => {
+                self.anyhow(event).await;
+                Ok(())
+            }
+        }
+    }
+
     /// Before an act that may need its record.
     async fn before(&self, event: Event) -> Result<(), Unavailable> {
         if !self.policy.required {
@@ -157,8 +178,9 @@ impl<T: Trail> Audit<T> {
         match &added {
             Ok(()) => self.metrics.recorded(verb),
             Err(error) => {
-                let request = object.map(|object| format!("{}/{}", object.namespace, object.name));
-                tracing::error!(request, %verb, %error, "not recorded");
+                let (kind, object) =
+                    object.map(|object| (object.resource, format!("{}/{}", object.namespace, object.name))).unzip();
+                tracing::error!(kind, object, %verb, %error, "not recorded");
                 self.metrics.unrecorded.inc();
             }
         }

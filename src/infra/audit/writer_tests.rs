@@ -185,7 +185,7 @@ async fn while_it_cannot_be_written_acts_are_refused_and_what_happened_is_kept_f
 }
 
 fn said(report: &Report) -> Vec<String> {
-    let word = |event: &Event| event.uid().map_or_else(|| event.verb.to_string(), ToString::to_string);
+    let word = |event: &Event| event.uid().map_or_else(|| event.verb.to_string(), |uid| uid.to_string());
     report.events.iter().map(word).collect()
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    batch,
     bind::{Guarded, on_error, reconcile},
     write::Leader,
 };
@@ -23,14 +24,15 @@ const CONCURRENCY: u16 = 16;
 
 impl Leader {
     pub(in crate::manager) async fn lead(self, namespace: &str, term: CancellationToken) {
-        let (told, mut synced) = watch::channel(false);
+        let (told, synced) = watch::channel(false);
         let watching = self.agents.watch(self.client.clone(), namespace, || {
             told.send_replace(true);
         });
         let api: Api<Guarded> = Api::all(self.client.clone());
+        // Without the Leases every node would look dead.
+        let leases = async || synced.clone().wait_for(|known| *known).await.is_ok();
         let binding = async {
-            // Without the Leases every node would look dead.
-            if synced.wait_for(|known| *known).await.is_err() {
+            if !leases().await {
                 return;
             }
             Controller::new(api, retry::watching().fields(SELECTOR))
@@ -45,9 +47,15 @@ impl Leader {
                 })
                 .await;
         };
+        let tending = async {
+            if leases().await {
+                Box::pin(batch::lead::lead(self.clone())).await;
+            }
+        };
         tokio::select! {
             () = watching => {}
             () = binding => {}
+            () = tending => {}
             () = self.give_up_lost() => {}
         }
     }

@@ -10,18 +10,19 @@ use k8s_openapi::{
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta},
+    core::{ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind, ObjectMeta, error_boundary::InvalidObject},
 };
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
     cache::Cache,
+    telling::tell,
     world::{Act, BatchError, Candidates, Change, Created, Swapped, World},
 };
 use crate::{
     api::{
-        ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester,
+        ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Reason, Requester,
         batch::{WorkloadKind, WorkloadReference},
     },
     core::{
@@ -30,10 +31,13 @@ use crate::{
         batch::{
             child,
             groups::Ending,
+            plan::Refusal,
             rights,
             seen::Children,
+            status::Write,
             targets::{controller, of_workload, selector_text},
         },
+        bind,
         ids::BatchKey,
         request::key_of,
     },
@@ -48,9 +52,9 @@ use crate::{
     },
 };
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A list of all pods of a namespace is large.
-const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
 const PAGE: u32 = 200;
 /// After the API server has said that it is too busy: that it did nothing is certain.
@@ -72,6 +76,26 @@ impl ApiServer {
 
     pub(super) fn leader(&self) -> &Leader {
         &self.leader
+    }
+
+    /// A batch that cannot be read is finished, and never planned.
+    pub(super) async fn refuse_unreadable(&self, invalid: &InvalidObject) {
+        let ObjectMeta { namespace, name, resource_version, .. } = &invalid.metadata;
+        let [namespace, name] = [namespace, name].map(|field| field.as_deref().unwrap_or_default());
+        let message = format!("this object cannot be read as an ExecBatch: {}", invalid.error);
+        tracing::error!(namespace, name, message, "refused");
+        self.leader.metrics.unreadable.inc();
+        let from = ExecBatchStatus::default();
+        let write = Write { status: &from, generation: invalid.metadata.generation, at: self.now() };
+        let status = write.refused(&Refusal::new(Reason::InvalidRequest, message));
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.leader.client.clone(), namespace, &batch_resource());
+        let params = PatchParams::default();
+        let call = format!("update the status of ExecBatch {namespace}/{name}");
+        match unless_gone(within(CALL_TIMEOUT, call, api.patch_status(name, &params, &patch)).await.map(drop)) {
+            Ok(()) => tell(&self.leader, &invalid.metadata, None, &status).await,
+            Err(error) => tracing::warn!(namespace, name, %error, "a batch that cannot be read could not be refused"),
+        }
     }
 
     fn batches(&self, namespace: &str) -> Api<ExecBatch> {
@@ -139,7 +163,12 @@ impl World for ApiServer {
         let (api, params) = (self.batches(namespace), PostParams::default());
         let call = format!("update the status of ExecBatch {namespace}/{name}");
         match within(CALL_TIMEOUT, call, api.replace_status(name, &params, &next)).await {
-            Ok(batch) => Ok(Swapped::Won(Box::new(batch))),
+            Ok(batch) => {
+                if let Some(now) = &batch.status {
+                    tell(&self.leader, &batch.metadata, read.status.as_ref(), now).await;
+                }
+                Ok(Swapped::Won(Box::new(batch)))
+            }
             Err(error) => match error.status().map(|status| (status.code, status.message.clone())) {
                 Some((404, _)) => Ok(Swapped::Gone),
                 Some((409, _)) => Ok(Swapped::Lost),
@@ -247,12 +276,13 @@ impl World for ApiServer {
     }
 
     async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {
-        let api = self.requests(&key.namespace);
+        let api: Api<DeserializeGuard<ExecRequest>> = Api::namespaced(self.leader.client.clone(), &key.namespace);
         let mut params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
         let mut endings = Vec::new();
         loop {
             let page = within(LIST_TIMEOUT, format!("list the requests of ExecBatch {key}"), api.list(&params)).await?;
-            let ending = |child: &ExecRequest| {
+            let ending = |child: &DeserializeGuard<ExecRequest>| {
+                let child = child.0.as_ref().ok()?;
                 let index = child::index_in(child, key.uid.as_str(), plan)?;
                 Ending::of(child, index)
             };
@@ -265,29 +295,35 @@ impl World for ApiServer {
     }
 
     async fn page_of_children(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
-        let api: Api<ExecRequest> = Api::all(self.leader.client.clone());
+        let api: Api<DeserializeGuard<ExecRequest>> = Api::all(self.leader.client.clone());
         let mut params = ListParams::default().fields(CHILDREN).limit(PAGE);
         if let Some(token) = after {
             params = params.continue_token(&token);
         }
         let page = within(LIST_TIMEOUT, "list the requests of batches".to_owned(), api.list(&params)).await?;
-        Ok((page.items, page.metadata.continue_.filter(|token| !token.is_empty())))
+        let children = page.items.into_iter().filter_map(|guard| guard.0.ok()).collect();
+        Ok((children, page.metadata.continue_.filter(|token| !token.is_empty())))
     }
 
     async fn available(&self) -> Result<(), Unavailable> {
         self.leader.audit.available().await
     }
 
-    /// In the log only: the audit trail has no records of batches yet.
     async fn record(&self, batch: &ExecBatch, act: &Act) -> Result<(), Unavailable> {
-        let ObjectMeta { namespace, name, uid, .. } = &batch.metadata;
-        tracing::info!(?namespace, ?name, ?uid, ?act, "batch");
-        Ok(())
+        let Some(subject) = self.leader.audit.batch(batch) else { return Ok(()) };
+        let admission = self.leader.gate.look().await;
+        let vouched_for = bind::vouches_for(&admission, batch.metadata.creation_timestamp.as_ref());
+        let subject = if vouched_for { subject.vouched_for() } else { subject };
+        self.leader.audit.batch_does(&subject, act).await
     }
 }
 
+fn batch_resource() -> ApiResource {
+    ApiResource::erase::<ExecBatch>(&())
+}
+
 /// Gone is as good, and one that has changed is looked at again.
-fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
+pub(super) fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
     match result {
         Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
         result => result,

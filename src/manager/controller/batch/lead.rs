@@ -1,13 +1,12 @@
 //! Who tends which batch when: one task a batch that is not finished, which passes over it whenever something is heard of
 //! it or of its children, or when its last pass has said to.
-//!
-//! Nothing starts this yet: it takes the policies that guard `spec.batch`, and the kind itself.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
     Api,
+    core::{DeserializeGuard, ObjectMeta},
     runtime::{
         WatchStreamExt,
         watcher::{self, watcher},
@@ -18,9 +17,10 @@ use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{api_server::ApiServer, cache::Cache, pass::Pass, sweep::sweep_all, tend::tend, world::World};
+use super::{
+    api_server::ApiServer, cache::Cache, expiry::delete_expired, pass::Pass, sweep::sweep_all, tend::tend, world::World,
+};
 use crate::{
     api::{ExecBatch, ExecRequest},
     core::ids::BatchKey,
@@ -32,20 +32,20 @@ use crate::{
 const CHILDREN: &str = "spec.batch.uid!=,status.completionTime=";
 const BATCHES: &str = "status.completionTime=";
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_secs(15);
 /// After a pass that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Tends all batches, until `term` ends.
-#[expect(dead_code, reason = "nothing may act on batches before the policies that guard `spec.batch` are there")]
-pub(in crate::manager) async fn lead(leader: Leader, term: CancellationToken) {
+/// Tends all batches, for as long as this is awaited.
+pub(in crate::manager) async fn lead(leader: Leader) {
     let cache = Cache::default();
     let world = Arc::new(ApiServer::new(leader, cache.clone()));
     let batches = Batches::default();
     tokio::select! {
-        () = term.cancelled() => {}
         () = watch_children(&world, &cache, &batches) => {}
         () = watch_batches(&world, &batches) => {}
         () = sweep_now_and_then(&*world) => {}
+        () = delete_expired_now_and_then(&world) => {}
     }
 }
 
@@ -62,18 +62,18 @@ impl Batches {
 }
 
 async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
-    let api: Api<ExecRequest> = Api::all(world.leader().client.clone());
+    let api: Api<DeserializeGuard<ExecRequest>> = Api::all(world.leader().client.clone());
     let mut events = watcher(api, retry::watching().fields(CHILDREN)).backoff(WatchPauses::default()).boxed();
     let mut listed = Cache::default();
     while let Some(event) = events.next().await {
         let told = match event {
-            Ok(watcher::Event::Apply(child)) => cache.note(&child),
-            Ok(watcher::Event::Delete(child)) => cache.forget(&child),
+            Ok(watcher::Event::Apply(DeserializeGuard(Ok(child)))) => cache.note(&child),
+            Ok(watcher::Event::Delete(DeserializeGuard(Ok(child)))) => cache.forget(&child),
             Ok(watcher::Event::Init) => {
                 listed = Cache::default();
                 None
             }
-            Ok(watcher::Event::InitApply(child)) => {
+            Ok(watcher::Event::InitApply(DeserializeGuard(Ok(child)))) => {
                 listed.note(&child);
                 None
             }
@@ -81,6 +81,8 @@ async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
                 cache.replace(&listed);
                 None
             }
+            // A look at it says what is wrong with it.
+            Ok(_unreadable) => None,
             Err(error) => {
                 tracing::warn!(%error, "the watch of the requests of batches ended; reopening it");
                 None
@@ -93,7 +95,7 @@ async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
 }
 
 async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
-    let api: Api<ExecBatch> = Api::all(world.leader().client.clone());
+    let api: Api<DeserializeGuard<ExecBatch>> = Api::all(world.leader().client.clone());
     let mut events = watcher(api, retry::watching().fields(BATCHES)).backoff(WatchPauses::default()).boxed();
     let mut tended = JoinSet::new();
     loop {
@@ -107,8 +109,15 @@ async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
             }
         };
         match event {
-            Some(Ok(watcher::Event::Apply(batch) | watcher::Event::InitApply(batch))) => {
-                let Some(key) = key_of(&batch) else { continue };
+            Some(Ok(watcher::Event::Apply(guard) | watcher::Event::InitApply(guard))) => {
+                let batch = match guard.0 {
+                    Ok(batch) => batch,
+                    Err(invalid) => {
+                        world.refuse_unreadable(&invalid).await;
+                        continue;
+                    }
+                };
+                let Some(key) = key_of(&batch.metadata) else { continue };
                 batches.tell(&key);
                 let news = Arc::new(Notify::new());
                 let is_new = {
@@ -120,8 +129,8 @@ async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
                 }
             }
             // Its task finds out by itself.
-            Some(Ok(watcher::Event::Delete(batch))) => {
-                if let Some(key) = key_of(&batch) {
+            Some(Ok(watcher::Event::Delete(guard))) => {
+                if let Some(key) = guard.0.ok().and_then(|batch| key_of(&batch.metadata)) {
                     batches.tell(&key);
                 }
             }
@@ -136,7 +145,7 @@ async fn tend_to_its_end(world: Arc<ApiServer>, batches: Batches, key: BatchKey,
     // Also if a pass panics: another task can take it up then.
     let _registered = Registered { batches, key: key.clone() };
     loop {
-        let pause = match tend(&*world, &key).await {
+        let pause = match Box::pin(tend(&*world, &key)).await {
             Ok(Pass::Over) => return,
             Ok(Pass::Again(pause)) => pause,
             Err(error) => {
@@ -160,8 +169,7 @@ impl Drop for Registered {
     }
 }
 
-fn key_of(batch: &ExecBatch) -> Option<BatchKey> {
-    let meta = &batch.metadata;
+pub(super) fn key_of(meta: &ObjectMeta) -> Option<BatchKey> {
     Some(BatchKey { namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.as_deref()?.into() })
 }
 
@@ -174,6 +182,19 @@ async fn sweep_now_and_then<W: World>(world: &W) {
             Ok(0) => {}
             Ok(swept) => tracing::info!(swept, "stray requests of batches were removed"),
             Err(error) => tracing::warn!(%error, "the requests of batches could not be listed"),
+        }
+    }
+}
+
+async fn delete_expired_now_and_then(world: &ApiServer) {
+    let mut clock = interval(EXPIRE_EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        match delete_expired(world).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "batches were deleted: their ttlSecondsAfterFinished has passed"),
+            Err(error) => tracing::warn!(%error, "batches whose time has passed could not be deleted; retrying"),
         }
     }
 }

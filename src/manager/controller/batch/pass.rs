@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use super::world::{Act, BatchError, Swapped, World};
+use super::world::{BatchError, Swapped, World};
 use crate::{
     api::{ExecBatch, ExecBatchStatus},
-    core::batch::{plan::Refusal, status::Write},
+    core::{
+        audit::batch::acts,
+        batch::{plan::Refusal, status::Write},
+    },
+    infra::audit::Unavailable,
 };
 
 /// After a write that lost or whose answer was lost, and after a plan that was given up.
@@ -24,17 +28,25 @@ pub(super) async fn refuse<W: World>(world: &W, batch: &ExecBatch, why: &Refusal
     let read = batch.status.clone().unwrap_or_default();
     let write = Write { status: &read, generation: batch.metadata.generation, at: world.now() };
     let status = write.refused(why);
-    world.record(batch, &Act::Finished { reason: why.reason.to_string() }).await?;
     swap(world, batch, status, Duration::ZERO).await
 }
 
-/// Whoever loses reads again: nothing of what was decided here holds then.
+/// Records what a status does, before it is written.
+pub(super) async fn record<W: World>(world: &W, read: &ExecBatch, next: &ExecBatchStatus) -> Result<(), Unavailable> {
+    for act in acts(read, next) {
+        world.record(read, &act).await?;
+    }
+    Ok(())
+}
+
+/// Records and writes. Whoever loses reads again: nothing of what was decided here holds then.
 pub(super) async fn swap<W: World>(
     world: &W,
     read: &ExecBatch,
     status: ExecBatchStatus,
     then: Duration,
 ) -> Result<Pass, BatchError> {
+    record(world, read, &status).await?;
     match world.write_batch(read, status).await? {
         Swapped::Won(_) => Ok(Pass::Again(then)),
         Swapped::Lost => Ok(Pass::Again(AGAIN)),

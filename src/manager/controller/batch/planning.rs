@@ -12,8 +12,8 @@ use futures::StreamExt;
 use tokio::time::sleep;
 
 use super::{
-    pass::{AGAIN, Pass, refuse, swap},
-    world::{Act, BatchError, Change, Created, Swapped, World},
+    pass::{AGAIN, Pass, record, refuse, swap},
+    world::{BatchError, Change, Created, Swapped, World},
 };
 use crate::{
     api::{ExecBatch, ExecRequest, Reason, Requester, batch::OnForbidden},
@@ -244,11 +244,12 @@ async fn freeze<W: World>(
     let digest = plan::digest(&batch, targets)?;
     let total = u16::try_from(targets.len()).unwrap_or(u16::MAX);
     let ours = batch.status.as_ref().and_then(|status| status.plan.clone());
-    world.record(&batch, &Act::Planned { total, digest: digest.clone() }).await?;
     for _ in 0..FREEZES {
         let from = batch.status.clone().unwrap_or_default();
         let write = Write { status: &from, generation: batch.metadata.generation, at: world.now() };
-        match world.write_batch(&batch, write.frozen(total, &digest, ledger)).await {
+        let frozen = write.frozen(total, &digest, ledger);
+        record(world, &batch, &frozen).await?;
+        match world.write_batch(&batch, frozen).await {
             Ok(Swapped::Won(_)) => return Ok(Pass::Again(Duration::ZERO)),
             Ok(Swapped::Gone) => return Ok(Pass::Over),
             Ok(Swapped::Refused(why)) => return Err(BatchError::Refused(why)),

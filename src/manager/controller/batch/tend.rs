@@ -11,13 +11,10 @@ use super::{
     act::act_on_all,
     pass::{AGAIN, Pass, refuse, swap},
     planning::plan,
-    world::{Act, BatchError, World},
+    world::{BatchError, World},
 };
 use crate::{
-    api::{
-        ExecBatch, ExecBatchStatus,
-        conditions::{self, ConditionType},
-    },
+    api::ExecBatch,
     core::{
         batch::{
             advance::{Next, advance},
@@ -58,13 +55,7 @@ async fn tend_children<W: World>(
     match advance(&situation, children, &found) {
         Next::Finish(ledger) => finish(world, key, Situation { ledger, ..situation }).await,
         Next::Write(status) if Some(&*status) == batch.status.as_ref() => Ok(Pass::Again(look_again(children))),
-        Next::Write(status) => {
-            if status.released > situation.status.released {
-                let act = Act::Released { from: situation.status.released, to: status.released };
-                world.record(batch, &act).await?;
-            }
-            swap(world, batch, *status, Duration::ZERO).await
-        }
+        Next::Write(status) => swap(world, batch, *status, Duration::ZERO).await,
     }
 }
 
@@ -73,12 +64,5 @@ async fn finish<W: World>(world: &W, key: &BatchKey, situation: Situation<'_>) -
     let generation = situation.batch.metadata.generation;
     let write = Write { status: situation.status, generation, at: situation.now };
     let status = write.finished(&situation, stop(&situation).as_ref(), grouped);
-    world.record(situation.batch, &Act::Finished { reason: reason_of(&status) }).await?;
     swap(world, situation.batch, status, Duration::ZERO).await
-}
-
-fn reason_of(status: &ExecBatchStatus) -> String {
-    conditions::get(&status.conditions, ConditionType::Finished)
-        .map(|finished| finished.reason.clone())
-        .unwrap_or_default()
 }

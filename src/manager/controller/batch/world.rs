@@ -8,7 +8,6 @@ use std::future::Future;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use thiserror::Error;
 
-pub use crate::manager::controller::write::Change;
 use crate::{
     api::{ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester},
     core::{
@@ -21,6 +20,7 @@ use crate::{
     },
     infra::{audit::Unavailable, call::ApiError, requests::Written},
 };
+pub use crate::{core::audit::batch::Act, manager::controller::write::Change};
 
 pub trait World: Send + Sync + 'static {
     type Agents: Agents + Send + Sync;
@@ -120,17 +120,6 @@ pub enum Created {
     Refused(String),
     /// It may have been taken, may still be taken, or not.
     Doubt(String),
-}
-
-/// What happens to a batch, for the audit trail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// The plan is about to be frozen.
-    Planned { total: u16, digest: String },
-    /// Indexes from `from` on and below `to` are about to be released.
-    Released { from: i32, to: i32 },
-    /// It is about to be said to have finished, for this reason.
-    Finished { reason: String },
 }
 
 #[derive(Debug, Error)]

@@ -1,0 +1,550 @@
+//! Who may what with batches: what is forged, approved by the wrong hands or let run without the right to is refused,
+//! whatever RBAC says; and the manager's token, in the wrong hands, reaches requests of batches and no more.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::{
+    chart::Installation,
+    lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
+    stolen::{managers, stolen},
+    subject::{Subject, a_user, bind, exec_rules, forged, grant, request, requester},
+};
+
+const DRY: &str = "--dry-run=server";
+const CREATE: [&str; 3] = ["create", "-f", "-"];
+
+/// A batch of the pod `web` that is a preview, with these fields of its spec changed.
+fn batch(lab: &Lab, name: &str, more: &Value) -> String {
+    let mut spec = json!({"targets": {"pods": [{"name": "web"}]}, "template": {"spec": {"command": ["true"]}},
+        "releaseLimit": 0, "parallelism": "10%"});
+    spec.as_object_mut().expect("fields").extend(more.as_object().expect("fields").clone());
+    json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch",
+        "metadata": {"name": name, "namespace": lab.namespace}, "spec": spec})
+    .to_string()
+}
+
+/// What the batch is after a change of its spec, or why that is refused.
+fn change(lab: &Lab, who: &Subject, name: &str, spec: &Value, more: &[&str]) -> Result<Value, String> {
+    let patch = json!({"spec": spec}).to_string();
+    let args = ["patch", "execbatch", name, "-n", &lab.namespace, "--type=merge", "-o", "json", "-p", &patch];
+    said(&who.kubectl(&[&args[..], more].concat(), ""))
+}
+
+fn said(output: &Output) -> Result<Value, String> {
+    if output.status.success() {
+        Ok(serde_json::from_slice(&output.stdout).expect("JSON"))
+    } else {
+        Err(text(&output.stderr) + &text(&output.stdout))
+    }
+}
+
+fn read(lab: &Lab, kind: &str, name: &str) -> Value {
+    serde_json::from_str(&lab.kubectl(&["get", kind, name, "-o", "json"])).expect("JSON")
+}
+
+#[track_caller]
+fn assert_refused(found: Result<Value, String>, words: &str, what: &str) {
+    match found {
+        Ok(object) => panic!("{what}: taken: {object}"),
+        Err(said) => assert!(said.contains(words), "{what}: {said}"),
+    }
+}
+
+/// Somebody with these verbs on the batches of the lab's namespace, and no other right.
+async fn with_verbs(lab: &Lab, name: &str, verbs: &[&str]) -> Subject {
+    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches"], "verbs": verbs}]);
+    grant(&lab.namespace, name, rules, &a_user(name));
+    let who = Subject::user(name);
+    let last = verbs.last().expect("a verb");
+    wait_for("the role to count", async || who.can(&lab.namespace, last, "execbatches.execlet.dev").then_some(()))
+        .await;
+    who
+}
+
+async fn may_exec(lab: &Lab, role: &str, who: &Subject, name: &str, pods: &[&str]) {
+    grant(&lab.namespace, role, exec_rules(pods), &a_user(name));
+    let pod = pods.first().copied().unwrap_or_default();
+    wait_for("the role to count", async || who.can_named(&lab.namespace, "create", "pods/exec", pod).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_batch_says_who_created_it_and_nobody_else() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    let create =
+        |more: Value| said(&alice.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &batch(&lab, "b", &more)));
+    let so = json!({"username": "alice", "uid": "", "groups": ["system:authenticated"], "extra": {}});
+    for claimed in [
+        json!({}),
+        json!({"requestedBy": {"username": "alice", "groups": ["system:authenticated", "system:masters"]}}),
+        json!({"requestedBy": {"username": "alice", "uid": "1", "extra": {"scopes": ["all"]}}}),
+    ] {
+        let made = create(claimed.clone()).unwrap_or_else(|said| panic!("{claimed}: {said}"));
+        assert_eq!(made["spec"]["requestedBy"], so, "{claimed}");
+    }
+    let me = json!({"username": "alice", "uid": ""});
+    for (more, words) in [
+        (json!({"requestedBy": forged()}), r#"is not you: found "admin", you are "alice"; leave it out"#),
+        (json!({"requestedBy": {"username": "Alice"}}), r#"is not you: found "Alice""#),
+        (json!({"requestedBy": {"username": ""}}), "spec.requestedBy is empty"),
+        (json!({"template": {"spec": {"command": ["true"], "user": "0"}}}), "alice cannot use execusers.execlet.dev/0"),
+        (json!({"releasedBy": me}), "a new batch cannot be released or approved by anybody yet"),
+        (json!({"approval": {"required": true, "planDigest": "d"}}), "approval.planDigest is not that of the plan"),
+        (json!({"approval": {"required": true, "by": me}}), "leave it out"),
+    ] {
+        assert_refused(create(more.clone()), words, &more.to_string());
+    }
+    let restored = kubectl_with(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "b", &json!({"requestedBy": so})));
+    assert!(text(&restored.stderr).contains(r#"is not you: found "alice""#), "{}", text(&restored.stderr));
+
+    alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
+    let root = Subject::user("root").of("system:masters");
+    for by in [forged(), json!({"groups": ["system:masters"]})] {
+        let changed = change(&lab, &root, "b", &json!({"requestedBy": by}), &[DRY]);
+        assert_refused(changed, "spec is immutable except", &by.to_string());
+    }
+    // A PUT of the manifest leaves the name out: it is put back.
+    let put = root.succeeds(&["replace", "-f", "-", DRY, "-o", "json"], &batch(&lab, "b", &json!({})));
+    assert_eq!(serde_json::from_str::<Value>(&put).expect("JSON")["spec"]["requestedBy"], so);
+}
+
+#[tokio::test]
+async fn nobody_but_the_manager_writes_the_status_of_a_batch() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
+    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches/status"], "verbs": ["get", "update", "patch"]}]);
+    grant(&lab.namespace, "status", rules, &a_user("clerk"));
+    let clerk = Subject::user("clerk");
+    wait_for("the role to count", async || {
+        clerk.can(&lab.namespace, "patch", "execbatches.execlet.dev/status").then_some(())
+    })
+    .await;
+    let patch = json!({"status": {"observedGeneration": 1}}).to_string();
+    let args = ["patch", "execbatch", "b", "-n", &lab.namespace, "--subresource=status", "--type=merge", "-p", &patch];
+    for who in [clerk, Subject::user("root").of("system:masters")] {
+        let said = who.is_refused(&[&args[..], &[DRY]].concat(), "");
+        assert!(said.contains("only the execlet manager may write the status of a batch"), "{who}: {said}");
+    }
+    let agent = Subject::user(&format!("system:serviceaccount:{NAMESPACE}:execlet-agent"));
+    assert!(agent.is_refused(&args, "").contains("forbidden"));
+}
+
+#[tokio::test]
+async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
+    let uid = read(&lab, "execbatch", "b")["metadata"]["uid"].clone();
+    for who in [&alice, &Subject::user("root").of("system:masters")] {
+        let said =
+            who.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
+        assert!(said.contains("spec.batch is set by execlet alone"), "{who}: {said}");
+    }
+    let single = request(&lab.namespace, "r", json!({"target": {"podName": "web"}, "command": ["true"]}));
+    alice.succeeds(&CREATE, &single);
+    let patch = json!({"spec": {"batch": {"name": "b", "uid": uid, "plan": 1, "index": 0}}}).to_string();
+    let said = alice.is_refused(&["patch", "xr", "r", "-n", &lab.namespace, "--type=merge", "-p", &patch], "");
+    assert!(said.contains("spec is immutable except for cancel"), "{said}");
+}
+
+#[tokio::test]
+async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    let pat = with_verbs(&lab, "pat", &["get", "update", "patch"]).await;
+    let web = with_verbs(&lab, "webber", &["get", "patch"]).await;
+    may_exec(&lab, "web", &web, "webber", &["web"]).await;
+    let op = with_verbs(&lab, "op", &["get", "patch"]).await;
+    may_exec(&lab, "all", &op, "op", &[]).await;
+    alice.succeeds(&CREATE, &batch(&lab, "shares", &json!({"releaseLimit": "10%", "suspend": true})));
+    alice.succeeds(&CREATE, &batch(&lab, "numbers", &json!({"releaseLimit": 3, "parallelism": 5, "suspend": true})));
+    for (name, spec) in [
+        ("shares", json!({"releaseLimit": "11%"})),
+        ("shares", json!({"releaseLimit": "100%"})),
+        ("shares", json!({"releaseLimit": 0})),
+        ("shares", json!({"releaseLimit": null})),
+        ("shares", json!({"parallelism": "11%"})),
+        ("shares", json!({"parallelism": 1})),
+        ("shares", json!({"parallelism": null})),
+        ("shares", json!({"parallelism": "1%", "releaseLimit": "20%"})),
+        ("shares", json!({"suspend": false})),
+        ("shares", json!({"suspend": null, "cancel": true})),
+        ("numbers", json!({"releaseLimit": 4})),
+        ("numbers", json!({"releaseLimit": "1%"})),
+        ("numbers", json!({"parallelism": 6})),
+        ("numbers", json!({"parallelism": "1%"})),
+        ("numbers", json!({"suspend": false, "releaseLimit": 0})),
+    ] {
+        for who in [&pat, &web] {
+            let words = r#"cannot let this batch run: to raise releaseLimit or parallelism, or to set suspend to false, one must be its requester "alice""#;
+            assert_refused(change(&lab, who, name, &spec, &[DRY]), words, &format!("{who}: {spec}"));
+        }
+        for (who, by) in [(&alice, "alice"), (&op, "op")] {
+            let changed = change(&lab, who, name, &spec, &[DRY]).unwrap_or_else(|said| panic!("{who}: {spec}: {said}"));
+            assert_eq!(changed["spec"]["releasedBy"], json!({"username": by, "uid": ""}), "{who}: {spec}");
+        }
+    }
+    for (name, spec) in [
+        ("shares", json!({"releaseLimit": "9%", "parallelism": "9%"})),
+        ("shares", json!({"releaseLimit": "0%", "suspend": true})),
+        ("shares", json!({"cancel": true})),
+        ("numbers", json!({"releaseLimit": 2, "parallelism": 4})),
+        ("numbers", json!({"releaseLimit": 0})),
+    ] {
+        let changed = change(&lab, &pat, name, &spec, &[DRY]).unwrap_or_else(|said| panic!("{spec}: {said}"));
+        assert!(changed["spec"]["releasedBy"].is_null(), "{spec}: nobody let it run");
+    }
+}
+
+#[tokio::test]
+async fn who_lets_a_batch_run_must_be_the_same_requester_and_may_use_its_user() {
+    let lab = Lab::new().await;
+    let op = with_verbs(&lab, "op", &["get", "patch"]).await;
+    may_exec(&lab, "all", &op, "op", &[]).await;
+    let template = json!({"template": {"spec": {"command": ["true"], "user": "1000"}}});
+    assert!(kubectl_with(&CREATE, &batch(&lab, "as", &template)).status.success());
+    let raise = json!({"releaseLimit": 1});
+    assert_refused(change(&lab, &op, "as", &raise, &[DRY]), "and to use execusers.execlet.dev/1000", "as 1000");
+    let run_as = json!([{"apiGroups": ["execlet.dev"], "resources": ["execusers"], "verbs": ["use"], "resourceNames": ["1000"]}]);
+    grant(&lab.namespace, "as", run_as, &a_user("op"));
+    wait_for("the role to count", async || change(&lab, &op, "as", &raise, &[DRY]).ok()).await;
+
+    // An account that is deleted and made anew has the same name.
+    let account = json!({"kind": "ServiceAccount", "name": "robot", "namespace": lab.namespace});
+    lab.kubectl(&["create", "serviceaccount", "robot"]);
+    bind(&lab.namespace, "robot", &json!({"kind": "ClusterRole", "name": "execlet-requester"}), &account);
+    let robot = Subject::account(&lab.namespace, "robot", &[]);
+    wait_for("the role to count", async || {
+        robot.kubectl(&CREATE, &batch(&lab, "robots", &json!({}))).status.success().then_some(())
+    })
+    .await;
+    let changed = change(&lab, &robot, "robots", &raise, &[DRY]).expect("its own batch");
+    let uid = lab.kubectl(&["get", "serviceaccount", "robot", "-o", "jsonpath={.metadata.uid}"]);
+    assert_eq!(changed["spec"]["releasedBy"]["uid"], json!(uid));
+    lab.kubectl(&["delete", "serviceaccount", "robot"]);
+    lab.kubectl(&["create", "serviceaccount", "robot"]);
+    let other = Subject::account(&lab.namespace, "robot", &[]);
+    assert_refused(change(&lab, &other, "robots", &raise, &[DRY]), "cannot let this batch run", "another account");
+}
+
+#[tokio::test]
+async fn what_a_batch_says_of_who_let_it_run_and_who_approved_it_is_so() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    let op = with_verbs(&lab, "op", &["get", "update", "patch"]).await;
+    may_exec(&lab, "all", &op, "op", &[]).await;
+    let manifest = batch(&lab, "b", &json!({"suspend": true}));
+    alice.succeeds(&CREATE, &manifest);
+    let who = |name: &str| json!({"username": name, "uid": ""});
+    let alone = "spec.releasedBy says who last let the batch run";
+    let with = r#"spec.releasedBy must say who raises releaseLimit or parallelism or sets suspend to false: found "alice", you are "op""#;
+    for (spec, words) in [
+        (json!({"releasedBy": who("op")}), alone),
+        (json!({"releasedBy": who("alice"), "parallelism": "9%"}), alone),
+        (json!({"releasedBy": who("alice"), "parallelism": "11%"}), with),
+        (json!({"releasedBy": {"username": "op", "uid": "1"}, "parallelism": "11%"}), "spec.releasedBy must say"),
+        (json!({"approval": {"by": who("op")}}), "approval.by says who has set approval.planDigest"),
+    ] {
+        assert_refused(change(&lab, &op, "b", &spec, &[DRY]), words, &spec.to_string());
+    }
+    let raised = change(&lab, &op, "b", &json!({"parallelism": "11%"}), &[]).expect("raised");
+    assert_eq!(raised["spec"]["releasedBy"], who("op"));
+    // Who reads and writes it back need not know of it, and it stays where nothing is let run.
+    let mut whole = read(&lab, "execbatch", "b");
+    whole["spec"]["parallelism"] = json!("12%");
+    let put = |who: &Subject, object: &str| said(&who.kubectl(&["replace", "-f", "-", DRY, "-o", "json"], object));
+    assert_eq!(put(&alice, &whole.to_string()).expect("raised")["spec"]["releasedBy"], who("alice"));
+    assert_eq!(put(&op, &manifest).expect("lowered")["spec"]["releasedBy"], who("op"), "dropped, and put back");
+    whole["spec"]["releasedBy"] = who("bob");
+    assert_refused(put(&alice, &whole.to_string()), "spec.releasedBy must say", "forged");
+    let dropped = change(&lab, &op, "b", &json!({"releasedBy": null}), &[DRY]).expect("put back");
+    assert_eq!(dropped["spec"]["releasedBy"], who("op"));
+}
+
+/// The digest of a plan, once it is there.
+async fn planned(lab: &Lab, name: &str) -> String {
+    wait_for("the batch to be planned", async || {
+        read(lab, "execbatch", name)["status"]["plan"]["digest"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let alice = requester(&lab, "alice").await;
+    bind(&lab.namespace, "own", &json!({"kind": "ClusterRole", "name": "execlet-approver"}), &a_user("alice"));
+    bind(&lab.namespace, "approver", &json!({"kind": "ClusterRole", "name": "execlet-approver"}), &a_user("carol"));
+    let pat = with_verbs(&lab, "pat", &["get", "update", "patch"]).await;
+    let carol = Subject::user("carol");
+    wait_for("the role to count", async || {
+        carol.can(&lab.namespace, "approve", "execbatches.execlet.dev").then_some(())
+    })
+    .await;
+    let manifest = batch(&lab, "b", &json!({"approval": {"required": true}}));
+    alice.succeeds(&CREATE, &manifest);
+    let digest = planned(&lab, "b").await;
+    let approve = |digest: &str| json!({"approval": {"planDigest": digest}});
+    let right = approve(&digest);
+    let forged = |by: Value| json!({"approval": {"planDigest": digest, "by": by}});
+    for (who, spec, words) in [
+        (&alice, right.clone(), "alice has created this batch, so somebody else has to approve it"),
+        (&pat, right.clone(), "pat cannot approve execbatches.execlet.dev/b"),
+        (&carol, approve(&digest.replace(['a', '1'], "b")), "approval.planDigest is not that of the plan"),
+        (&carol, approve("d"), "approval.planDigest is not that of the plan"),
+        (&carol, forged(json!({"username": "dave"})), "spec.approval.by must say who sets spec.approval.planDigest"),
+        (&carol, forged(json!({"username": "carol", "uid": "1"})), "spec.approval.by must say"),
+        (&carol, json!({"releaseLimit": 1}), "cannot let this batch run"),
+    ] {
+        assert_refused(change(&lab, who, "b", &spec, &[DRY]), words, &format!("{who}: {spec}"));
+    }
+    let approved = change(&lab, &carol, "b", &right, &[]).expect("approved");
+    let wanted = json!({"required": true, "planDigest": digest, "by": {"username": "carol", "uid": ""}});
+    assert_eq!(approved["spec"]["approval"], wanted);
+    for (who, spec) in [
+        (&carol, approve("d")),
+        (&carol, json!({"approval": {"by": {"username": "dave", "uid": ""}}})),
+        (&pat, json!({"approval": {"required": false}})),
+    ] {
+        let said = change(&lab, who, "b", &spec, &[DRY]).expect_err("refused");
+        let words = ["cannot be changed or taken back", "is not that of the plan", "approval.required is immutable"];
+        assert!(words.iter().any(|words| said.contains(words)), "{who}: {spec}: {said}");
+    }
+    // Left out or emptied, it is put back.
+    let emptied = change(&lab, &carol, "b", &json!({"approval": {"planDigest": "", "by": null}}), &[DRY]);
+    assert_eq!(emptied.expect("put back")["spec"]["approval"], wanted);
+    let put = said(&pat.kubectl(&["replace", "-f", "-", DRY, "-o", "json"], &manifest));
+    assert_eq!(put.expect("put back")["spec"]["approval"], wanted);
+    // A batch of the same name is another one.
+    lab.kubectl(&["delete", "execbatch", "b"]);
+    alice.succeeds(&CREATE, &manifest);
+    let other = planned(&lab, "b").await;
+    assert_ne!(other, digest);
+    assert_refused(change(&lab, &carol, "b", &right, &[DRY]), "is not that of the plan", "of the batch before");
+}
+
+/// A request as the manager makes it for a batch.
+fn child(lab: &Lab, name: &str, of: &str, uid: &Value, more: &Value) -> Value {
+    let owner = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch", "name": of, "uid": uid,
+        "controller": true, "blockOwnerDeletion": false});
+    let mut child = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+        "metadata": {"name": name, "namespace": lab.namespace, "ownerReferences": [owner]},
+        "spec": {"target": {"podName": "web", "podUID": "1"}, "command": ["true"],
+            "requestedBy": {"username": "alice", "uid": "", "groups": [], "extra": {}},
+            "batch": {"name": of, "uid": uid, "plan": 1, "index": 0}}});
+    for (path, value) in more.as_object().expect("fields") {
+        *child.pointer_mut(path).expect(path) = value.clone();
+    }
+    child
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_makes_only_requests_of_batches() {
+    let lab = Lab::new().await;
+    let thief = stolen(&managers()[0]);
+    let uid = json!("batch-1");
+    let create =
+        |child: &Value| said(&thief.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &child.to_string()));
+    let made = create(&child(&lab, "c", "b", &uid, &json!({}))).expect("a request of a batch");
+    assert_eq!(made["spec"]["requestedBy"]["username"], json!("alice"), "in the name of the batch's requester");
+    let owner = made["metadata"]["ownerReferences"][0].clone();
+    let mut single = child(&lab, "c", "b", &uid, &json!({}));
+    single["spec"].as_object_mut().expect("a spec").remove("batch");
+    let mut own = single.clone();
+    own["spec"].as_object_mut().expect("a spec").remove("requestedBy");
+    for (what, child) in [
+        ("no batch", single),
+        ("no batch and no requester", own),
+        ("no owner", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences": []}))),
+        (
+            "two owners",
+            child(
+                &lab,
+                "c",
+                "b",
+                &uid,
+                &json!({"/metadata/ownerReferences": [owner,
+            {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "1"}]}),
+            ),
+        ),
+        ("another batch by UID", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/uid": "batch-2"}))),
+        ("another batch by name", child(&lab, "c", "b", &uid, &json!({"/spec/batch/name": "other"}))),
+        ("another kind", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/kind": "ExecRequest"}))),
+        ("another group", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/apiVersion": "v1"}))),
+        ("no controller", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/controller": false}))),
+        ("a brake", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/blockOwnerDeletion": true}))),
+    ] {
+        assert_refused(create(&child), "orbidden", what);
+    }
+    let unbound = Subject::account(NAMESPACE, "execlet-manager", &[]);
+    let said =
+        unbound.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
+    assert!(said.contains("its token must name its pod"), "{said}");
+}
+
+/// Deletes by the API itself, which takes preconditions; only tries.
+fn delete(lab: &Lab, who: &Subject, plural: &str, name: &str, preconditions: &Value) -> Result<(), String> {
+    let path = format!("/apis/execlet.dev/v1alpha1/namespaces/{}/{plural}/{name}", lab.namespace);
+    let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"], "preconditions": preconditions});
+    let json = ["-X", "DELETE", "-H", "Content-Type: application/json", "-d"];
+    let output = who.curl(&path).args(json).arg(body.to_string()).output().expect("curl");
+    if output.status.success() { Ok(()) } else { Err(text(&output.stdout)) }
+}
+
+/// The name of the only request of a batch, once its status is so.
+async fn only_child(lab: &Lab, batch: &str, what: &str, holds: impl Fn(&Value) -> bool) -> String {
+    let label = format!("execlet.dev/batch={batch}");
+    wait_for(&format!("the request of the batch {what}"), async || {
+        let list: Value = serde_json::from_str(&lab.kubectl(&["get", "xr", "-l", &label, "-o", "json"])).ok()?;
+        let child = list["items"].as_array()?.first().filter(|child| holds(&child["status"]))?;
+        child["metadata"]["name"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+/// Requests of batches: one that is held, one that runs, one that has ended.
+async fn children(lab: &Lab) -> [String; 3] {
+    lab.pod("web", "n1").await;
+    let run = |name: &str, command: Value, limit: i32| {
+        let more = json!({"template": {"spec": {"command": command}}, "releaseLimit": limit});
+        assert!(kubectl_with(&CREATE, &batch(lab, name, &more)).status.success());
+    };
+    run("held", json!(["true"]), 0);
+    run("running", json!(["sleep", "1000"]), 1);
+    run("ended", json!(["true"]), 1);
+    [
+        only_child(lab, "held", "to be made", |_| true).await,
+        only_child(lab, "running", "to run", |status| status["execID"].is_string()).await,
+        only_child(lab, "ended", "to end", |status| status["completionTime"].is_string()).await,
+    ]
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_cancels_requests_of_batches_and_changes_nothing_else() {
+    let lab = Lab::new().await;
+    let thief = stolen(&managers()[0]);
+    let [held, running, _] = children(&lab).await;
+    let single = lab.create(json!({"target": {"podName": "web"}, "command": ["sleep", "1000"]}));
+    let patch = |name: &str, patch: Value| {
+        let patch = patch.to_string();
+        let args = ["patch", "xr", name, "-n", &lab.namespace, "--type=merge", DRY, "-o", "json", "-p", &patch];
+        said(&thief.kubectl(&args, ""))
+    };
+    let cancel = json!({"spec": {"cancel": true}});
+    for name in [&held, &running] {
+        assert_eq!(patch(name, cancel.clone()).expect("canceled")["spec"]["cancel"], json!(true));
+    }
+    let words = "may change nothing of a request but set spec.cancel to true, if it belongs to a batch";
+    assert_refused(patch(&single, cancel), words, "a request without batch");
+    for change in [
+        json!({"metadata": {"labels": {"a": "b"}}}),
+        json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"cancel": true}}),
+        json!({"metadata": {"finalizers": ["example.com/stays"]}, "spec": {"cancel": true}}),
+        json!({"metadata": {"ownerReferences": []}, "spec": {"cancel": true}}),
+        json!({"metadata": {"labels": {"execlet.dev/batch": null}}, "spec": {"cancel": true}}),
+    ] {
+        assert_refused(patch(&held, change.clone()), words, &change.to_string());
+    }
+    for change in [json!({"command": ["false"]}), json!({"batch": {"index": 1}}), json!({"requestedBy": forged()})] {
+        assert_refused(patch(&held, json!({"spec": change})), "spec is immutable", &change.to_string());
+    }
+    lab.kubectl(&["patch", "execbatch", "running", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
+    lab.kubectl(&["patch", "xr", &single, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
+}
+
+#[tokio::test]
+async fn a_stolen_managers_token_deletes_nothing_that_runs_and_nothing_by_its_name_alone() {
+    let lab = Lab::new().await;
+    let thief = stolen(&managers()[0]);
+    let [held, running, ended] = children(&lab).await;
+    let single = lab.sh("web", "true").await.request.metadata.name.expect("a name");
+    let try_request = |name: &str, preconditions: &Value| delete(&lab, &thief, "execrequests", name, preconditions);
+    let pinned = |kind: &str, name: &str| json!({"uid": read(&lab, kind, name)["metadata"]["uid"]});
+    let words = "may delete only requests of batches that have finished or are not bound";
+    for name in [&held, &ended] {
+        try_request(name, &pinned("xr", name)).unwrap_or_else(|said| panic!("{name}: {said}"));
+        let version = json!({"resourceVersion": read(&lab, "xr", name)["metadata"]["resourceVersion"]});
+        for preconditions in [Value::Null, json!({}), version] {
+            let said = try_request(name, &preconditions).expect_err("without a UID");
+            assert!(said.contains(words), "{name}: {preconditions}: {said}");
+        }
+        assert!(try_request(name, &json!({"uid": "another"})).is_err());
+    }
+    for name in [&running, &single] {
+        let said = try_request(name, &pinned("xr", name)).expect_err("refused");
+        assert!(said.contains(words), "{name}: {said}");
+    }
+    wait_for("the batch to finish", async || {
+        read(&lab, "execbatch", "ended")["status"]["completionTime"].is_string().then_some(())
+    })
+    .await;
+    delete(&lab, &thief, "execbatches", "ended", &pinned("execbatch", "ended")).expect("a finished batch");
+    for (name, preconditions) in
+        [("ended", Value::Null), ("running", pinned("execbatch", "running")), ("held", pinned("execbatch", "held"))]
+    {
+        let said = delete(&lab, &thief, "execbatches", name, &preconditions).expect_err("refused");
+        assert!(said.contains("delete only one that has finished, with its UID"), "{name}: {said}");
+    }
+    lab.kubectl(&["patch", "execbatch", "running", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
+}
+
+/// What its role does not let it, the policy would not either.
+#[tokio::test]
+async fn a_stolen_managers_token_neither_makes_nor_edits_a_batch() {
+    let lab = Lab::new().await;
+    let alice = requester(&lab, "alice").await;
+    alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
+    let thief = stolen(&managers()[0]);
+    assert!(thief.is_refused(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "c", &json!({}))).contains("orbidden"));
+    let manager = json!({"kind": "ServiceAccount", "name": "execlet-manager", "namespace": NAMESPACE});
+    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches"], "verbs": ["*"]}]);
+    grant(&lab.namespace, "more", rules, &manager);
+    wait_for("the role to count", async || {
+        thief.can(&lab.namespace, "update", "execbatches.execlet.dev").then_some(())
+    })
+    .await;
+    let words = "a manager may neither create nor change a batch";
+    assert!(thief.is_refused(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "c", &json!({}))).contains(words));
+    for spec in [json!({"releaseLimit": 1}), json!({"cancel": true}), json!({"parallelism": "1%"})] {
+        assert_refused(change(&lab, &thief, "b", &spec, &[DRY]), "execlet-", &spec.to_string());
+    }
+    let label = ["label", "execbatch", "b", "-n", &lab.namespace, "a=b", DRY];
+    assert!(thief.is_refused(&label, "").contains(words));
+}
+
+#[tokio::test]
+async fn without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
+    let lab = Lab::alone().await;
+    let installation = Installation::found();
+    let alice = requester(&lab, "alice").await;
+    installation.with("admission.stamp=never");
+    for kind in ["policy", "policybinding"] {
+        kubectl_raw(&["delete", &format!("mutatingadmission{kind}"), "execlet-batch-stamp", "execlet-stamp"]);
+    }
+    let create =
+        |more: &Value| said(&alice.kubectl(&[&CREATE[..], &["-o", "json"]].concat(), &batch(&lab, &unique("b"), more)));
+    wait_for("the stamp to be forgotten", async || create(&json!({})).err()).await;
+    assert_refused(create(&json!({"requestedBy": forged()})), "spec.requestedBy is not you", "forged");
+    assert_refused(create(&json!({})), "is empty, and no policy has filled it in", "left out");
+    let made =
+        create(&json!({"requestedBy": {"username": "alice", "groups": ["system:authenticated"]}})).expect("made");
+    let name = made["metadata"]["name"].as_str().expect("a name");
+    let me = json!({"username": "alice", "uid": ""});
+    for (spec, taken) in [
+        (json!({"releaseLimit": 1}), false),
+        (json!({"releaseLimit": 1, "releasedBy": {"username": "bob", "uid": ""}}), false),
+        (json!({"releasedBy": me}), false),
+        (json!({"releaseLimit": 1, "releasedBy": me}), true),
+    ] {
+        let changed = change(&lab, &alice, name, &spec, &[DRY]);
+        assert_eq!(changed.is_ok(), taken, "{spec}: {changed:?}");
+        assert!(taken || changed.is_err_and(|said| said.contains("spec.releasedBy")), "{spec}");
+    }
+    drop(installation);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+}
