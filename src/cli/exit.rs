@@ -8,6 +8,12 @@ use crate::api::{
     conditions::{self, ConditionType, Truth},
 };
 
+/// At the end of `--help` of the verbs that follow.
+pub const HELP: &str = "\
+Exit codes: the command's own. 121: nothing ran, and nothing will. 122: the plugin stopped following, and the command or
+batch goes on. 123: it may have run, and how it ended is not known. 125: the plugin failed. Of a batch: 0 if all
+succeeded, 1 if some did not, 121 if nothing ran, 123 if some may have run, which wins over 1.";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 

@@ -6,7 +6,7 @@ use crate::cli::{
     batch::{arguments::ShownArgs, follow::follow},
     cluster::{connection::Cluster, discovery::missing_streams},
     error::Error,
-    exit::Exit,
+    exit::{Exit, HELP},
     follow::{
         conclude::{OnInterrupt, conclude},
         options::FollowArgs,
@@ -19,6 +19,7 @@ use crate::cli::{
 
 /// Show all output of a request, follow it to its end, and exit as its command does; or follow a batch.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct AttachArgs {
     /// Name of the request, or xb/NAME of a batch.
     #[arg(value_name = "NAME", value_parser = object_name)]

@@ -16,7 +16,7 @@ use crate::{
         },
         cluster::connection::Cluster,
         error::Error,
-        exit::Exit,
+        exit::{Exit, HELP},
         say::{print::announce, speech::Speech},
         typed::batch_name,
     },
@@ -32,6 +32,7 @@ const MOST: usize = 1000;
 
 /// Run the command of a finished batch again, in the very pods in which it did not succeed, as another batch.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = HELP)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RerunArgs {
     /// The batch: xb/NAME or NAME.

@@ -18,7 +18,7 @@ use crate::{
         },
         cluster::{connection::Cluster, discovery},
         error::Error,
-        exit::Exit,
+        exit::{Exit, HELP},
         follow::{
             conclude::{OnInterrupt, conclude, left},
             options::FollowArgs,
@@ -36,6 +36,7 @@ use crate::{
 
 /// Run a command in a container, at most once, and exit as it does; or in many pods, as a batch.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RunArgs {
     /// The pod: NAME or pod/NAME. Several, or TYPE/NAME with --all-pods, are a batch.

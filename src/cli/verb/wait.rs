@@ -8,7 +8,7 @@ use crate::{
         batch::{follow::gone, report::next},
         cluster::connection::Cluster,
         error::Error,
-        exit::Exit,
+        exit::{Exit, HELP},
         follow::{
             conclude::last_word,
             followed::Followed,
@@ -22,6 +22,7 @@ use crate::{
 
 /// Wait until a request has finished, without its output, and exit as its command did; or until a batch has.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct WaitArgs {
     /// Name of the request, or xb/NAME of a batch.
     #[arg(value_name = "NAME", value_parser = object_name)]

@@ -158,7 +158,7 @@ fn the_same_act_has_the_same_id_and_another_act_another() {
     assert_eq!(id(subject.started(&exec("e1"), at())), id(subject.started(&exec("e1"), later)));
     assert_ne!(id(subject.started(&exec("e1"), at())), id(subject.started(&exec("e2"), at())));
     assert_ne!(id(subject.started(&exec("e1"), at())), id(subject.ended(&outcome(), at())));
-    let unread = Subject::known_by_key(&subject.key, CommandDetail::Full);
+    let unread = Subject::known_by_key(&key_of(&request().metadata).expect("a key"), CommandDetail::Full);
     assert_eq!(id(subject.ended(&outcome(), at())), id(unread.ended(&outcome(), at())), "whoever knows less");
     let client = Client { address: "10.0.0.1".to_owned(), stdin: false };
     let [first, second] = [at(), later].map(|at| subject.attached(&Requester::default(), &client, at));
