@@ -4,9 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use tokio::signal::unix::SignalKind;
 
 use crate::api::{
-    ExecRequestStatus, Phase, Reason,
+    BatchPhase, ExecBatchStatus, ExecRequestStatus, Phase, Reason,
     conditions::{self, ConditionType, Truth},
 };
+
+/// At the end of `--help` of the verbs that follow.
+pub const HELP: &str = "\
+Exit codes: the command's own. 121: nothing ran, and nothing will. 122: the plugin stopped following, and the command or
+batch goes on. 123: it may have run, and how it ended is not known. 125: the plugin failed. Of a batch: 0 if all
+succeeded, 1 if some did not, 121 if nothing ran, 123 if some may have run, which wins over 1.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
@@ -39,6 +45,33 @@ impl Exit {
             // A finished request is in none of the other three.
             Phase::Unknown | Phase::Pending | Phase::Bound | Phase::Running => Self::UNKNOWN,
         })
+    }
+
+    /// The exit code of a batch's outcome; `None` while it has none.
+    pub fn of_batch(status: &ExecBatchStatus) -> Option<Self> {
+        status.completion_time.as_ref()?;
+        Some(Self::so_far(status).unwrap_or(match status.phase {
+            BatchPhase::Succeeded => Self::SUCCESS,
+            BatchPhase::Pending
+            | BatchPhase::Planning
+            | BatchPhase::Planned
+            | BatchPhase::Running
+            | BatchPhase::Paused
+            | BatchPhase::Failed => Self::NEVER_RAN,
+        }))
+    }
+
+    /// That of the targets that are accounted for; `None` if none of them ran, and none may have.
+    pub const fn so_far(status: &ExecBatchStatus) -> Option<Self> {
+        if status.unknown.count > 0 {
+            Some(Self::UNKNOWN)
+        } else if status.succeeded.count == 0 && status.failed.count == 0 {
+            None
+        } else if status.failed.count > 0 || status.not_run.count > 0 {
+            Some(Self::NOT_SUCCESS)
+        } else {
+            Some(Self::SUCCESS)
+        }
     }
 
     pub fn of_stream(status: &Status) -> Self {
@@ -112,6 +145,36 @@ mod tests {
         ] {
             let status = finished(phase, reason, started, code);
             assert_eq!(Exit::of(&status), Some(Exit(expected)), "{phase} {reason} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_one_code_for_all_its_targets() {
+        for (phase, [succeeded, failed, not_run, unknown, skipped], expected) in [
+            ("Succeeded", [4, 0, 0, 0, 0], 0),
+            ("Succeeded", [3, 0, 0, 0, 1], 0),
+            // No targets, and that is fine; or all were skipped.
+            ("Succeeded", [0, 0, 0, 0, 0], 0),
+            ("Succeeded", [0, 0, 0, 0, 4], 0),
+            ("Failed", [3, 1, 0, 0, 0], 1),
+            ("Failed", [3, 0, 1, 0, 0], 1),
+            ("Failed", [0, 4, 0, 0, 0], 1),
+            ("Failed", [0, 0, 4, 0, 0], 121),
+            // It was refused before it had a plan.
+            ("Failed", [0, 0, 0, 0, 0], 121),
+            ("Failed", [0, 0, 3, 1, 0], 123),
+            ("Failed", [2, 1, 0, 1, 0], 123),
+        ] {
+            let count = |count: i32| json!({"count": count});
+            let mut status = json!({
+                "phase": phase, "completionTime": "2026-01-02T03:04:05.000000Z", "succeeded": count(succeeded),
+                "failed": count(failed), "notRun": count(not_run), "unknown": count(unknown), "skipped": count(skipped),
+            });
+            let exit =
+                |status: &serde_json::Value| Exit::of_batch(&serde_json::from_value(status.clone()).expect("a status"));
+            assert_eq!(exit(&status), Some(Exit(expected)), "{status}");
+            status["completionTime"] = json!(null);
+            assert_eq!(exit(&status), None);
         }
     }
 

@@ -41,6 +41,7 @@ mod measured;
 mod outcomes;
 mod output;
 mod plugin;
+mod plugin_batches;
 mod recovery;
 mod restarts;
 mod seen;

@@ -222,3 +222,43 @@ fn send(name: &str, signal: &str) {
     let killed = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().expect("kill");
     assert!(killed.success());
 }
+
+#[tokio::test]
+async fn a_batch_is_seen_in_place_at_any_width_and_ctrl_c_asks() {
+    let lab = Lab::new().await;
+    for (pod, node) in [("db-0", "n1"), ("db-1", "n2"), ("db-2", "n1")] {
+        lab.pod(pod, node).await;
+    }
+    let name = unique("b");
+    let tmux = Tmux::open();
+    let script = "test $EXECLET_BATCH_INDEX = 0 && exit 3; until test -e /tmp/go; do sleep 0.1; done; echo done";
+    tmux.typed(&format!(
+        "execlet -n {} run --all --name {name} --parallelism 3 --max-failed 3 -- sh -c '{script}'",
+        lab.namespace
+    ));
+    let is_whole = |screen: &str| {
+        screen.contains("db-0: NonZeroExitCode") && screen.contains("2 running: db-1") && screen.contains("1/3")
+    };
+    let screen = tmux.when("has a view", is_whole);
+    assert!(screen.contains("Running [") && screen.contains("1 failed; 2 active"), "{screen}");
+    for width in ["200", "50", "80"] {
+        tmux.tmux(&["resize-window", "-x", width, "-y", "24"]);
+        let screen =
+            tmux.when("is drawn anew", |screen| screen.matches("active, ").count() == 1 && screen.contains("1/3"));
+        assert_eq!(screen.matches("NonZeroExitCode").count(), 1, "{width}: {screen}");
+    }
+    tmux.pressed(&["C-c"]);
+    tmux.shows("type l to leave");
+    tmux.typed("");
+    tmux.when("goes on", |screen| screen.trim_end().ends_with("exit code 3"));
+    for pod in ["db-1", "db-2"] {
+        lab.exec(pod, "touch /tmp/go");
+    }
+    tmux.shows("db-2: done");
+    tmux.is_local();
+    let screen = tmux.screen();
+    assert!(
+        screen.contains("1 failed (NonZeroExitCode, exit code 3): db-0") && !screen.contains(" active"),
+        "{screen}"
+    );
+}

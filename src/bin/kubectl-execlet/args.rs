@@ -7,8 +7,9 @@ use execlet::cli::{
     cluster::flags::ConnectionArgs,
     exit::Exit,
     verb::{
-        attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs, describe::DescribeArgs, get::GetArgs,
-        logs::LogsArgs, replay::ReplayArgs, report::ReportArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
+        approve::ApproveArgs, attach::AttachArgs, cancel::CancelArgs, completion::CompletionArgs,
+        describe::DescribeArgs, get::GetArgs, logs::LogsArgs, replay::ReplayArgs, report::ReportArgs, rerun::RerunArgs,
+        resume::ResumeArgs, run::RunArgs, version::VersionArgs, wait::WaitArgs,
     },
 };
 
@@ -38,6 +39,9 @@ pub enum Verb {
     Describe(DescribeArgs),
     Wait(WaitArgs),
     Cancel(CancelArgs),
+    Approve(ApproveArgs),
+    Resume(ResumeArgs),
+    Rerun(RerunArgs),
     Report(ReportArgs),
     Replay(ReplayArgs),
     Completion(CompletionArgs),
@@ -54,10 +58,12 @@ impl Verb {
     /// What it means if it ends in the middle: whether there is a command that may still run.
     pub const fn cut_short(&self) -> Exit {
         match self {
-            Self::Run(_) | Self::Attach(_) | Self::Logs(_) | Self::Wait(_) => Exit::LEFT,
+            Self::Run(_) | Self::Rerun(_) | Self::Attach(_) | Self::Logs(_) | Self::Wait(_) => Exit::LEFT,
             Self::Get(_)
             | Self::Describe(_)
             | Self::Cancel(_)
+            | Self::Approve(_)
+            | Self::Resume(_)
             | Self::Report(_)
             | Self::Replay(_)
             | Self::Completion(_)
@@ -122,7 +128,22 @@ mod tests {
         let verbs = words("");
         assert_eq!(
             verbs,
-            ["run", "attach", "logs", "get", "describe", "wait", "cancel", "report", "replay", "completion", "version"]
+            [
+                "run",
+                "attach",
+                "logs",
+                "get",
+                "describe",
+                "wait",
+                "cancel",
+                "approve",
+                "resume",
+                "rerun",
+                "report",
+                "replay",
+                "completion",
+                "version"
+            ]
         );
         let flags = words("run web --");
         for flag in ["--container", "--rm", "--detach-keys", "--namespace", "--as-group"] {
@@ -131,6 +152,7 @@ mod tests {
         assert!(!words("get --").iter().any(|word| word == "--rm"));
         assert_eq!(words("run web --dry-run "), ["client", "server"]);
         assert_eq!(words("get -o "), ["json", "yaml", "name", "wide"]);
+        assert_eq!(words("run --pick "), ["all", "one-per-node", "one"]);
     }
 
     #[test]
@@ -142,11 +164,13 @@ mod tests {
             ("run pod/web -c ", Wanted::Container(Some("web".into()))),
             ("run web -it -c ", Wanted::Container(Some("web".into()))),
             ("run web -- ", Wanted::Nothing),
-            ("run web x", Wanted::Nothing),
-            ("logs -f ", Wanted::Request),
-            ("logs --tail 3 ", Wanted::Request),
+            ("run web x", Wanted::Pod),
+            ("logs -f ", Wanted::Object),
+            ("logs --tail 3 ", Wanted::Object),
             ("logs one ", Wanted::Nothing),
-            ("cancel one ", Wanted::Request),
+            ("cancel one ", Wanted::Object),
+            ("approve ", Wanted::Batch),
+            ("rerun --failed ", Wanted::Batch),
             ("--context ", Wanted::Context),
             ("--user ", Wanted::User),
             ("replay ", Wanted::File),

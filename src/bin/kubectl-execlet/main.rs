@@ -12,7 +12,9 @@ use execlet::{
         error::Error,
         exit::Exit,
         say::last_words,
-        verb::{attach, cancel, completion, describe, get, logs, replay, report, run, version, wait},
+        verb::{
+            approve, attach, cancel, completion, describe, get, logs, replay, report, rerun, resume, run, version, wait,
+        },
     },
     infra::{
         arguments::{self, Done},
@@ -85,6 +87,9 @@ async fn dispatch(args: Args) -> Result<Exit, Error> {
         Verb::Get(args) => get::run(&connection.connect().await?, args).await,
         Verb::Describe(args) => describe::run(&connection.connect().await?, args).await,
         Verb::Wait(args) => wait::run(&connection.connect().await?, args).await,
+        Verb::Approve(args) => approve::run(&connection.connect().await?, args).await,
+        Verb::Resume(args) => resume::run(&connection.connect().await?, args).await,
+        Verb::Rerun(args) => rerun::run(&connection.connect().await?, args).await,
         Verb::Cancel(args) => cancel::run(&connection.connect().await?, args).await,
         Verb::Report(args) => report::run(&connection.connect().await?, args).await,
     }

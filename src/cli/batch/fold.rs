@@ -19,7 +19,7 @@ pub fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     words(names).join(",")
 }
 
-/// The same, of at most so many characters; how many names are left out is told.
+/// The same, of at most so many characters; that some are left out is seen.
 pub fn fold_within<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> String {
     let folded = fold(names);
     if folded.chars().count() <= most {

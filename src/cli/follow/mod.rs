@@ -3,6 +3,7 @@
 pub(crate) mod attempts;
 pub(crate) mod conclude;
 pub(crate) mod detach;
+pub(crate) mod followed;
 pub(crate) mod follower;
 pub(crate) mod input;
 pub(crate) mod kept;

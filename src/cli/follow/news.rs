@@ -1,7 +1,7 @@
-//! What becomes of one request, as far as it was seen.
+//! What becomes of one object, as far as it was seen.
 //!
 //! The watch goes on from the version that was read, so that nothing between the two is missed. Where the API server
-//! knows that version no longer, it is looked again, and that the request is gone says nothing about how it ended.
+//! knows that version no longer, it is looked again, and that the object is gone says nothing about how it ended.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use kube::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use super::followed::Followed;
 use crate::{
-    api::ExecRequest,
     cli::{
         cluster::connection::SILENCE,
         error::{answer, explain},
@@ -28,10 +28,10 @@ const _: () = assert!((WATCH_SECONDS as u64) < SILENCE.as_secs(), "the end of a 
 const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub enum News {
-    Here(Box<ExecRequest>),
+pub enum News<K> {
+    Here(Box<K>),
     /// It was deleted, and this is what it was in the end.
-    Deleted(Box<ExecRequest>),
+    Deleted(Box<K>),
     /// It is gone: how it ended was not seen.
     Vanished,
     /// The API server answers: there is nothing new.
@@ -63,9 +63,9 @@ impl Trouble {
     }
 }
 
-/// Tells of a request until it is gone.
-pub async fn watch(api: Api<ExecRequest>, request: &ExecRequest, tell: impl Fn(News)) {
-    let (name, uid, version) = (request.name_any(), request.uid(), request.resource_version());
+/// Tells of an object until it is gone.
+pub async fn watch<K: Followed>(api: Api<K>, object: &K, tell: impl Fn(News<K>)) {
+    let (name, uid, version) = (object.name_any(), object.uid(), object.resource_version());
     let mut watch = Watch { api, name, uid, version, silent: false, tell };
     let mut pauses = WatchPauses::default();
     loop {
@@ -93,8 +93,8 @@ enum On {
     Gone,
 }
 
-struct Watch<F> {
-    api: Api<ExecRequest>,
+struct Watch<K, F> {
+    api: Api<K>,
     name: String,
     uid: Option<String>,
     /// Up to which everything was seen; `None`: look again.
@@ -104,7 +104,7 @@ struct Watch<F> {
     tell: F,
 }
 
-impl<F: Fn(News)> Watch<F> {
+impl<K: Followed, F: Fn(News<K>)> Watch<K, F> {
     async fn once(&mut self) -> Result<On, Trouble> {
         let mut on = On::Nothing;
         let version = match self.version.take() {
@@ -123,14 +123,14 @@ impl<F: Fn(News)> Watch<F> {
         while let Some(event) = in_time(watch.next()).await.inspect_err(|_| self.silent = true)? {
             self.silent = false;
             match event? {
-                WatchEvent::Added(request) | WatchEvent::Modified(request) => {
-                    if !self.seen(request) {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    if !self.seen(object) {
                         return Ok(On::Gone);
                     }
                     on = On::More;
                 }
-                WatchEvent::Deleted(request) => {
-                    (self.tell)(if request.uid() == self.uid { News::Deleted(request.into()) } else { News::Vanished });
+                WatchEvent::Deleted(object) => {
+                    (self.tell)(if object.uid() == self.uid { News::Deleted(object.into()) } else { News::Vanished });
                     return Ok(On::Gone);
                 }
                 WatchEvent::Bookmark(mark) => self.version = Some(mark.metadata.resource_version),
@@ -142,22 +142,22 @@ impl<F: Fn(News)> Watch<F> {
         Ok(on)
     }
 
-    /// Looks at the request as it is; `None` if it is gone.
+    /// Looks at the object as it is; `None` if it is gone.
     async fn look(&mut self) -> Result<Option<String>, Trouble> {
         let params = ListParams::default().fields(&self.fields());
         let list = in_time(self.api.list(&params)).await??;
-        let Some(request) = list.items.into_iter().next() else {
+        let Some(object) = list.items.into_iter().next() else {
             (self.tell)(News::Vanished);
             return Ok(None);
         };
-        Ok(self.seen(request).then(|| list.metadata.resource_version.unwrap_or_default()))
+        Ok(self.seen(object).then(|| list.metadata.resource_version.unwrap_or_default()))
     }
 
     /// Tells of it; `false` if it is another one that has its name by now.
-    fn seen(&mut self, request: ExecRequest) -> bool {
-        let same = request.uid() == self.uid;
-        self.version = request.resource_version();
-        (self.tell)(if same { News::Here(request.into()) } else { News::Vanished });
+    fn seen(&mut self, object: K) -> bool {
+        let same = object.uid() == self.uid;
+        self.version = object.resource_version();
+        (self.tell)(if same { News::Here(object.into()) } else { News::Vanished });
         same
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod duration;
 pub mod last_words;
+pub(crate) mod live;
 pub(crate) mod page;
 pub(crate) mod print;
 pub(crate) mod screen;

@@ -90,6 +90,12 @@ impl Page {
         self.text(text).end()
     }
 
+    /// Adds another page.
+    pub fn then(mut self, other: &Self) -> Self {
+        self.text.push_str(&other.text);
+        self
+    }
+
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }

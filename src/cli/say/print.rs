@@ -2,14 +2,12 @@
 
 use std::io::{self, Write};
 
-use kube::ResourceExt as _;
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::page::Page;
-use crate::{
-    api::ExecRequest,
-    cli::{error::Error, exit::Exit},
-};
+use crate::cli::{error::Error, exit::Exit};
 
 /// How an object is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,7 +16,7 @@ pub enum Format {
     Json,
     /// The object as YAML.
     Yaml,
-    /// `execrequest.execlet.dev/NAME`.
+    /// The name alone, as `execrequest.execlet.dev/NAME`.
     Name,
 }
 
@@ -36,15 +34,28 @@ pub fn out(page: &Page) -> Result<Exit, Error> {
     write(io::stdout().lock(), page.as_str().as_bytes()).map(|_| Exit::SUCCESS)
 }
 
-pub fn full_name(request: &ExecRequest) -> String {
-    format!("execrequest.execlet.dev/{}", request.name_any())
+/// As kubectl prints it: `execrequest.execlet.dev/NAME`.
+pub fn full_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{}.{}/{}", K::kind(&()).to_lowercase(), K::group(&()), object.name_any())
 }
 
-pub fn object(request: &ExecRequest, format: Format) -> Result<Page, Error> {
+pub fn object<K: Resource<DynamicType = ()> + Serialize>(object: &K, format: Format) -> Result<Page, Error> {
     match format {
-        Format::Name => Ok(Page::default().line(&full_name(request))),
-        Format::Json | Format::Yaml => encode(&value(request)?, format),
+        Format::Name => Ok(Page::default().line(&full_name(object))),
+        Format::Json | Format::Yaml => encode(&value(object)?, format),
     }
+}
+
+/// Prints an object that was created, or would have been.
+pub fn announce<K: Resource<DynamicType = ()> + Serialize>(
+    created: &K,
+    format: Option<Format>,
+    what: &str,
+) -> Result<Exit, Error> {
+    out(&match format {
+        Some(format) => object(created, format)?,
+        None => Page::default().line(&format!("{} {what}", full_name(created))),
+    })
 }
 
 pub fn encode(value: &Value, format: Format) -> Result<Page, Error> {
@@ -54,9 +65,9 @@ pub fn encode(value: &Value, format: Format) -> Result<Page, Error> {
     }
 }
 
-/// A request as a value, without what kubectl leaves out and what is not set.
-pub fn value(request: &ExecRequest) -> Result<Value, Error> {
-    let mut value = serde_json::to_value(request).map_err(Error::output)?;
+/// An object as a value, without what kubectl leaves out and what is not set.
+pub fn value(object: &impl Serialize) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(object).map_err(Error::output)?;
     if let Some(meta) = value.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         meta.remove("managedFields");
     }
@@ -71,6 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::ExecRequest;
 
     #[test]
     fn a_request_is_printed_as_kubectl_prints_it() {

@@ -57,6 +57,10 @@ impl Speech {
         }
     }
 
+    pub const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub fn say(&self, sentence: &str) {
         self.erase();
         let end = if terminal::is_raw() { "\r\n" } else { "\n" };
@@ -118,9 +122,13 @@ fn line(text: &str, waited: Duration, columns: usize) -> String {
 }
 
 pub fn colours() -> bool {
+    colours_on(&io::stdout())
+}
+
+pub fn colours_on(stream: &impl io::IsTerminal) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    io::stdout().is_terminal() && !refused && !dumb
+    stream.is_terminal() && !refused && !dumb
 }
 
 #[cfg(test)]

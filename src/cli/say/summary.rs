@@ -13,7 +13,7 @@ use super::{
     words,
 };
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, StreamStatus},
+    api::{ExecRequest, ExecRequestStatus, OutputStatus, Phase, Requester, StreamStatus},
     cli::request::{may_have_run, takes_input},
 };
 
@@ -28,7 +28,7 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: imp
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let line = |page: Page, heading: &str, text: &str| page.line(&format!("  {heading:<9}{text}"));
     let mut page = Page::in_colour(colours).painted(&format!("{name} in namespace {namespace}"), Colour::Bold).end();
-    page = line(page, "Who", &who(request));
+    page = line(page, "Who", &who(request.spec.requested_by.as_ref()));
     page = line(page, "What", &what(request));
     page = line(page, "Where", &place(request, status));
     page = line(page, "When", &when(request, status, now));
@@ -45,8 +45,8 @@ pub fn summary(request: &ExecRequest, now: Timestamp, colours: bool, plugin: imp
     page
 }
 
-fn who(request: &ExecRequest) -> String {
-    let Some(by) = &request.spec.requested_by else { return "not recorded".to_owned() };
+pub fn who(by: Option<&Requester>) -> String {
+    let Some(by) = by else { return "not recorded".to_owned() };
     let groups = by.groups.iter().map(String::as_str).filter(|group| *group != "system:authenticated");
     let groups = groups.collect::<Vec<_>>().join(", ");
     if groups.is_empty() { by.username.clone() } else { format!("{} ({groups})", by.username) }
@@ -94,7 +94,7 @@ fn when(request: &ExecRequest, status: &ExecRequestStatus, now: Timestamp) -> St
     format!("created {} ({} ago){then}", created.strftime("%Y-%m-%dT%H:%M:%SZ"), between(created, now))
 }
 
-fn between(from: Timestamp, to: Timestamp) -> String {
+pub fn between(from: Timestamp, to: Timestamp) -> String {
     duration::words(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 

@@ -33,6 +33,11 @@ pub fn outcome(status: &ExecRequestStatus) -> String {
     sentence(reason, message)
 }
 
+/// The reason of the condition Finished.
+pub fn reason(status: &ExecRequestStatus) -> &str {
+    finished(status).0
+}
+
 fn finished(status: &ExecRequestStatus) -> (&str, &str) {
     let condition = conditions::get(&status.conditions, ConditionType::Finished);
     condition.map_or(("Pending", ""), |condition| (&condition.reason, &condition.message))

@@ -1,11 +1,12 @@
-//! `attach`: everything that a request has written and writes, and its input.
+//! `attach`: everything that a request has written and writes, and its input; or the view of a batch.
 
 use std::io::{self, IsTerminal as _};
 
 use crate::cli::{
+    batch::{arguments::ShownArgs, follow::follow},
     cluster::{connection::Cluster, discovery::missing_streams},
     error::Error,
-    exit::Exit,
+    exit::{Exit, HELP},
     follow::{
         conclude::{OnInterrupt, conclude},
         options::FollowArgs,
@@ -13,15 +14,16 @@ use crate::cli::{
     },
     request::takes_input,
     say::speech::Speech,
-    typed::request_name,
+    typed::{Name, object_name},
 };
 
-/// Show all output of a request, follow it to its end, and exit as its command does.
+/// Show all output of a request, follow it to its end, and exit as its command does; or follow a batch.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct AttachArgs {
-    /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = request_name)]
-    pub name: String,
+    /// Name of the request, or xb/NAME of a batch.
+    #[arg(value_name = "NAME", value_parser = object_name)]
+    pub name: Name,
 
     /// Pass standard input to the command; only for a request that was created with -i.
     #[arg(long, short = 'i')]
@@ -33,11 +35,27 @@ pub struct AttachArgs {
 
     #[command(flatten)]
     follow: FollowArgs,
+
+    #[command(flatten)]
+    shown: ShownArgs,
 }
 
 pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
-    let AttachArgs { name, stdin, .. } = args;
     let speech = Speech::new(args.follow.quiet);
+    match args.name.clone() {
+        Name::Request(name) => attach_to(cluster, name, args, &speech).await,
+        Name::Batch(name) if args.stdin || args.tty || args.follow.record.is_some() => Err(Error::Message(format!(
+            "xb/{name} is a batch of many commands: -i, -t and --record are for one of them, by the name of its request"
+        ))),
+        Name::Batch(name) => follow(cluster, cluster.batch(&name).await?, &speech, args.shown.group).await,
+    }
+}
+
+async fn attach_to(cluster: &Cluster, name: String, args: AttachArgs, speech: &Speech) -> Result<Exit, Error> {
+    let stdin = args.stdin;
+    if args.shown.group {
+        return Err(Error::Message(format!("--group is for batches, and {name} is a request: leave it out")));
+    }
     if let Some(why) = missing_streams(cluster).await? {
         let wait = cluster.plugin(&format!("wait {name}"));
         return Err(Error::Message(format!("{why}. For its outcome: {wait}")));
@@ -60,6 +78,6 @@ pub async fn run(cluster: &Cluster, args: AttachArgs) -> Result<Exit, Error> {
     }
     let recording = args.follow.recording()?;
     let options = args.follow.options(&request, stdin, tty, recording)?;
-    let watched = Watched::new(cluster, request, &speech);
+    let watched = Watched::new(cluster, request, speech);
     conclude(cluster, None, watched, options, OnInterrupt::Leave).await
 }

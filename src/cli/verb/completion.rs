@@ -54,7 +54,9 @@ pub enum Wanted {
     Pod,
     /// A container of this pod.
     Container(Option<String>),
-    Request,
+    /// A request, or a batch.
+    Object,
+    Batch,
     Namespace,
     Context,
     Cluster,
@@ -98,8 +100,9 @@ pub fn wanted(definition: &Command, words: &[String]) -> Wanted {
             Wanted::Words(verbs.map(|verb| about(verb.get_name(), verb.get_about())).collect())
         }
         Some(verb) => match (verb.get_name(), positional.len()) {
-            ("run", 0) => Wanted::Pod,
-            ("attach" | "logs" | "wait", 0) | ("get" | "describe" | "cancel", _) => Wanted::Request,
+            ("run", _) => Wanted::Pod,
+            ("attach" | "logs" | "wait", 0) | ("get" | "describe" | "cancel", _) => Wanted::Object,
+            ("approve" | "report" | "resume" | "rerun", 0) => Wanted::Batch,
             ("replay", 0) => Wanted::File,
             _ => Wanted::Nothing,
         },
@@ -180,10 +183,14 @@ async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<
             let cluster = connection.connect().await?;
             list(&cluster, &pods(&cluster)).await?
         }
-        Wanted::Request => {
+        Wanted::Object => {
             let cluster = connection.connect().await?;
-            list(&cluster, &cluster.requests()).await?
+            let requests = list(&cluster, &cluster.requests()).await?;
+            // An installation may have no batches yet.
+            let batches = batches(&cluster).await.unwrap_or_default();
+            requests.into_iter().chain(batches).collect()
         }
+        Wanted::Batch => batches(&connection.connect().await?).await?,
         Wanted::Container(Some(pod)) => {
             let cluster = connection.connect().await?;
             let pod = cluster.call("getting the pod", pods(&cluster).get(&pod)).await?;
@@ -191,6 +198,12 @@ async fn suggestions(wanted: Wanted, connection: &ConnectionArgs) -> Result<Vec<
         }
     };
     Ok(names.into_iter().map(|name| (name, String::new())).collect())
+}
+
+/// As they are typed.
+async fn batches(cluster: &Cluster) -> Result<Vec<String>, Error> {
+    let names = list(cluster, &cluster.batches()).await?;
+    Ok(names.into_iter().map(|name| format!("xb/{name}")).collect())
 }
 
 fn pods(cluster: &Cluster) -> Api<Pod> {

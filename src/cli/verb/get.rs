@@ -1,4 +1,4 @@
-//! `get`: requests, in the API server's own columns.
+//! `get`: requests and batches, in the API server's own columns.
 
 use hyper::{
     Request,
@@ -6,42 +6,48 @@ use hyper::{
 };
 use k8s_openapi::serde_json::Value;
 use kube::{
-    Api, Resource as _,
+    Api, Resource,
     api::{GetParams, ListParams},
 };
+use serde::Serialize;
 
 use crate::{
-    api::ExecRequest,
+    api::{ExecBatch, ExecRequest},
     cli::{
         cluster::connection::Cluster,
         error::Error,
         exit::Exit,
+        follow::followed::Followed,
         say::{
             page::Page,
             print::{self, Format, full_name},
             speech::Speech,
         },
-        typed::request_name,
+        typed::{Name, object_name},
     },
     core::printable::one_line,
 };
 
-/// List requests, or show some of them.
+/// List requests or batches, or show some of them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GetArgs {
-    /// Names of the requests (default: all in the namespace).
-    #[arg(value_name = "NAME", value_parser = request_name)]
-    pub names: Vec<String>,
+    /// Names of the requests, or xb/NAME of batches (default: all requests of the namespace).
+    #[arg(value_name = "NAME", value_parser = object_name)]
+    pub names: Vec<Name>,
+
+    /// List batches, not requests.
+    #[arg(long, conflicts_with = "names")]
+    pub batches: bool,
 
     /// Output format (default: a table).
     #[arg(long, short = 'o', value_name = "FORMAT", value_enum)]
     pub output: Option<Columns>,
 
-    /// Only requests with these labels.
+    /// Only those with these labels.
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
     pub selector: Option<String>,
 
-    /// Only requests with these fields: status.phase, status.nodeName, status.completionTime.
+    /// Only those with these fields: status.phase, status.completionTime; of requests also status.nodeName and spec.batch.uid.
     #[arg(long, value_name = "SELECTOR", conflicts_with = "names")]
     pub field_selector: Option<String>,
 
@@ -82,7 +88,8 @@ pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
     };
     if page.is_empty() {
         let place = if args.all_namespaces { "any" } else { cluster.namespace.as_str() };
-        Speech::new(true).say(&format!("no requests found in {place} namespace"));
+        let what = if args.batches { "batches" } else { "requests" };
+        Speech::new(true).say(&format!("no {what} found in {place} namespace"));
     }
     print::out(&page)
 }
@@ -90,45 +97,81 @@ pub async fn run(cluster: &Cluster, args: GetArgs) -> Result<Exit, Error> {
 async fn objects(cluster: &Cluster, args: &GetArgs, format: Format) -> Result<Page, Error> {
     let mut found = Vec::new();
     for name in &args.names {
-        found.push(cluster.get(name).await?);
+        found.push(match name {
+            Name::Request(name) => Found::of(&cluster.get(name).await?)?,
+            Name::Batch(name) => Found::of(&cluster.batch(name).await?)?,
+        });
     }
     if args.names.is_empty() {
-        let api = if args.all_namespaces { Api::all(cluster.client.clone()) } else { cluster.requests() };
-        found = cluster.call("listing requests", api.list(&args.list_params())).await?.items;
+        found = if args.batches {
+            list::<ExecBatch>(cluster, args).await?
+        } else {
+            list::<ExecRequest>(cluster, args).await?
+        };
     }
     match (format, found.as_slice()) {
-        (Format::Name, all) => Ok(all.iter().fold(Page::default(), |page, request| page.line(&full_name(request)))),
-        (_, [one]) if args.names.len() == 1 => print::object(one, format),
+        (Format::Name, all) => Ok(all.iter().fold(Page::default(), |page, found| page.line(&found.name))),
+        (_, [one]) if args.names.len() == 1 => print::encode(&one.value, format),
         (_, all) => {
-            let items = all.iter().map(print::value).collect::<Result<Vec<Value>, Error>>()?;
+            let items: Vec<&Value> = all.iter().map(|found| &found.value).collect();
             print::encode(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}), format)
         }
     }
 }
 
-async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<Page, Error> {
-    let mut all = Value::Null;
-    for mut call in calls(cluster, args)? {
-        let accept = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
-        call.headers_mut().insert(ACCEPT, accept);
-        let mut table: Value = cluster.call("getting requests", cluster.client.request(call)).await?;
-        match all["rows"].as_array_mut() {
-            Some(rows) => rows.append(table["rows"].as_array_mut().unwrap_or(&mut Vec::new())),
-            None => all = table,
-        }
-    }
-    Ok(lay_out(&all, wide, args.all_namespaces))
+/// An object as it is printed.
+struct Found {
+    name: String,
+    value: Value,
 }
 
-/// The calls that get what was asked for.
-fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<Request<Vec<u8>>>, Error> {
+impl Found {
+    fn of<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Result<Self, Error> {
+        Ok(Self { name: full_name(object), value: print::value(object)? })
+    }
+}
+
+async fn list<K: Followed + Serialize>(cluster: &Cluster, args: &GetArgs) -> Result<Vec<Found>, Error> {
+    let client = cluster.client.clone();
+    let api: Api<K> = if args.all_namespaces { Api::all(client) } else { Api::namespaced(client, &cluster.namespace) };
+    let what = format!("listing {}", K::plural(&()));
+    cluster.call(what, api.list(&args.list_params())).await?.items.iter().map(Found::of).collect()
+}
+
+async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<Page, Error> {
+    let (mut requests, mut batches) = (Value::Null, Value::Null);
+    for (of_batches, mut call) in calls(cluster, args)? {
+        let all = if of_batches { &mut batches } else { &mut requests };
+        let accept = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+        call.headers_mut().insert(ACCEPT, accept);
+        let mut table: Value = cluster.call("getting the table", cluster.client.request(call)).await?;
+        match all["rows"].as_array_mut() {
+            Some(rows) => rows.append(table["rows"].as_array_mut().unwrap_or(&mut Vec::new())),
+            None => *all = table,
+        }
+    }
+    let pages = [requests, batches].map(|table| lay_out(&table, wide, args.all_namespaces));
+    let [requests, batches] = pages;
+    let between = if requests.is_empty() || batches.is_empty() { Page::default() } else { Page::ours("\n") };
+    Ok(requests.then(&between).then(&batches))
+}
+
+/// The calls that get what was asked for, and whether each is for batches.
+fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<(bool, Request<Vec<u8>>)>, Error> {
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
-    let url = kube::core::Request::new(ExecRequest::url_path(&(), namespace));
-    let calls: Result<Vec<_>, _> = match args.names.as_slice() {
-        [] => url.list(&args.list_params()).map(|call| vec![call]),
-        names => names.iter().map(|name| url.get(name, &GetParams::default())).collect(),
+    let url = |batches: bool| {
+        let path = if batches { ExecBatch::url_path(&(), namespace) } else { ExecRequest::url_path(&(), namespace) };
+        kube::core::Request::new(path)
     };
-    calls.map_err(|error| cluster.failed("getting requests", kube::Error::BuildRequest(error)))
+    let get = |name: &Name| {
+        let of_batches = matches!(name, Name::Batch(_));
+        url(of_batches).get(name.as_str(), &GetParams::default()).map(|call| (of_batches, call))
+    };
+    let calls: Result<Vec<_>, _> = match args.names.as_slice() {
+        [] => url(args.batches).list(&args.list_params()).map(|call| vec![(args.batches, call)]),
+        names => names.iter().map(get).collect(),
+    };
+    calls.map_err(|error| cluster.failed("getting the table", kube::Error::BuildRequest(error)))
 }
 
 /// A `meta.k8s.io/v1` Table as text; empty if it has no rows.
@@ -204,13 +247,14 @@ mod tests {
         let (cluster, _) = crate::cli::follow::scripted::cluster(|_| None);
         let args = GetArgs {
             names: Vec::new(),
+            batches: false,
             output: None,
             selector: None,
             field_selector: Some("status.phase=Running,a!=b c".to_owned()),
             all_namespaces: false,
         };
         let calls = calls(&cluster, &args).expect("calls");
-        let uris: Vec<String> = calls.iter().map(|call| call.uri().to_string()).collect();
+        let uris: Vec<String> = calls.iter().map(|(_, call)| call.uri().to_string()).collect();
         let base = "/apis/execlet.dev/v1alpha1/namespaces/shop/execrequests";
         assert_eq!(uris, [format!("{base}?&fieldSelector=status.phase%3DRunning%2Ca%21%3Db+c")]);
     }

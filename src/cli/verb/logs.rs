@@ -1,4 +1,4 @@
-//! `logs`: what a request has written, like `kubectl logs` for pods.
+//! `logs`: what a request has written, like `kubectl logs` for pods; or all those of a batch.
 
 use std::{
     io::{self, Write},
@@ -10,6 +10,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
 use crate::cli::{
+    batch::merged,
     cluster::{
         connection::{Cluster, OPENING, open_in_time},
         discovery::missing_streams,
@@ -19,18 +20,18 @@ use crate::cli::{
     follow::{attempts::Attempts, passed::Passed, signals::Stops, watched::Watched},
     request::is_attachable,
     say::{duration, print, screen::Screen, speech::Speech},
-    typed::request_name,
+    typed::{Name, object_name},
 };
 
 /// Bytes of one read.
 const PIECE: usize = 64 * 1024;
 
-/// Print what a request has written.
+/// Print what a request has written; of a batch what all its commands have, each line after the name of its pod.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LogsArgs {
-    /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = request_name)]
-    pub name: String,
+    /// Name of the request, or xb/NAME of a batch.
+    #[arg(value_name = "NAME", value_parser = object_name)]
+    pub name: Name,
 
     /// Follow the output until the command has ended.
     #[arg(long, short = 'f')]
@@ -77,15 +78,28 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
-    let describe = cluster.plugin(&format!("describe {}", args.name));
+    let batch = if let Name::Batch(name) = &args.name { Some(name.clone()) } else { None };
+    if let Some(name) = batch.as_ref().filter(|_| args.follow) {
+        let attach = cluster.plugin(&format!("attach xb/{name}"));
+        return Err(Error::Message(format!("-f follows one log, and xb/{name} has many: {attach}")));
+    }
+    let typed = batch.as_ref().map_or_else(|| args.name.as_str().to_owned(), |name| format!("xb/{name}"));
+    let describe = cluster.plugin(&format!("describe {typed}"));
     let instead = |why: String| Error::Message(format!("{why}. The end of its output is in its status: {describe}"));
     if let Some(why) = missing_streams(cluster).await? {
         return Err(instead(why));
     }
     let mut stops = Stops::listen()?;
     let speech = Speech::new(false);
+    let merged = async {
+        match &batch {
+            Some(name) => merged::show(cluster, name, &call(&args), &speech, io::stdout()).await,
+            None => std::future::pending().await,
+        }
+    };
     let printed = tokio::select! {
-        printed = print(cluster, args, &speech, Screen::of_the_past(io::stdout())) => printed,
+        printed = merged => printed,
+        printed = print(cluster, args.clone(), &speech, Screen::of_the_past(io::stdout())), if batch.is_none() => printed,
         signal = stops.next() => Ok(Exit::of_signal(signal)),
     };
     speech.clear();
@@ -93,11 +107,11 @@ pub async fn run(cluster: &Cluster, args: LogsArgs) -> Result<Exit, Error> {
 }
 
 async fn print(cluster: &Cluster, mut args: LogsArgs, speech: &Speech, out: impl Write) -> Result<Exit, Error> {
-    let what = format!("reading the log of {}", args.name);
+    let what = format!("reading the log of {}", args.name.as_str());
     let mut watched = None;
     if args.follow {
         args.fix_since(Timestamp::now());
-        let mut request = Watched::new(cluster, cluster.get(&args.name).await?, speech);
+        let mut request = Watched::new(cluster, cluster.get(args.name.as_str()).await?, speech);
         request.until(is_attachable).await?;
         watched = Some(request);
     }
@@ -143,7 +157,7 @@ async fn open_log(
     attempts: &mut Attempts,
 ) -> Result<impl AsyncRead + Unpin + use<>, Error> {
     loop {
-        let request = cluster.subresource(&args.name, &call(args));
+        let request = cluster.subresource(args.name.as_str(), &call(args));
         let source = match open_in_time(cluster.client.request_stream(request)).await {
             Ok(stream) => {
                 attempts.opened();

@@ -1,4 +1,4 @@
-//! `run`: creates a request, follows it, and exits as its command did.
+//! `run`: creates a request, follows it, and exits as its command did; or a batch, for many pods.
 
 use std::io::{self, IsTerminal as _};
 
@@ -6,11 +6,19 @@ use kube::{ResourceExt as _, core::ObjectMeta};
 use tokio::try_join;
 
 use crate::{
-    api::{EnvVar, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target, request},
+    api::{
+        EnvVar, ExecBatch, ExecRequest, ExecRequestSpec, OutputLimits, Stdin, StdinAttach, Target,
+        batch::{Template, TemplateMetadata, TemplateSpec},
+        request,
+    },
     cli::{
+        batch::{
+            arguments::{BatchArgs, nothing_named, one_pod},
+            create::{self, DryRun, Wanted, named},
+        },
         cluster::{connection::Cluster, discovery},
         error::Error,
-        exit::Exit,
+        exit::{Exit, HELP},
         follow::{
             conclude::{OnInterrupt, conclude, left},
             options::FollowArgs,
@@ -19,23 +27,26 @@ use crate::{
         request::is_finished,
         say::{
             duration,
-            page::Page,
-            print::{self, Format},
+            print::{self, Format, announce},
             speech::Speech,
         },
-        typed::{key_value, pod_name},
+        typed::{TargetName, key_value, target_name},
     },
 };
 
-/// Run a command in a container, at most once, and exit as it does.
+/// Run a command in a container, at most once, and exit as it does; or in many pods, as a batch.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RunArgs {
-    /// The pod: NAME or pod/NAME.
-    #[arg(value_name = "POD", value_parser = pod_name)]
-    pub pod: String,
+    /// The pod: NAME or pod/NAME. Several, or TYPE/NAME with --all-pods, are a batch.
+    #[arg(value_name = "POD", value_parser = target_name)]
+    pub targets: Vec<TargetName>,
 
-    /// Container of the pod (default: the one that kubectl exec takes).
+    #[command(flatten)]
+    pub batch: BatchArgs,
+
+    /// Container of each pod (default: the one that kubectl exec takes).
     #[arg(long, short = 'c', value_name = "NAME")]
     pub container: Option<String>,
 
@@ -79,7 +90,11 @@ pub struct RunArgs {
     #[arg(long, short = 'w', value_name = "DIRECTORY")]
     pub workdir: Option<String>,
 
-    /// Name of the request (default: the pod's name and five characters).
+    /// Bytes of each stream's end to keep in the status (default: 4096).
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i32).range(0..=65_536))]
+    pub tail_bytes: Option<i32>,
+
+    /// Name of the request or batch (default: the pod's name and five characters).
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -107,29 +122,28 @@ pub struct RunArgs {
     pub command: Vec<String>,
 }
 
-/// Where a dry run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DryRun {
-    /// Before the API server.
-    Client,
-    /// In the API server, which checks the request and stores nothing.
-    Server,
-}
-
 pub async fn run(cluster: &Cluster, args: RunArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.follow.quiet);
     run_with(cluster, args, &speech).await
 }
 
-async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
+async fn run_with(cluster: &Cluster, args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
+    if args.output.is_some() && !args.detach && args.dry_run.is_none() {
+        return Err(Error::Message("-o prints the object: it needs --detach or --dry-run".to_owned()));
+    }
+    if args.batch.make_a_batch(&args.targets) {
+        return create::run(cluster, batch_of(args, cluster)?, speech).await;
+    }
+    let pod = one_pod(args.targets.first().ok_or_else(nothing_named)?)?.to_owned();
+    run_in(cluster, &pod, args, speech).await
+}
+
+async fn run_in(cluster: &Cluster, pod: &str, mut args: RunArgs, speech: &Speech) -> Result<Exit, Error> {
     if args.tty && args.stdin && !io::stdin().is_terminal() {
         speech.say("standard input is not a terminal: the command gets none either");
         args.tty = false;
     }
-    if args.output.is_some() && !args.detach && args.dry_run.is_none() {
-        return Err(Error::Message("-o prints the request: it needs --detach or --dry-run".to_owned()));
-    }
-    let mut request = request_of(&args, cluster);
+    let mut request = request_of(&args, pod, cluster);
     if args.dry_run == Some(DryRun::Client) {
         return print::out(&print::object(&request, args.output.unwrap_or(Format::Yaml))?);
     }
@@ -166,21 +180,12 @@ async fn run_with(cluster: &Cluster, mut args: RunArgs, speech: &Speech) -> Resu
     Ok(exit)
 }
 
-/// Prints a request that was created, or would have been.
-fn announce(created: &ExecRequest, format: Option<Format>, what: &str) -> Result<Exit, Error> {
-    print::out(&match format {
-        Some(format) => print::object(created, format)?,
-        None => Page::default().line(&format!("{} {what}", print::full_name(created))),
-    })
-}
-
 /// The error of a creation that failed, or may have failed.
 fn not_created(cluster: &Cluster, error: Error) -> Error {
-    if matches!(error.answer(), Some(400..500)) {
-        return error;
-    }
-    let get = cluster.plugin("get");
-    error.leaves(format!("the request may exist all the same, and its command may run: {get}"))
+    create::in_doubt(
+        error,
+        &format!("the request may exist all the same, and its command may run: {}", cluster.plugin("get")),
+    )
 }
 
 /// Deletes a request if it has finished.
@@ -203,27 +208,36 @@ async fn missing_streams(cluster: &Cluster, args: &RunArgs) -> Result<Option<Str
     }
 }
 
-fn request_of(args: &RunArgs, cluster: &Cluster) -> ExecRequest {
-    let mut request = ExecRequest::new("", spec_of(args));
+fn request_of(args: &RunArgs, pod: &str, cluster: &Cluster) -> ExecRequest {
+    let mut request = ExecRequest::new("", spec_of(args, pod));
     request.metadata = ObjectMeta {
         name: args.name.clone(),
-        generate_name: args.name.is_none().then(|| format!("{}-", args.pod)),
+        generate_name: args.name.is_none().then(|| format!("{pod}-")),
         namespace: Some(cluster.namespace.clone()),
         ..ObjectMeta::default()
     };
     request
 }
 
-fn spec_of(args: &RunArgs) -> ExecRequestSpec {
-    let env = args.env.iter().map(|(name, value)| EnvVar { name: name.clone(), value: value.clone() }).collect();
-    let mut output = OutputLimits::default();
-    output.spool_bytes = args.spool_bytes.unwrap_or(output.spool_bytes);
+fn env_of(args: &RunArgs) -> Vec<EnvVar> {
+    args.env.iter().map(|(name, value)| EnvVar { name: name.clone(), value: value.clone() }).collect()
+}
+
+fn output_of(args: &RunArgs) -> OutputLimits {
+    let default = OutputLimits::default();
+    OutputLimits {
+        tail_bytes: args.tail_bytes.unwrap_or(default.tail_bytes),
+        spool_bytes: args.spool_bytes.unwrap_or(default.spool_bytes),
+    }
+}
+
+fn spec_of(args: &RunArgs, pod: &str) -> ExecRequestSpec {
     let stdin = Stdin { attach: Some(StdinAttach::default()), ..Stdin::default() };
     ExecRequestSpec {
-        target: Target { pod_name: args.pod.clone(), pod_uid: None, container: args.container.clone() },
+        target: Target { pod_name: pod.to_owned(), pod_uid: None, container: args.container.clone() },
         command: args.command.clone(),
         working_dir: args.workdir.clone(),
-        env,
+        env: env_of(args),
         user: args.run_as.clone(),
         tty: args.tty,
         stdin: args.stdin.then_some(stdin),
@@ -231,150 +245,57 @@ fn spec_of(args: &RunArgs) -> ExecRequestSpec {
         active_deadline_seconds: args.active_deadline,
         termination_grace_period_seconds: args.grace_period.unwrap_or(request::DEFAULT_GRACE_SECONDS),
         cancel: false,
-        output,
+        output: output_of(args),
         reason: args.reason.clone(),
         requested_by: None,
         batch: None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::cli::follow::scripted::{self, Answer, Calls, Kept};
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        run: RunArgs,
-    }
-
-    fn parse(line: &str) -> Result<RunArgs, String> {
-        let words = std::iter::once("run").chain(line.split(' '));
-        Line::try_parse_from(words).map(|line| line.run).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_is_typed_is_what_is_asked_for() {
-        let args = parse("pod/db-0 -c db -it --reason INC-1 --timeout 5m --starting-deadline 90 --run-as 999 -e A=1 --env B=x=y -w /tmp -- psql -c x").expect("a line");
-        let spec = serde_json::to_value(spec_of(&args)).expect("JSON");
-        assert_eq!(
-            spec,
-            serde_json::json!({
-                "target": {"podName": "db-0", "container": "db"}, "command": ["psql", "-c", "x"], "workingDir": "/tmp",
-                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "x=y"}], "user": "999", "tty": true,
-                "stdin": {"attach": {"onDisconnect": "KeepRunning"}}, "startingDeadlineSeconds": 90, "activeDeadlineSeconds": 300,
-                "terminationGracePeriodSeconds": 10, "cancel": false,
-                "output": {"tailBytes": 4096, "spoolBytes": 104_857_600}, "reason": "INC-1",
-            })
-        );
-    }
-
-    /// An API server at which the request is as told once it is created, unless `rest` has another answer to that;
-    /// it answers whatever else is asked.
-    fn cluster(status: Value, rest: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (Cluster, Calls) {
-        scripted::cluster(move |call| match call.split('?').next().unwrap_or_default() {
-            "GET /apis/subresources.execlet.dev/v1alpha1" => {
-                Some((200, json!({"kind": "APIResourceList", "groupVersion": "x/v1", "resources": []})))
-            }
-            "POST /apis/authentication.k8s.io/v1/selfsubjectreviews" => scripted::status(404, "too old"),
-            "POST /apis/execlet.dev/v1alpha1/namespaces/shop/execrequests" => {
-                rest(call).or_else(|| Some((201, scripted::object(status.clone()))))
-            }
-            _ => rest(call),
-        })
-    }
-
-    fn created(calls: &Calls) -> bool {
-        calls.lock().iter().any(|call| call.starts_with("POST") && call.contains("/execrequests"))
-    }
-
-    fn running() -> Value {
-        json!({"phase": "Running", "nodeName": "n1"})
-    }
-
-    #[tokio::test]
-    async fn a_recording_that_cannot_be_made_creates_nothing() {
-        let (cluster, calls) = cluster(running(), |_| scripted::status(500, "not now"));
-        let args = parse("web --record /no/such/folder/x.cast -- true").expect("a line");
-        let error = run(&cluster, args).await.expect_err("no recording");
-        assert_eq!((error.exit(), created(&calls)), (Exit::FAILED, false), "{error}");
-    }
-
-    #[tokio::test]
-    async fn what_fails_after_the_creation_names_the_request_that_is_left() {
-        let (cluster, calls) = cluster(running(), |call| match call {
-            call if call.contains("/attach?") => scripted::status(403, "jane cannot create execrequests/attach"),
-            call if call.starts_with("POST") => None,
-            _ => scripted::status(500, "not now"),
-        });
-        let error = run(&cluster, parse("web -- true").expect("a line")).await.expect_err("no right");
-        assert_eq!((error.exit(), created(&calls)), (Exit::LEFT, true), "{error}");
-        assert_eq!(
-            error.to_string(),
-            "attaching to r: jane cannot create execrequests/attach; r may still be running: kubectl execlet -n shop attach r, wait r or cancel r"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_creation_of_which_nothing_is_known_is_not_called_a_failure() {
-        for (code, exit) in [(403, Exit::FAILED), (504, Exit::LEFT)] {
-            let (cluster, _) = cluster(running(), move |_| scripted::status(code, "no"));
-            let error = run(&cluster, parse("web -- true").expect("a line")).await.expect_err("an error");
-            assert_eq!(error.exit(), exit, "{error}");
+fn batch_of(args: RunArgs, cluster: &Cluster) -> Result<Wanted, Error> {
+    for (given, why) in [
+        (
+            args.stdin,
+            "-i passes standard input to one command, and a batch has many: put the input into a file that the pods have, \
+             or create the batch with kubectl and template.spec.stdin.text",
+        ),
+        (args.tty, "-t gives one command your terminal, and a batch has many commands: leave it out"),
+        (
+            args.rm,
+            "--rm would delete the record of a batch: leave it out, and delete the batch once nobody needs it: kubectl \
+             delete xb NAME",
+        ),
+        (
+            args.follow.record.is_some(),
+            "--record records the terminal of one command: leave it out; `logs` has the output of all",
+        ),
+    ] {
+        if given {
+            return Err(Error::Message(why.to_owned()));
         }
     }
-
-    #[tokio::test]
-    async fn a_request_that_cannot_be_removed_costs_no_exit_code() {
-        for (get, said) in [
-            (
-                Some((200, scripted::object(scripted::never_ran()))),
-                "execlet: deleting r: no right to; r was not deleted: kubectl -n shop delete xr r\n",
-            ),
-            (
-                scripted::status(500, "not now"),
-                "execlet: getting r: not now; r was not deleted: kubectl -n shop delete xr r\n",
-            ),
-            (scripted::status(404, "gone"), ""),
-        ] {
-            let (cluster, _) = cluster(scripted::never_ran(), move |call| match call {
-                call if call.starts_with("POST") => None,
-                call if call.starts_with("DELETE") => scripted::status(403, "no right to"),
-                call if call.contains("execrequests/r") => get.clone(),
-                _ => scripted::status(500, "not now"),
-            });
-            let heard = Kept::default();
-            let args = parse("web --rm -- true").expect("a line");
-            let exit = run_with(&cluster, args, &Speech::to(false, heard.clone())).await;
-            assert_eq!(exit.expect("an exit code"), Exit::NEVER_RAN);
-            assert_eq!(heard.text(), format!("execlet: r: PodNotFound: no pod web\n{said}"));
-        }
-    }
-
-    #[test]
-    fn without_flags_there_is_neither_input_nor_terminal() {
-        let spec = spec_of(&parse("web -- true").expect("a line"));
-        assert_eq!((spec.stdin, spec.tty, spec.active_deadline_seconds, spec.user), (None, false, None, None));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        for (line, why) in [
-            ("web", "COMMAND"),
-            ("web true", "unexpected argument"),
-            ("deploy/web -- true", "not a deploy"),
-            ("web --timeout 1.5s -- true", "whole number of seconds"),
-            ("web -e A -- true", "KEY=VALUE"),
-            ("web -d -i -- true", "cannot be used with"),
-            ("web --detach-keys ctrl -- true", "not a key"),
-            ("web -o table -- true", "possible values"),
-        ] {
-            let error = parse(line).expect_err(line);
-            assert!(error.contains(why), "{line}: {error}");
-        }
-    }
+    let spec = TemplateSpec {
+        command: args.command.clone(),
+        working_dir: args.workdir.clone(),
+        env: env_of(&args),
+        user: args.run_as.clone(),
+        tty: false,
+        stdin: None,
+        starting_deadline_seconds: args.starting_deadline.unwrap_or(request::DEFAULT_STARTING_DEADLINE_SECONDS),
+        active_deadline_seconds: args.active_deadline,
+        termination_grace_period_seconds: args.grace_period.unwrap_or(request::DEFAULT_GRACE_SECONDS),
+        output: output_of(&args),
+    };
+    let template = Template { metadata: TemplateMetadata::default(), spec };
+    let group = args.batch.shown.group;
+    let mut spec = args.batch.spec(&args.targets, args.container, template)?;
+    spec.reason = args.reason;
+    let mut batch = ExecBatch::new("", spec);
+    let base = batch.spec.targets.workload.as_ref().map_or("batch", |workload| &workload.name);
+    batch.metadata = named(args.name, base, &cluster.namespace);
+    Ok(Wanted { batch, dry_run: args.dry_run, output: args.output, detach: args.detach, group })
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

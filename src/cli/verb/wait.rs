@@ -1,23 +1,32 @@
-//! `wait`: until a request has finished, then its outcome as an exit code.
+//! `wait`: until a request or a batch has finished, then its outcome as an exit code.
 
 use std::time::Duration;
 
-use crate::cli::{
-    cluster::connection::Cluster,
-    error::Error,
-    exit::Exit,
-    follow::{conclude::last_word, signals::Stops, watched::Watched},
-    request::is_finished,
-    say::{duration, speech::Speech, words},
-    typed::request_name,
+use crate::{
+    api::ExecBatch,
+    cli::{
+        batch::{follow::gone, report::next},
+        cluster::connection::Cluster,
+        error::Error,
+        exit::{Exit, HELP},
+        follow::{
+            conclude::last_word,
+            followed::Followed,
+            signals::Stops,
+            watched::{Reached, Watched},
+        },
+        say::{duration, speech::Speech},
+        typed::{Name, object_name},
+    },
 };
 
-/// Wait until a request has finished, without its output, and exit as its command did.
+/// Wait until a request has finished, without its output, and exit as its command did; or until a batch has.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct WaitArgs {
-    /// Name of the request.
-    #[arg(value_name = "NAME", value_parser = request_name)]
-    pub name: String,
+    /// Name of the request, or xb/NAME of a batch.
+    #[arg(value_name = "NAME", value_parser = object_name)]
+    pub name: Name,
 
     /// How long to wait (default: no limit). After that the exit code is 122, and the command goes on.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
@@ -30,14 +39,46 @@ pub struct WaitArgs {
 
 pub async fn run(cluster: &Cluster, args: WaitArgs) -> Result<Exit, Error> {
     let speech = Speech::new(args.quiet);
+    match &args.name {
+        Name::Request(name) => {
+            let request = cluster.get(name).await?;
+            until_finished(Watched::new(cluster, request, &speech), &args, |reached| last_word(reached, &speech)).await
+        }
+        Name::Batch(name) => {
+            let watched = Watched::new(cluster, cluster.batch(name).await?, &speech);
+            until_finished(watched, &args, |reached| outcome(cluster, reached, &speech)).await
+        }
+    }
+}
+
+/// Says how a batch has ended, and gives the exit code.
+fn outcome(cluster: &Cluster, reached: &Reached<ExecBatch>, speech: &Speech) -> Exit {
+    if let Some((sentence, exit)) = gone(reached) {
+        speech.say(&sentence);
+        return exit;
+    }
+    let (Reached::Here(batch) | Reached::Deleted(batch) | Reached::Vanished(batch)) = reached;
+    let exit = batch.status.as_ref().and_then(Exit::of_batch).unwrap_or(Exit::LEFT);
+    if exit != Exit::SUCCESS {
+        speech.say(&format!("{}: {}", batch.name(), batch.in_words()));
+        speech.say(&next(batch, |command| cluster.plugin(command)));
+    }
+    exit
+}
+
+async fn until_finished<K: Followed>(
+    mut watched: Watched<K>,
+    args: &WaitArgs,
+    outcome: impl Fn(&Reached<K>) -> Exit,
+) -> Result<Exit, Error> {
+    let speech = watched.speech.clone();
     let mut stops = Stops::listen()?;
-    let mut watched = Watched::new(cluster, cluster.get(&args.name).await?, &speech);
     // Without a limit it never comes.
     let timeout = tokio::time::sleep(args.timeout.unwrap_or(Duration::MAX));
     tokio::select! {
-        reached = watched.until(is_finished) => Ok(last_word(&reached?, &speech)),
+        reached = watched.until(K::has_finished) => Ok(outcome(&reached?)),
         () = timeout => {
-            speech.say(&format!("{} has not finished in time: {}", args.name, words::state(&watched.last())));
+            speech.say(&format!("{} has not finished in time: {}", watched.name(), watched.last().in_words()));
             Ok(Exit::LEFT)
         }
         signal = stops.next() => {

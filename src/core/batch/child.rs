@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, core::ObjectMeta};
 use sha2::{Digest as _, Sha256};
 
-use super::targets::{Target, controller};
+use super::targets::{Fate, Target, controller};
 use crate::{
     api::{
         BatchReference, ExecBatch, ExecRequest, ExecRequestSpec, Stdin, names::BATCH_LABEL,
@@ -87,6 +87,13 @@ fn spec(batch: &ExecBatch, place: BatchReference, target: &Target) -> ExecReques
         requested_by: batch.spec.requested_by.clone(),
         batch: Some(place),
     }
+}
+
+/// The target that a child is for. What is known of it beyond its name and UID, its own status says.
+pub fn target_of(child: &ExecRequest) -> Target {
+    let target = &child.spec.target;
+    let uid = target.pod_uid.clone().filter(|uid| uid != NO_POD);
+    Target { pod: target.pod_name.clone(), uid, fate: Fate::Run }
 }
 
 fn some(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
