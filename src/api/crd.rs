@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn every_field_of_the_spec_but_those_that_may_change_is_held_immutable() {
         // What of the approval may change has rules of its own.
-        let free: [&[&str]; 2] = [&["cancel"], &["parallelism", "releaseLimit", "suspend", "cancel", "approval", "releasedBy"]];
+        let free: [&[&str]; 2] =
+            [&["cancel"], &["parallelism", "releaseLimit", "suspend", "cancel", "approval", "releasedBy"]];
         for ((file, definition), free) in definitions().iter().zip(free) {
             let spec = &root(definition)["properties"]["spec"];
             let rules = spec["x-kubernetes-validations"].to_string();

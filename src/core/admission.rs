@@ -11,7 +11,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, str::FromStr};
+    fmt,
+    str::FromStr,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
@@ -223,11 +225,12 @@ impl Record {
 
 /// The generation of each by its UID, if that can be read.
 fn parsed(versions: &str) -> Option<BTreeMap<&str, i64>> {
-    let version = |text: &'_ str| {
-        let (uid, generation) = text.split_once('@').filter(|(uid, _)| !uid.is_empty())?;
-        Some((uid, generation.parse().ok()?))
-    };
-    versions.split_whitespace().map(version).collect()
+    let mut parsed = BTreeMap::new();
+    for version in versions.split_whitespace() {
+        let (uid, generation) = version.split_once('@').filter(|(uid, _)| !uid.is_empty())?;
+        parsed.insert(uid, generation.parse().ok()?);
+    }
+    Some(parsed)
 }
 
 /// When the API server last wrote one of these objects, as far as they tell.
