@@ -72,6 +72,7 @@ async fn may_exec(lab: &Lab, role: &str, who: &Subject, name: &str, pods: &[&str
 #[tokio::test]
 async fn a_batch_says_who_created_it_and_nobody_else() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let create =
         |more: Value| said(&alice.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &batch(&lab, "b", &more)));
@@ -113,6 +114,7 @@ async fn a_batch_says_who_created_it_and_nobody_else() {
 #[tokio::test]
 async fn nobody_but_the_manager_writes_the_status_of_a_batch() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches/status"], "verbs": ["get", "update", "patch"]}]);
@@ -135,6 +137,7 @@ async fn nobody_but_the_manager_writes_the_status_of_a_batch() {
 #[tokio::test]
 async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let uid = read(&lab, "execbatch", "b")["metadata"]["uid"].clone();
@@ -153,6 +156,7 @@ async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
 #[tokio::test]
 async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let pat = with_verbs(&lab, "pat", &["get", "update", "patch"]).await;
     let web = with_verbs(&lab, "webber", &["get", "patch"]).await;
@@ -202,6 +206,7 @@ async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
 #[tokio::test]
 async fn who_lets_a_batch_run_must_be_the_same_requester_and_may_use_its_user() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let op = with_verbs(&lab, "op", &["get", "patch"]).await;
     may_exec(&lab, "all", &op, "op", &[]).await;
     let template = json!({"template": {"spec": {"command": ["true"], "user": "1000"}}});
@@ -233,6 +238,7 @@ async fn who_lets_a_batch_run_must_be_the_same_requester_and_may_use_its_user() 
 #[tokio::test]
 async fn what_a_batch_says_of_who_let_it_run_and_who_approved_it_is_so() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let op = with_verbs(&lab, "op", &["get", "update", "patch"]).await;
     may_exec(&lab, "all", &op, "op", &[]).await;
@@ -264,14 +270,6 @@ async fn what_a_batch_says_of_who_let_it_run_and_who_approved_it_is_so() {
     assert_eq!(dropped["spec"]["releasedBy"], who("op"));
 }
 
-/// The digest of a plan, once it is there.
-async fn planned(lab: &Lab, name: &str) -> String {
-    wait_for("the batch to be planned", async || {
-        read(lab, "execbatch", name)["status"]["plan"]["digest"].as_str().map(str::to_owned)
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     let lab = Lab::new().await;
@@ -287,7 +285,7 @@ async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     .await;
     let manifest = batch(&lab, "b", &json!({"approval": {"required": true}}));
     alice.succeeds(&CREATE, &manifest);
-    let digest = planned(&lab, "b").await;
+    let digest = lab.batch_paused("b", 0).await.digest();
     let approve = |digest: &str| json!({"approval": {"planDigest": digest}});
     let right = approve(&digest);
     let forged = |by: Value| json!({"approval": {"planDigest": digest, "by": by}});
@@ -322,7 +320,7 @@ async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     // A batch of the same name is another one.
     lab.kubectl(&["delete", "execbatch", "b"]);
     alice.succeeds(&CREATE, &manifest);
-    let other = planned(&lab, "b").await;
+    let other = lab.batch_paused("b", 0).await.digest();
     assert_ne!(other, digest);
     assert_refused(change(&lab, &carol, "b", &right, &[DRY]), "is not that of the plan", "of the batch before");
 }

@@ -163,6 +163,7 @@ async fn a_stolen_managers_token_deletes_nothing_that_runs_and_nothing_by_its_na
 #[tokio::test]
 async fn a_stolen_managers_token_neither_makes_nor_edits_a_batch() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let thief = stolen(&managers()[0]);
