@@ -1,5 +1,5 @@
 //! Who may what with batches: what is forged, approved by the wrong hands or let run without the right to is refused,
-//! whatever RBAC says; and the manager's token, in the wrong hands, reaches requests of batches and no more.
+//! whatever RBAC says.
 
 use std::process::Output;
 
@@ -8,15 +8,14 @@ use serde_json::{Value, json};
 use crate::{
     chart::Installation,
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
-    stolen::{managers, stolen},
     subject::{Subject, a_user, bind, exec_rules, forged, grant, request, requester},
 };
 
-const DRY: &str = "--dry-run=server";
-const CREATE: [&str; 3] = ["create", "-f", "-"];
+pub const DRY: &str = "--dry-run=server";
+pub const CREATE: [&str; 3] = ["create", "-f", "-"];
 
 /// A batch of the pod `web` that is a preview, with these fields of its spec changed.
-fn batch(lab: &Lab, name: &str, more: &Value) -> String {
+pub fn batch(lab: &Lab, name: &str, more: &Value) -> String {
     let mut spec = json!({"targets": {"pods": [{"name": "web"}]}, "template": {"spec": {"command": ["true"]}},
         "releaseLimit": 0, "parallelism": "10%"});
     spec.as_object_mut().expect("fields").extend(more.as_object().expect("fields").clone());
@@ -26,13 +25,13 @@ fn batch(lab: &Lab, name: &str, more: &Value) -> String {
 }
 
 /// What the batch is after a change of its spec, or why that is refused.
-fn change(lab: &Lab, who: &Subject, name: &str, spec: &Value, more: &[&str]) -> Result<Value, String> {
+pub fn change(lab: &Lab, who: &Subject, name: &str, spec: &Value, more: &[&str]) -> Result<Value, String> {
     let patch = json!({"spec": spec}).to_string();
     let args = ["patch", "execbatch", name, "-n", &lab.namespace, "--type=merge", "-o", "json", "-p", &patch];
     said(&who.kubectl(&[&args[..], more].concat(), ""))
 }
 
-fn said(output: &Output) -> Result<Value, String> {
+pub fn said(output: &Output) -> Result<Value, String> {
     if output.status.success() {
         Ok(serde_json::from_slice(&output.stdout).expect("JSON"))
     } else {
@@ -40,12 +39,12 @@ fn said(output: &Output) -> Result<Value, String> {
     }
 }
 
-fn read(lab: &Lab, kind: &str, name: &str) -> Value {
+pub fn read(lab: &Lab, kind: &str, name: &str) -> Value {
     serde_json::from_str(&lab.kubectl(&["get", kind, name, "-o", "json"])).expect("JSON")
 }
 
 #[track_caller]
-fn assert_refused(found: Result<Value, String>, words: &str, what: &str) {
+pub fn assert_refused(found: Result<Value, String>, words: &str, what: &str) {
     match found {
         Ok(object) => panic!("{what}: taken: {object}"),
         Err(said) => assert!(said.contains(words), "{what}: {said}"),
@@ -73,6 +72,7 @@ async fn may_exec(lab: &Lab, role: &str, who: &Subject, name: &str, pods: &[&str
 #[tokio::test]
 async fn a_batch_says_who_created_it_and_nobody_else() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let create =
         |more: Value| said(&alice.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &batch(&lab, "b", &more)));
@@ -114,6 +114,7 @@ async fn a_batch_says_who_created_it_and_nobody_else() {
 #[tokio::test]
 async fn nobody_but_the_manager_writes_the_status_of_a_batch() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches/status"], "verbs": ["get", "update", "patch"]}]);
@@ -136,6 +137,7 @@ async fn nobody_but_the_manager_writes_the_status_of_a_batch() {
 #[tokio::test]
 async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
     let uid = read(&lab, "execbatch", "b")["metadata"]["uid"].clone();
@@ -154,6 +156,7 @@ async fn nobody_but_the_manager_makes_a_request_of_a_batch() {
 #[tokio::test]
 async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let pat = with_verbs(&lab, "pat", &["get", "update", "patch"]).await;
     let web = with_verbs(&lab, "webber", &["get", "patch"]).await;
@@ -203,6 +206,7 @@ async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
 #[tokio::test]
 async fn who_lets_a_batch_run_must_be_the_same_requester_and_may_use_its_user() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let op = with_verbs(&lab, "op", &["get", "patch"]).await;
     may_exec(&lab, "all", &op, "op", &[]).await;
     let template = json!({"template": {"spec": {"command": ["true"], "user": "1000"}}});
@@ -234,6 +238,7 @@ async fn who_lets_a_batch_run_must_be_the_same_requester_and_may_use_its_user() 
 #[tokio::test]
 async fn what_a_batch_says_of_who_let_it_run_and_who_approved_it_is_so() {
     let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     let op = with_verbs(&lab, "op", &["get", "update", "patch"]).await;
     may_exec(&lab, "all", &op, "op", &[]).await;
@@ -265,14 +270,6 @@ async fn what_a_batch_says_of_who_let_it_run_and_who_approved_it_is_so() {
     assert_eq!(dropped["spec"]["releasedBy"], who("op"));
 }
 
-/// The digest of a plan, once it is there.
-async fn planned(lab: &Lab, name: &str) -> String {
-    wait_for("the batch to be planned", async || {
-        read(lab, "execbatch", name)["status"]["plan"]["digest"].as_str().map(str::to_owned)
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     let lab = Lab::new().await;
@@ -288,7 +285,7 @@ async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     .await;
     let manifest = batch(&lab, "b", &json!({"approval": {"required": true}}));
     alice.succeeds(&CREATE, &manifest);
-    let digest = planned(&lab, "b").await;
+    let digest = lab.batch_paused("b", 0).await.digest();
     let approve = |digest: &str| json!({"approval": {"planDigest": digest}});
     let right = approve(&digest);
     let forged = |by: Value| json!({"approval": {"planDigest": digest, "by": by}});
@@ -323,13 +320,13 @@ async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     // A batch of the same name is another one.
     lab.kubectl(&["delete", "execbatch", "b"]);
     alice.succeeds(&CREATE, &manifest);
-    let other = planned(&lab, "b").await;
+    let other = lab.batch_paused("b", 0).await.digest();
     assert_ne!(other, digest);
     assert_refused(change(&lab, &carol, "b", &right, &[DRY]), "is not that of the plan", "of the batch before");
 }
 
 /// A request as the manager makes it for a batch.
-fn child(lab: &Lab, name: &str, of: &str, uid: &Value, more: &Value) -> Value {
+pub fn child(lab: &Lab, name: &str, of: &str, uid: &Value, more: &Value) -> Value {
     let owner = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch", "name": of, "uid": uid,
         "controller": true, "blockOwnerDeletion": false});
     let mut child = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
@@ -341,180 +338,6 @@ fn child(lab: &Lab, name: &str, of: &str, uid: &Value, more: &Value) -> Value {
         *child.pointer_mut(path).expect(path) = value.clone();
     }
     child
-}
-
-#[tokio::test]
-async fn a_stolen_managers_token_makes_only_requests_of_batches() {
-    let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
-    let uid = json!("batch-1");
-    let create =
-        |child: &Value| said(&thief.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &child.to_string()));
-    let made = create(&child(&lab, "c", "b", &uid, &json!({}))).expect("a request of a batch");
-    assert_eq!(made["spec"]["requestedBy"]["username"], json!("alice"), "in the name of the batch's requester");
-    let owner = made["metadata"]["ownerReferences"][0].clone();
-    let mut single = child(&lab, "c", "b", &uid, &json!({}));
-    single["spec"].as_object_mut().expect("a spec").remove("batch");
-    let mut own = single.clone();
-    own["spec"].as_object_mut().expect("a spec").remove("requestedBy");
-    for (what, child) in [
-        ("no batch", single),
-        ("no batch and no requester", own),
-        ("no owner", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences": []}))),
-        (
-            "two owners",
-            child(
-                &lab,
-                "c",
-                "b",
-                &uid,
-                &json!({"/metadata/ownerReferences": [owner,
-            {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "1"}]}),
-            ),
-        ),
-        ("another batch by UID", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/uid": "batch-2"}))),
-        ("another batch by name", child(&lab, "c", "b", &uid, &json!({"/spec/batch/name": "other"}))),
-        ("another kind", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/kind": "ExecRequest"}))),
-        ("another group", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/apiVersion": "v1"}))),
-        ("no controller", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/controller": false}))),
-        ("a brake", child(&lab, "c", "b", &uid, &json!({"/metadata/ownerReferences/0/blockOwnerDeletion": true}))),
-    ] {
-        assert_refused(create(&child), "orbidden", what);
-    }
-    let unbound = Subject::account(NAMESPACE, "execlet-manager", &[]);
-    let said =
-        unbound.is_refused(&[&CREATE[..], &[DRY]].concat(), &child(&lab, "c", "b", &uid, &json!({})).to_string());
-    assert!(said.contains("its token must name its pod"), "{said}");
-}
-
-/// Deletes by the API itself, which takes preconditions; only tries.
-fn delete(lab: &Lab, who: &Subject, plural: &str, name: &str, preconditions: &Value) -> Result<(), String> {
-    let path = format!("/apis/execlet.dev/v1alpha1/namespaces/{}/{plural}/{name}", lab.namespace);
-    let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"], "preconditions": preconditions});
-    let json = ["-X", "DELETE", "-H", "Content-Type: application/json", "-d"];
-    let output = who.curl(&path).args(json).arg(body.to_string()).output().expect("curl");
-    if output.status.success() { Ok(()) } else { Err(text(&output.stdout)) }
-}
-
-/// The name of the only request of a batch, once its status is so.
-async fn only_child(lab: &Lab, batch: &str, what: &str, holds: impl Fn(&Value) -> bool) -> String {
-    let label = format!("execlet.dev/batch={batch}");
-    wait_for(&format!("the request of the batch {what}"), async || {
-        let list: Value = serde_json::from_str(&lab.kubectl(&["get", "xr", "-l", &label, "-o", "json"])).ok()?;
-        let child = list["items"].as_array()?.first().filter(|child| holds(&child["status"]))?;
-        child["metadata"]["name"].as_str().map(str::to_owned)
-    })
-    .await
-}
-
-/// Requests of batches: one that is held, one that runs, one that has ended.
-async fn children(lab: &Lab) -> [String; 3] {
-    lab.pod("web", "n1").await;
-    let run = |name: &str, command: Value, limit: i32| {
-        let more = json!({"template": {"spec": {"command": command}}, "releaseLimit": limit});
-        assert!(kubectl_with(&CREATE, &batch(lab, name, &more)).status.success());
-    };
-    run("held", json!(["true"]), 0);
-    run("running", json!(["sleep", "1000"]), 1);
-    run("ended", json!(["true"]), 1);
-    [
-        only_child(lab, "held", "to be made", |_| true).await,
-        only_child(lab, "running", "to run", |status| status["execID"].is_string()).await,
-        only_child(lab, "ended", "to end", |status| status["completionTime"].is_string()).await,
-    ]
-}
-
-#[tokio::test]
-async fn a_stolen_managers_token_cancels_requests_of_batches_and_changes_nothing_else() {
-    let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
-    let [held, running, _] = children(&lab).await;
-    let single = lab.create(json!({"target": {"podName": "web"}, "command": ["sleep", "1000"]}));
-    let patch = |name: &str, patch: Value| {
-        let patch = patch.to_string();
-        let args = ["patch", "xr", name, "-n", &lab.namespace, "--type=merge", DRY, "-o", "json", "-p", &patch];
-        said(&thief.kubectl(&args, ""))
-    };
-    let cancel = json!({"spec": {"cancel": true}});
-    for name in [&held, &running] {
-        assert_eq!(patch(name, cancel.clone()).expect("canceled")["spec"]["cancel"], json!(true));
-    }
-    let words = "may change nothing of a request but set spec.cancel to true, if it belongs to a batch";
-    assert_refused(patch(&single, cancel), words, "a request without batch");
-    for change in [
-        json!({"metadata": {"labels": {"a": "b"}}}),
-        json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"cancel": true}}),
-        json!({"metadata": {"finalizers": ["example.com/stays"]}, "spec": {"cancel": true}}),
-        json!({"metadata": {"ownerReferences": []}, "spec": {"cancel": true}}),
-        json!({"metadata": {"labels": {"execlet.dev/batch": null}}, "spec": {"cancel": true}}),
-    ] {
-        assert_refused(patch(&held, change.clone()), words, &change.to_string());
-    }
-    for change in [json!({"command": ["false"]}), json!({"batch": {"index": 1}}), json!({"requestedBy": forged()})] {
-        assert_refused(patch(&held, json!({"spec": change})), "spec is immutable", &change.to_string());
-    }
-    lab.kubectl(&["patch", "execbatch", "running", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
-    lab.kubectl(&["patch", "xr", &single, "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
-}
-
-#[tokio::test]
-async fn a_stolen_managers_token_deletes_nothing_that_runs_and_nothing_by_its_name_alone() {
-    let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
-    let [held, running, ended] = children(&lab).await;
-    let single = lab.sh("web", "true").await.request.metadata.name.expect("a name");
-    let try_request = |name: &str, preconditions: &Value| delete(&lab, &thief, "execrequests", name, preconditions);
-    let pinned = |kind: &str, name: &str| json!({"uid": read(&lab, kind, name)["metadata"]["uid"]});
-    let words = "may delete only requests of batches that have finished or are not bound";
-    for name in [&held, &ended] {
-        try_request(name, &pinned("xr", name)).unwrap_or_else(|said| panic!("{name}: {said}"));
-        let version = json!({"resourceVersion": read(&lab, "xr", name)["metadata"]["resourceVersion"]});
-        for preconditions in [Value::Null, json!({}), version] {
-            let said = try_request(name, &preconditions).expect_err("without a UID");
-            assert!(said.contains(words), "{name}: {preconditions}: {said}");
-        }
-        assert!(try_request(name, &json!({"uid": "another"})).is_err());
-    }
-    for name in [&running, &single] {
-        let said = try_request(name, &pinned("xr", name)).expect_err("refused");
-        assert!(said.contains(words), "{name}: {said}");
-    }
-    wait_for("the batch to finish", async || {
-        read(&lab, "execbatch", "ended")["status"]["completionTime"].is_string().then_some(())
-    })
-    .await;
-    delete(&lab, &thief, "execbatches", "ended", &pinned("execbatch", "ended")).expect("a finished batch");
-    for (name, preconditions) in
-        [("ended", Value::Null), ("running", pinned("execbatch", "running")), ("held", pinned("execbatch", "held"))]
-    {
-        let said = delete(&lab, &thief, "execbatches", name, &preconditions).expect_err("refused");
-        assert!(said.contains("delete only one that has finished, with its UID"), "{name}: {said}");
-    }
-    lab.kubectl(&["patch", "execbatch", "running", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]);
-}
-
-/// What its role does not let it, the policy would not either.
-#[tokio::test]
-async fn a_stolen_managers_token_neither_makes_nor_edits_a_batch() {
-    let lab = Lab::new().await;
-    let alice = requester(&lab, "alice").await;
-    alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
-    let thief = stolen(&managers()[0]);
-    assert!(thief.is_refused(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "c", &json!({}))).contains("orbidden"));
-    let manager = json!({"kind": "ServiceAccount", "name": "execlet-manager", "namespace": NAMESPACE});
-    let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches"], "verbs": ["*"]}]);
-    grant(&lab.namespace, "more", rules, &manager);
-    wait_for("the role to count", async || {
-        thief.can(&lab.namespace, "update", "execbatches.execlet.dev").then_some(())
-    })
-    .await;
-    let words = "a manager may neither create nor change a batch";
-    assert!(thief.is_refused(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "c", &json!({}))).contains(words));
-    for spec in [json!({"releaseLimit": 1}), json!({"cancel": true}), json!({"parallelism": "1%"})] {
-        assert_refused(change(&lab, &thief, "b", &spec, &[DRY]), "execlet-", &spec.to_string());
-    }
-    let label = ["label", "execbatch", "b", "-n", &lab.namespace, "a=b", DRY];
-    assert!(thief.is_refused(&label, "").contains(words));
 }
 
 #[tokio::test]

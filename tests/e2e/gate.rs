@@ -274,6 +274,35 @@ async fn a_manager_that_starts_anew_remembers_since_when_the_policies_stand() {
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
 }
 
+#[tokio::test]
+async fn an_upgrade_of_a_policy_is_no_new_beginning_for_what_is_held() {
+    let lab = Lab::alone().await;
+    lab.pod("web", "n1").await;
+    let held = lab.batch(json!({"targets": {"pods": [{"name": "web"}]}, "releaseLimit": 0,
+        "template": {"spec": {"command": ["true"]}}}));
+    lab.batch_paused(&held, 0).await;
+    let lease = ["-n", NAMESPACE, "lease", "execlet-manager"];
+    let record = || -> Value {
+        let path = r"jsonpath={.metadata.annotations.execlet\.dev/policies}";
+        serde_json::from_str(&kubectl(&[&["get"], &lease[..], &["-o", path]].concat())).expect("a record")
+    };
+    let now = record();
+    let versions = now["versions"].as_str().expect("versions");
+    let (uid, rest) = versions.split_once('@').expect("UID@GENERATION");
+    let (generation, rest) = rest.split_once(' ').expect("more than one");
+    let generation: i64 = generation.parse().expect("a number");
+    let away = NoManagers::new().await;
+    // As the version before has left it: since then somebody has written this policy once.
+    let before = json!({"since": now["since"], "versions": format!("{uid}@{} {rest}", generation - 1)});
+    let annotation = format!("execlet.dev/policies={before}");
+    kubectl(&[&["annotate", "--overwrite"], &lease[..], &[&annotation]].concat());
+    drop(away);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    assert_eq!(record(), now);
+    lab.patch_batch(&held, json!({"releaseLimit": "100%"}));
+    lab.batch_ended(&held).await.ended("Succeeded", "Completed", [1, 0, 0, 0, 0]);
+}
+
 /// Goes on to forge requests until it is told to stop.
 struct Forger {
     child: Child,

@@ -16,6 +16,7 @@ mod audit;
 mod batch_lab;
 mod batch_restore;
 mod batch_rights;
+mod batch_stolen;
 mod batches;
 mod chart;
 mod clients;
