@@ -24,6 +24,7 @@ use crate::{
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "In many pods: a batch")]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
+#[allow(clippy::doc_markdown, reason = "the comments are what `--help` prints, which knows no Markdown")]
 pub struct BatchArgs {
     /// Run in all pods with these labels, as for kubectl.
     #[arg(long, short = 'l', value_name = "SELECTOR", value_parser = selector, conflicts_with_all = ["targets", "all"])]

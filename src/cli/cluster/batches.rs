@@ -44,14 +44,14 @@ impl Cluster {
     pub async fn approve_batch(&self, batch: &ExecBatch, digest: &str) -> Result<ExecBatch, Error> {
         let name = batch.name_any();
         let spec = json!({"approval": {"planDigest": digest, "by": self.actor().await?}});
-        self.patch_batch(format!("approving xb/{name}"), &name, this_very(batch, spec)).await
+        self.patch_batch(format!("approving xb/{name}"), &name, this_very(batch, &spec)).await
     }
 
     /// Lets so many targets run, and ends its suspension.
     pub async fn resume_batch(&self, batch: &ExecBatch, limit: &IntOrString) -> Result<ExecBatch, Error> {
         let name = batch.name_any();
         let spec = json!({"releaseLimit": limit, "suspend": false, "releasedBy": self.actor().await?});
-        self.patch_batch(format!("resuming xb/{name}"), &name, this_very(batch, spec)).await
+        self.patch_batch(format!("resuming xb/{name}"), &name, this_very(batch, &spec)).await
     }
 
     /// Who changes a batch: where the cluster has a policy that fills it in, the policy overwrites it.
@@ -79,6 +79,6 @@ impl Cluster {
 }
 
 /// A patch of this spec, for this batch and no other that has its name by now.
-fn this_very(batch: &ExecBatch, spec: Value) -> Value {
+fn this_very(batch: &ExecBatch, spec: &Value) -> Value {
     json!({"metadata": {"uid": batch.uid()}, "spec": spec})
 }

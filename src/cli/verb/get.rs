@@ -156,8 +156,11 @@ async fn table(cluster: &Cluster, args: &GetArgs, wide: bool) -> Result<Page, Er
     Ok(requests.then(&between).then(&batches))
 }
 
-/// The calls that get what was asked for, and whether each is for batches.
-fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<(bool, Request<Vec<u8>>)>, Error> {
+/// Whether it is for batches, and the call.
+type Call = (bool, Request<Vec<u8>>);
+
+/// The calls that get what was asked for.
+fn calls(cluster: &Cluster, args: &GetArgs) -> Result<Vec<Call>, Error> {
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     let url = |batches: bool| {
         let path = if batches { ExecBatch::url_path(&(), namespace) } else { ExecRequest::url_path(&(), namespace) };
