@@ -33,7 +33,7 @@ impl Backup {
     fn while_stopped(script: &str) {
         let all = ["scheduler", "controller-manager", "apiserver", "etcd"];
         for component in all {
-            tool(&["stop", "control", component]);
+            tool(&["kill", "control", component]);
         }
         tool(&["exec", "control", "sh", "-ec", script]);
         for component in all.into_iter().rev() {

@@ -31,6 +31,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one of them is parsed, once")]
 pub enum Verb {
     Run(RunArgs),
     Attach(AttachArgs),

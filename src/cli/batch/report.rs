@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_comes_next_depends_on_where_it_is() {
-        let next = |status: Value| next(&batch(status), |verb| verb.to_owned());
+        let next = |status: Value| next(&batch(status), str::to_owned);
         for (given, told) in [
             (Value::Null, "wait: wait xb/b; or give up: cancel xb/b"),
             (

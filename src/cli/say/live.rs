@@ -156,8 +156,8 @@ mod tests {
     fn lines_are_cut_to_the_terminal() {
         let shown = Kept::default();
         let mut live = Live::new(shown.clone(), false);
-        let line = || Line::default().painted("db-0", Colour::Red).text(": a message\x1b[2J\nof more words than fit");
-        live.draw(vec![line(), line(), line()], Size { columns: 20, rows: 3 });
+        let pod = || Line::default().painted("db-0", Colour::Red).text(": a message\x1b[2J\nof more words than fit");
+        live.draw(vec![pod(), pod(), pod()], Size { columns: 20, rows: 3 });
         assert_eq!(shown.text(), "db-0: a message ...\ndb-0: a message ...\n");
         let wide = Line::default().text("漢字漢字").cut(7);
         assert_eq!((wide.plain().as_str(), wide.width()), ("漢字...", 7));

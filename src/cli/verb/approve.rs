@@ -174,10 +174,12 @@ mod tests {
         let not_required = |batch: &mut Value| batch["spec"]["approval"] = json!({"required": false});
         let approved = |batch: &mut Value| batch["spec"]["approval"]["planDigest"] = json!("d");
         let unplanned = |batch: &mut Value| batch["status"]["plan"] = json!({"number": 1});
-        let changes: [(&dyn Fn(&mut Value), &str); 3] =
-            [(&not_required, "needs no approval"), (&approved, "approved already"), (&unplanned, "no plan yet")];
-        for (change, why) in changes {
-            let error = approves("d", &[], change).await.0.expect_err(why).to_string();
+        for (approves, why) in [
+            (approves("d", &[], not_required).await, "needs no approval"),
+            (approves("d", &[], approved).await, "approved already"),
+            (approves("d", &[], unplanned).await, "no plan yet"),
+        ] {
+            let error = approves.0.expect_err(why).to_string();
             assert!(error.contains(why), "{error}");
         }
     }
