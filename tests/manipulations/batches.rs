@@ -190,7 +190,7 @@ const CHANGED: &[(&str, Change, &str, &str)] = &[
     ),
     (
         "another requester",
-        |batch, _, _| batch.spec.requested_by.as_mut().expect("a requester").username = "bob".to_owned(),
+        |batch, _, _| "bob".clone_into(&mut batch.spec.requested_by.as_mut().expect("a requester").username),
         COMPARED,
         "batch shop/b (u-b): it has records of another requester: \"alice\"",
     ),
