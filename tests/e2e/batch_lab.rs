@@ -45,6 +45,10 @@ impl Seen {
         self.status.plan.as_ref().and_then(|plan| plan.total).unwrap_or(0)
     }
 
+    pub fn digest(&self) -> String {
+        self.status.plan.as_ref().and_then(|plan| plan.digest.clone()).expect("a digest")
+    }
+
     /// How many succeeded, failed, never ran, are unknown, and were skipped.
     pub fn counts(&self) -> [i32; 5] {
         let ExecBatchStatus { succeeded, failed, not_run, unknown, skipped, .. } = &self.status;
@@ -165,6 +169,6 @@ impl Lab {
     pub fn runs(&self, pod: &str) -> usize {
         let (lines, code) = self.exec(pod, "cat /tmp/runs 2>/dev/null || true");
         assert_eq!(code, 0, "{pod}");
-        lines.iter().filter(|byte| **byte == b'\n').count()
+        text(&lines).lines().count()
     }
 }

@@ -29,7 +29,7 @@ async fn a_batch_runs_once_in_each_pod_and_tells_what_came_of_it() {
     for index in 0..6 {
         let pod = format!("web-{index}");
         assert_eq!(lab.runs(&pod), 1, "{pod}");
-        let child = &children[&i32::try_from(index).unwrap()];
+        let child = &children[&index];
         assert_eq!(child.spec.target.pod_name, pod, "in the order of their names");
         let output = child.status.as_ref().and_then(|status| status.output.as_ref()).expect("output");
         assert_eq!(output.stdout.tail.as_deref(), Some("6\n"), "what EXECLET_BATCH_TOTAL was");

@@ -299,7 +299,7 @@ async fn an_upgrade_of_a_policy_is_no_new_beginning_for_what_is_held() {
     drop(away);
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
     assert_eq!(record(), now);
-    lab.patch_batch(&held, json!({"releaseLimit": "100%"}));
+    lab.patch_batch(&held, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&held).await.ended("Succeeded", "Completed", [1, 0, 0, 0, 0]);
 }
 

@@ -154,21 +154,18 @@ mod tests {
         });
         let late = vec![Fault { kind: Kind::Engine("n1"), at: at(20), back: at(21) }];
         let outlives = Told { live_restore: true, ..told(1, 0, request("Failed", Some(137), "True")) };
-        for (what, told, faults) in [
-            ("ran twice", told(2, 1, request("Failed", Some(7), "True")), vec![]),
-            ("gone", told(1, 1, None), vec![]),
-            ("unfinished", told(1, 1, unfinished), vec![]),
-            ("another code", told(1, 1, request("Succeeded", Some(0), "True")), vec![]),
-            ("a code before the end", told(1, 0, request("Failed", Some(7), "True")), vec![]),
-            ("never started, and ran", told(1, 1, request("Failed", None, "False")), vec![]),
-            ("killed by nobody", told(1, 0, request("Failed", Some(137), "True")), killed(Kind::Agent("n1"))),
-            ("killed, with live-restore", outlives, killed(Kind::Engine("n1"))),
-            ("Unknown for an agent", told(1, 1, request("Unknown", None, "True")), killed(Kind::Agent("n1"))),
-            ("Unknown for nothing", told(1, 1, request("Unknown", None, "True")), killed(Kind::Engine("n2"))),
-            ("Unknown before the fault", told(1, 1, request("Unknown", None, "True")), late),
-            ("Unknown for the API server", told(1, 1, request("Unknown", None, "True")), killed(Kind::ApiServer)),
-        ] {
-            assert_eq!(judge(&told, &faults).len(), 1, "{what}");
-        }
+        let found = |what: &str, told: Told, faults: Vec<Fault>| assert_eq!(judge(&told, &faults).len(), 1, "{what}");
+        found("ran twice", told(2, 1, request("Failed", Some(7), "True")), vec![]);
+        found("gone", told(1, 1, None), vec![]);
+        found("unfinished", told(1, 1, unfinished), vec![]);
+        found("another code", told(1, 1, request("Succeeded", Some(0), "True")), vec![]);
+        found("a code before the end", told(1, 0, request("Failed", Some(7), "True")), vec![]);
+        found("never started, and ran", told(1, 1, request("Failed", None, "False")), vec![]);
+        found("killed by nobody", told(1, 0, request("Failed", Some(137), "True")), killed(Kind::Agent("n1")));
+        found("killed, with live-restore", outlives, killed(Kind::Engine("n1")));
+        found("Unknown for an agent", told(1, 1, request("Unknown", None, "True")), killed(Kind::Agent("n1")));
+        found("Unknown for nothing", told(1, 1, request("Unknown", None, "True")), killed(Kind::Engine("n2")));
+        found("Unknown before the fault", told(1, 1, request("Unknown", None, "True")), late);
+        found("Unknown for the API server", told(1, 1, request("Unknown", None, "True")), killed(Kind::ApiServer));
     }
 }
