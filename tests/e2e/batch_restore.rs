@@ -39,6 +39,9 @@ impl Backup {
         for component in all.into_iter().rev() {
             tool(&["start", "control", component]);
         }
+        for node in ["n1", "n2"] {
+            tool(&["restart", node, "kubelet"]);
+        }
     }
 }
 
@@ -48,8 +51,16 @@ impl Drop for Backup {
     }
 }
 
-/// The managers and agents that should be there are, and nothing that an earlier state had.
+/// Managers and agents begin anew, too: whoever watches from a version that is no more hears nothing.
 async fn settled() {
+    kubectl(&[
+        "-n",
+        crate::lab::NAMESPACE,
+        "rollout",
+        "restart",
+        "deployment/execlet-manager",
+        "daemonset/execlet-agent",
+    ]);
     for what in ["deployment/execlet-manager", "daemonset/execlet-agent"] {
         wait_within(SETTLES_WITHIN, "the installation to be whole", async || {
             let args = ["-n", crate::lab::NAMESPACE, "rollout", "status", what, "--timeout=5s"];
