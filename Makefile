@@ -103,7 +103,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (a good hour on a new machine, then about 40 min)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (75 min on a new machine, then about 50 min)
 	@scripts/test
 
 .PHONY: test-unit

@@ -248,7 +248,7 @@ pub struct Truth {
 
 impl Truth {
     /// Whether somebody has taken it away: the node, which was rebooted, or who deleted the request.
-    fn was_taken_away(&self) -> bool {
+    pub fn was_taken_away(&self) -> bool {
         let was_lost = self.finished.as_ref().is_some_and(|first| reason(first) == "OutcomeLost");
         // Who restores what was deleted or given up finds that nobody had asked how it ended.
         let nobody_asked = self.abandoned && self.restored;
@@ -824,6 +824,7 @@ impl State {
         let started = status.conditions.iter().any(|c| c.type_ == "Started" && c.status != "False");
         // Who comes second for a target tells of the first. What is known of either is from before this end.
         let runner = self.runner(&uid);
+        let tells_of_lost = self.tells_of_one_that_is_lost(&uid);
         let truth = if runner == uid { truth } else { self.truth(&runner).clone() };
         let uid = runner;
         if let Some(code) = status.exit_code
@@ -840,7 +841,7 @@ impl State {
         if status.phase.to_string() == "Succeeded" && truth.code != Some(0) {
             self.violated(format!("{name} is said to have succeeded with {:?}", truth.code));
         }
-        if reason == "OutcomeLost" && !self.is_lost(request, &uid, &truth) {
+        if reason == "OutcomeLost" && !tells_of_lost && !self.is_lost(request, &uid, &truth) {
             self.violated(format!("the outcome of {name} is said to be lost, and nothing had happened to lose it"));
         }
         if let Some(output) = &status.output {

@@ -120,6 +120,17 @@ impl State {
         of_target.filter(has_run).min_by_key(|runner| *runner != uid).cloned().unwrap_or_else(|| uid.to_owned())
     }
 
+    /// Whether it ran nothing itself and tells of another request of its target whose outcome may be lost: that was lost, or
+    /// nobody asked how it ended.
+    pub fn tells_of_one_that_is_lost(&self, uid: &str) -> bool {
+        let Some(batch) = self.targets.get(uid) else { return false };
+        let ran_itself = self.truth.get(uid).is_some_and(|truth| truth.starts > 0);
+        let mut others = self.targets.iter().filter(|(other, of)| *of == batch && *other != uid);
+        !ran_itself
+            && others
+                .any(|(other, _)| self.truth.get(other).is_some_and(|truth| truth.abandoned || truth.was_taken_away()))
+    }
+
     /// Whichever of its requests it is, a target is started once.
     pub fn check_target(&mut self, uid: &str) {
         let Some(batch) = self.targets.get(uid).cloned() else { return };
