@@ -19,6 +19,11 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether the API server has answered, with something that cannot be read: the next call may be fine.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Failed { source, .. } if matches!(**source, kube::Error::SerdeError(_)))
+    }
+
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
     }

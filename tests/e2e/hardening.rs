@@ -139,5 +139,5 @@ async fn the_program_carries_the_policies_of_the_chart() {
     let printed = run(env!("CARGO_BIN_EXE_execlet"), &[&["policies"], &accounts[..]].concat(), "");
     assert!(printed.status.success(), "{}", text(&printed.stderr));
     assert_eq!(policies(documents(&text(&printed.stdout))), chart);
-    assert_eq!(chart.len(), 10);
+    assert_eq!(chart.len(), 14);
 }

@@ -47,6 +47,13 @@ fn refusal(batch: &ExecBatch, to: &IntOrString) -> Option<String> {
     if batch.spec.cancel {
         return Some("is canceled, which cannot be undone: nothing more of it runs".to_owned());
     }
+    if !batch.spec.suspend && batch.spec.release_limit == *to {
+        return Some(if waits_for_approval(batch) {
+            "waits for somebody else to approve its plan, with approve: there is nothing to resume".to_owned()
+        } else {
+            format!("is not held: its limit is {} already, and it is not suspended", text(to))
+        });
+    }
     let total = batch.status.as_ref().and_then(words::total)?;
     let after = ExecBatchSpec { release_limit: to.clone(), ..batch.spec.clone() };
     let (before, after) = (limit(&batch.spec, total), limit(&after, total));
@@ -86,6 +93,7 @@ mod tests {
         assert_eq!(refused(&paused(), "3"), None);
         assert_eq!(refused(&paused(), "2"), None, "it may be suspended");
         assert!(refused(&paused(), "1").is_some_and(|why| why.contains("2 of 4 targets")));
+        assert!(refused(&paused(), "50%").is_some_and(|why| why.contains("is not held")), "nothing would be let run");
         let mut canceled = paused();
         canceled["spec"]["cancel"] = json!(true);
         assert!(refused(&canceled, "100%").is_some());

@@ -1,5 +1,7 @@
 //! Why nothing more of a batch is released: for good, or for now.
 
+use std::time::Duration;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::SignedDuration};
 
 use super::{plan::Refusal, share, situation::Situation};
@@ -42,6 +44,13 @@ pub fn stop(situation: &Situation<'_>) -> Option<Stop> {
         return stop(Reason::NotReleased, "nothing of the batch was released within 7 days".to_owned(), true);
     }
     None
+}
+
+/// How long until `activeDeadlineSeconds` has passed, if it has not.
+pub fn until_deadline(situation: &Situation<'_>) -> Option<Duration> {
+    let limit = SignedDuration::from_secs(situation.batch.spec.active_deadline_seconds?.into());
+    let due = situation.status.start_time.as_ref()?.0.checked_add(limit).ok()?;
+    due.duration_since(situation.now).try_into().ok()
 }
 
 /// Somebody wants nothing more of it.

@@ -25,8 +25,14 @@ pub(super) async fn delete_expired(world: &ApiServer) -> Result<usize, BatchErro
         let batches = page.items.into_iter().filter_map(|guard| guard.0.ok());
         for batch in batches.filter(|batch| has_expired(batch, world.now())) {
             world.record(&batch, &Act::Expired).await?;
-            delete(world, batch.metadata).await?;
-            deleted += 1;
+            let (namespace, name) = (batch.metadata.namespace.clone(), batch.metadata.name.clone());
+            match delete(world, batch.metadata).await {
+                Ok(()) => deleted += 1,
+                // It does not keep the others.
+                Err(error) => {
+                    tracing::warn!(?namespace, ?name, %error, "an expired batch could not be deleted; retrying");
+                }
+            }
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

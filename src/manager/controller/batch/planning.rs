@@ -19,6 +19,7 @@ use crate::{
     api::{ExecBatch, ExecRequest, Reason, Requester, batch::OnForbidden},
     core::{
         access::Right,
+        admission::Admission,
         batch::{
             child,
             end::End,
@@ -43,6 +44,8 @@ const ASKED_AT_ONCE: usize = 16;
 const SETTLE: Duration = Duration::from_millis(200);
 /// While the policies are not in place.
 const WAIT: Duration = Duration::from_secs(2);
+/// Of the pause after a plan that was given up: up to 32 s.
+const MOST_DOUBLINGS: i64 = 7;
 /// How often the freeze is tried: others write to a batch as well, who suspend or label it.
 const FREEZES: u32 = 5;
 
@@ -55,9 +58,14 @@ pub(super) async fn plan<W: World>(
     let admission = world.admission().await;
     let by = match rights::vouch(&read, &admission) {
         Ok(by) => by.cloned(),
-        Err(NotVouched::Wait(why)) => return wait(world, &read, &why).await,
+        Err(NotVouched::Wait(why)) => return wait(world, &read, &why, WAIT).await,
         Err(NotVouched::Refuse(why)) => return refuse(world, &read, &why).await,
     };
+    let vouched_for = matches!(admission, Admission::Since(_));
+    // A plan that could not be recorded could not be frozen, and its requests would be made for nothing.
+    if let Err(why) = world.available().await {
+        return wait(world, &read, &Refusal::new(Reason::AuditUnavailable, why.to_string()), WAIT).await;
+    }
     let from = read.status.clone().unwrap_or_default();
     let write = Write { status: &from, generation: read.metadata.generation, at: world.now() };
     // Without a clear answer the number may be somebody else's.
@@ -75,7 +83,8 @@ pub(super) async fn plan<W: World>(
         Made::All(children) => children,
         Made::InDoubt(why) => {
             tracing::warn!(batch = %key, number, why, "a plan is in doubt and is given up for another");
-            return Ok(Pass::Again(AGAIN));
+            let message = format!("plan {number} was given up, and another is made: {why}");
+            return wait(world, &batch, &Refusal::new(Reason::Planning, message), after_plan(number)).await;
         }
         Made::Refused(why, made) => {
             for child in &made {
@@ -84,17 +93,26 @@ pub(super) async fn plan<W: World>(
             return refuse(world, &batch, &Refusal::new(Reason::PlanRefused, why)).await;
         }
     };
-    let Some(ledger) = end_what_cannot_run(world, &targets, &children).await? else { return Ok(Pass::Again(AGAIN)) };
+    let Some(ledger) = end_what_cannot_run(world, &targets, &children, vouched_for).await? else {
+        return Ok(Pass::Again(AGAIN));
+    };
     freeze(world, key, batch, &targets, &ledger).await
 }
 
-async fn wait<W: World>(world: &W, read: &ExecBatch, why: &Refusal) -> Result<Pass, BatchError> {
+/// Longer with each plan that was given up: what stands in the way may do so for long, and each leaves its requests to the
+/// sweep.
+fn after_plan(number: i64) -> Duration {
+    let doublings = u32::try_from(number.clamp(1, MOST_DOUBLINGS) - 1).unwrap_or(0);
+    AGAIN * 2_u32.pow(doublings)
+}
+
+async fn wait<W: World>(world: &W, read: &ExecBatch, why: &Refusal, pause: Duration) -> Result<Pass, BatchError> {
     let from = read.status.clone().unwrap_or_default();
     let status = Write { status: &from, generation: read.metadata.generation, at: world.now() }.waiting(why);
     if status == from {
-        return Ok(Pass::Again(WAIT));
+        return Ok(Pass::Again(pause));
     }
-    swap(world, read, status, WAIT).await
+    swap(world, read, status, pause).await
 }
 
 /// The targets in their order, each with what is known of it; or why there is no plan.
@@ -207,6 +225,7 @@ async fn end_what_cannot_run<W: World>(
     world: &W,
     targets: &[Target],
     children: &[ExecRequest],
+    vouched_for: bool,
 ) -> Result<Option<Ledger>, BatchError> {
     let mut ledger = Ledger::default();
     for ((index, target), child) in (0..).zip(targets).zip(children) {
@@ -226,7 +245,7 @@ async fn end_what_cannot_run<W: World>(
         let (now, from) = (world.now(), child.status.clone().unwrap_or_default());
         let outcome = Outcome::refused(reason, format!("{message}: nothing ran"), now);
         let next = transition::Write { from: &from, generation: child.metadata.generation, at: now }.finished(&outcome);
-        match world.write_child(child, next, Change::Finished(outcome), true).await? {
+        match world.write_child(child, next, Change::Finished(outcome), vouched_for).await? {
             Written::Won(_) => ledger.put(index, end),
             Written::Lost | Written::Gone | Written::Refused(_) => return Ok(None),
         }

@@ -34,7 +34,15 @@ async fn sweep_page<W: World>(world: &W, page: &[ExecRequest]) -> Result<usize, 
         let Some(key) = batch_of(child) else { continue };
         let uid = key.uid.to_string();
         if !batches.contains_key(&uid) {
-            batches.insert(uid.clone(), world.batch(&key).await?);
+            match world.batch(&key).await {
+                Ok(batch) => batches.insert(uid.clone(), batch),
+                // It does not keep the others.
+                Err(error) if error.is_unreadable() => {
+                    tracing::warn!(batch = %key, %error, "a batch could not be read, so its requests are not swept; retrying");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
         }
         let done = match sweep(child, batches.get(&uid).and_then(Option::as_ref)) {
             Broom::Keep => continue,

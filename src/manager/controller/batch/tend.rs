@@ -23,7 +23,7 @@ use crate::{
             situation::Situation,
             status::Write,
             step::{Step, Task, look_again, step},
-            stop::stop,
+            stop::{stop, until_deadline},
         },
         ids::BatchKey,
     },
@@ -54,7 +54,10 @@ async fn tend_children<W: World>(
     let situation = Situation { now: world.now(), ..situation };
     match advance(&situation, children, &found) {
         Next::Finish(ledger) => finish(world, key, Situation { ledger, ..situation }).await,
-        Next::Write(status) if Some(&*status) == batch.status.as_ref() => Ok(Pass::Again(look_again(children))),
+        Next::Write(status) if Some(&*status) == batch.status.as_ref() => {
+            let pause = look_again(children);
+            Ok(Pass::Again(until_deadline(&situation).map_or(pause, |left| left.min(pause))))
+        }
         Next::Write(status) => swap(world, batch, *status, Duration::ZERO).await,
     }
 }
