@@ -64,6 +64,8 @@ impl Count {
 pub struct Completeness {
     pub requests: Count,
     pub batches: Count,
+    /// Planned batches without a record of their end: they go on, or were deleted before they had finished.
+    pub batches_without_end: usize,
     pub gaps: Vec<Gap>,
 }
 
@@ -131,7 +133,11 @@ fn batches(
     for uid in all {
         let events = of_batches.get(uid).map_or(&[][..], Vec::as_slice);
         let members = members.0.get(uid).map_or(&[][..], Vec::as_slice);
-        let missing = whole::gaps(events, members, going.contains(uid));
+        let missing = whole::gaps(events, members);
+        let has = |of: fn(&Event) -> bool| events.iter().any(|event| of(event));
+        if has(|event| event.verb == Verb::Planned) && !has(|event| event.verb.is_end()) {
+            result.batches_without_end += 1;
+        }
         let name = members.first().map_or_else(|| name_of(events), |member| member.batch.clone());
         result.gaps.extend(missing.into_iter().map(|missing| gap(&name, uid, missing)));
     }

@@ -70,7 +70,11 @@ fn of_records(found: &Completeness) -> Vec<String> {
         )
     };
     if found.batches != Count::default() {
-        lines.push(of("batches", found.batches));
+        let unended = match found.batches_without_end {
+            0 => String::new(),
+            unended => format!(", {unended} without a record of their end: they go on, or were deleted before"),
+        };
+        lines.push(of("batches", found.batches) + &unended);
     }
     lines.push(format!("{}, {} gaps", of("requests", found.requests), found.gaps.len()));
     lines

@@ -56,13 +56,11 @@ fn plan_of(event: &Event) -> Option<Plan<'_>> {
     Some((event.number(key::BATCH_PLAN)?, event.note(key::PLAN_DIGEST)?))
 }
 
-/// What is missing or wrong. `goes_on`: it is known that the batch has not finished.
-pub(super) fn gaps(events: &[&Event], members: &[Member], goes_on: bool) -> Vec<String> {
+/// What is missing or wrong. That it has no end is neither: it may go on, or was deleted before it had finished, which nobody
+/// records.
+pub(super) fn gaps(events: &[&Event], members: &[Member]) -> Vec<String> {
     let told = Told::by(events);
     let mut gaps = of_the_plan(&told);
-    if told.end.is_none() && !goes_on && !told.planned.is_empty() {
-        gaps.push("it was planned, but has no record of its end".to_owned());
-    }
     gaps.extend(of_members(&told, members));
     gaps.extend(twice(members));
     if let (Some(end), Some(plan)) = (told.end, told.plan()) {
