@@ -446,7 +446,7 @@ async fn pass_over(world: &SimWorld, key: &BatchKey) {
     for _ in 0..EAGER {
         match tend(world, key).await {
             Ok(Pass::Again(Duration::ZERO)) => {}
-            Ok(Pass::Again(_) | Pass::Over) | Err(_) => return,
+            Ok(Pass::Again(_) | Pass::NotBefore(_) | Pass::Over) | Err(_) => return,
         }
     }
 }

@@ -15,7 +15,7 @@ use kube::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -148,6 +148,10 @@ async fn tend_to_its_end(world: Arc<ApiServer>, batches: Batches, key: BatchKey,
         let pause = match Box::pin(tend(&*world, &key)).await {
             Ok(Pass::Over) => return,
             Ok(Pass::Again(pause)) => pause,
+            Ok(Pass::NotBefore(pause)) => {
+                sleep(pause).await;
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(batch = %key, %error, "a batch could not be tended; retrying");
                 RETRY

@@ -21,6 +21,8 @@ pub enum Pass {
     /// It is gone, or its status is final.
     Over,
     Again(Duration),
+    /// Not before that, whatever is heard of it.
+    NotBefore(Duration),
 }
 
 /// Finishes a batch of which nothing ran.

@@ -58,13 +58,13 @@ pub(super) async fn plan<W: World>(
     let admission = world.admission().await;
     let by = match rights::vouch(&read, &admission) {
         Ok(by) => by.cloned(),
-        Err(NotVouched::Wait(why)) => return wait(world, &read, &why, WAIT).await,
+        Err(NotVouched::Wait(why)) => return wait(world, &read, &why).await,
         Err(NotVouched::Refuse(why)) => return refuse(world, &read, &why).await,
     };
     let vouched_for = matches!(admission, Admission::Since(_));
     // A plan that could not be recorded could not be frozen, and its requests would be made for nothing.
     if let Err(why) = world.available().await {
-        return wait(world, &read, &Refusal::new(Reason::AuditUnavailable, why.to_string()), WAIT).await;
+        return wait(world, &read, &Refusal::new(Reason::AuditUnavailable, why.to_string())).await;
     }
     let from = read.status.clone().unwrap_or_default();
     let write = Write { status: &from, generation: read.metadata.generation, at: world.now() };
@@ -84,7 +84,8 @@ pub(super) async fn plan<W: World>(
         Made::InDoubt(why) => {
             tracing::warn!(batch = %key, number, why, "a plan is in doubt and is given up for another");
             let message = format!("plan {number} was given up, and another is made: {why}");
-            return wait(world, &batch, &Refusal::new(Reason::Planning, message), after_plan(number)).await;
+            wait(world, &batch, &Refusal::new(Reason::Planning, message)).await?;
+            return Ok(Pass::NotBefore(after_plan(number)));
         }
         Made::Refused(why, made) => {
             for child in &made {
@@ -106,13 +107,13 @@ fn after_plan(number: i64) -> Duration {
     AGAIN * 2_u32.pow(doublings)
 }
 
-async fn wait<W: World>(world: &W, read: &ExecBatch, why: &Refusal, pause: Duration) -> Result<Pass, BatchError> {
+async fn wait<W: World>(world: &W, read: &ExecBatch, why: &Refusal) -> Result<Pass, BatchError> {
     let from = read.status.clone().unwrap_or_default();
     let status = Write { status: &from, generation: read.metadata.generation, at: world.now() }.waiting(why);
     if status == from {
-        return Ok(Pass::Again(pause));
+        return Ok(Pass::Again(WAIT));
     }
-    swap(world, read, status, pause).await
+    swap(world, read, status, WAIT).await
 }
 
 /// The targets in their order, each with what is known of it; or why there is no plan.
