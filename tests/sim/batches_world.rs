@@ -340,12 +340,17 @@ impl World for SimWorld {
         Admission::Since(state.now() - state.begun.elapsed())
     }
 
-    async fn lacks(&self, _: &Requester, right: &Right) -> Result<bool, ApiError> {
-        self.call("review an access").await?;
-        let state = self.model.lock();
-        let exec = right.subresource == "exec";
-        Ok(exec
-            && if right.name.is_empty() { !state.forbidden.is_empty() } else { state.forbidden.contains(&right.name) })
+    async fn lacks(&self, _: &Requester, rights: &[Right]) -> Result<Option<Right>, ApiError> {
+        for right in rights {
+            self.call("review an access").await?;
+            let state = self.model.lock();
+            let forbidden =
+                if right.name.is_empty() { !state.forbidden.is_empty() } else { state.forbidden.contains(&right.name) };
+            if right.subresource == "exec" && forbidden {
+                return Ok(Some(right.clone()));
+            }
+        }
+        Ok(None)
     }
 
     async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {

@@ -13,14 +13,13 @@ use kube::{
     runtime::controller::Action,
 };
 
-use super::write::{BindError, Change, Leader, RETRY, at_deadline};
+use super::write::{BindError, Leader, RETRY, at_deadline, decided};
 use crate::{
     api::{ExecRequest, ExecRequestStatus},
     core::{
         access,
         bind::{self, BindDecision, Facts},
         ids::RequestKey,
-        outcome::Outcome,
         request::key_of,
         transition::Write,
     },
@@ -44,14 +43,10 @@ pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Leader>) -> Resu
     let key = key_of(&request.metadata)?;
     let now = binder.clock.now();
     let write = Write { from, generation: request.metadata.generation, at: now };
-    let refuse = |reason, message: String| {
-        let outcome = Outcome::refused(reason, message, now);
-        (write.finished(&outcome), Change::Finished(outcome))
-    };
     if from.node_name.is_some() {
         return match bind::bound_too_long(request, &binder.agents, now) {
             Some((reason, message)) => {
-                let (next, change) = refuse(reason, message);
+                let (next, change) = decided(write, BindDecision::Refuse(reason, message), None);
                 binder.apply(request, &key, next, change, bind::was_vouched_for(request)).await
             }
             None => Ok(at_deadline(request, now)),
@@ -66,14 +61,8 @@ pub(super) async fn reconcile(object: Arc<Guarded>, binder: Arc<Leader>) -> Resu
     let pod = pod_of(&binder, request, &key).await?;
     let facts = Facts { request, admission: &admission, lacks, pod: pod.as_ref() };
     let decision = bind::bind(&facts, &binder.agents, now);
-    let (next, change) = match bind::unless_unrecorded(decision, binder.audit.available().await) {
-        BindDecision::Bind(binding) => {
-            let image = pod.as_ref().and_then(|pod| bind::image(pod, &binding.container));
-            (write.bound(&binding), Change::Bound(binding, image))
-        }
-        BindDecision::Wait(reason, message) => (write.pending(reason, &message), Change::Waits(reason, message)),
-        BindDecision::Refuse(reason, message) => refuse(reason, message),
-    };
+    let decision = bind::unless_unrecorded(decision, binder.audit.available().await);
+    let (next, change) = decided(write, decision, pod.as_ref());
     binder.apply(request, &key, next, change, bind::vouched_for(request, &admission)).await
 }
 

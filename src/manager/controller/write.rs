@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{Client, runtime::controller::Action};
 use thiserror::Error;
 
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
+        bind::{self, BindDecision},
         ids::RequestKey,
         outcome::Outcome,
         request::{NotBound, starting_deadline},
-        transition::Binding,
+        transition::{Binding, Write},
     },
     infra::{
         access::Access,
@@ -144,6 +145,21 @@ pub enum Change {
     Bound(Binding, Option<String>),
     Waits(Reason, String),
     Finished(Outcome),
+}
+
+/// What was decided of a request that is not bound yet: its status then, and what that says.
+pub(super) fn decided(write: Write<'_>, decision: BindDecision, pod: Option<&Pod>) -> (ExecRequestStatus, Change) {
+    match decision {
+        BindDecision::Bind(binding) => {
+            let image = pod.and_then(|pod| bind::image(pod, &binding.container));
+            (write.bound(&binding), Change::Bound(binding, image))
+        }
+        BindDecision::Wait(reason, message) => (write.pending(reason, &message), Change::Waits(reason, message)),
+        BindDecision::Refuse(reason, message) => {
+            let outcome = Outcome::refused(reason, message, write.at);
+            (write.finished(&outcome), Change::Finished(outcome))
+        }
+    }
 }
 
 impl Change {

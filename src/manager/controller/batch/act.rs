@@ -11,9 +11,9 @@ use k8s_openapi::{
 
 use super::world::{BatchError, Change, World};
 use crate::{
-    api::{ExecRequest, ExecRequestStatus, Reason, Requester},
+    api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
-        access::{self, Right},
+        access,
         batch::{
             child,
             end::End,
@@ -21,12 +21,13 @@ use crate::{
             situation::Situation,
             step::Task,
         },
-        bind::{self, BindDecision, Facts},
+        bind::{self, Facts},
         outcome::Outcome,
         request::is_being_deleted,
         transition::Write,
     },
     infra::requests::Written,
+    manager::controller::write::decided,
 };
 
 /// How many children of one batch are looked at beside each other.
@@ -112,25 +113,15 @@ impl<W: World> Looked<'_, W> {
         let admission = self.world.admission().await;
         let rights = access::rights(&request);
         let lacks = match bind::requester_to_check(&request, &admission) {
-            Some(by) => first_lacking(self.world, by, &rights).await?,
+            Some(by) => self.world.lacks(by, &rights).await?,
             None => None,
         };
         let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
         let pod = self.world.pod(namespace, &request.spec.target.pod_name).await?;
-        let facts = Facts { request: &request, admission: &admission, lacks, pod: pod.as_ref() };
+        let facts = Facts { request: &request, admission: &admission, lacks: lacks.as_ref(), pod: pod.as_ref() };
         let decision = bind::bind(&facts, self.world.agents(), self.at);
-        let write = self.write();
-        let (next, change) = match bind::unless_unrecorded(decision, self.world.available().await) {
-            BindDecision::Bind(binding) => {
-                let image = pod.as_ref().and_then(|pod| bind::image(pod, &binding.container));
-                (write.bound(&binding), Change::Bound(binding, image))
-            }
-            BindDecision::Wait(reason, message) => (write.pending(reason, &message), Change::Waits(reason, message)),
-            BindDecision::Refuse(reason, message) => {
-                let outcome = Outcome::refused(reason, message, self.at);
-                (write.finished(&outcome), Change::Finished(outcome))
-            }
-        };
+        let decision = bind::unless_unrecorded(decision, self.world.available().await);
+        let (next, change) = decided(self.write(), decision, pod.as_ref());
         self.apply(next, change, bind::vouched_for(&request, &admission)).await
     }
 
@@ -183,17 +174,4 @@ impl<W: World> Looked<'_, W> {
         let status = self.read.status.as_ref();
         Found::Unfinished { was_looked_at: status.is_some_and(|status| status.start_by.is_some()) }
     }
-}
-
-async fn first_lacking<'a, W: World>(
-    world: &W,
-    who: &Requester,
-    rights: &'a [Right],
-) -> Result<Option<&'a Right>, BatchError> {
-    for right in rights {
-        if world.lacks(who, right).await? {
-            return Ok(Some(right));
-        }
-    }
-    Ok(None)
 }

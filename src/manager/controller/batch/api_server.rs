@@ -1,6 +1,6 @@
 //! The real world of a batch: the API server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, core::v1::Pod},
@@ -8,10 +8,14 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api,
+    Api, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind, ObjectMeta, error_boundary::InvalidObject},
+    core::{
+        ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind, NamespaceResourceScope, ObjectMeta,
+        error_boundary::InvalidObject,
+    },
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -52,7 +56,7 @@ use crate::{
     },
 };
 
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A list of all pods of a namespace is large.
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
@@ -89,13 +93,27 @@ impl ApiServer {
         let write = Write { status: &from, generation: invalid.metadata.generation, at: self.now() };
         let status = write.refused(&Refusal::new(Reason::InvalidRequest, message));
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": status}));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.leader.client.clone(), namespace, &batch_resource());
+        let resource = ApiResource::erase::<ExecBatch>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.leader.client.clone(), namespace, &resource);
         let params = PatchParams::default();
         let call = format!("update the status of ExecBatch {namespace}/{name}");
         match unless_gone(within(CALL_TIMEOUT, call, api.patch_status(name, &params, &patch)).await.map(drop)) {
             Ok(()) => tell(&self.leader, &invalid.metadata, None, &status).await,
             Err(error) => tracing::warn!(namespace, name, %error, "a batch that cannot be read could not be refused"),
         }
+    }
+
+    /// Deletes what has not changed since it was read, and nothing else that has its name.
+    pub(super) async fn delete_as_read<K>(&self, read: &K, how: DeleteParams) -> Result<(), ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let ObjectMeta { namespace, name, uid, resource_version, .. } = read.meta().clone();
+        let [namespace, name] = [namespace, name].map(Option::unwrap_or_default);
+        let api: Api<K> = Api::namespaced(self.leader.client.clone(), &namespace);
+        let params = DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..how };
+        let call = format!("delete {} {namespace}/{name}", K::kind(&()));
+        unless_gone(within(CALL_TIMEOUT, call, api.delete(&name, &params)).await.map(drop))
     }
 
     fn batches(&self, namespace: &str) -> Api<ExecBatch> {
@@ -231,12 +249,7 @@ impl World for ApiServer {
     }
 
     async fn delete(&self, child: &ExecRequest) -> Result<(), ApiError> {
-        let ObjectMeta { namespace, name, uid, resource_version, .. } = child.metadata.clone();
-        let [namespace, name] = [namespace, name].map(Option::unwrap_or_default);
-        let preconditions = Some(Preconditions { uid, resource_version });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        let call = format!("delete ExecRequest {namespace}/{name}");
-        unless_gone(within(CALL_TIMEOUT, call, self.requests(&namespace).delete(&name, &params)).await.map(drop))
+        self.delete_as_read(child, DeleteParams::default()).await
     }
 
     async fn candidates(&self, batch: &ExecBatch) -> Result<Candidates, ApiError> {
@@ -271,8 +284,8 @@ impl World for ApiServer {
         self.leader.gate.look().await
     }
 
-    async fn lacks(&self, who: &Requester, right: &Right) -> Result<bool, ApiError> {
-        Ok(!self.leader.access.ask(who, right).await?.allowed)
+    async fn lacks(&self, who: &Requester, rights: &[Right]) -> Result<Option<Right>, ApiError> {
+        Ok(self.leader.access.first_lacking(who, rights).await?.cloned())
     }
 
     async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {
@@ -318,12 +331,8 @@ impl World for ApiServer {
     }
 }
 
-fn batch_resource() -> ApiResource {
-    ApiResource::erase::<ExecBatch>(&())
-}
-
 /// Gone is as good, and one that has changed is looked at again.
-pub(super) fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
+fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
     match result {
         Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
         result => result,

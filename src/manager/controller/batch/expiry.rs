@@ -2,12 +2,12 @@
 
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Preconditions},
+    api::{DeleteParams, ListParams},
     core::{DeserializeGuard, ObjectMeta},
 };
 
 use super::{
-    api_server::{ApiServer, CALL_TIMEOUT, LIST_TIMEOUT, unless_gone},
+    api_server::{ApiServer, LIST_TIMEOUT},
     world::{Act, BatchError, World},
 };
 use crate::{api::ExecBatch, core::batch::expiry::has_expired, infra::call::within};
@@ -25,11 +25,11 @@ pub(super) async fn delete_expired(world: &ApiServer) -> Result<usize, BatchErro
         let batches = page.items.into_iter().filter_map(|guard| guard.0.ok());
         for batch in batches.filter(|batch| has_expired(batch, world.now())) {
             world.record(&batch, &Act::Expired).await?;
-            let (namespace, name) = (batch.metadata.namespace.clone(), batch.metadata.name.clone());
-            match delete(world, batch.metadata).await {
+            match world.delete_as_read(&batch, DeleteParams::background()).await {
                 Ok(()) => deleted += 1,
                 // It does not keep the others.
                 Err(error) => {
+                    let ObjectMeta { namespace, name, .. } = &batch.metadata;
                     tracing::warn!(?namespace, ?name, %error, "an expired batch could not be deleted; retrying");
                 }
             }
@@ -39,15 +39,4 @@ pub(super) async fn delete_expired(world: &ApiServer) -> Result<usize, BatchErro
             None => return Ok(deleted),
         }
     }
-}
-
-/// As it was read, and no other.
-async fn delete(world: &ApiServer, meta: ObjectMeta) -> Result<(), BatchError> {
-    let ObjectMeta { namespace, name, uid, resource_version, .. } = meta;
-    let [namespace, name] = [namespace, name].map(Option::unwrap_or_default);
-    let api: Api<ExecBatch> = Api::namespaced(world.leader().client.clone(), &namespace);
-    let preconditions = Some(Preconditions { uid, resource_version });
-    let params = DeleteParams { preconditions, ..DeleteParams::background() };
-    let call = format!("delete ExecBatch {namespace}/{name}");
-    Ok(unless_gone(within(CALL_TIMEOUT, call, api.delete(&name, &params)).await.map(drop))?)
 }

@@ -122,12 +122,10 @@ async fn targets<W: World>(
     batch: &ExecBatch,
     by: Option<&Requester>,
 ) -> Result<Result<Vec<Target>, Refusal>, BatchError> {
-    if let Some(by) = by {
-        for right in rights::to_plan(batch) {
-            if world.lacks(by, &right).await? {
-                return Ok(Err(forbidden(by, &right)));
-            }
-        }
+    if let Some(by) = by
+        && let Some(right) = world.lacks(by, &rights::to_plan(batch)).await?
+    {
+        return Ok(Err(forbidden(by, &right)));
     }
     let candidates = world.candidates(batch).await?;
     if candidates.no_workload && !batch.spec.targets.allow_empty {
@@ -159,12 +157,12 @@ async fn lacking<W: World>(
     by: &Requester,
     targets: &[Target],
 ) -> Result<Vec<(usize, Right)>, BatchError> {
-    if !world.lacks(by, &rights::exec_anywhere(batch)).await? {
+    if world.lacks(by, &[rights::exec_anywhere(batch)]).await?.is_none() {
         return Ok(Vec::new());
     }
     let ask = |(index, target)| async move {
         let right = rights::exec_into(batch, target);
-        world.lacks(by, &right).await.map(|lacks| lacks.then_some((index, right)))
+        world.lacks(by, &[right]).await.map(|lacks| lacks.map(|right| (index, right)))
     };
     let asked: Vec<_> = targets.iter().enumerate().map(ask).collect();
     let mut asked = futures::stream::iter(asked).buffered(ASKED_AT_ONCE);

@@ -72,7 +72,8 @@ pub trait World: Send + Sync + 'static {
     /// The state of the policies, read after this call.
     fn admission(&self) -> impl Future<Output = Admission> + Send;
 
-    fn lacks(&self, who: &Requester, right: &Right) -> impl Future<Output = Result<bool, ApiError>> + Send;
+    /// The first of these rights that somebody has not.
+    fn lacks(&self, who: &Requester, rights: &[Right]) -> impl Future<Output = Result<Option<Right>, ApiError>> + Send;
 
     /// How the finished children of this plan ended, without what they wrote.
     fn endings(&self, key: &BatchKey, plan: i64) -> impl Future<Output = Result<Vec<Ending>, ApiError>> + Send;
