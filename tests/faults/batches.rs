@@ -3,7 +3,7 @@
 //! `make faults-batches` does 50 rounds of a batch of 200 targets; `FAULT_ROUNDS` and `FAULT_TARGETS` set how many,
 //! `FAULT_SEED` which choices are made.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use execlet::{
     api::{ExecBatch, ExecBatchStatus},
@@ -26,6 +26,8 @@ use crate::{
 
 /// How long a batch may take to end after the last fault was mended.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// So many pods are started at a time: a node that starts a hundred keeps some of them waiting for minutes.
+const AT_A_TIME: u64 = 20;
 
 /// Kills whichever manager leads, if one does.
 fn kill_leader() -> bool {
@@ -58,7 +60,13 @@ async fn strike_until(stop: CancellationToken, mut random: Random) -> BTreeMap<&
 }
 
 async fn targets(lab: &Lab, folder: &str, count: u64) {
-    for index in 0..count {
+    for first in (0..count).step_by(usize::try_from(AT_A_TIME).unwrap()) {
+        some_targets(lab, folder, first..count.min(first + AT_A_TIME)).await;
+    }
+}
+
+async fn some_targets(lab: &Lab, folder: &str, indexes: Range<u64>) {
+    for index in indexes.clone() {
         // On the node, so that one look there tells of all.
         let volume = json!({"name": "data", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}});
         let container = json!({"name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
@@ -67,7 +75,7 @@ async fn targets(lab: &Lab, folder: &str, count: u64) {
         let spec = json!({"nodeName": node, "containers": [container], "volumes": [volume]});
         lab.create_pod(&format!("t-{index}"), spec, json!({})).await;
     }
-    for index in 0..count {
+    for index in indexes {
         lab.ready(&format!("t-{index}")).await;
     }
 }

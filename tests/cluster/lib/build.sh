@@ -73,6 +73,12 @@ locate_running() {
 	for module in "${MODULES[@]}"; do BIN[$module]=$(fact "BIN_$module"); done
 }
 
+# As a command of its own: some of them need Debian's libraries.
+build_missing() {
+	ensure_packages
+	build_all
+}
+
 build_all() {
 	local module
 	ensure_go
