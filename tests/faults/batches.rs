@@ -178,7 +178,13 @@ async fn whoever_is_killed_a_batch_runs_once_in_each_of_its_targets() {
         {
             *ends.entry(end.0).or_insert(0) += end.1.count;
         }
-        println!("batch {} of {rounds}: {} {:?}, {:.0?}", round + 1, status.phase, struck, begun.elapsed());
+        println!(
+            "batch {} of {rounds}: {}, {duplicates} duplicates, {} violations, killed {struck:?}, {:.0?}",
+            round + 1,
+            status.phase,
+            violations.len(),
+            begun.elapsed()
+        );
     }
     println!("killed        {struck:?}");
     println!("targets       {} {ends:?}", rounds * targets_of);
