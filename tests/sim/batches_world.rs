@@ -263,13 +263,16 @@ impl World for SimWorld {
         read: &ExecRequest,
         status: ExecRequestStatus,
         _: Change,
-        _: bool,
+        vouched_for: bool,
     ) -> Result<Written, BatchError> {
         self.call("write the status of a request").await?;
         let written = {
             let mut state = self.model.lock();
             let name = read.metadata.name.clone().expect("a name");
             let manager = self.manager;
+            if !vouched_for {
+                state.violated(format!("the requester of {name} is recorded as one that nobody vouches for"));
+            }
             match state.objects.children.get(&name).cloned() {
                 None => Written::Gone,
                 Some(now) if now.metadata.uid != read.metadata.uid => Written::Lost,
