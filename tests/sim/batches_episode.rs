@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     batches_agents::agent,
     batches_model::{MANAGERS, Model, NAMESPACE, NODES, Planted, State, depose},
-    batches_world::SimWorld,
+    batches_world::{SimWorld, TOO_MANY},
     random::Random,
 };
 
@@ -110,6 +110,7 @@ fn calm(model: &Model) {
     state.note(|| "no more faults".to_owned());
     state.faults = false;
     state.api_up = true;
+    state.busy = false;
     state.agents_up = [true; NODES.len()];
     state.forbidden.clear();
     state.start_pods();
@@ -173,6 +174,9 @@ fn check_end(state: &mut State, batch: &ExecBatch) {
     let status: ExecBatchStatus = batch.status.clone().unwrap_or_default();
     let history = state.history(&uid).clone();
     let Some((number, total)) = status.plan.as_ref().and_then(|plan| Some((plan.number, plan.total?))) else {
+        if status.conditions.iter().any(|condition| condition.message.contains(TOO_MANY)) {
+            state.violated(format!("{name} was refused because the API server had no time"));
+        }
         if state.runs.keys().any(|(of, _)| *of == uid) && !history.restored {
             state.violated(format!("{name} was refused, and ran"));
         }
@@ -288,7 +292,7 @@ async fn people(model: Model) {
 async fn chaos(model: Model) {
     loop {
         sleep(model.millis(100..1500)).await;
-        let kind = model.lock().random.below(16);
+        let kind = model.lock().random.below(17);
         match kind {
             0 => {
                 let mut state = model.lock();
@@ -355,6 +359,11 @@ async fn chaos(model: Model) {
                 }
             }
             14 => model.lock().start_pods(),
+            15 => {
+                model.lock().busy = true;
+                sleep(model.millis(100..10_000)).await;
+                model.lock().busy = false;
+            }
             _ => {
                 tokio::spawn(end_a_batch(model.clone()));
             }

@@ -30,6 +30,10 @@ use crate::batches_model::{Model, NODES, Planted, State};
 const FAILURES: u64 = 15;
 /// How many of a thousand creations come late.
 const LATE: u64 = 15;
+/// How many of a thousand creations the API server is too busy for.
+const BUSY: u64 = 15;
+/// What it says then.
+pub const TOO_MANY: &str = "too many requests";
 
 pub struct SimWorld {
     pub model: Model,
@@ -248,6 +252,9 @@ impl World for SimWorld {
             let mut state = self.model.lock();
             if state.faults && state.random.chance(2) {
                 return Created::Refused("exceeded quota".to_owned());
+            }
+            if state.busy || state.faults && state.random.chance(BUSY) {
+                return Created::NotNow(TOO_MANY.to_owned());
             }
             take(&mut state, child, manager, life)
         };

@@ -17,8 +17,6 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::sleep;
-
 use super::{
     cache::Cache,
     telling::tell,
@@ -61,9 +59,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
 const PAGE: u32 = 200;
-/// After the API server has said that it is too busy: that it did nothing is certain.
-const BUSY: [Duration; 4] =
-    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// Objects that belong to a batch.
 const CHILDREN: &str = "spec.batch.uid!=";
 
@@ -208,19 +203,10 @@ impl World for ApiServer {
     async fn create(&self, child: &ExecRequest) -> Created {
         let namespace = child.metadata.namespace.as_deref().unwrap_or_default();
         let (api, params) = (self.requests(namespace), PostParams::default());
-        let mut pauses = BUSY.into_iter();
-        loop {
-            let call = format!("create a request of a batch in {namespace}");
-            let error = match within(CALL_TIMEOUT, call, api.create(&params, child)).await {
-                Ok(made) => return Created::Made(Box::new(made)),
-                Err(error) => error,
-            };
-            match (error.status().map(|status| (status.code, status.reason.as_str())), pauses.next()) {
-                (Some((429, _)), Some(pause)) => sleep(pause).await,
-                (Some((409, "AlreadyExists")), _) => return Created::Exists,
-                (Some((400 | 403 | 404 | 409 | 413 | 422 | 429, _)), _) => return Created::Refused(error.to_string()),
-                (Some(_) | None, _) => return Created::Doubt(error.to_string()),
-            }
+        let call = format!("create a request of a batch in {namespace}");
+        match within(CALL_TIMEOUT, call, api.create(&params, child)).await {
+            Ok(made) => Created::Made(Box::new(made)),
+            Err(error) => not_made(&error),
         }
     }
 
@@ -336,5 +322,44 @@ fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
     match result {
         Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
         result => result,
+    }
+}
+
+/// What an error says of a creation.
+fn not_made(error: &ApiError) -> Created {
+    let why = error.to_string();
+    match error.status().map(|status| (status.code, status.reason.as_str())) {
+        Some((409, "AlreadyExists")) => Created::Exists,
+        // The API server is too busy, or others count against the same quota at this moment.
+        Some((409 | 429, _)) => Created::NotNow(why),
+        Some((400 | 403 | 404 | 413 | 422, _)) => Created::Refused(why),
+        Some(_) | None => Created::Doubt(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16, reason: &str) -> Created {
+        let status = json!({"status": "Failure", "message": "m", "reason": reason, "code": code});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a Status")));
+        not_made(&ApiError::Failed { call: "create".to_owned(), source })
+    }
+
+    #[test]
+    fn only_what_was_surely_not_taken_is_tried_again() {
+        for (code, reason) in [(429, "TooManyRequests"), (409, "Conflict")] {
+            assert!(matches!(answered(code, reason), Created::NotNow(_)), "{code} {reason}");
+        }
+        for (code, reason) in [(403, "Forbidden"), (422, "Invalid"), (404, "NotFound")] {
+            assert!(matches!(answered(code, reason), Created::Refused(_)), "{code} {reason}");
+        }
+        for (code, reason) in [(500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")] {
+            assert!(matches!(answered(code, reason), Created::Doubt(_)), "{code} {reason}");
+        }
+        assert!(matches!(answered(409, "AlreadyExists"), Created::Exists));
+        let silent = ApiError::Timeout { call: "create".to_owned(), after: CALL_TIMEOUT };
+        assert!(matches!(not_made(&silent), Created::Doubt(_)));
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tend` | one pass over one batch: read, decide, act, write |
 //! | `planning` | the pass that plans: fence, targets, children, freeze |
+//! | `making` | its children: each is asked for until it is made, refused or in doubt |
 //! | `pass` | how a pass ends: one write, and when to pass again |
 //! | `act` | one child: see how it ended, bind it, end it, cancel it |
 //! | `sweep` | children that belong to no plan that counts |
@@ -22,6 +23,7 @@ pub mod api_server;
 pub mod cache;
 mod expiry;
 pub mod lead;
+mod making;
 pub mod pass;
 pub mod planning;
 pub mod sweep;

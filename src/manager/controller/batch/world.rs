@@ -45,7 +45,7 @@ pub trait World: Send + Sync + 'static {
     /// By a quorum read, whoever made it.
     fn child(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
 
-    /// Sends one creation, and does not repeat it unless it was surely not taken.
+    /// Sends one creation.
     fn create(&self, child: &ExecRequest) -> impl Future<Output = Created> + Send;
 
     /// Records and writes the status of a child, if nobody has written to it since it was read. `vouched_for`: whether the
@@ -119,6 +119,8 @@ pub enum Created {
     Exists,
     /// It will not be taken, for this reason.
     Refused(String),
+    /// It was surely not taken, and may be the next time.
+    NotNow(String),
     /// It may have been taken, may still be taken, or not.
     Doubt(String),
 }
