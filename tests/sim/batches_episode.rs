@@ -1,7 +1,7 @@
 //! One episode with batches: a few of them, two managers of which one leads or two believe to, agents, people, and
 //! everything that can go wrong, until it stops going wrong and all has to end well.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use execlet::{
     api::{ExecBatch, ExecBatchStatus, ExecRequest},
@@ -9,6 +9,7 @@ use execlet::{
         batch::{
             end::End,
             ledger::Ledger,
+            pace::Pace,
             sweep::{Broom, sweep},
         },
         ids::BatchKey,
@@ -434,6 +435,7 @@ async fn supervise(model: Model, manager: usize) {
 
 async fn manage(model: Model, manager: usize) {
     let world = SimWorld::new(&model, manager);
+    let mut paces: BTreeMap<BatchKey, Pace> = BTreeMap::new();
     loop {
         sleep(model.millis(50..500)).await;
         let keys: Vec<BatchKey> = {
@@ -443,7 +445,10 @@ async fn manage(model: Model, manager: usize) {
             }
             state.objects.batches.values().filter(|batch| !is_finished(batch)).map(key_of).collect()
         };
-        join_all(keys.iter().map(|key| pass_over(&world, key))).await;
+        let mut tended: Vec<_> =
+            keys.into_iter().map(|key| (paces.remove(&key).unwrap_or_default(), key)).collect();
+        join_all(tended.iter_mut().map(|(pace, key)| pass_over(&world, key, pace))).await;
+        paces.extend(tended.into_iter().map(|(pace, key)| (key, pace)));
         if model.lock().random.chance(100) {
             // It is tried again.
             drop(sweep_all(&world).await);
@@ -451,9 +456,9 @@ async fn manage(model: Model, manager: usize) {
     }
 }
 
-async fn pass_over(world: &SimWorld, key: &BatchKey) {
+async fn pass_over(world: &SimWorld, key: &BatchKey, pace: &mut Pace) {
     for _ in 0..EAGER {
-        match tend(world, key).await {
+        match tend(world, key, pace).await {
             Ok(Pass::Again(Duration::ZERO)) => {}
             Ok(Pass::Again(_) | Pass::NotBefore(_) | Pass::Over) | Err(_) => return,
         }

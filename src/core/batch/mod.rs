@@ -15,6 +15,7 @@
 //! | `situation` | a batch whose plan is frozen, parsed once |
 //! | `stop` | why nothing more is released, for good or for now |
 //! | `step` | what is to be done now |
+//! | `pace` | how often a child that waits is looked at |
 //! | `advance` | what the status says then: what is folded, what is released, whether it is over |
 //! | `status` | the status writes |
 //! | `groups` | which ended the same |
@@ -29,6 +30,7 @@ pub mod groups;
 pub mod held;
 pub mod indexes;
 pub mod ledger;
+pub mod pace;
 pub mod plan;
 pub mod rights;
 pub mod seen;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{ExecBatch, ExecRequest},
-    core::ids::BatchKey,
+    core::{batch::pace::Pace, ids::BatchKey},
     infra::retry::{self, WatchPauses},
     manager::controller::write::Leader,
 };
@@ -144,8 +144,9 @@ async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
 async fn tend_to_its_end(world: Arc<ApiServer>, batches: Batches, key: BatchKey, news: Arc<Notify>) {
     // Also if a pass panics: another task can take it up then.
     let _registered = Registered { batches, key: key.clone() };
+    let mut pace = Pace::default();
     loop {
-        let pause = match Box::pin(tend(&*world, &key)).await {
+        let pause = match Box::pin(tend(&*world, &key, &mut pace)).await {
             Ok(Pass::Over) => return,
             Ok(Pass::Again(pause)) => pause,
             Ok(Pass::NotBefore(pause)) => {

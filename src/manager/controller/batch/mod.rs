@@ -15,8 +15,8 @@
 //! | `telling` | what people are told of a batch: Events, log, metrics |
 //! | `lead` | who tends which batch when |
 //!
-//! Nothing is remembered between two passes but what a watch tells, and that decides nothing that cannot be taken back: who
-//! leads next, or has led before and wakes up, finds the same.
+//! Nothing is remembered between two passes but what a watch tells, and when what waits was last looked at. That decides
+//! nothing that cannot be taken back: who leads next, or has led before and wakes up, finds the same.
 
 pub mod act;
 pub mod api_server;
