@@ -39,6 +39,8 @@ async fn a_batch_runs_once_in_each_pod_and_tells_what_came_of_it() {
     assert_eq!(cells, [&name, "Failed", "6/6", "1"]);
     let told = lab.kubectl(&["get", "events", "--field-selector", &format!("involvedObject.name={name}")]);
     assert!(told.contains("TargetsFailed") && told.contains("Planned"), "{told}");
+    let of_each = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.kind=ExecRequest", "-o", "name"]);
+    assert_eq!(of_each.trim(), "", "its requests have none: none was refused");
 }
 
 #[tokio::test]

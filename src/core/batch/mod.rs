@@ -19,6 +19,7 @@
 //! | `advance` | what the status says then: what is folded, what is released, whether it is over |
 //! | `status` | the status writes |
 //! | `groups` | which ended the same |
+//! | `told` | which Events there are of its children |
 //! | `expiry` | when a finished one is deleted |
 //! | `sweep` | which children never belonged to a plan that counts |
 
@@ -41,6 +42,7 @@ pub mod step;
 pub mod stop;
 pub mod sweep;
 pub mod targets;
+pub mod told;
 
 #[cfg(test)]
 mod fixture;

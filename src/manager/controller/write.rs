@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
+        batch::told::{has_events, tells_its_end},
         bind::{self, BindDecision},
         ids::RequestKey,
         outcome::Outcome,
@@ -119,6 +120,9 @@ impl Leader {
                     self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
                 }
                 tracing::info!(request = %key, uid = %key.uid, node, "bound");
+                if !has_events(now) {
+                    return;
+                }
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
                 let pod = PodRef { name: now.spec.target.pod_name.clone(), uid: pod_uid.clone() };
                 let by = now.spec.requested_by.as_ref().map_or("an unknown user", |by| by.username.as_str());
@@ -127,12 +131,17 @@ impl Leader {
             }
             Change::Waits(reason, message) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
-                self.events.publish(key, "Bind", *reason, message).await;
+                if has_events(now) {
+                    self.events.publish(key, "Bind", *reason, message).await;
+                }
             }
-            Change::Finished(Outcome { reason, message, .. }) => {
+            Change::Finished(outcome) => {
+                let Outcome { reason, message, .. } = outcome;
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
                 self.metrics.finished(*reason);
-                self.events.publish(key, "Bind", *reason, message).await;
+                if tells_its_end(now, outcome) {
+                    self.events.publish(key, "Bind", *reason, message).await;
+                }
             }
         }
     }
