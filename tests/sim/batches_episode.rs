@@ -10,11 +10,11 @@ use execlet::{
             end::End,
             ledger::Ledger,
             pace::Pace,
-            sweep::{Broom, sweep},
+            sweep::{Broom, Counting},
         },
         ids::BatchKey,
     },
-    manager::controller::batch::{pass::Pass, sweep::sweep_all, tend::tend},
+    manager::controller::batch::{pass::Pass, sweep::{sweep_ended, sweep_unfinished}, tend::tend},
 };
 use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
@@ -129,7 +129,7 @@ fn stray(state: &State) -> Vec<String> {
         let place = child.spec.batch.as_ref().expect("a batch");
         let batch =
             state.objects.batches.get(&place.name).filter(|batch| batch.metadata.uid.as_ref() == Some(&place.uid));
-        sweep(child, batch) != Broom::Keep
+        Counting::of(batch).sweep(child) != Broom::Keep
             || child.status.as_ref().is_none_or(|status| status.completion_time.is_none())
     };
     state.objects.children.values().filter(is_stray).filter_map(|child| child.metadata.name.clone()).collect()
@@ -451,7 +451,8 @@ async fn manage(model: Model, manager: usize) {
         paces.extend(tended.into_iter().map(|(pace, key)| (key, pace)));
         if model.lock().random.chance(100) {
             // It is tried again.
-            drop(sweep_all(&world).await);
+            drop(sweep_unfinished(&world).await);
+            drop(sweep_ended(&world).await);
         }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{
     cache::Cache,
     telling::tell,
-    world::{Act, BatchError, Candidates, Change, Created, Swapped, World},
+    world::{Act, BatchError, Candidates, Change, Created, Plans, Swapped, World},
 };
 use crate::{
     api::{
@@ -59,8 +59,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
 const PAGE: u32 = 200;
-/// Objects that belong to a batch.
-const CHILDREN: &str = "spec.batch.uid!=";
+/// Requests of batches that have ended and were never bound to a node: none of them holds any output.
+const NEVER_BOUND: &str = "spec.batch.uid!=,status.completionTime!=,status.nodeName=";
 
 #[derive(Clone)]
 pub(in crate::manager) struct ApiServer {
@@ -293,9 +293,13 @@ impl World for ApiServer {
         }
     }
 
-    async fn page_of_children(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
+    fn unfinished(&self) -> BTreeMap<BatchKey, Plans> {
+        self.cache.all()
+    }
+
+    async fn page_of_never_bound(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
         let api: Api<DeserializeGuard<ExecRequest>> = Api::all(self.leader.client.clone());
-        let mut params = ListParams::default().fields(CHILDREN).limit(PAGE);
+        let mut params = ListParams::default().fields(NEVER_BOUND).limit(PAGE);
         if let Some(token) = after {
             params = params.continue_token(&token);
         }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    api_server::ApiServer, cache::Cache, expiry::delete_expired, pass::Pass, sweep::sweep_all, tend::tend, world::World,
+    api_server::ApiServer, cache::Cache, expiry::delete_expired, pass::Pass, sweep::{sweep_ended, sweep_unfinished}, tend::tend, world::World,
 };
 use crate::{
     api::{ExecBatch, ExecRequest},
@@ -32,6 +32,8 @@ use crate::{
 const CHILDREN: &str = "spec.batch.uid!=,status.completionTime=";
 const BATCHES: &str = "status.completionTime=";
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// In how many of these what has ended is looked at once. Nothing of it can run.
+const ENDED_EACH: u64 = 30;
 const EXPIRE_EVERY: Duration = Duration::from_secs(15);
 /// After a pass that failed.
 const RETRY: Duration = Duration::from_secs(2);
@@ -181,12 +183,16 @@ pub(super) fn key_of(meta: &ObjectMeta) -> Option<BatchKey> {
 async fn sweep_now_and_then<W: World>(world: &W) {
     let mut clock = interval(SWEEP_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for round in 0_u64.. {
         clock.tick().await;
-        match sweep_all(world).await {
+        let told = |swept| match swept {
             Ok(0) => {}
             Ok(swept) => tracing::info!(swept, "stray requests of batches were removed"),
-            Err(error) => tracing::warn!(%error, "the requests of batches could not be listed"),
+            Err(error) => tracing::warn!(%error, "stray requests of batches could not be looked for; retrying"),
+        };
+        told(sweep_unfinished(world).await);
+        if round % ENDED_EACH == 0 {
+            told(sweep_ended(world).await);
         }
     }
 }
