@@ -161,6 +161,24 @@ async fn a_preview_and_a_canary_end_at_their_limit_with_the_code_of_what_ran() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_follows_without_a_view_is_told_once_whom_it_waits_for() {
+    for (reason, wanted) in [
+        (
+            "ApprovalRequired",
+            "execlet: xb/b waits: Paused (ApprovalRequired): somebody; somebody else lets it run: kubectl execlet -n shop \
+             approve xb/b; or end it: kubectl execlet -n shop cancel xb/b\n",
+        ),
+        ("Suspended", "let more run: kubectl execlet -n shop resume xb/b"),
+    ] {
+        let paused = move || status("Paused", reason, "somebody", &json!({"released": 0}));
+        let watch = move |at: usize| if at < 3 { event("MODIFIED", paused()) } else { event("MODIFIED", finished()) };
+        let (_, text) = follows(paused(), four(), watch, nobody()).await;
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(text.matches(" waits: ").count(), 1, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn where_nobody_can_be_asked_the_first_ctrl_c_leaves_and_the_batch_goes_on() {
     for (signal, exit) in [(SignalKind::interrupt(), Exit::LEFT), (SignalKind::terminate(), Exit(143))] {

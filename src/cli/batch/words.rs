@@ -66,6 +66,13 @@ pub fn is_at_its_limit(batch: &ExecBatch) -> bool {
     })
 }
 
+/// Why it does not go on before somebody approves it or ends its suspension.
+pub fn waits_for_somebody(batch: &ExecBatch) -> Option<&'static str> {
+    let status = batch.status.as_ref().filter(|status| status.phase == BatchPhase::Paused)?;
+    let reasons = [Reason::ApprovalRequired, Reason::Suspended];
+    reasons.into_iter().map(Reason::as_str).find(|reason| why(status).0 == *reason)
+}
+
 /// How many targets ended how; what there is none of is left out.
 pub fn counts(status: &ExecBatchStatus) -> String {
     let all = [
