@@ -52,7 +52,7 @@ async fn a_command_runs_once_in_each_pod_and_its_output_is_after_their_names() {
     let mut lines: Vec<&str> = out.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["db-0: on db-0", "db-1: on db-1", "db-2: on db-2"]);
-    for part in ["db-2: 2 of 3\n", "execlet: db-1 succeeded\n", "Succeeded", "3 succeeded"] {
+    for part in ["db-2: 2 of 3\n", "execlet: db-1 succeeded\n", "Succeeded", "3 of 3 targets succeeded"] {
         assert!(err.contains(part), "{part}: {err}");
     }
     assert!(!err.contains('\u{1b}'), "no view and no colours for what is no terminal: {err:?}");
@@ -64,7 +64,7 @@ async fn the_exit_code_is_that_of_all_targets() {
     pods(&lab, 2).await;
     let fails_once = "test $EXECLET_BATCH_INDEX = 0 || exit 3";
     for (args, code, told) in [
-        (&["db-0", "db-1", "--", "true"][..], 0, "2 succeeded"),
+        (&["db-0", "db-1", "--", "true"][..], 0, "2 of 2 targets succeeded"),
         (&["-l", "app=db", "--", "sh", "-c", fails_once], 1, "1 failed (NonZeroExitCode, exit code 3): db-1"),
         (&["db-0", "db-7", "--max-failed", "1", "--", "true"], 1, "1 never ran (PodNotFound): db-7"),
         // More than none may not end without success: what is known before counts, too.

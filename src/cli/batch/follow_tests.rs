@@ -63,7 +63,7 @@ fn ends(count: i32, indexes: &str) -> Value {
 
 fn finished() -> Value {
     let more = json!({"released": 3, "succeeded": ends(2, "0-1"), "failed": ends(1, "2"), "notRun": ends(1, "3")});
-    status("Failed", "TooManyFailed", "too many", &more)
+    status("Failed", "TooManyFailed", "too many: of 4 targets 2 succeeded", &more)
 }
 
 fn four() -> Vec<Value> {
@@ -98,7 +98,7 @@ execlet: db-1 succeeded
 db-1: same
 execlet: db-2 failed: NonZeroExitCode: the command ended with exit code 3
 db-2: other
-execlet: xb/b: Failed (TooManyFailed): too many (2 succeeded, 1 failed, 1 never ran)
+execlet: xb/b: Failed (TooManyFailed): too many: of 4 targets 2 succeeded
 execlet: 1 failed (NonZeroExitCode, exit code 3): db-2
 execlet: 1 never ran (TooManyFailed): db-3
 execlet: read its output: kubectl execlet -n shop logs xb/b; run it again there: kubectl execlet -n shop rerun xb/b --failed --not-run
