@@ -262,12 +262,12 @@ impl<'a> Following<'a> {
         let mut largest: Option<(ExecRequest, String)> = None;
         for group in &grouped.groups {
             let members = gathered::members(group, &self.children);
-            let example = self.cluster.get(&group.example).await.ok();
+            let example = self.cluster.get(&group.example).await;
             let against = largest.as_ref().map(|(request, who)| (request, who.as_str()));
             let page = gathered::page(self.stage.blank(), group, &members, example.as_ref(), against);
             self.stage.page(&page)?;
             if largest.is_none() {
-                largest = example.map(|example| (example, members));
+                largest = example.ok().map(|example| (example, members));
             }
         }
         if grouped.others > 0 {
