@@ -123,6 +123,22 @@ async fn a_canary_is_looked_at_and_then_the_rest_runs() {
 }
 
 #[tokio::test]
+async fn the_logs_of_a_batch_are_followed_until_it_ends() {
+    let lab = Lab::new().await;
+    pods(&lab, 3).await;
+    let script = "echo one of $EXECLET_POD_NAME; sleep 3; printf two";
+    let name = detached(&lab, &["--all", "--parallelism", "2", "--", "sh", "-c", script]).await;
+    let (out, err, code) = said(&execlet(&lab, &["logs", "-f", &name]).await);
+    assert_eq!(code, 0, "{err}");
+    let mut lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].ends_with("one of db-0") || lines[0].ends_with("one of db-1"), "as they write: {out}");
+    lines.sort_unstable();
+    let wanted = ["db-0: one of db-0", "db-0: two", "db-1: one of db-1", "db-1: two", "db-2: one of db-2", "db-2: two"];
+    assert_eq!(lines, wanted, "{err}");
+    assert_eq!(batch(&lab, &name).await["status"]["phase"], "Succeeded");
+}
+
+#[tokio::test]
 async fn a_preview_runs_nothing() {
     let lab = Lab::new().await;
     pods(&lab, 2).await;

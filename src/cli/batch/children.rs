@@ -38,6 +38,18 @@ pub fn watch(cluster: &Cluster, uid: &str) -> impl Stream<Item = Result<ExecRequ
     })
 }
 
+/// Whether the watch is not allowed.
+pub fn is_refused(error: &watcher::Error) -> bool {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => return matches!(status.code, 401 | 403),
+        watcher::Error::NoResourceVersion => return false,
+    };
+    matches!(crate::cli::error::answer(source), Some(401 | 403))
+}
+
 #[derive(Debug)]
 pub struct Running {
     pub pod: String,

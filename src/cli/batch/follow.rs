@@ -154,7 +154,7 @@ impl<'a> Following<'a> {
             },
             Err(error) => {
                 // Whatever passes, the watch of the batch tells of, too.
-                if is_refused(&error) && !std::mem::replace(&mut self.blind, true) {
+                if children::is_refused(&error) && !std::mem::replace(&mut self.blind, true) {
                     self.stage.say(&format!("its requests cannot be seen: {error}"));
                 }
                 Ok(())
@@ -327,17 +327,6 @@ async fn over(watched: &mut Watched<ExecBatch>) {
         }
         watched.change().await;
     }
-}
-
-fn is_refused(error: &watcher::Error) -> bool {
-    let source = match error {
-        watcher::Error::InitialListFailed(source)
-        | watcher::Error::WatchStartFailed(source)
-        | watcher::Error::WatchFailed(source) => source,
-        watcher::Error::WatchError(status) => return matches!(status.code, 401 | 403),
-        watcher::Error::NoResourceVersion => return false,
-    };
-    matches!(crate::cli::error::answer(source), Some(401 | 403))
 }
 
 #[cfg(test)]
