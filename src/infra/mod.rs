@@ -27,4 +27,5 @@ pub mod shutdown;
 pub mod socket;
 pub mod telemetry;
 pub(crate) mod unreadable;
+pub(crate) mod watch;
 pub(crate) mod websocket;

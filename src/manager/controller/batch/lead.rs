@@ -7,10 +7,7 @@ use futures::StreamExt;
 use kube::{
     Api,
     core::{DeserializeGuard, ObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, watcher},
-    },
+    runtime::watcher,
 };
 use tokio::{
     sync::Notify,
@@ -24,7 +21,7 @@ use super::{
 use crate::{
     api::{ExecBatch, ExecRequest},
     core::{batch::pace::Pace, ids::BatchKey},
-    infra::retry::{self, WatchPauses},
+    infra::{retry, watch::watch},
     manager::controller::write::Leader,
 };
 
@@ -65,7 +62,7 @@ impl Batches {
 
 async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
     let api: Api<DeserializeGuard<ExecRequest>> = Api::all(world.leader().client.clone());
-    let mut events = watcher(api, retry::watching().fields(CHILDREN)).backoff(WatchPauses::default()).boxed();
+    let mut events = watch(api, retry::watching().fields(CHILDREN)).boxed();
     let mut listed = Cache::default();
     while let Some(event) = events.next().await {
         let told = match event {
@@ -98,7 +95,7 @@ async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
 
 async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
     let api: Api<DeserializeGuard<ExecBatch>> = Api::all(world.leader().client.clone());
-    let mut events = watcher(api, retry::watching().fields(BATCHES)).backoff(WatchPauses::default()).boxed();
+    let mut events = watch(api, retry::watching().fields(BATCHES)).boxed();
     let mut tended = JoinSet::new();
     loop {
         let event = tokio::select! {
