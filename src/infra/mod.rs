@@ -12,6 +12,7 @@ pub mod health;
 pub mod kernel;
 pub(crate) mod listener;
 pub mod metrics;
+pub(crate) mod pages;
 pub mod policies;
 pub mod print;
 pub mod process;

@@ -14,7 +14,11 @@ use execlet::{
         },
         ids::BatchKey,
     },
-    manager::controller::batch::{pass::Pass, sweep::{sweep_ended, sweep_unfinished}, tend::tend},
+    manager::controller::batch::{
+        pass::Pass,
+        sweep::{sweep_ended, sweep_unfinished},
+        tend::tend,
+    },
 };
 use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
@@ -445,8 +449,7 @@ async fn manage(model: Model, manager: usize) {
             }
             state.objects.batches.values().filter(|batch| !is_finished(batch)).map(key_of).collect()
         };
-        let mut tended: Vec<_> =
-            keys.into_iter().map(|key| (paces.remove(&key).unwrap_or_default(), key)).collect();
+        let mut tended: Vec<_> = keys.into_iter().map(|key| (paces.remove(&key).unwrap_or_default(), key)).collect();
         join_all(tended.iter_mut().map(|(pace, key)| pass_over(&world, key, pace))).await;
         paces.extend(tended.into_iter().map(|(pace, key)| (key, pace)));
         if model.lock().random.chance(100) {

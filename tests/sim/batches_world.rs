@@ -217,7 +217,9 @@ impl World for SimWorld {
 
     fn children(&self, key: &BatchKey, plan: i64) -> Children {
         let seen = self.seen();
-        seen.iter().filter_map(|child| Some((child::index_in(child, key.uid.as_str(), plan)?, Seen::of(child)))).collect()
+        seen.iter()
+            .filter_map(|child| Some((child::index_in(child, key.uid.as_str(), plan)?, Seen::of(child))))
+            .collect()
     }
 
     async fn child(&self, _: &str, name: &str) -> Result<Option<ExecRequest>, ApiError> {
@@ -379,11 +381,8 @@ impl World for SimWorld {
         let mut all: BTreeMap<BatchKey, Plans> = BTreeMap::new();
         for child in self.seen() {
             let place = child.spec.batch.as_ref().expect("a batch");
-            let key = BatchKey {
-                namespace: NAMESPACE.to_owned(),
-                name: place.name.clone(),
-                uid: place.uid.as_str().into(),
-            };
+            let key =
+                BatchKey { namespace: NAMESPACE.to_owned(), name: place.name.clone(), uid: place.uid.as_str().into() };
             let index = u16::try_from(place.index).expect("an index");
             all.entry(key).or_default().entry(place.plan).or_default().insert(index, Seen::of(&child));
         }

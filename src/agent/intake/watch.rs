@@ -1,11 +1,7 @@
 //! The stream of requests that are bound to this node and not finished.
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use kube::{
-    Api, Client,
-    core::DeserializeGuard,
-    runtime::watcher,
-};
+use kube::{Api, Client, core::DeserializeGuard, runtime::watcher};
 
 use crate::{
     api::ExecRequest,

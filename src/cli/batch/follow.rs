@@ -71,7 +71,17 @@ impl<'a> Following<'a> {
     fn of(cluster: &'a Cluster, batch: ExecBatch, stage: Stage) -> Self {
         let children = Children::of(&batch.uid().unwrap_or_default());
         let watched = Watched::new(cluster, batch, &stage.speech);
-        Self { cluster, watched, children, stage, canceled: false, blind: false, waits: None, drawn: None, dirty: false }
+        Self {
+            cluster,
+            watched,
+            children,
+            stage,
+            canceled: false,
+            blind: false,
+            waits: None,
+            drawn: None,
+            dirty: false,
+        }
     }
 
     async fn run(

@@ -187,6 +187,10 @@ db-3 (1): NonZeroExitCode, exit code 1
     fn why_an_output_cannot_be_shown_is_said_in_its_place() {
         let why = Error::Message("getting b-x-2: forbidden\u{1b}[2J".to_owned());
         let text = page(Page::default(), &Group::default(), "db-2", Err(&why), None);
-        assert!(text.as_str().ends_with("\n(its output could not be read: getting b-x-2: forbidden\\x1b[2J)\n"), "{}", text.as_str());
+        assert!(
+            text.as_str().ends_with("\n(its output could not be read: getting b-x-2: forbidden\\x1b[2J)\n"),
+            "{}",
+            text.as_str()
+        );
     }
 }

@@ -240,7 +240,10 @@ mod tests {
     }
 
     /// A batch that runs and then ends so; its requests are these, in lists of them by the number of those before.
-    async fn followed(ends: Value, lists: impl Fn(usize) -> Vec<Value> + Send + Sync + 'static) -> (String, String, String) {
+    async fn followed(
+        ends: Value,
+        lists: impl Fn(usize) -> Vec<Value> + Send + Sync + 'static,
+    ) -> (String, String, String) {
         let (watches, listed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (cluster, _) = scripted::cluster(move |call| match call {
             call if call.contains("/log") && call.contains("b-x-2") => scripted::status(410, "its node is gone"),
@@ -253,7 +256,10 @@ mod tests {
                 let items = lists(listed.fetch_add(1, Ordering::Relaxed));
                 let meta = json!({"resourceVersion": "1"});
                 let kind = "ExecRequestList";
-                Some((200, json!({"kind": kind, "apiVersion": "execlet.dev/v1alpha1", "metadata": meta, "items": items})))
+                Some((
+                    200,
+                    json!({"kind": kind, "apiVersion": "execlet.dev/v1alpha1", "metadata": meta, "items": items}),
+                ))
             }
             call if call.contains("execbatches/b") => {
                 Some((200, batch(status("Running", "Running", "", &json!({"released": 3})))))
@@ -312,6 +318,6 @@ mod tests {
         }
         assert!(found.waiting.is_empty());
         found.plan(&serde_json::from_value(batch(status("Running", "Running", "", &Value::Null))).expect("a batch"));
-        assert_eq!(found.waiting.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["b-x-0"]);
+        assert_eq!(found.waiting.iter().map(|child| child.name_any()).collect::<Vec<_>>(), ["b-x-0"]);
     }
 }

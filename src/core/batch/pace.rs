@@ -97,8 +97,7 @@ mod tests {
     fn one_that_waits_is_looked_at_ever_more_seldom_and_in_time_for_its_deadline() {
         let (mut pace, one) = (Pace::default(), children(waiting(300), 1));
         // News of the batch every second.
-        let seen: Vec<i64> =
-            (0..=310).filter(|second| !pace.due(looks(1), &one, at(*second)).is_empty()).collect();
+        let seen: Vec<i64> = (0..=310).filter(|second| !pace.due(looks(1), &one, at(*second)).is_empty()).collect();
         assert_eq!(seen[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], "soon at first");
         let within: Vec<&i64> = seen.iter().filter(|second| (200..300).contains(*second)).collect();
         assert!((9..=10).contains(&within.len()), "{within:?}");

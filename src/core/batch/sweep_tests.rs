@@ -62,7 +62,11 @@ fn while_a_plan_is_under_way_only_those_of_earlier_ones_go() {
         assert_eq!(Counting::of(Some(&batch)).sweep(&made(plan, 0, &held())), wanted, "{plan}");
     }
     batch.status.as_mut().expect("a status").completion_time = Some(MicroTime(at(1)));
-    assert_eq!(Counting::of(Some(&batch)).sweep(&made(2, 0, &held())), Broom::Delete, "it was refused: nothing of it runs");
+    assert_eq!(
+        Counting::of(Some(&batch)).sweep(&made(2, 0, &held())),
+        Broom::Delete,
+        "it was refused: nothing of it runs"
+    );
 }
 
 #[test]

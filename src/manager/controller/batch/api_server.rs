@@ -1,7 +1,8 @@
 //! The real world of a batch: the API server.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, time::Duration};
 
+use futures::TryStreamExt;
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -17,6 +18,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+
 use super::{
     cache::Cache,
     telling::tell,
@@ -46,6 +48,7 @@ use crate::{
     infra::{
         audit::Unavailable,
         call::{ApiError, within},
+        pages::{page, pages},
         requests::Written,
     },
     manager::{
@@ -56,7 +59,7 @@ use crate::{
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A list of all pods of a namespace is large.
-pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
 const PAGE: u32 = 200;
 /// Requests of batches that have ended and were never bound to a node: none of them holds any output.
@@ -276,21 +279,17 @@ impl World for ApiServer {
 
     async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {
         let api: Api<DeserializeGuard<ExecRequest>> = Api::namespaced(self.leader.client.clone(), &key.namespace);
-        let mut params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
+        let params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
+        let mut pages = pin!(pages(api, params, format!("list the requests of ExecBatch {key}")));
+        let ending = |child: &DeserializeGuard<ExecRequest>| {
+            let child = child.0.as_ref().ok()?;
+            Ending::of(child, child::index_in(child, key.uid.as_str(), plan)?)
+        };
         let mut endings = Vec::new();
-        loop {
-            let page = within(LIST_TIMEOUT, format!("list the requests of ExecBatch {key}"), api.list(&params)).await?;
-            let ending = |child: &DeserializeGuard<ExecRequest>| {
-                let child = child.0.as_ref().ok()?;
-                let index = child::index_in(child, key.uid.as_str(), plan)?;
-                Ending::of(child, index)
-            };
-            endings.extend(page.items.iter().filter_map(ending));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(endings),
-            }
+        while let Some(page) = pages.try_next().await? {
+            endings.extend(page.iter().filter_map(ending));
         }
+        Ok(endings)
     }
 
     fn unfinished(&self) -> BTreeMap<BatchKey, Plans> {
@@ -303,9 +302,8 @@ impl World for ApiServer {
         if let Some(token) = after {
             params = params.continue_token(&token);
         }
-        let page = within(LIST_TIMEOUT, "list the requests of batches".to_owned(), api.list(&params)).await?;
-        let children = page.items.into_iter().filter_map(|guard| guard.0.ok()).collect();
-        Ok((children, page.metadata.continue_.filter(|token| !token.is_empty())))
+        let (page, next) = page(&api, &params, "list the requests of batches that were never bound").await?;
+        Ok((page.into_iter().filter_map(|guard| guard.0.ok()).collect(), next))
     }
 
     async fn available(&self) -> Result<(), Unavailable> {

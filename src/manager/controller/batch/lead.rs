@@ -16,7 +16,13 @@ use tokio::{
 };
 
 use super::{
-    api_server::ApiServer, cache::Cache, expiry::delete_expired, pass::Pass, sweep::{sweep_ended, sweep_unfinished}, tend::tend, world::World,
+    api_server::ApiServer,
+    cache::Cache,
+    expiry::delete_expired,
+    pass::Pass,
+    sweep::{sweep_ended, sweep_unfinished},
+    tend::tend,
+    world::World,
 };
 use crate::{
     api::{ExecBatch, ExecRequest},

@@ -25,9 +25,9 @@ pub async fn sweep_unfinished<W: World>(world: &W) -> Result<usize, ApiError> {
     for (key, plans) in world.unfinished() {
         let Some(batch) = read(world, &key).await? else { continue };
         let counting = Counting::of(batch.as_ref());
-        let strays = plans.iter().flat_map(|(plan, children)| {
-            counting.strays(*plan, children).into_iter().map(|index| (*plan, index))
-        });
+        let strays = plans
+            .iter()
+            .flat_map(|(plan, children)| counting.strays(*plan, children).into_iter().map(|index| (*plan, index)));
         for (plan, index) in strays.collect::<Vec<_>>() {
             let name = child::name(&key.name, key.uid.as_str(), plan, index);
             let Some(found) = world.child(&key.namespace, &name).await? else { continue };
