@@ -80,6 +80,15 @@ pub fn starting_deadline(request: &ExecRequest) -> Option<Timestamp> {
     created.checked_add(SignedDuration::from_secs(i64::from(request.spec.starting_deadline_seconds))).ok()
 }
 
+/// Since when it could run: its creation; of a batch's request its release, from which its deadline counts.
+pub fn waits_since(request: &ExecRequest) -> Option<Timestamp> {
+    if request.spec.batch.is_none() {
+        return request.metadata.creation_timestamp.as_ref().map(|created| created.0);
+    }
+    let seconds = SignedDuration::from_secs(request.spec.starting_deadline_seconds.into());
+    starting_deadline(request)?.checked_sub(seconds).ok()
+}
+
 impl TryFrom<&ExecRequest> for BoundRequest {
     type Error = NotBound;
 
@@ -115,6 +124,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::BatchReference;
 
     #[test]
     fn what_is_deleted_and_still_there_is_not_wanted_any_more() {
@@ -132,5 +142,22 @@ mod tests {
             assert_eq!(is_wanted(&request), wanted, "{request:?}");
             assert_eq!(BoundRequest::try_from(&request).expect("bound").deleting, deleting, "{request:?}");
         }
+    }
+
+    #[test]
+    fn a_request_of_a_batch_waits_from_its_release_on() {
+        let mut request: ExecRequest = serde_json::from_value(json!({
+            "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
+            "metadata": {"name": "r", "namespace": "shop", "uid": "u", "creationTimestamp": "1970-01-01T00:00:07Z"},
+            "spec": {"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 60},
+            "status": {"startBy": "1970-01-01T00:10:00.000000Z"},
+        }))
+        .expect("a request");
+        let since = |request: &ExecRequest| waits_since(request).map(Timestamp::as_second);
+        assert_eq!(since(&request), Some(7));
+        request.spec.batch = Some(BatchReference { name: "b".into(), uid: "v".into(), plan: 1, index: 0 });
+        assert_eq!(since(&request), Some(540));
+        request.status = None;
+        assert_eq!(since(&request), None, "it is held");
     }
 }

@@ -7,10 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client, runtime::watcher};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, interval};
@@ -20,7 +17,8 @@ use crate::{
     core::bind::Agents,
     infra::{
         clock::Clock,
-        retry::{self, WatchPauses},
+        retry,
+        watch::{has_lost_its_place, watch},
     },
 };
 
@@ -48,11 +46,12 @@ impl LiveAgents {
         Self { seen: Arc::default(), timeout, gauge, clock }
     }
 
-    /// Watches the Leases. Calls `synced` when all are known.
+    /// Watches the Leases. Calls `synced` when all are known. Returns when it has lost its place: by then so has every other
+    /// watch.
     pub(super) async fn watch(&self, client: Client, namespace: &str, synced: impl Fn()) {
         let leases: Api<Lease> = Api::namespaced(client, namespace);
         let selector = format!("{}={}", names::COMPONENT_LABEL, names::COMPONENT_AGENT);
-        let mut events = watcher(leases, retry::watching().labels(&selector)).backoff(WatchPauses::default()).boxed();
+        let mut events = watch(leases, retry::watching().labels(&selector)).boxed();
         let mut clock = interval(COUNT_EVERY);
         loop {
             let event = tokio::select! {
@@ -72,6 +71,10 @@ impl LiveAgents {
                 Ok(watcher::Event::Delete(lease)) => self.forget(&lease),
                 Ok(watcher::Event::InitDone) => synced(),
                 Ok(watcher::Event::Init) => {}
+                Err(error) if has_lost_its_place(&error) => {
+                    tracing::warn!(%error, "the watch of the agents' Leases could not be reopened; everything begins anew");
+                    return;
+                }
                 Err(error) => tracing::warn!(%error, "the watch of the agents' Leases ended; reopening it"),
             }
             self.count();

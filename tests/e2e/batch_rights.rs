@@ -168,7 +168,7 @@ async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
     for (name, spec) in [
         ("shares", json!({"releaseLimit": "11%"})),
         ("shares", json!({"releaseLimit": "100%"})),
-        ("shares", json!({"releaseLimit": 0})),
+        ("shares", json!({"releaseLimit": 1})),
         ("shares", json!({"releaseLimit": null})),
         ("shares", json!({"parallelism": "11%"})),
         ("shares", json!({"parallelism": 1})),
@@ -194,9 +194,12 @@ async fn letting_a_batch_run_takes_being_its_requester_or_exec() {
     for (name, spec) in [
         ("shares", json!({"releaseLimit": "9%", "parallelism": "9%"})),
         ("shares", json!({"releaseLimit": "0%", "suspend": true})),
+        ("shares", json!({"releaseLimit": 0})),
+        ("shares", json!({"releaseLimit": 0, "parallelism": "0%"})),
         ("shares", json!({"cancel": true})),
         ("numbers", json!({"releaseLimit": 2, "parallelism": 4})),
         ("numbers", json!({"releaseLimit": 0})),
+        ("numbers", json!({"releaseLimit": "0%", "parallelism": "0%"})),
     ] {
         let changed = change(&lab, &pat, name, &spec, &[DRY]).unwrap_or_else(|said| panic!("{spec}: {said}"));
         assert!(changed["spec"]["releasedBy"].is_null(), "{spec}: nobody let it run");

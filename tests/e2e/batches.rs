@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     batch_lab::everywhere,
-    lab::{Lab, kubectl, text, wait_for},
+    lab::{Lab, kubectl, kubectl_raw, text, wait_for},
 };
 
 /// Notes that it ran.
@@ -39,6 +39,8 @@ async fn a_batch_runs_once_in_each_pod_and_tells_what_came_of_it() {
     assert_eq!(cells, [&name, "Failed", "6/6", "1"]);
     let told = lab.kubectl(&["get", "events", "--field-selector", &format!("involvedObject.name={name}")]);
     assert!(told.contains("TargetsFailed") && told.contains("Planned"), "{told}");
+    let of_each = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.kind=ExecRequest", "-o", "name"]);
+    assert_eq!(of_each.trim(), "", "its requests have none: none was refused");
 }
 
 #[tokio::test]
@@ -61,6 +63,13 @@ async fn a_preview_runs_nothing_and_each_limit_exactly_what_it_says() {
         let wanted: Vec<usize> = (0..10).map(|index| usize::from(index < released)).collect();
         assert_eq!(ran, wanted, "{limit}");
     }
+    for limit in [json!(0), json!("0%")] {
+        let patch = json!({"spec": {"releaseLimit": limit}}).to_string();
+        let refused = kubectl_raw(&["-n", &lab.namespace, "patch", "xb", &name, "--type=merge", "-p", &patch]);
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("set suspend to true to hold it"), "{limit}: {said}");
+    }
+    lab.patch_batch(&name, json!({"releaseLimit": 1})).await;
     lab.patch_batch(&name, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&name).await.ended("Succeeded", "Completed", [10, 0, 0, 0, 0]);
 }

@@ -52,7 +52,7 @@ async fn a_command_runs_once_in_each_pod_and_its_output_is_after_their_names() {
     let mut lines: Vec<&str> = out.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["db-0: on db-0", "db-1: on db-1", "db-2: on db-2"]);
-    for part in ["db-2: 2 of 3\n", "execlet: db-1 succeeded\n", "Succeeded", "3 succeeded"] {
+    for part in ["db-2: 2 of 3\n", "execlet: db-1 succeeded\n", "Succeeded", "3 of 3 targets succeeded"] {
         assert!(err.contains(part), "{part}: {err}");
     }
     assert!(!err.contains('\u{1b}'), "no view and no colours for what is no terminal: {err:?}");
@@ -64,7 +64,7 @@ async fn the_exit_code_is_that_of_all_targets() {
     pods(&lab, 2).await;
     let fails_once = "test $EXECLET_BATCH_INDEX = 0 || exit 3";
     for (args, code, told) in [
-        (&["db-0", "db-1", "--", "true"][..], 0, "2 succeeded"),
+        (&["db-0", "db-1", "--", "true"][..], 0, "2 of 2 targets succeeded"),
         (&["-l", "app=db", "--", "sh", "-c", fails_once], 1, "1 failed (NonZeroExitCode, exit code 3): db-1"),
         (&["db-0", "db-7", "--max-failed", "1", "--", "true"], 1, "1 never ran (PodNotFound): db-7"),
         // More than none may not end without success: what is known before counts, too.
@@ -120,6 +120,22 @@ async fn a_canary_is_looked_at_and_then_the_rest_runs() {
     assert_eq!(out.lines().count(), 3, "attach shows those that had ended, too: {out}");
     let (out, err, code) = said(&execlet(&lab, &["logs", &typed]).await);
     assert_eq!((out.as_str(), code), ("db-0: db-0\ndb-1: db-1\ndb-2: db-2\n", 0), "{err}");
+}
+
+#[tokio::test]
+async fn the_logs_of_a_batch_are_followed_until_it_ends() {
+    let lab = Lab::new().await;
+    pods(&lab, 3).await;
+    let script = "echo one of $EXECLET_POD_NAME; sleep 3; printf two";
+    let name = detached(&lab, &["--all", "--parallelism", "2", "--", "sh", "-c", script]).await;
+    let (out, err, code) = said(&execlet(&lab, &["logs", "-f", &name]).await);
+    assert_eq!(code, 0, "{err}");
+    let mut lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].ends_with("one of db-0") || lines[0].ends_with("one of db-1"), "as they write: {out}");
+    lines.sort_unstable();
+    let wanted = ["db-0: one of db-0", "db-0: two", "db-1: one of db-1", "db-1: two", "db-2: one of db-2", "db-2: two"];
+    assert_eq!(lines, wanted, "{err}");
+    assert_eq!(batch(&lab, &name).await["status"]["phase"], "Succeeded");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! One episode with batches: a few of them, two managers of which one leads or two believe to, agents, people, and
 //! everything that can go wrong, until it stops going wrong and all has to end well.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use execlet::{
     api::{ExecBatch, ExecBatchStatus, ExecRequest},
@@ -9,11 +9,16 @@ use execlet::{
         batch::{
             end::End,
             ledger::Ledger,
-            sweep::{Broom, sweep},
+            pace::Pace,
+            sweep::{Broom, Counting},
         },
         ids::BatchKey,
     },
-    manager::controller::batch::{pass::Pass, sweep::sweep_all, tend::tend},
+    manager::controller::batch::{
+        pass::Pass,
+        sweep::{sweep_ended, sweep_unfinished},
+        tend::tend,
+    },
 };
 use futures::future::join_all;
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
@@ -26,7 +31,7 @@ use tokio::{
 use crate::{
     batches_agents::agent,
     batches_model::{MANAGERS, Model, NAMESPACE, NODES, Planted, State, depose},
-    batches_world::SimWorld,
+    batches_world::{SimWorld, TOO_MANY},
     random::Random,
 };
 
@@ -110,6 +115,7 @@ fn calm(model: &Model) {
     state.note(|| "no more faults".to_owned());
     state.faults = false;
     state.api_up = true;
+    state.busy = false;
     state.agents_up = [true; NODES.len()];
     state.forbidden.clear();
     state.start_pods();
@@ -127,7 +133,7 @@ fn stray(state: &State) -> Vec<String> {
         let place = child.spec.batch.as_ref().expect("a batch");
         let batch =
             state.objects.batches.get(&place.name).filter(|batch| batch.metadata.uid.as_ref() == Some(&place.uid));
-        sweep(child, batch) != Broom::Keep
+        Counting::of(batch).sweep(child) != Broom::Keep
             || child.status.as_ref().is_none_or(|status| status.completion_time.is_none())
     };
     state.objects.children.values().filter(is_stray).filter_map(|child| child.metadata.name.clone()).collect()
@@ -173,6 +179,9 @@ fn check_end(state: &mut State, batch: &ExecBatch) {
     let status: ExecBatchStatus = batch.status.clone().unwrap_or_default();
     let history = state.history(&uid).clone();
     let Some((number, total)) = status.plan.as_ref().and_then(|plan| Some((plan.number, plan.total?))) else {
+        if status.conditions.iter().any(|condition| condition.message.contains(TOO_MANY)) {
+            state.violated(format!("{name} was refused because the API server had no time"));
+        }
         if state.runs.keys().any(|(of, _)| *of == uid) && !history.restored {
             state.violated(format!("{name} was refused, and ran"));
         }
@@ -288,7 +297,7 @@ async fn people(model: Model) {
 async fn chaos(model: Model) {
     loop {
         sleep(model.millis(100..1500)).await;
-        let kind = model.lock().random.below(16);
+        let kind = model.lock().random.below(17);
         match kind {
             0 => {
                 let mut state = model.lock();
@@ -355,6 +364,11 @@ async fn chaos(model: Model) {
                 }
             }
             14 => model.lock().start_pods(),
+            15 => {
+                model.lock().busy = true;
+                sleep(model.millis(100..10_000)).await;
+                model.lock().busy = false;
+            }
             _ => {
                 tokio::spawn(end_a_batch(model.clone()));
             }
@@ -425,6 +439,7 @@ async fn supervise(model: Model, manager: usize) {
 
 async fn manage(model: Model, manager: usize) {
     let world = SimWorld::new(&model, manager);
+    let mut paces: BTreeMap<BatchKey, Pace> = BTreeMap::new();
     loop {
         sleep(model.millis(50..500)).await;
         let keys: Vec<BatchKey> = {
@@ -434,17 +449,20 @@ async fn manage(model: Model, manager: usize) {
             }
             state.objects.batches.values().filter(|batch| !is_finished(batch)).map(key_of).collect()
         };
-        join_all(keys.iter().map(|key| pass_over(&world, key))).await;
+        let mut tended: Vec<_> = keys.into_iter().map(|key| (paces.remove(&key).unwrap_or_default(), key)).collect();
+        join_all(tended.iter_mut().map(|(pace, key)| pass_over(&world, key, pace))).await;
+        paces.extend(tended.into_iter().map(|(pace, key)| (key, pace)));
         if model.lock().random.chance(100) {
             // It is tried again.
-            drop(sweep_all(&world).await);
+            drop(sweep_unfinished(&world).await);
+            drop(sweep_ended(&world).await);
         }
     }
 }
 
-async fn pass_over(world: &SimWorld, key: &BatchKey) {
+async fn pass_over(world: &SimWorld, key: &BatchKey, pace: &mut Pace) {
     for _ in 0..EAGER {
-        match tend(world, key).await {
+        match tend(world, key, pace).await {
             Ok(Pass::Again(Duration::ZERO)) => {}
             Ok(Pass::Again(_) | Pass::NotBefore(_) | Pass::Over) | Err(_) => return,
         }

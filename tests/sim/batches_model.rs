@@ -109,6 +109,8 @@ pub struct State {
     pub version: u64,
     pub next_uid: u64,
     pub api_up: bool,
+    /// It takes no creations.
+    pub busy: bool,
     pub objects: Backup,
     pub backup: Option<Backup>,
     pub pods: BTreeMap<String, Pod>,
@@ -155,6 +157,7 @@ impl Model {
             version: 1,
             next_uid: 1,
             api_up: true,
+            busy: false,
             objects: Backup::default(),
             backup: None,
             pods: BTreeMap::new(),

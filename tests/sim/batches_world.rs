@@ -1,6 +1,6 @@
 //! The edges of a manager in an episode with batches.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use execlet::{
     api::{ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester, batch::Plan},
@@ -19,17 +19,21 @@ use execlet::{
         audit::Unavailable,
         requests::{ApiError, Written},
     },
-    manager::controller::batch::world::{Act, BatchError, Candidates, Change, Created, Swapped, World},
+    manager::controller::batch::world::{Act, BatchError, Candidates, Change, Created, Plans, Swapped, World},
 };
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use tokio::time::sleep;
 
-use crate::batches_model::{Model, NODES, Planted, State};
+use crate::batches_model::{Model, NAMESPACE, NODES, Planted, State};
 
 /// How many of a thousand calls fail, and of how many the answer is lost.
 const FAILURES: u64 = 15;
 /// How many of a thousand creations come late.
 const LATE: u64 = 15;
+/// How many of a thousand creations the API server is too busy for.
+const BUSY: u64 = 15;
+/// What it says then.
+pub const TOO_MANY: &str = "too many requests";
 
 pub struct SimWorld {
     pub model: Model,
@@ -64,6 +68,19 @@ impl SimWorld {
         self.model.point(self.manager).await;
         let fails = self.model.chance(FAILURES) || !self.model.lock().api_up;
         if fails { Err(timeout(call)) } else { Ok(()) }
+    }
+
+    /// The unfinished requests that the watch has told of.
+    fn seen(&self) -> Vec<ExecRequest> {
+        let mut state = self.model.lock();
+        // A watch that tells nothing for a while.
+        if !(state.faults && state.random.chance(300)) {
+            let now = state.objects.children.clone();
+            state.managers[self.manager].view = now;
+        }
+        let unfinished =
+            |child: &&ExecRequest| child.status.as_ref().is_none_or(|status| status.completion_time.is_none());
+        state.managers[self.manager].view.values().filter(unfinished).cloned().collect()
     }
 
     /// The answer comes, or is lost on its way.
@@ -199,16 +216,10 @@ impl World for SimWorld {
     }
 
     fn children(&self, key: &BatchKey, plan: i64) -> Children {
-        let mut state = self.model.lock();
-        // A watch that tells nothing for a while.
-        if !(state.faults && state.random.chance(300)) {
-            let now = state.objects.children.clone();
-            state.managers[self.manager].view = now;
-        }
-        let unfinished =
-            |child: &&ExecRequest| child.status.as_ref().is_none_or(|status| status.completion_time.is_none());
-        let view = state.managers[self.manager].view.values().filter(unfinished);
-        view.filter_map(|child| Some((child::index_in(child, key.uid.as_str(), plan)?, Seen::of(child)))).collect()
+        let seen = self.seen();
+        seen.iter()
+            .filter_map(|child| Some((child::index_in(child, key.uid.as_str(), plan)?, Seen::of(child))))
+            .collect()
     }
 
     async fn child(&self, _: &str, name: &str) -> Result<Option<ExecRequest>, ApiError> {
@@ -249,6 +260,9 @@ impl World for SimWorld {
             if state.faults && state.random.chance(2) {
                 return Created::Refused("exceeded quota".to_owned());
             }
+            if state.busy || state.faults && state.random.chance(BUSY) {
+                return Created::NotNow(TOO_MANY.to_owned());
+            }
             take(&mut state, child, manager, life)
         };
         match (made, self.answer("create a request", ()).await) {
@@ -263,13 +277,16 @@ impl World for SimWorld {
         read: &ExecRequest,
         status: ExecRequestStatus,
         _: Change,
-        _: bool,
+        vouched_for: bool,
     ) -> Result<Written, BatchError> {
         self.call("write the status of a request").await?;
         let written = {
             let mut state = self.model.lock();
             let name = read.metadata.name.clone().expect("a name");
             let manager = self.manager;
+            if !vouched_for {
+                state.violated(format!("the requester of {name} is recorded as one that nobody vouches for"));
+            }
             match state.objects.children.get(&name).cloned() {
                 None => Written::Gone,
                 Some(now) if now.metadata.uid != read.metadata.uid => Written::Lost,
@@ -360,15 +377,31 @@ impl World for SimWorld {
         Ok(all.filter_map(|child| Ending::of(child, child::index_in(child, key.uid.as_str(), plan)?)).collect())
     }
 
-    async fn page_of_children(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
-        self.call("list the requests of all batches").await?;
+    fn unfinished(&self) -> BTreeMap<BatchKey, Plans> {
+        let mut all: BTreeMap<BatchKey, Plans> = BTreeMap::new();
+        for child in self.seen() {
+            let place = child.spec.batch.as_ref().expect("a batch");
+            let key =
+                BatchKey { namespace: NAMESPACE.to_owned(), name: place.name.clone(), uid: place.uid.as_str().into() };
+            let index = u16::try_from(place.index).expect("an index");
+            all.entry(key).or_default().entry(place.plan).or_default().insert(index, Seen::of(&child));
+        }
+        all
+    }
+
+    async fn page_of_never_bound(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
+        self.call("list the requests that were never bound").await?;
+        let never_bound = |child: &ExecRequest| {
+            let status = child.status.as_ref();
+            status.is_some_and(|status| status.completion_time.is_some() && status.node_name.is_none())
+        };
         let page: Vec<ExecRequest> = {
             let state = self.model.lock();
             let later = state.objects.children.iter().filter(|(name, _)| Some(*name) > after.as_ref());
-            later.map(|(_, child)| child.clone()).take(4).collect()
+            later.map(|(_, child)| child).filter(|child| never_bound(child)).cloned().take(4).collect()
         };
         let next = page.last().and_then(|last| last.metadata.name.clone()).filter(|_| page.len() == 4);
-        self.answer("list the requests of all batches", (page, next)).await
+        self.answer("list the requests that were never bound", (page, next)).await
     }
 
     async fn available(&self) -> Result<(), Unavailable> {

@@ -1,13 +1,13 @@
 //! The stream of requests that are bound to this node and not finished.
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use kube::{
-    Api, Client,
-    core::DeserializeGuard,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client, core::DeserializeGuard, runtime::watcher};
 
-use crate::{api::ExecRequest, core::ids::NodeName, infra::retry};
+use crate::{
+    api::ExecRequest,
+    core::ids::NodeName,
+    infra::{retry, watch::watch},
+};
 
 /// Objects in one page of the first list. One may be as large as 1.5 MB.
 const PAGE: u32 = 50;
@@ -18,8 +18,7 @@ pub fn events(client: Client, node: &NodeName) -> impl Stream<Item = Result<Even
     let fields = format!("status.nodeName={node},status.completionTime=");
     let config = retry::watching().fields(&fields).page_size(PAGE);
     let api: Api<DeserializeGuard<ExecRequest>> = Api::all(client);
-    watcher(api, config)
-        .backoff(retry::WatchPauses::default())
+    watch(api, config)
         .map_err(|error| error.to_string())
         .map_ok(|event| {
             event.modify(|guard| {

@@ -8,6 +8,7 @@ use crate::{
     agent::node::{Node, StepError, World},
     api::{ExecRequest, ExecRequestStatus, ExecResult},
     core::{
+        batch::told::{has_events, tells_its_end},
         ids::RequestKey,
         outcome::Outcome,
         transition::{Write, without_tails},
@@ -84,10 +85,15 @@ async fn said<W: World>(
     let code = outcome.exit.map(|exit| exit.code);
     tracing::info!(request = %key, uid = %key.uid, reason = %outcome.reason, code, why = outcome.message, "finished");
     node.metrics.finished(outcome.reason);
-    let on_request = node.events.publish(key, "Exec", outcome.reason, &outcome.message);
+    let on_request = async {
+        if tells_its_end(object, outcome) {
+            node.events.publish(key, "Exec", outcome.reason, &outcome.message).await;
+        }
+    };
     let on_pod = async {
         // What never ran is no news of the pod.
         if outcome.may_have_run
+            && has_events(object)
             && let Some(uid) = &from.pod_uid
         {
             let pod = PodRef { name: object.spec.target.pod_name.clone(), uid: uid.clone() };

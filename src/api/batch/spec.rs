@@ -42,6 +42,7 @@ pub const LONGEST_NAME: usize = 52;
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Finished")].reason"#, priority = 1, description = "Why the batch is in this phase"),
     validation = Rule::new("size(self.metadata.name) <= 52").message("the name of an ExecBatch has at most 52 characters: those of its requests are longer"),
     validation = Rule::new("self.spec.approval.planDigest == '' || (has(self.status) && has(self.status.plan) && has(self.status.plan.digest) && self.status.plan.digest == self.spec.approval.planDigest)").message("approval.planDigest is not that of the plan: leave it empty until the batch is planned, then set it to status.plan.digest"),
+    validation = Rule::new("!has(oldSelf.status) || oldSelf.status.released == 0 || !(string(self.spec.releaseLimit) in ['0', '0%']) || self.spec.releaseLimit == oldSelf.spec.releaseLimit").message("targets of this ExecBatch are released, so it is no preview any more and releaseLimit cannot be lowered to 0: set suspend to true to hold it, or cancel to end it"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || self.spec.cancel == oldSelf.spec.cancel").message("this ExecBatch has already finished: there is nothing left to cancel"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.completionTime) || (has(self.status) && self.status == oldSelf.status)").message("this ExecBatch has finished and its status is final: create another batch to run the command again"),
 )]
@@ -66,7 +67,8 @@ pub struct ExecBatchSpec {
 
     /// How many targets may be released, the first ones by index: a number, or a share of all targets such as 10%,
     /// rounded up, at least 1 if it is not 0. With 0 the batch is a preview: it is planned, and nothing runs. A canary
-    /// is 1, a look at what came of it, and 100% then. May be changed at any time: what is released stays so.
+    /// is 1, a look at what came of it, and 100% then. May be changed at any time, but not to 0 once something is
+    /// released: what is released stays so.
     #[serde(default = "default_release_limit")]
     #[schemars(extend("maxLength" = 5))]
     #[x_kube(validation = share("releaseLimit", 0))]

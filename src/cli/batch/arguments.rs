@@ -8,7 +8,7 @@ use crate::{
     api::{
         ExecBatchSpec,
         batch::{
-            Approval, FailurePolicy, GivenPod, OnForbidden, Pick, PodSelector, Targets, Template,
+            Approval, FailureAction, FailurePolicy, GivenPod, OnForbidden, Pick, PodSelector, Targets, Template,
             spec::{DEFAULT_PARALLELISM, DEFAULT_RELEASE_LIMIT},
             targets::DEFAULT_MAX_TARGETS,
         },
@@ -45,6 +45,10 @@ pub struct BatchArgs {
     /// How many may end without success before no more are started (default: 0; 100% never stops).
     #[arg(long, value_name = "NUMBER|SHARE", value_parser = share)]
     pub max_failed: Option<IntOrString>,
+
+    /// If there are more: start no more and let end what runs (stop), or end it, too (cancel) (default: stop).
+    #[arg(long, value_name = "WHAT", value_parser = on_failure())]
+    pub on_failure: Option<FailureAction>,
 
     /// How many run for now: 0 is a preview, 1 a canary (default: 100%). `resume` lets the others run.
     #[arg(long, value_name = "NUMBER|SHARE", value_parser = share)]
@@ -86,6 +90,13 @@ pub struct ShownArgs {
     pub group: bool,
 }
 
+fn on_failure() -> impl TypedValueParser<Value = FailureAction> {
+    PossibleValuesParser::new(["stop", "cancel"]).map(|word| match word.as_str() {
+        "cancel" => FailureAction::CancelRunning,
+        _ => FailureAction::StopReleasing,
+    })
+}
+
 fn on_forbidden() -> impl TypedValueParser<Value = OnForbidden> {
     PossibleValuesParser::new(["refuse", "skip"]).map(|word| match word.as_str() {
         "skip" => OnForbidden::Skip,
@@ -110,6 +121,7 @@ impl BatchArgs {
             self.all_pods,
             self.parallelism.is_some(),
             self.max_failed.is_some(),
+            self.on_failure.is_some(),
             self.limit.is_some(),
             self.require_approval,
             self.on_forbidden.is_some(),
@@ -129,8 +141,11 @@ impl BatchArgs {
         template: Template,
     ) -> Result<ExecBatchSpec, Error> {
         let targets = self.targets(named, container)?;
-        let mut failure_policy = FailurePolicy::default();
-        failure_policy.max_failed = self.max_failed.unwrap_or(failure_policy.max_failed);
+        let FailurePolicy { max_failed, action } = FailurePolicy::default();
+        let failure_policy = FailurePolicy {
+            max_failed: self.max_failed.unwrap_or(max_failed),
+            action: self.on_failure.unwrap_or(action),
+        };
         let limit = || IntOrString::String(DEFAULT_RELEASE_LIMIT.to_owned());
         Ok(ExecBatchSpec {
             targets,

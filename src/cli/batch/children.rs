@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _, future::ready};
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::{
-    WatchStreamExt as _,
-    watcher::{self, Event, watcher},
-};
+use kube::runtime::watcher::{self, Event};
 
 use crate::{
     api::{ExecRequest, Phase},
@@ -18,7 +15,7 @@ use crate::{
         say::words,
     },
     core::batch::{child::index_in, end::End, groups::Ending},
-    infra::retry::WatchPauses,
+    infra,
 };
 
 /// How long one watch lasts, in seconds.
@@ -27,8 +24,7 @@ const WATCH_SECONDS: u32 = 10;
 /// The requests of the batch with this UID, whenever one of them changes.
 pub fn watch(cluster: &Cluster, uid: &str) -> impl Stream<Item = Result<ExecRequest, watcher::Error>> + use<> {
     let config = watcher::Config::default().fields(&of_batch(uid)).timeout(WATCH_SECONDS);
-    let events = watcher(cluster.requests(), config).backoff(WatchPauses::default());
-    events.filter_map(|event| {
+    infra::watch::watch(cluster.requests(), config).filter_map(|event| {
         ready(match event {
             Ok(Event::Apply(child) | Event::InitApply(child)) => Some(Ok(child)),
             // One that is gone tells nothing of how it ended.
@@ -36,6 +32,18 @@ pub fn watch(cluster: &Cluster, uid: &str) -> impl Stream<Item = Result<ExecRequ
             Err(error) => Some(Err(error)),
         })
     })
+}
+
+/// Whether the watch is not allowed.
+pub fn is_refused(error: &watcher::Error) -> bool {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => return matches!(status.code, 401 | 403),
+        watcher::Error::NoResourceVersion => return false,
+    };
+    matches!(crate::cli::error::answer(source), Some(401 | 403))
 }
 
 #[derive(Debug)]

@@ -60,6 +60,8 @@ struct Following<'a> {
     canceled: bool,
     /// That its requests cannot be seen was said.
     blind: bool,
+    /// For which reason it was said to wait for somebody.
+    waits: Option<&'static str>,
     drawn: Option<Instant>,
     /// There is something new to draw.
     dirty: bool,
@@ -69,7 +71,17 @@ impl<'a> Following<'a> {
     fn of(cluster: &'a Cluster, batch: ExecBatch, stage: Stage) -> Self {
         let children = Children::of(&batch.uid().unwrap_or_default());
         let watched = Watched::new(cluster, batch, &stage.speech);
-        Self { cluster, watched, children, stage, canceled: false, blind: false, drawn: None, dirty: false }
+        Self {
+            cluster,
+            watched,
+            children,
+            stage,
+            canceled: false,
+            blind: false,
+            waits: None,
+            drawn: None,
+            dirty: false,
+        }
     }
 
     async fn run(
@@ -115,6 +127,7 @@ impl<'a> Following<'a> {
             self.stage.say(&format!("the output was closed; {left}"));
             return Ok(Some(Exit::LEFT));
         }
+        self.say_what_it_waits_for(&batch);
         let trouble = look.trouble().inspect_err(|_| self.stage.clear())?;
         self.dirty = self.drawn.is_some_and(|drawn| drawn.elapsed() < BETWEEN);
         if !self.dirty {
@@ -123,6 +136,15 @@ impl<'a> Following<'a> {
             self.drawn = Some(Instant::now());
         }
         Ok(None)
+    }
+
+    /// It goes on only once somebody has done something: where there is no view nothing else would say so.
+    fn say_what_it_waits_for(&mut self, batch: &ExecBatch) {
+        let reason = words::waits_for_somebody(batch);
+        if std::mem::replace(&mut self.waits, reason) != reason && reason.is_some() && !self.stage.is_live() {
+            let next = report::next(batch, |verb| self.cluster.plugin(verb));
+            self.stage.say(&format!("{} waits: {}; {next}", words::typed(batch), words::state(batch)));
+        }
     }
 
     /// From when on it is known which requests count.
@@ -142,7 +164,7 @@ impl<'a> Following<'a> {
             },
             Err(error) => {
                 // Whatever passes, the watch of the batch tells of, too.
-                if is_refused(&error) && !std::mem::replace(&mut self.blind, true) {
+                if children::is_refused(&error) && !std::mem::replace(&mut self.blind, true) {
                     self.stage.say(&format!("its requests cannot be seen: {error}"));
                 }
                 Ok(())
@@ -250,12 +272,12 @@ impl<'a> Following<'a> {
         let mut largest: Option<(ExecRequest, String)> = None;
         for group in &grouped.groups {
             let members = gathered::members(group, &self.children);
-            let example = self.cluster.get(&group.example).await.ok();
+            let example = self.cluster.get(&group.example).await;
             let against = largest.as_ref().map(|(request, who)| (request, who.as_str()));
             let page = gathered::page(self.stage.blank(), group, &members, example.as_ref(), against);
             self.stage.page(&page)?;
             if largest.is_none() {
-                largest = example.map(|example| (example, members));
+                largest = example.ok().map(|example| (example, members));
             }
         }
         if grouped.others > 0 {
@@ -315,17 +337,6 @@ async fn over(watched: &mut Watched<ExecBatch>) {
         }
         watched.change().await;
     }
-}
-
-fn is_refused(error: &watcher::Error) -> bool {
-    let source = match error {
-        watcher::Error::InitialListFailed(source)
-        | watcher::Error::WatchStartFailed(source)
-        | watcher::Error::WatchFailed(source) => source,
-        watcher::Error::WatchError(status) => return matches!(status.code, 401 | 403),
-        watcher::Error::NoResourceVersion => return false,
-    };
-    matches!(crate::cli::error::answer(source), Some(401 | 403))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ fn ends(count: i32, indexes: &str) -> Value {
 
 fn finished() -> Value {
     let more = json!({"released": 3, "succeeded": ends(2, "0-1"), "failed": ends(1, "2"), "notRun": ends(1, "3")});
-    status("Failed", "TooManyFailed", "too many", &more)
+    status("Failed", "TooManyFailed", "too many: of 4 targets 2 succeeded", &more)
 }
 
 fn four() -> Vec<Value> {
@@ -98,7 +98,7 @@ execlet: db-1 succeeded
 db-1: same
 execlet: db-2 failed: NonZeroExitCode: the command ended with exit code 3
 db-2: other
-execlet: xb/b: Failed (TooManyFailed): too many (2 succeeded, 1 failed, 1 never ran)
+execlet: xb/b: Failed (TooManyFailed): too many: of 4 targets 2 succeeded
 execlet: 1 failed (NonZeroExitCode, exit code 3): db-2
 execlet: 1 never ran (TooManyFailed): db-3
 execlet: read its output: kubectl execlet -n shop logs xb/b; run it again there: kubectl execlet -n shop rerun xb/b --failed --not-run
@@ -158,6 +158,24 @@ async fn a_preview_and_a_canary_end_at_their_limit_with_the_code_of_what_ran() {
         let (ended, text) = follows(paused, Vec::new(), |_| None, nobody()).await;
         assert_eq!(ended, exit, "{text}");
         assert!(text.contains("kubectl execlet -n shop resume xb/b"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_without_a_view_is_told_once_whom_it_waits_for() {
+    for (reason, wanted) in [
+        (
+            "ApprovalRequired",
+            "execlet: xb/b waits: Paused (ApprovalRequired): somebody; somebody else lets it run: kubectl execlet -n shop \
+             approve xb/b; or end it: kubectl execlet -n shop cancel xb/b\n",
+        ),
+        ("Suspended", "let more run: kubectl execlet -n shop resume xb/b"),
+    ] {
+        let paused = move || status("Paused", reason, "somebody", &json!({"released": 0}));
+        let watch = move |at: usize| if at < 3 { event("MODIFIED", paused()) } else { event("MODIFIED", finished()) };
+        let (_, text) = follows(paused(), four(), watch, nobody()).await;
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(text.matches(" waits: ").count(), 1, "{text}");
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     api::{ExecRequest, StreamStatus, batch::Group},
-    cli::say::page::{Colour, Page},
+    cli::{
+        error::Error,
+        say::page::{Colour, Page},
+    },
     core::batch::{
         groups::{Grouped, group},
         indexes::IndexSet,
@@ -50,13 +53,14 @@ pub fn page(
     page: Page,
     group: &Group,
     members: &str,
-    example: Option<&ExecRequest>,
+    example: Result<&ExecRequest, &Error>,
     largest: Option<(&ExecRequest, &str)>,
 ) -> Page {
     let heading = format!("{members} ({}): {}", group.count, end(group));
     let page = page.line(RULE).painted(&heading, Colour::Bold).end().line(RULE);
-    let Some(example) = example else {
-        return page.line("(its output could not be read)");
+    let example = match example {
+        Ok(example) => example,
+        Err(why) => return page.line(&format!("(its output could not be read: {why})")),
     };
     let streams = |request: &ExecRequest| {
         request.status.clone().and_then(|status| status.output).map(|output| [output.stdout, output.stderr])
@@ -120,7 +124,8 @@ mod tests {
         let (first, who) = (groups.first().and_then(example), groups.first().map(|group| members(group, &children)));
         let pages = groups.iter().enumerate().fold(Page::default(), |all, (at, group)| {
             let largest = first.as_ref().zip(who.as_deref()).filter(|_| at > 0);
-            page(all, group, &members(group, &children), example(group).as_ref(), largest)
+            let gone = Error::Message("it is gone".to_owned());
+            page(all, group, &members(group, &children), example(group).as_ref().ok_or(&gone), largest)
         });
         pages.as_str().to_owned()
     }
@@ -170,9 +175,20 @@ db-3 (1): NonZeroExitCode, exit code 1
         status["output"]["stdout"]["truncated"] = json!(true);
         status["output"]["stderr"] = json!({"tail": "warning", "bytes": 7});
         let group = Group { count: 1, reason: "Completed".to_owned(), ..Group::default() };
-        let text = page(Page::default(), &group, "db-0", Some(&child(0, status)), None);
+        let text = page(Page::default(), &group, "db-0", Ok(&child(0, status)), None);
         assert!(
             text.as_str().ends_with("  standard output (end):\n  z\n  standard error:\n  warning\n"),
+            "{}",
+            text.as_str()
+        );
+    }
+
+    #[test]
+    fn why_an_output_cannot_be_shown_is_said_in_its_place() {
+        let why = Error::Message("getting b-x-2: forbidden\u{1b}[2J".to_owned());
+        let text = page(Page::default(), &Group::default(), "db-2", Err(&why), None);
+        assert!(
+            text.as_str().ends_with("\n(its output could not be read: getting b-x-2: forbidden\\x1b[2J)\n"),
             "{}",
             text.as_str()
         );

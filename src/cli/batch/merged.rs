@@ -82,13 +82,8 @@ impl<W: Write> Merging<'_, W> {
             },
             Err(source) => self.cluster.failed(format!("reading the log of {name}"), source),
         };
-        self.speech.say(&format!("{pod}: {why}; what its status has of it is shown"));
-        let child = self.cluster.get(name).await?;
-        let kept = written(&child, self.colours, |name| self.cluster.plugin(&format!("logs {name}")));
-        for sentence in kept.missing {
-            self.speech.say(&sentence);
-        }
-        Ok(self.print(&kept.stdout)? && self.print(&kept.stderr)?)
+        let [stdout, stderr] = what_is_kept(self.cluster, name, pod, &why, self.colours, self.speech).await?;
+        Ok(self.print(&stdout)? && self.print(&stderr)?)
     }
 
     async fn copy(&mut self, mut stream: impl AsyncRead + Unpin, pod: &str) -> Result<Copied, Error> {
@@ -112,6 +107,23 @@ impl<W: Write> Merging<'_, W> {
     }
 }
 
+/// What a request's status has of both streams, where its log cannot be read.
+pub(super) async fn what_is_kept(
+    cluster: &Cluster,
+    name: &str,
+    pod: &str,
+    why: &Error,
+    colours: bool,
+    speech: &Speech,
+) -> Result<[Page; 2], Error> {
+    speech.say(&format!("{pod}: {why}; what its status has of it is shown"));
+    let kept = written(&cluster.get(name).await?, colours, |name| cluster.plugin(&format!("logs {name}")));
+    for sentence in kept.missing {
+        speech.say(&sentence);
+    }
+    Ok([kept.stdout, kept.stderr])
+}
+
 enum Copied {
     /// Whether the output is still read.
     All(bool),
@@ -119,7 +131,7 @@ enum Copied {
 }
 
 /// Takes the lines that are whole off the bytes; at the end all that is there.
-fn lines(mut page: Page, pod: &str, bytes: &mut Vec<u8>, end: bool) -> Page {
+pub(super) fn lines(mut page: Page, pod: &str, bytes: &mut Vec<u8>, end: bool) -> Page {
     let mut begin = 0;
     while begin < bytes.len() {
         let newline = memchr::memchr(b'\n', &bytes[begin..]).map(|at| begin + at);

@@ -10,6 +10,7 @@ pub(crate) mod fold;
 pub(crate) mod follow;
 pub(crate) mod gathered;
 pub(crate) mod merged;
+pub(crate) mod merged_live;
 pub(crate) mod report;
 pub(crate) mod stage;
 pub(crate) mod summary;

@@ -29,7 +29,9 @@ pub fn sentences(batch: &ExecBatch, children: &Children, plugin: impl Fn(&str) -
     let empty = ExecBatchStatus::default();
     let status = batch.status.as_ref().unwrap_or(&empty);
     let name = words::typed(batch);
-    let counts = if words::frozen(status).is_some() { format!(" ({})", words::counts(status)) } else { String::new() };
+    // How it ended is told with its counts.
+    let counted = words::frozen(status).is_some() && status.completion_time.is_none();
+    let counts = if counted { format!(" ({})", words::counts(status)) } else { String::new() };
     let mut all = vec![format!("{name}: {}{counts}", words::state(batch))];
     all.extend(without_success(&ledger(status), children));
     if status.phase != BatchPhase::Succeeded {
@@ -139,15 +141,20 @@ mod tests {
         }
         let ends = |count: i32, indexes: &str| json!({"count": count, "indexes": indexes});
         let more = json!({"succeeded": ends(1, "0"), "failed": ends(2, "1-2"), "unknown": ends(1, "3")});
-        let batch = batch(status("Failed", "TargetsFailed", "not all", &more));
+        let ended = batch(status("Failed", "TargetsFailed", "of 4 targets 1 succeeded", &more));
         assert_eq!(
-            sentences(&batch, &children, |verb| format!("x {verb}")),
+            sentences(&ended, &children, |verb| format!("x {verb}")),
             [
-                "xb/b: Failed (TargetsFailed): not all (1 succeeded, 2 failed, 1 may have run)",
+                "xb/b: Failed (TargetsFailed): of 4 targets 1 succeeded",
                 "2 failed (NonZeroExitCode, exit code 3): db-[1-2]",
                 "1 may have run, and their requests are gone: indexes 3",
                 "check what it did where it may have run; read its output: x logs xb/b; run it again there: x rerun xb/b --failed",
             ]
+        );
+        let paused = batch(status("Paused", "ReleaseLimit", "3 of 4 targets are released", &more));
+        assert_eq!(
+            sentences(&paused, &children, str::to_owned)[0],
+            "xb/b: Paused (ReleaseLimit): 3 of 4 targets are released (1 succeeded, 2 failed, 1 may have run)"
         );
     }
 

@@ -1,31 +1,26 @@
 //! A batch in words, as one page: who, what, where, when, why, its plan, what came of it, and what to do next.
 //! Pure: the time is an argument.
 
-use k8s_openapi::{apimachinery::pkg::util::intstr::IntOrString, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use super::{
     children::Children,
-    fold::fold_within,
     gathered,
     report::{ledger, next, without_success},
     words,
 };
 use crate::{
-    api::{
-        BatchPhase, ExecBatch, ExecBatchStatus,
-        batch::{OnForbidden, Pick},
-        conditions::ConditionType,
+    api::{BatchPhase, ExecBatch, ExecBatchStatus, conditions::ConditionType},
+    cli::{
+        report::describe::Pace,
+        say::{
+            page::{Colour, Page},
+            shell::shell_words,
+            summary::{between, who},
+        },
     },
-    cli::say::{
-        page::{Colour, Page},
-        shell::shell_words,
-        summary::{between, who},
-    },
-    core::batch::targets::selector_text,
 };
 
-/// Most characters of the names in a line.
-const NAMES: usize = 200;
 /// Of a digest, where its beginning is enough to tell it from others.
 const SHORT: usize = 12;
 
@@ -44,7 +39,7 @@ pub fn summary(
     let mut page = Page::in_colour(colours).painted(&format!("xb/{name} in namespace {namespace}"), Colour::Bold).end();
     page = line(page, "Who", &who(batch.spec.requested_by.as_ref()));
     page = line(page, "What", &what(batch));
-    page = line(page, "Where", &place(batch));
+    page = line(page, "Where", &words::place(&batch.spec.targets));
     page = line(page, "When", &when(batch, status, now));
     page = line(page, "Why", batch.spec.reason.as_deref().unwrap_or("no reason given"));
     page = line(page, "How", &how(batch));
@@ -89,32 +84,6 @@ pub fn what(batch: &ExecBatch) -> String {
     if with.is_empty() { command } else { format!("{command}   ({with})") }
 }
 
-/// Where they run, as it was asked for.
-pub fn place(batch: &ExecBatch) -> String {
-    let targets = &batch.spec.targets;
-    let pods = if let Some(selector) = &targets.selector {
-        format!("pods with {}", selector_text(selector))
-    } else if let Some(pods) = &targets.pods {
-        let names = fold_within(pods.iter().map(|pod| pod.name.as_str()), NAMES);
-        format!("pods {names}")
-    } else if let Some(workload) = &targets.workload {
-        format!("pods of {:?} {}", workload.kind, workload.name)
-    } else {
-        "every pod of the namespace".to_owned()
-    };
-    let which = match targets.pick {
-        Pick::All => "",
-        Pick::OnePerNode => ", one on each node",
-        Pick::One => ", one of them",
-    };
-    let container = targets.container.as_ref().map_or_else(String::new, |name| format!(", container {name}"));
-    let forbidden = match targets.on_forbidden {
-        OnForbidden::Refuse => "",
-        OnForbidden::Skip => ", without those that the requester may not exec into",
-    };
-    format!("{pods}{which}{container}{forbidden}")
-}
-
 fn when(batch: &ExecBatch, status: &ExecBatchStatus, now: Timestamp) -> String {
     let Some(created) = batch.metadata.creation_timestamp.as_ref().map(|time| time.0) else {
         return "not created".to_owned();
@@ -134,23 +103,8 @@ fn when(batch: &ExecBatch, status: &ExecBatchStatus, now: Timestamp) -> String {
 }
 
 fn how(batch: &ExecBatch) -> String {
-    let spec = &batch.spec;
-    let approval = if spec.approval.required { "; only once somebody else has approved it" } else { "" };
-    format!(
-        "{} at a time, up to {}; no more once more than {} ended without success ({:?}){approval}",
-        text(&spec.parallelism),
-        text(&spec.release_limit),
-        text(&spec.failure_policy.max_failed),
-        spec.failure_policy.action,
-    )
-}
-
-/// A number or a share, as it was written.
-pub fn text(share: &IntOrString) -> String {
-    match share {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    }
+    let approval = if batch.spec.approval.required { "; only once somebody else has approved it" } else { "" };
+    format!("{}{approval}", Pace::of(batch).words())
 }
 
 fn plan(batch: &ExecBatch, status: &ExecBatchStatus) -> String {

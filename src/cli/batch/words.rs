@@ -1,14 +1,20 @@
 //! A batch in words.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
+use super::fold::fold_within;
 use crate::{
     api::{
         BatchPhase, ExecBatch, ExecBatchStatus, Reason,
+        batch::{OnForbidden, Pick, Targets},
         conditions::{self, ConditionType},
     },
-    core::batch::end::End,
+    core::batch::{end::End, targets::selector_text},
 };
+
+/// Most characters of the names in a line.
+const NAMES: usize = 200;
 
 /// As it is typed.
 pub fn typed(batch: &ExecBatch) -> String {
@@ -66,6 +72,13 @@ pub fn is_at_its_limit(batch: &ExecBatch) -> bool {
     })
 }
 
+/// Why it does not go on before somebody approves it or ends its suspension.
+pub fn waits_for_somebody(batch: &ExecBatch) -> Option<&'static str> {
+    let status = batch.status.as_ref().filter(|status| status.phase == BatchPhase::Paused)?;
+    let reasons = [Reason::ApprovalRequired, Reason::Suspended];
+    reasons.into_iter().map(Reason::as_str).find(|reason| why(status).0 == *reason)
+}
+
 /// How many targets ended how; what there is none of is left out.
 pub fn counts(status: &ExecBatchStatus) -> String {
     let all = [
@@ -87,6 +100,39 @@ pub const fn ended(end: End) -> &'static str {
         End::NotRun => "never ran",
         End::Unknown => "may have run",
         End::Skipped => "skipped",
+    }
+}
+
+/// Where they run, as it was asked for.
+pub fn place(targets: &Targets) -> String {
+    let pods = if let Some(selector) = &targets.selector {
+        format!("pods with {}", selector_text(selector))
+    } else if let Some(pods) = &targets.pods {
+        let names = fold_within(pods.iter().map(|pod| pod.name.as_str()), NAMES);
+        format!("pods {names}")
+    } else if let Some(workload) = &targets.workload {
+        format!("pods of {:?} {}", workload.kind, workload.name)
+    } else {
+        "every pod of the namespace".to_owned()
+    };
+    let which = match targets.pick {
+        Pick::All => "",
+        Pick::OnePerNode => ", one on each node",
+        Pick::One => ", one of them",
+    };
+    let container = targets.container.as_ref().map_or_else(String::new, |name| format!(", container {name}"));
+    let forbidden = match targets.on_forbidden {
+        OnForbidden::Refuse => "",
+        OnForbidden::Skip => ", without those that the requester may not exec into",
+    };
+    format!("{pods}{which}{container}{forbidden}")
+}
+
+/// A number or a share, as it was written.
+pub fn as_written(share: &IntOrString) -> String {
+    match share {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
     }
 }
 

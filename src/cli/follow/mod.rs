@@ -7,6 +7,7 @@ pub(crate) mod followed;
 pub(crate) mod follower;
 pub(crate) mod input;
 pub(crate) mod kept;
+pub(crate) mod log;
 pub(crate) mod news;
 pub(crate) mod open;
 pub(crate) mod options;

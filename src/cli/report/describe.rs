@@ -1,15 +1,8 @@
-//! What is said of a batch beside its results: what it runs, in which pods, how fast, and when it stops.
+//! What is said of a batch beside its results: what it runs, how fast, and when it stops.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 
-use crate::{
-    api::{
-        ExecBatch,
-        batch::{Pick, Targets},
-    },
-    core::batch::targets::selector_text,
-};
+use crate::{api::ExecBatch, cli::batch::words::as_written};
 
 /// What runs in each target. Values of variables and standard input are no part of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,9 +61,9 @@ impl Pace {
     pub fn of(batch: &ExecBatch) -> Self {
         let spec = &batch.spec;
         Self {
-            parallelism: share(&spec.parallelism),
-            release_limit: share(&spec.release_limit),
-            max_failed: share(&spec.failure_policy.max_failed),
+            parallelism: as_written(&spec.parallelism),
+            release_limit: as_written(&spec.release_limit),
+            max_failed: as_written(&spec.failure_policy.max_failed),
             failure_action: format!("{:?}", spec.failure_policy.action),
             active_deadline_seconds: spec.active_deadline_seconds,
             suspended: spec.suspend,
@@ -84,7 +77,7 @@ impl Pace {
         let states = [(self.suspended, "; suspended"), (self.canceled, "; canceled")];
         let states: String = states.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
         format!(
-            "{} at a time, up to {}; at more than {} without success: {}{}{states}",
+            "{} at a time, up to {}; no more once more than {} ended without success ({}){}{states}",
             self.parallelism,
             self.release_limit,
             self.max_failed,
@@ -92,28 +85,4 @@ impl Pace {
             deadline.unwrap_or_default()
         )
     }
-}
-
-fn share(share: &IntOrString) -> String {
-    match share {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    }
-}
-
-/// Which pods were asked for.
-pub fn chosen(targets: &Targets) -> String {
-    let which = match (&targets.selector, &targets.pods, &targets.workload) {
-        (Some(selector), _, _) => format!("pods with {}", selector_text(selector)),
-        (None, Some(pods), _) => format!("{} pods by name", pods.len()),
-        (None, None, Some(workload)) => format!("pods of {:?} {}", workload.kind, workload.name),
-        (None, None, None) => "all pods of the namespace".to_owned(),
-    };
-    let pick = match targets.pick {
-        Pick::All => "",
-        Pick::OnePerNode => ", one on each node",
-        Pick::One => ", one of them",
-    };
-    let container = targets.container.as_ref().map(|name| format!(", container {name}"));
-    format!("{which}{pick}{}", container.unwrap_or_default())
 }

@@ -12,7 +12,7 @@
 
 pub(crate) mod captured;
 pub(crate) mod csv;
-mod describe;
+pub(crate) mod describe;
 pub(crate) mod html;
 pub(crate) mod markdown;
 mod safe;

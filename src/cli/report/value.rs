@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     captured::Captured,
-    describe::{Pace, What, chosen},
+    describe::{Pace, What},
 };
 use crate::{
     api::{
@@ -17,7 +17,7 @@ use crate::{
         batch::Group,
         conditions::{self, ConditionType},
     },
-    cli::batch::fold::fold_within,
+    cli::batch::{fold::fold_within, words::place},
     core::{
         audit::batch::{Word, approved_by, released_by},
         batch::{
@@ -186,7 +186,7 @@ impl Report {
             approved_by: approved_by(batch),
             why: batch.spec.reason.clone(),
             what: What::of(batch),
-            targets: chosen(&batch.spec.targets),
+            targets: place(&batch.spec.targets),
             pace: Pace::of(batch),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             started: time(status.start_time.as_ref()),

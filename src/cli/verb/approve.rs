@@ -96,7 +96,7 @@ fn page(batch: &ExecBatch, targets: &[Target], digest: &str) -> Page {
     page = line(page, "Who", &who(batch.spec.requested_by.as_ref()));
     page = line(page, "Why", batch.spec.reason.as_deref().unwrap_or("no reason given"));
     page = line(page, "What", &summary::what(batch));
-    page = line(page, "Where", &summary::place(batch));
+    page = line(page, "Where", &words::place(&batch.spec.targets));
     let names = fold_within(targets.iter().map(|target| target.pod.as_str()), NAMES);
     page = line(page, "Targets", &format!("{}: {names}", targets.len()));
     line(page, "Digest", &format!("{digest}, which is that of these targets and this command"))

@@ -5,7 +5,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::{
     api::{ExecBatch, ExecBatchSpec},
     cli::{
-        batch::{report::waits_for_approval, summary::text, words},
+        batch::{
+            report::waits_for_approval,
+            words::{self, as_written},
+        },
         cluster::connection::Cluster,
         error::Error,
         exit::Exit,
@@ -51,7 +54,7 @@ fn refusal(batch: &ExecBatch, to: &IntOrString) -> Option<String> {
         return Some(if waits_for_approval(batch) {
             "waits for somebody else to approve its plan, with approve: there is nothing to resume".to_owned()
         } else {
-            format!("is not held: its limit is {} already, and it is not suspended", text(to))
+            format!("is not held: its limit is {} already, and it is not suspended", as_written(to))
         });
     }
     let total = batch.status.as_ref().and_then(words::total)?;
@@ -61,8 +64,8 @@ fn refusal(batch: &ExecBatch, to: &IntOrString) -> Option<String> {
         format!(
             "has a limit of {} already, which is {before} of {total} targets, and {} would be {after}: give more, or to hold \
              it patch spec.suspend to true",
-            text(&batch.spec.release_limit),
-            text(to)
+            as_written(&batch.spec.release_limit),
+            as_written(to)
         )
     })
 }

@@ -149,7 +149,7 @@ fn batch(line: &str) -> Result<Value, String> {
 
 #[test]
 fn what_is_typed_for_many_pods_is_a_batch() {
-    let line = "-l app=shop -c db --parallelism 10% --max-failed 2 --limit 1 --require-approval --on-forbidden skip --pick \
+    let line = "-l app=shop -c db --parallelism 10% --max-failed 2 --on-failure cancel --limit 1 --require-approval --on-forbidden skip --pick \
                 one-per-node --max-targets 50 --batch-deadline 1h --reason CHG-1 --timeout 5m --run-as 999 -e A=1 -w /tmp \
                 --tail-bytes 100 -- uname -r";
     let batch = batch(line).expect("a batch");
@@ -168,7 +168,7 @@ fn what_is_typed_for_many_pods_is_a_batch() {
             }},
             "parallelism": "10%", "releaseLimit": 1, "suspend": false, "cancel": false,
             "approval": {"required": true, "planDigest": ""},
-            "failurePolicy": {"maxFailed": 2, "action": "StopReleasing"}, "activeDeadlineSeconds": 3600, "reason": "CHG-1",
+            "failurePolicy": {"maxFailed": 2, "action": "CancelRunning"}, "activeDeadlineSeconds": 3600, "reason": "CHG-1",
         })
     );
 }
@@ -181,6 +181,7 @@ fn targets_are_named_selected_or_all() {
         ("--all -- true", json!({"all": true})),
         // A batch of one, as it is asked for.
         ("db-0 --limit 0 -- true", json!({"pods": [{"name": "db-0"}]})),
+        ("db-0 --on-failure stop -- true", json!({"pods": [{"name": "db-0"}]})),
     ] {
         let batch = batch(line).expect(line);
         for (field, value) in targets.as_object().expect("fields") {
@@ -218,6 +219,7 @@ fn what_makes_no_sense_for_a_batch_is_refused_with_what_to_do_instead() {
         ("--all --parallelism 0 -- true", "--limit 0"),
         ("--all --max-failed 101% -- true", "neither a number"),
         ("--all --on-forbidden ask -- true", "possible values"),
+        ("--all --on-failure go-on -- true", "possible values"),
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.contains(why), "{line}: {error}");

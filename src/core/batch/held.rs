@@ -45,6 +45,7 @@ pub fn hold(request: &ExecRequest, batch: Option<&ExecBatch>, now: Timestamp) ->
     };
     is_approved(batch)?;
     if share::limit(&batch.spec, situation.total) == 0 && situation.total > 0 {
+        // The definition keeps it from being lowered to that once something is released.
         let message = "spec.releaseLimit of the batch is 0: nothing of it runs";
         return Err(Refusal::new(Reason::ReleaseLimit, message));
     }

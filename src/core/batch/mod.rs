@@ -15,9 +15,11 @@
 //! | `situation` | a batch whose plan is frozen, parsed once |
 //! | `stop` | why nothing more is released, for good or for now |
 //! | `step` | what is to be done now |
+//! | `pace` | how often a child that waits is looked at |
 //! | `advance` | what the status says then: what is folded, what is released, whether it is over |
 //! | `status` | the status writes |
 //! | `groups` | which ended the same |
+//! | `told` | which Events there are of its children |
 //! | `expiry` | when a finished one is deleted |
 //! | `sweep` | which children never belonged to a plan that counts |
 
@@ -29,6 +31,7 @@ pub mod groups;
 pub mod held;
 pub mod indexes;
 pub mod ledger;
+pub mod pace;
 pub mod plan;
 pub mod rights;
 pub mod seen;
@@ -39,6 +42,7 @@ pub mod step;
 pub mod stop;
 pub mod sweep;
 pub mod targets;
+pub mod told;
 
 #[cfg(test)]
 mod fixture;

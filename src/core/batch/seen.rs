@@ -24,8 +24,10 @@ pub struct Seen {
 pub enum Stage {
     /// Nobody has looked at it since it was made.
     Held,
-    /// It was looked at after its release, and could not be bound yet.
-    Waiting,
+    /// It was looked at after its release, and could not be bound yet. It has to start until then.
+    Waiting {
+        start_by: Option<Timestamp>,
+    },
     /// Its agent has to commit it until then.
     Bound {
         start_by: Option<Timestamp>,
@@ -40,7 +42,7 @@ impl Stage {
     pub const fn was_looked_at(self) -> bool {
         match self {
             Self::Held => false,
-            Self::Waiting | Self::Bound { .. } | Self::Running | Self::Ended => true,
+            Self::Waiting { .. } | Self::Bound { .. } | Self::Running | Self::Ended => true,
         }
     }
 }
@@ -53,7 +55,7 @@ impl Seen {
             Some(status) if status.completion_time.is_some() => Stage::Ended,
             Some(status) if status.exec_id.is_some() => Stage::Running,
             Some(status) if status.node_name.is_some() => Stage::Bound { start_by },
-            Some(_) if start_by.is_some() => Stage::Waiting,
+            Some(_) if start_by.is_some() => Stage::Waiting { start_by },
             Some(_) | None => Stage::Held,
         };
         Self {

@@ -1,7 +1,5 @@
 //! What is to be done of a batch now.
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
@@ -16,9 +14,6 @@ use crate::api::ExecBatch;
 
 /// How many held children are ended between two writes of the batch's status.
 const ENDED_AT_ONCE: usize = 512;
-/// How soon a batch is looked at again if nobody says anything: one of its children waits; or nothing is known to be due.
-const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -87,7 +82,7 @@ fn of_released(situation: &Situation<'_>, seen: Option<&Seen>, stop: Option<&Sto
         return Some(Task::Cancel);
     }
     let due = match seen.stage {
-        Stage::Held | Stage::Waiting | Stage::Ended => true,
+        Stage::Held | Stage::Waiting { .. } | Stage::Ended => true,
         Stage::Bound { start_by } => seen.deleting || start_by.is_none_or(|by| situation.now >= by),
         Stage::Running => false,
     };
@@ -106,14 +101,8 @@ fn of_held(seen: Option<&Seen>, is_next: bool, stop: Option<&Stop>) -> Option<Ta
     match seen.map(|seen| seen.stage) {
         // An older state of the API server was restored, before its release.
         Some(Stage::Bound { .. } | Stage::Running) => (!seen.is_some_and(|seen| seen.canceled)).then_some(Task::Cancel),
-        Some(Stage::Held | Stage::Waiting | Stage::Ended) | None => Some(Task::End(stop.why.clone())),
+        Some(Stage::Held | Stage::Waiting { .. } | Stage::Ended) | None => Some(Task::End(stop.why.clone())),
     }
-}
-
-/// When to look again, if nothing is heard of the batch or its children.
-pub fn look_again(children: &Children) -> Duration {
-    let waits = children.values().any(|seen| seen.stage == Stage::Waiting);
-    if waits { SOON } else { LATER }
 }
 
 #[cfg(test)]

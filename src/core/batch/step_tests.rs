@@ -52,7 +52,7 @@ fn a_stage_is_told_by_the_status() {
     let batch = frozen(&json!({}), 1, 1);
     for (stage, wanted) in [
         ("held", Stage::Held),
-        ("waiting", Stage::Waiting),
+        ("waiting", Stage::Waiting { start_by: Some(at(160)) }),
         ("bound", Stage::Bound { start_by: Some(at(160)) }),
         ("running", Stage::Running),
         ("ended", Stage::Ended),
@@ -165,11 +165,4 @@ fn not_all_of_ten_thousand_are_ended_before_the_first_is_told() {
     let batch = frozen(&json!({"cancel": true}), 10_000, 0);
     let Ok(Step::Tend(tasks)) = step(&batch, &Children::new(), at(60)) else { panic!("it is tended") };
     assert_eq!(tasks.len(), ENDED_AT_ONCE);
-}
-
-#[test]
-fn a_batch_whose_children_wait_is_looked_at_soon() {
-    let batch = frozen(&json!({}), 2, 2);
-    let children = |stage: &str| Children::from([(0, seen(&batch, 0, &of(stage)))]);
-    assert_eq!((look_again(&children("waiting")), look_again(&children("running"))), (SOON, LATER));
 }

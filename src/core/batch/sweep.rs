@@ -1,6 +1,6 @@
 //! Which children belong to no plan that counts: those of an earlier one, whenever they arrive, and those whose batch is gone.
 
-use super::situation::Situation;
+use super::{seen::Children, situation::Situation};
 use crate::api::{ExecBatch, ExecRequest};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,38 +12,67 @@ pub enum Broom {
     Cancel,
 }
 
-/// `batch` is the one of the child's `spec.batch.uid`, by a quorum read after the child was listed; `None` if it is gone.
-pub fn sweep(child: &ExecRequest, batch: Option<&ExecBatch>) -> Broom {
-    let status = child.status.as_ref();
-    let is_bound = status.is_some_and(|status| status.node_name.is_some());
-    let is_finished = status.is_some_and(|status| status.completion_time.is_some());
-    let stray = match batch {
-        // What has ended is a record, which whoever deleted its batch wanted to keep.
-        None => !is_finished,
-        Some(batch) => is_stray(child, batch, is_finished),
-    };
-    match (stray, is_bound, is_finished) {
-        (false, _, _) | (true, true, true) => Broom::Keep,
-        (true, false, _) => Broom::Delete,
-        (true, true, false) if child.spec.cancel => Broom::Keep,
-        (true, true, false) => Broom::Cancel,
-    }
+/// What counts of a batch, parsed once for all its children.
+#[derive(Debug)]
+pub enum Counting<'a> {
+    Gone,
+    /// A plan may be under way, whose leader is ahead of what was read: its children are kept.
+    Planning {
+        number: i64,
+    },
+    /// It has finished without a plan.
+    Refused,
+    Frozen(Situation<'a>),
 }
 
-fn is_stray(child: &ExecRequest, batch: &ExecBatch, is_finished: bool) -> bool {
-    let Some(place) = &child.spec.batch else { return false };
-    let status = batch.status.as_ref();
-    let number = status.and_then(|status| status.plan.as_ref()).map_or(0, |plan| plan.number);
-    let at = batch.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
-    let Some(situation) = Situation::of(batch, at).ok().flatten() else {
-        // A plan may be under way, whose leader is ahead of what was read: its children are kept.
-        let over = status.is_some_and(|status| status.completion_time.is_some());
-        return over || place.plan < number;
-    };
-    let index = u16::try_from(place.index).ok().filter(|index| *index < situation.total);
-    let Some(index) = index.filter(|_| place.plan == number) else { return true };
-    // Nothing is bound that is accounted for.
-    !is_finished && situation.ledger.contains(index)
+impl<'a> Counting<'a> {
+    /// `batch` is the one of the children's `spec.batch.uid`, by a quorum read after they were read; `None` if it is gone.
+    pub fn of(batch: Option<&'a ExecBatch>) -> Self {
+        let Some(batch) = batch else { return Self::Gone };
+        let status = batch.status.as_ref();
+        let at = batch.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
+        match Situation::of(batch, at) {
+            Ok(Some(situation)) => Self::Frozen(situation),
+            _ if status.is_some_and(|status| status.completion_time.is_some()) => Self::Refused,
+            Ok(None) | Err(_) => {
+                Self::Planning { number: status.and_then(|status| status.plan.as_ref()).map_or(0, |plan| plan.number) }
+            }
+        }
+    }
+
+    /// Which of the unfinished children of a plan may have to go, as far as a watch has told of them.
+    pub fn strays(&self, plan: i64, children: &Children) -> Vec<u16> {
+        children.keys().copied().filter(|index| self.is_stray(plan, (*index).into(), false)).collect()
+    }
+
+    pub fn sweep(&self, child: &ExecRequest) -> Broom {
+        let status = child.status.as_ref();
+        let is_bound = status.is_some_and(|status| status.node_name.is_some());
+        let is_finished = status.is_some_and(|status| status.completion_time.is_some());
+        let place = child.spec.batch.as_ref();
+        let is_stray = place.is_some_and(|place| self.is_stray(place.plan, place.index, is_finished));
+        match (is_stray, is_bound, is_finished) {
+            (false, _, _) | (true, true, true) => Broom::Keep,
+            (true, false, _) => Broom::Delete,
+            (true, true, false) if child.spec.cancel => Broom::Keep,
+            (true, true, false) => Broom::Cancel,
+        }
+    }
+
+    fn is_stray(&self, plan: i64, index: i32, is_finished: bool) -> bool {
+        match self {
+            // What has ended is a record, which whoever deleted its batch wanted to keep.
+            Self::Gone => !is_finished,
+            Self::Planning { number } => plan < *number,
+            Self::Refused => true,
+            Self::Frozen(situation) => {
+                let index = u16::try_from(index).ok().filter(|index| *index < situation.total);
+                let Some(index) = index.filter(|_| plan == situation.plan()) else { return true };
+                // Nothing is bound that is accounted for.
+                !is_finished && situation.ledger.contains(index)
+            }
+        }
+    }
 }
 
 #[cfg(test)]

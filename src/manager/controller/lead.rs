@@ -1,4 +1,4 @@
-//! What the leader does for as long as it leads.
+//! What the leader does for as long as it leads, or until its watches have lost their place.
 
 use std::sync::Arc;
 

@@ -1,13 +1,16 @@
 //! Requests whose node has been silent for too long are given up.
 
+use std::{pin::pin, time::Duration};
+
+use futures::TryStreamExt;
 use kube::{Api, api::ListParams, core::DeserializeGuard};
-use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::write::{Change, Leader};
 use crate::{
     api::{ExecRequest, Reason},
     core::{bind, outcome::Outcome, request::key_of, transition::Write},
+    infra::{call::ApiError, pages::pages},
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -32,23 +35,20 @@ impl Leader {
         }
     }
 
-    async fn look_for_lost(&self, watching: Instant) -> Result<(), kube::Error> {
+    async fn look_for_lost(&self, watching: Instant) -> Result<(), ApiError> {
         let api: Api<DeserializeGuard<ExecRequest>> = Api::all(self.client.clone());
-        let mut params = ListParams::default().fields(RUNNING).limit(PAGE);
-        loop {
-            let list = api.list(&params).await?;
-            for request in list.items.iter().filter_map(|guard| guard.0.as_ref().ok()) {
+        let params = ListParams::default().fields(RUNNING).limit(PAGE);
+        let mut pages = pin!(pages(api, params, "list the requests that run".to_owned()));
+        while let Some(page) = pages.try_next().await? {
+            for request in page.iter().filter_map(|guard| guard.0.as_ref().ok()) {
                 let node = request.status.as_ref().and_then(|status| status.node_name.as_deref()).unwrap_or_default();
                 let silent = self.agents.silent_for(node, watching);
                 if let Some((reason, message)) = bind::node_lost(request, silent, self.node_lost) {
                     self.give_up(request, reason, message).await;
                 }
             }
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     async fn give_up(&self, request: &ExecRequest, reason: Reason, message: String) {

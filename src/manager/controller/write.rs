@@ -9,10 +9,11 @@ use thiserror::Error;
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
+        batch::told::{has_events, tells_its_end},
         bind::{self, BindDecision},
         ids::RequestKey,
         outcome::Outcome,
-        request::{NotBound, starting_deadline},
+        request::{NotBound, starting_deadline, waits_since},
         transition::{Binding, Write},
     },
     infra::{
@@ -105,34 +106,42 @@ impl Leader {
             self.record(read, change, vouched_for).await?;
         }
         let written = self.requests.write_status(read, next).await?;
-        if changed && matches!(written, Written::Won(_)) {
-            self.say(read, key, change).await;
+        if changed && let Written::Won(now) = &written {
+            self.say(now, key, change).await;
         }
         Ok(written)
     }
 
-    async fn say(&self, read: &ExecRequest, key: &RequestKey, change: &Change) {
+    async fn say(&self, now: &ExecRequest, key: &RequestKey, change: &Change) {
         match change {
             Change::Bound(Binding { node, pod_uid, container, .. }, _) => {
-                if let Some(created) = &read.metadata.creation_timestamp {
-                    let took = self.clock.now().duration_since(created.0);
+                if let Some(since) = waits_since(now) {
+                    let took = self.clock.now().duration_since(since);
                     self.metrics.step(Step::Bind, took.try_into().unwrap_or_default());
                 }
                 tracing::info!(request = %key, uid = %key.uid, node, "bound");
+                if !has_events(now) {
+                    return;
+                }
                 self.events.publish(key, "Bind", Reason::Bound, &format!("bound to node {node}")).await;
-                let pod = PodRef { name: read.spec.target.pod_name.clone(), uid: pod_uid.clone() };
-                let by = read.spec.requested_by.as_ref().map_or("an unknown user", |by| by.username.as_str());
+                let pod = PodRef { name: now.spec.target.pod_name.clone(), uid: pod_uid.clone() };
+                let by = now.spec.requested_by.as_ref().map_or("an unknown user", |by| by.username.as_str());
                 let note = format!("ExecRequest {} of {by} is to run a command in container {container}", key.name);
                 self.events.publish_on_pod(&pod, key, "Bind", Reason::Bound, &note).await;
             }
             Change::Waits(reason, message) => {
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "waits");
-                self.events.publish(key, "Bind", *reason, message).await;
+                if has_events(now) {
+                    self.events.publish(key, "Bind", *reason, message).await;
+                }
             }
-            Change::Finished(Outcome { reason, message, .. }) => {
+            Change::Finished(outcome) => {
+                let Outcome { reason, message, .. } = outcome;
                 tracing::info!(request = %key, uid = %key.uid, %reason, why = message, "finished");
                 self.metrics.finished(*reason);
-                self.events.publish(key, "Bind", *reason, message).await;
+                if tells_its_end(now, outcome) {
+                    self.events.publish(key, "Bind", *reason, message).await;
+                }
             }
         }
     }

@@ -8,12 +8,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::{SignedDuration, Timestamp},
 };
+use tokio::sync::OnceCell;
 
 use super::world::{BatchError, Change, World};
 use crate::{
     api::{ExecRequest, ExecRequestStatus, Reason},
     core::{
         access,
+        admission::Admission,
         batch::{
             child,
             end::End,
@@ -40,8 +42,9 @@ pub(super) async fn act_on_all<W: World>(
     children: &Children,
     tasks: Vec<(u16, Task)>,
 ) -> BTreeMap<u16, Found> {
+    let admission = &OnceCell::new();
     let acts = tasks.into_iter().map(|(index, task)| async move {
-        match act(world, situation, index, children.get(&index), task).await {
+        match act(world, (situation, admission), index, children.get(&index), task).await {
             Ok(found) => Some((index, found)),
             Err(error) => {
                 let batch = situation.batch.metadata.name.as_deref();
@@ -55,7 +58,7 @@ pub(super) async fn act_on_all<W: World>(
 
 async fn act<W: World>(
     world: &W,
-    situation: &Situation<'_>,
+    (situation, admission): (&Situation<'_>, &OnceCell<Admission>),
     index: u16,
     seen: Option<&Seen>,
     task: Task,
@@ -70,7 +73,8 @@ async fn act<W: World>(
     if !is_it || was_replaced {
         return Ok(Found::Absent);
     }
-    let looked = Looked { world, read: &child, status: child.status.clone().unwrap_or_default(), at: world.now() };
+    let status = child.status.clone().unwrap_or_default();
+    let looked = Looked { world, admission, read: &child, status, at: world.now() };
     if let Some(end) = End::of(&looked.status) {
         return Ok(Found::Ended(end));
     }
@@ -86,6 +90,8 @@ async fn act<W: World>(
 /// A child as it was read, and the status that the next write begins with.
 struct Looked<'a, W> {
     world: &'a W,
+    /// Asked for once in a pass, if at all. That was after the plan was frozen, and so after each child was made.
+    admission: &'a OnceCell<Admission>,
     read: &'a ExecRequest,
     status: ExecRequestStatus,
     at: Timestamp,
@@ -137,8 +143,16 @@ impl<W: World> Looked<'_, W> {
     async fn refuse(self, reason: Reason, message: String) -> Result<Found, BatchError> {
         let outcome = Outcome::refused(reason, message, self.at);
         let next = self.write().finished(&outcome);
-        let vouched_for = bind::was_vouched_for(self.read);
+        let vouched_for = self.is_vouched_for().await;
         self.apply(next, Change::Finished(outcome), vouched_for).await
+    }
+
+    /// What was bound says so itself.
+    async fn is_vouched_for(&self) -> bool {
+        if self.status.node_name.is_some() {
+            return bind::was_vouched_for(self.read);
+        }
+        bind::vouched_for(self.read, self.admission.get_or_init(|| self.world.admission()).await)
     }
 
     async fn cancel(self) -> Result<Found, BatchError> {

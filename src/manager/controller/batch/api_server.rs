@@ -1,7 +1,8 @@
 //! The real world of a batch: the API server.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, pin::pin, time::Duration};
 
+use futures::TryStreamExt;
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -17,12 +18,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::{
     cache::Cache,
     telling::tell,
-    world::{Act, BatchError, Candidates, Change, Created, Swapped, World},
+    world::{Act, BatchError, Candidates, Change, Created, Plans, Swapped, World},
 };
 use crate::{
     api::{
@@ -48,6 +48,7 @@ use crate::{
     infra::{
         audit::Unavailable,
         call::{ApiError, within},
+        pages::{page, pages},
         requests::Written,
     },
     manager::{
@@ -58,14 +59,11 @@ use crate::{
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// A list of all pods of a namespace is large.
-pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Children on a page: with their tails they may be 100 KiB each.
 const PAGE: u32 = 200;
-/// After the API server has said that it is too busy: that it did nothing is certain.
-const BUSY: [Duration; 4] =
-    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// Objects that belong to a batch.
-const CHILDREN: &str = "spec.batch.uid!=";
+/// Requests of batches that have ended and were never bound to a node: none of them holds any output.
+const NEVER_BOUND: &str = "spec.batch.uid!=,status.completionTime!=,status.nodeName=";
 
 #[derive(Clone)]
 pub(in crate::manager) struct ApiServer {
@@ -208,19 +206,10 @@ impl World for ApiServer {
     async fn create(&self, child: &ExecRequest) -> Created {
         let namespace = child.metadata.namespace.as_deref().unwrap_or_default();
         let (api, params) = (self.requests(namespace), PostParams::default());
-        let mut pauses = BUSY.into_iter();
-        loop {
-            let call = format!("create a request of a batch in {namespace}");
-            let error = match within(CALL_TIMEOUT, call, api.create(&params, child)).await {
-                Ok(made) => return Created::Made(Box::new(made)),
-                Err(error) => error,
-            };
-            match (error.status().map(|status| (status.code, status.reason.as_str())), pauses.next()) {
-                (Some((429, _)), Some(pause)) => sleep(pause).await,
-                (Some((409, "AlreadyExists")), _) => return Created::Exists,
-                (Some((400 | 403 | 404 | 409 | 413 | 422 | 429, _)), _) => return Created::Refused(error.to_string()),
-                (Some(_) | None, _) => return Created::Doubt(error.to_string()),
-            }
+        let call = format!("create a request of a batch in {namespace}");
+        match within(CALL_TIMEOUT, call, api.create(&params, child)).await {
+            Ok(made) => Created::Made(Box::new(made)),
+            Err(error) => not_made(&error),
         }
     }
 
@@ -290,32 +279,31 @@ impl World for ApiServer {
 
     async fn endings(&self, key: &BatchKey, plan: i64) -> Result<Vec<Ending>, ApiError> {
         let api: Api<DeserializeGuard<ExecRequest>> = Api::namespaced(self.leader.client.clone(), &key.namespace);
-        let mut params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
+        let params = ListParams::default().fields(&format!("spec.batch.uid={}", key.uid)).limit(PAGE);
+        let mut pages = pin!(pages(api, params, format!("list the requests of ExecBatch {key}")));
+        let ending = |child: &DeserializeGuard<ExecRequest>| {
+            let child = child.0.as_ref().ok()?;
+            Ending::of(child, child::index_in(child, key.uid.as_str(), plan)?)
+        };
         let mut endings = Vec::new();
-        loop {
-            let page = within(LIST_TIMEOUT, format!("list the requests of ExecBatch {key}"), api.list(&params)).await?;
-            let ending = |child: &DeserializeGuard<ExecRequest>| {
-                let child = child.0.as_ref().ok()?;
-                let index = child::index_in(child, key.uid.as_str(), plan)?;
-                Ending::of(child, index)
-            };
-            endings.extend(page.items.iter().filter_map(ending));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(endings),
-            }
+        while let Some(page) = pages.try_next().await? {
+            endings.extend(page.iter().filter_map(ending));
         }
+        Ok(endings)
     }
 
-    async fn page_of_children(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
+    fn unfinished(&self) -> BTreeMap<BatchKey, Plans> {
+        self.cache.all()
+    }
+
+    async fn page_of_never_bound(&self, after: Option<String>) -> Result<(Vec<ExecRequest>, Option<String>), ApiError> {
         let api: Api<DeserializeGuard<ExecRequest>> = Api::all(self.leader.client.clone());
-        let mut params = ListParams::default().fields(CHILDREN).limit(PAGE);
+        let mut params = ListParams::default().fields(NEVER_BOUND).limit(PAGE);
         if let Some(token) = after {
             params = params.continue_token(&token);
         }
-        let page = within(LIST_TIMEOUT, "list the requests of batches".to_owned(), api.list(&params)).await?;
-        let children = page.items.into_iter().filter_map(|guard| guard.0.ok()).collect();
-        Ok((children, page.metadata.continue_.filter(|token| !token.is_empty())))
+        let (page, next) = page(&api, &params, "list the requests of batches that were never bound").await?;
+        Ok((page.into_iter().filter_map(|guard| guard.0.ok()).collect(), next))
     }
 
     async fn available(&self) -> Result<(), Unavailable> {
@@ -336,5 +324,44 @@ fn unless_gone(result: Result<(), ApiError>) -> Result<(), ApiError> {
     match result {
         Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
         result => result,
+    }
+}
+
+/// What an error says of a creation.
+fn not_made(error: &ApiError) -> Created {
+    let why = error.to_string();
+    match error.status().map(|status| (status.code, status.reason.as_str())) {
+        Some((409, "AlreadyExists")) => Created::Exists,
+        // The API server is too busy, or others count against the same quota at this moment.
+        Some((409 | 429, _)) => Created::NotNow(why),
+        Some((400 | 403 | 404 | 413 | 422, _)) => Created::Refused(why),
+        Some(_) | None => Created::Doubt(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16, reason: &str) -> Created {
+        let status = json!({"status": "Failure", "message": "m", "reason": reason, "code": code});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).expect("a Status")));
+        not_made(&ApiError::Failed { call: "create".to_owned(), source })
+    }
+
+    #[test]
+    fn only_what_was_surely_not_taken_is_tried_again() {
+        for (code, reason) in [(429, "TooManyRequests"), (409, "Conflict")] {
+            assert!(matches!(answered(code, reason), Created::NotNow(_)), "{code} {reason}");
+        }
+        for (code, reason) in [(403, "Forbidden"), (422, "Invalid"), (404, "NotFound")] {
+            assert!(matches!(answered(code, reason), Created::Refused(_)), "{code} {reason}");
+        }
+        for (code, reason) in [(500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")] {
+            assert!(matches!(answered(code, reason), Created::Doubt(_)), "{code} {reason}");
+        }
+        assert!(matches!(answered(409, "AlreadyExists"), Created::Exists));
+        let silent = ApiError::Timeout { call: "create".to_owned(), after: CALL_TIMEOUT };
+        assert!(matches!(not_made(&silent), Created::Doubt(_)));
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::sweep::batch_of;
+use super::{sweep::batch_of, world::Plans};
 use crate::{
     api::ExecRequest,
     core::{
@@ -13,9 +13,6 @@ use crate::{
         ids::BatchKey,
     },
 };
-
-/// Of each batch, by the number of the plan.
-type Plans = BTreeMap<i64, Children>;
 
 #[derive(Clone, Debug, Default)]
 pub struct Cache(Arc<Mutex<BTreeMap<BatchKey, Plans>>>);
@@ -52,6 +49,10 @@ impl Cache {
     pub fn replace(&self, with: &Self) {
         let with = std::mem::take(&mut *with.0.lock());
         *self.0.lock() = with;
+    }
+
+    pub fn all(&self) -> BTreeMap<BatchKey, Plans> {
+        self.0.lock().clone()
     }
 
     pub fn children(&self, key: &BatchKey, plan: i64) -> Children {

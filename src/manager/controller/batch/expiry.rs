@@ -1,5 +1,8 @@
 //! Deletes finished batches whose `ttlSecondsAfterFinished` has passed. Their requests go with them.
 
+use std::pin::pin;
+
+use futures::TryStreamExt;
 use kube::{
     Api,
     api::{DeleteParams, ListParams},
@@ -7,10 +10,10 @@ use kube::{
 };
 
 use super::{
-    api_server::{ApiServer, LIST_TIMEOUT},
+    api_server::ApiServer,
     world::{Act, BatchError, World},
 };
-use crate::{api::ExecBatch, core::batch::expiry::has_expired, infra::call::within};
+use crate::{api::ExecBatch, core::batch::expiry::has_expired, infra::pages::pages};
 
 const FINISHED: &str = "status.completionTime!=";
 const PAGE: u32 = 100;
@@ -18,11 +21,11 @@ const PAGE: u32 = 100;
 /// How many were deleted.
 pub(super) async fn delete_expired(world: &ApiServer) -> Result<usize, BatchError> {
     let api: Api<DeserializeGuard<ExecBatch>> = Api::all(world.leader().client.clone());
-    let mut params = ListParams::default().fields(FINISHED).limit(PAGE);
+    let params = ListParams::default().fields(FINISHED).limit(PAGE);
+    let mut pages = pin!(pages(api, params, "list the finished batches".to_owned()));
     let mut deleted = 0;
-    loop {
-        let page = within(LIST_TIMEOUT, "list the finished batches".to_owned(), api.list(&params)).await?;
-        let batches = page.items.into_iter().filter_map(|guard| guard.0.ok());
+    while let Some(page) = pages.try_next().await? {
+        let batches = page.into_iter().filter_map(|guard| guard.0.ok());
         for batch in batches.filter(|batch| has_expired(batch, world.now())) {
             world.record(&batch, &Act::Expired).await?;
             match world.delete_as_read(&batch, DeleteParams::background()).await {
@@ -34,9 +37,6 @@ pub(super) async fn delete_expired(world: &ApiServer) -> Result<usize, BatchErro
                 }
             }
         }
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(deleted),
-        }
     }
+    Ok(deleted)
 }

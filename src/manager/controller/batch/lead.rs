@@ -7,10 +7,7 @@ use futures::StreamExt;
 use kube::{
     Api,
     core::{DeserializeGuard, ObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, watcher},
-    },
+    runtime::watcher,
 };
 use tokio::{
     sync::Notify,
@@ -19,12 +16,18 @@ use tokio::{
 };
 
 use super::{
-    api_server::ApiServer, cache::Cache, expiry::delete_expired, pass::Pass, sweep::sweep_all, tend::tend, world::World,
+    api_server::ApiServer,
+    cache::Cache,
+    expiry::delete_expired,
+    pass::Pass,
+    sweep::{sweep_ended, sweep_unfinished},
+    tend::tend,
+    world::World,
 };
 use crate::{
     api::{ExecBatch, ExecRequest},
-    core::ids::BatchKey,
-    infra::retry::{self, WatchPauses},
+    core::{batch::pace::Pace, ids::BatchKey},
+    infra::{retry, watch::watch},
     manager::controller::write::Leader,
 };
 
@@ -32,6 +35,8 @@ use crate::{
 const CHILDREN: &str = "spec.batch.uid!=,status.completionTime=";
 const BATCHES: &str = "status.completionTime=";
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// In how many of these what has ended is looked at once. Nothing of it can run.
+const ENDED_EACH: u64 = 30;
 const EXPIRE_EVERY: Duration = Duration::from_secs(15);
 /// After a pass that failed.
 const RETRY: Duration = Duration::from_secs(2);
@@ -63,7 +68,7 @@ impl Batches {
 
 async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
     let api: Api<DeserializeGuard<ExecRequest>> = Api::all(world.leader().client.clone());
-    let mut events = watcher(api, retry::watching().fields(CHILDREN)).backoff(WatchPauses::default()).boxed();
+    let mut events = watch(api, retry::watching().fields(CHILDREN)).boxed();
     let mut listed = Cache::default();
     while let Some(event) = events.next().await {
         let told = match event {
@@ -96,7 +101,7 @@ async fn watch_children(world: &ApiServer, cache: &Cache, batches: &Batches) {
 
 async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
     let api: Api<DeserializeGuard<ExecBatch>> = Api::all(world.leader().client.clone());
-    let mut events = watcher(api, retry::watching().fields(BATCHES)).backoff(WatchPauses::default()).boxed();
+    let mut events = watch(api, retry::watching().fields(BATCHES)).boxed();
     let mut tended = JoinSet::new();
     loop {
         let event = tokio::select! {
@@ -144,8 +149,9 @@ async fn watch_batches(world: &Arc<ApiServer>, batches: &Batches) {
 async fn tend_to_its_end(world: Arc<ApiServer>, batches: Batches, key: BatchKey, news: Arc<Notify>) {
     // Also if a pass panics: another task can take it up then.
     let _registered = Registered { batches, key: key.clone() };
+    let mut pace = Pace::default();
     loop {
-        let pause = match Box::pin(tend(&*world, &key)).await {
+        let pause = match Box::pin(tend(&*world, &key, &mut pace)).await {
             Ok(Pass::Over) => return,
             Ok(Pass::Again(pause)) => pause,
             Ok(Pass::NotBefore(pause)) => {
@@ -180,12 +186,16 @@ pub(super) fn key_of(meta: &ObjectMeta) -> Option<BatchKey> {
 async fn sweep_now_and_then<W: World>(world: &W) {
     let mut clock = interval(SWEEP_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for round in 0_u64.. {
         clock.tick().await;
-        match sweep_all(world).await {
+        let told = |swept| match swept {
             Ok(0) => {}
             Ok(swept) => tracing::info!(swept, "stray requests of batches were removed"),
-            Err(error) => tracing::warn!(%error, "the requests of batches could not be listed"),
+            Err(error) => tracing::warn!(%error, "stray requests of batches could not be looked for; retrying"),
+        };
+        told(sweep_unfinished(world).await);
+        if round % ENDED_EACH == 0 {
+            told(sweep_ended(world).await);
         }
     }
 }

@@ -9,11 +9,11 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::sleep;
 
 use super::{
+    making::{Made, make, remove},
     pass::{AGAIN, Pass, record, refuse, swap},
-    world::{BatchError, Change, Created, Swapped, World},
+    world::{BatchError, Change, Swapped, World},
 };
 use crate::{
     api::{ExecBatch, ExecRequest, Reason, Requester, batch::OnForbidden},
@@ -21,7 +21,6 @@ use crate::{
         access::Right,
         admission::Admission,
         batch::{
-            child,
             end::End,
             ledger::Ledger,
             plan::{self, Refusal},
@@ -36,12 +35,8 @@ use crate::{
     infra::requests::Written,
 };
 
-/// How many children are created beside each other.
-const AT_ONCE: usize = 16;
 /// How many targets the requester's rights are asked for beside each other.
 const ASKED_AT_ONCE: usize = 16;
-/// After a creation without an answer, until it is looked for.
-const SETTLE: Duration = Duration::from_millis(200);
 /// While the policies are not in place.
 const WAIT: Duration = Duration::from_secs(2);
 /// Of the pause after a plan that was given up: up to 32 s.
@@ -69,7 +64,7 @@ pub(super) async fn plan<W: World>(
     let from = read.status.clone().unwrap_or_default();
     let write = Write { status: &from, generation: read.metadata.generation, at: world.now() };
     // Without a clear answer the number may be somebody else's.
-    let batch = match world.write_batch(&read, write.planning(number)).await? {
+    let mut batch = match world.write_batch(&read, write.planning(number)).await? {
         Swapped::Won(batch) => *batch,
         Swapped::Lost => return Ok(Pass::Again(AGAIN)),
         Swapped::Gone => return Ok(Pass::Over),
@@ -79,8 +74,9 @@ pub(super) async fn plan<W: World>(
         Ok(targets) => targets,
         Err(why) => return refuse(world, &batch, &why).await,
     };
-    let children = match make(world, &batch, number, &targets).await? {
+    let children = match make(world, key, &mut batch, number, &targets).await? {
         Made::All(children) => children,
+        Made::NotWanted => return Ok(Pass::Again(AGAIN)),
         Made::InDoubt(why) => {
             tracing::warn!(batch = %key, number, why, "a plan is in doubt and is given up for another");
             let message = format!("plan {number} was given up, and another is made: {why}");
@@ -88,10 +84,10 @@ pub(super) async fn plan<W: World>(
             return Ok(Pass::NotBefore(after_plan(number)));
         }
         Made::Refused(why, made) => {
-            for child in &made {
-                world.delete(child).await?;
-            }
-            return refuse(world, &batch, &Refusal::new(Reason::PlanRefused, why)).await;
+            // Said first: to delete them takes its time.
+            let pass = refuse(world, &batch, &Refusal::new(Reason::PlanRefused, why)).await?;
+            remove(world, &made).await;
+            return Ok(pass);
         }
     };
     let Some(ledger) = end_what_cannot_run(world, &targets, &children, vouched_for).await? else {
@@ -171,52 +167,6 @@ async fn lacking<W: World>(
         lacking.extend(answer?);
     }
     Ok(lacking)
-}
-
-enum Made {
-    /// One for each target, in their order.
-    All(Vec<ExecRequest>),
-    InDoubt(String),
-    /// Why, and those that were made before.
-    Refused(String, Vec<ExecRequest>),
-}
-
-async fn make<W: World>(world: &W, batch: &ExecBatch, number: i64, targets: &[Target]) -> Result<Made, BatchError> {
-    let wanted = (0..).zip(targets).map(|(index, target)| child::child(batch, number, index, target));
-    let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
-    let asked: Vec<_> = wanted.iter().map(|wanted| make_one(world, wanted)).collect();
-    let mut answers = futures::stream::iter(asked).buffered(AT_ONCE);
-    let mut made = Vec::with_capacity(targets.len());
-    while let Some(answer) = answers.next().await {
-        match answer? {
-            Created::Made(child) => made.push(*child),
-            Created::Refused(why) => return Ok(Made::Refused(why, made)),
-            Created::Exists => return Ok(Made::InDoubt("another object has the name of a request".to_owned())),
-            Created::Doubt(why) => return Ok(Made::InDoubt(why)),
-        }
-    }
-    Ok(Made::All(made))
-}
-
-/// `Made` only if this child is there and no creation of it can be on its way: the only one that was ever sent was taken.
-async fn make_one<W: World>(world: &W, wanted: &ExecRequest) -> Result<Created, BatchError> {
-    let answer = world.create(wanted).await;
-    match &answer {
-        Created::Made(child) if child::is_exactly(child, wanted) => return Ok(answer),
-        Created::Made(_) => {
-            let why = "a request is not what it was made as: does another admission webhook change ExecRequests?";
-            return Ok(Created::Refused(why.to_owned()));
-        }
-        Created::Refused(_) => return Ok(answer),
-        Created::Exists => {}
-        Created::Doubt(_) => sleep(SETTLE).await,
-    }
-    let meta = &wanted.metadata;
-    let [namespace, name] = [&meta.namespace, &meta.name].map(|field| field.as_deref().unwrap_or_default());
-    Ok(match world.child(namespace, name).await? {
-        Some(found) if child::is_exactly(&found, wanted) => Created::Made(Box::new(found)),
-        Some(_) | None => answer,
-    })
 }
 
 /// What is known not to run says so in its own status, before the batch counts it. `None`: somebody else wrote to one.

@@ -19,17 +19,19 @@ use crate::{
         batch::{
             advance::{Next, advance},
             groups::group,
+            pace::Pace,
             seen::Children,
             situation::Situation,
             status::Write,
-            step::{Step, Task, look_again, step},
+            step::{Step, Task, step},
             stop::{stop, until_deadline},
         },
         ids::BatchKey,
     },
 };
 
-pub async fn tend<W: World>(world: &W, key: &BatchKey) -> Result<Pass, BatchError> {
+/// `pace` is that of the passes before, if there were any.
+pub async fn tend<W: World>(world: &W, key: &BatchKey, pace: &mut Pace) -> Result<Pass, BatchError> {
     let Some(batch) = world.batch(key).await? else { return Ok(Pass::Over) };
     let number = batch.status.as_ref().and_then(|status| status.plan.as_ref()).map_or(0, |plan| plan.number);
     let children = world.children(key, number);
@@ -37,7 +39,14 @@ pub async fn tend<W: World>(world: &W, key: &BatchKey) -> Result<Pass, BatchErro
         Step::Done => Ok(Pass::Over),
         Step::Refuse(why) => refuse(world, &batch, &why).await,
         Step::Plan(number) => plan(world, key, batch, number).await,
-        Step::Tend(tasks) => tend_children(world, key, &batch, &children, tasks).await,
+        Step::Tend(tasks) => {
+            let tasks = pace.due(tasks, &children, world.now());
+            let pass = tend_children(world, key, &batch, &children, tasks).await?;
+            Ok(match pass {
+                Pass::Again(pause) => Pass::Again(pause.min(pace.pause(&children, world.now()))),
+                Pass::Over | Pass::NotBefore(_) => pass,
+            })
+        }
     }
 }
 
@@ -55,8 +64,7 @@ async fn tend_children<W: World>(
     match advance(&situation, children, &found) {
         Next::Finish(ledger) => finish(world, key, Situation { ledger, ..situation }).await,
         Next::Write(status) if Some(&*status) == batch.status.as_ref() => {
-            let pause = look_again(children);
-            Ok(Pass::Again(until_deadline(&situation).map_or(pause, |left| left.min(pause))))
+            Ok(Pass::Again(until_deadline(&situation).unwrap_or(Duration::MAX)))
         }
         Next::Write(status) => swap(world, batch, *status, Duration::ZERO).await,
     }

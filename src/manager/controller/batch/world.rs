@@ -3,7 +3,7 @@
 //! Whoever leads may be told to stop at any await, or be late by any time: every write here wins only if nobody has written
 //! since its object was read, and what is created is fenced by the number of the plan.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use thiserror::Error;
@@ -45,7 +45,7 @@ pub trait World: Send + Sync + 'static {
     /// By a quorum read, whoever made it.
     fn child(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<ExecRequest>, ApiError>> + Send;
 
-    /// Sends one creation, and does not repeat it unless it was surely not taken.
+    /// Sends one creation.
     fn create(&self, child: &ExecRequest) -> impl Future<Output = Created> + Send;
 
     /// Records and writes the status of a child, if nobody has written to it since it was read. `vouched_for`: whether the
@@ -78,8 +78,11 @@ pub trait World: Send + Sync + 'static {
     /// How the finished children of this plan ended, without what they wrote.
     fn endings(&self, key: &BatchKey, plan: i64) -> impl Future<Output = Result<Vec<Ending>, ApiError>> + Send;
 
-    /// Some of all children of all batches, and where the next are, if there are more.
-    fn page_of_children(
+    /// What a watch has told of the unfinished children of all batches, by the number of their plan. It may be old.
+    fn unfinished(&self) -> BTreeMap<BatchKey, Plans>;
+
+    /// Some of all children of all batches that have ended and were never bound, and where the next are, if there are more.
+    fn page_of_never_bound(
         &self,
         after: Option<String>,
     ) -> impl Future<Output = Result<(Vec<ExecRequest>, Option<String>), ApiError>> + Send;
@@ -90,6 +93,9 @@ pub trait World: Send + Sync + 'static {
     /// Records an act on a batch, before it happens.
     fn record(&self, batch: &ExecBatch, act: &Act) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
+
+/// The unfinished children of one batch, by the number of their plan.
+pub type Plans = BTreeMap<i64, Children>;
 
 /// The pods that a batch may mean.
 #[derive(Clone, Debug, Default)]
@@ -119,6 +125,8 @@ pub enum Created {
     Exists,
     /// It will not be taken, for this reason.
     Refused(String),
+    /// It was surely not taken, and may be the next time.
+    NotNow(String),
     /// It may have been taken, may still be taken, or not.
     Doubt(String),
 }

@@ -8,10 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::StreamExt;
 use k8s_openapi::{api::core::v1::ConfigMap, jiff::Timestamp};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client, runtime::watcher};
 use percent_encoding::percent_decode_str;
 use rustls::{
     RootCertStore,
@@ -25,11 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     api::Requester,
-    infra::{
-        health::Readiness,
-        refusal::Refusal,
-        retry::{self, WatchPauses},
-    },
+    infra::{self, health::Readiness, refusal::Refusal, retry},
 };
 
 const CONFIG_NAMESPACE: &str = "kube-system";
@@ -194,7 +187,7 @@ pub(crate) async fn watch_config(
 ) {
     let api: Api<ConfigMap> = Api::namespaced(client, CONFIG_NAMESPACE);
     let selector = format!("metadata.name={CONFIG_NAME}");
-    let mut events = watcher(api, retry::watching().fields(&selector)).backoff(WatchPauses::default()).boxed();
+    let mut events = infra::watch::watch(api, retry::watching().fields(&selector)).boxed();
     let mut listed = false;
     while let Some(event) = events.next().await {
         let config = match event {
