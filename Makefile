@@ -123,7 +123,7 @@ test-engine: cluster-up ## Run the tests against a real Docker Engine
 
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster
-	@rm -f target/e2e/requests.jsonl
+	@rm -f target/e2e/requests-*.jsonl
 	@$(WITH_CLUSTER); cargo test --locked --test e2e
 	@$(WITH_CLUSTER); scripts/audit-check
 
@@ -146,6 +146,11 @@ faults-batches: install ## Kill managers, agents and the API server during 50 ba
 .PHONY: flood
 flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
+
+.PHONY: fleet
+fleet: install ## 2,000 targets with simulated agents (10 min; TARGETS)
+	@$(WITH_CLUSTER); $(if $(TARGETS),FLEET_TARGETS=$(TARGETS)) \
+		cargo test --locked --test faults thousands -- --ignored --nocapture
 
 .PHONY: bench
 bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers, speed of a batch (20 min and a build)

@@ -24,6 +24,7 @@ mod random;
 mod verdict;
 
 mod batches;
+mod fleet;
 mod flood;
 
 use std::{
