@@ -6,7 +6,10 @@
 //!    begins another: a creation that comes late belongs to a plan that never counts;
 //! 4. freeze: write total and digest. From then on nobody creates a child of this batch.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use tokio::time::sleep;
@@ -177,25 +180,48 @@ enum Made {
     /// One for each target, in their order.
     All(Vec<ExecRequest>),
     InDoubt(String),
-    /// Why, and those that were made before.
+    /// Why, and those that were made.
     Refused(String, Vec<ExecRequest>),
 }
 
+/// Once one is refused none is begun any more; those that are under way are waited for, because what is made is to go.
 async fn make<W: World>(world: &W, batch: &ExecBatch, number: i64, targets: &[Target]) -> Result<Made, BatchError> {
     let wanted = (0..).zip(targets).map(|(index, target)| child::child(batch, number, index, target));
     let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
-    let asked: Vec<_> = wanted.iter().map(|wanted| make_one(world, wanted)).collect();
+    let is_refused = AtomicBool::new(false);
+    let asked: Vec<_> = wanted.iter().map(|wanted| make_unless(&is_refused, world, wanted)).collect();
     let mut answers = futures::stream::iter(asked).buffered(AT_ONCE);
-    let mut made = Vec::with_capacity(targets.len());
+    let (mut made, mut refusal) = (Vec::with_capacity(targets.len()), None);
     while let Some(answer) = answers.next().await {
-        match answer? {
-            Created::Made(child) => made.push(*child),
-            Created::Refused(why) => return Ok(Made::Refused(why, made)),
-            Created::Exists => return Ok(Made::InDoubt("another object has the name of a request".to_owned())),
-            Created::Doubt(why) => return Ok(Made::InDoubt(why)),
+        match (answer?, &refusal) {
+            (Some(Created::Made(child)), _) => made.push(*child),
+            (Some(Created::Refused(why)), None) => {
+                is_refused.store(true, Ordering::Relaxed);
+                refusal = Some(why);
+            }
+            (Some(Created::Exists), None) => {
+                return Ok(Made::InDoubt("another object has the name of a request".to_owned()));
+            }
+            (Some(Created::Doubt(why)), None) => return Ok(Made::InDoubt(why)),
+            // What may be there all the same is swept.
+            (None, _) | (Some(Created::Refused(_) | Created::Exists | Created::Doubt(_)), Some(_)) => {}
         }
     }
-    Ok(Made::All(made))
+    Ok(match refusal {
+        Some(why) => Made::Refused(why, made),
+        None => Made::All(made),
+    })
+}
+
+async fn make_unless<W: World>(
+    is_refused: &AtomicBool,
+    world: &W,
+    wanted: &ExecRequest,
+) -> Result<Option<Created>, BatchError> {
+    if is_refused.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    make_one(world, wanted).await.map(Some)
 }
 
 /// `Made` only if this child is there and no creation of it can be on its way: the only one that was ever sent was taken.
@@ -203,7 +229,8 @@ async fn make_one<W: World>(world: &W, wanted: &ExecRequest) -> Result<Created, 
     let answer = world.create(wanted).await;
     match &answer {
         Created::Made(child) if child::is_exactly(child, wanted) => return Ok(answer),
-        Created::Made(_) => {
+        Created::Made(child) => {
+            world.delete(child).await?;
             let why = "a request is not what it was made as: does another admission webhook change ExecRequests?";
             return Ok(Created::Refused(why.to_owned()));
         }
