@@ -13,6 +13,7 @@
 mod access;
 mod agents;
 mod audit;
+mod batch_deleted;
 mod batch_lab;
 mod batch_leaders;
 mod batch_restore;
