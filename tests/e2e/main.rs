@@ -19,6 +19,7 @@ mod batch_leaders;
 mod batch_restore;
 mod batch_rights;
 mod batch_stolen;
+mod batch_withdrawn;
 mod batches;
 mod chart;
 mod clients;
