@@ -20,6 +20,7 @@ mod batch_restore;
 mod batch_rights;
 mod batch_stolen;
 mod batch_withdrawn;
+mod batch_workloads;
 mod batches;
 mod chart;
 mod clients;
