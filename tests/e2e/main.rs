@@ -17,6 +17,7 @@ mod batch_deleted;
 mod batch_lab;
 mod batch_leaders;
 mod batch_restore;
+mod batch_results;
 mod batch_rights;
 mod batch_stolen;
 mod batch_withdrawn;
