@@ -16,6 +16,7 @@ mod audit;
 mod batch_deleted;
 mod batch_lab;
 mod batch_leaders;
+mod batch_limits;
 mod batch_restore;
 mod batch_results;
 mod batch_rights;
