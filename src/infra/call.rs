@@ -8,7 +8,7 @@ use tokio::time::timeout;
 /// The API server did not answer as wanted. Whether a write happened is not known.
 #[derive(Debug, Error)]
 pub enum ApiError {
-    #[error("the API server failed to {call}: {source}")]
+    #[error("the API server failed to {call}: {}", words(.source))]
     Failed {
         call: String,
         #[source]
@@ -39,6 +39,14 @@ impl ApiError {
     }
 }
 
+/// The API server's own words, where it has answered.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
 /// Waits for an answer for `after` at most. `call` says what the API server is asked to do.
 pub(crate) async fn within<T>(
     after: Duration,
@@ -49,5 +57,22 @@ pub(crate) async fn within<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(ApiError::Failed { call, source: Box::new(source) }),
         Err(_) => Err(ApiError::Timeout { call, after }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn the_api_servers_own_words_are_told_and_nothing_of_how_they_are_kept() {
+        let failed = |message: &str| {
+            let source = Box::new(kube::Error::Api(Status::failure(message, "Forbidden").with_code(403).boxed()));
+            ApiError::Failed { call: "create a request".to_owned(), source }.to_string()
+        };
+        assert_eq!(failed("exceeded quota: few"), "the API server failed to create a request: exceeded quota: few");
+        assert!(failed("").contains("Forbidden"), "{}", failed(""));
     }
 }

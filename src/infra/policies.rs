@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::{
     api::names,
     core::admission::{Admission, Expected, Mode, Record},
+    infra::call::words,
 };
 
 pub const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +56,10 @@ impl Policies {
 
     async fn stands(&self, expected: &Expected) -> Result<ObjectMeta, String> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &expected.resource);
-        let found = api.get_opt(&expected.name).await.map_err(|error| format!("{expected} cannot be read: {error}"))?;
+        let found = api
+            .get_opt(&expected.name)
+            .await
+            .map_err(|error| format!("{expected} cannot be read: {}", words(&error)))?;
         expected.check(found.as_ref())?;
         Ok(found.map(|object| object.metadata).unwrap_or_default())
     }
@@ -63,7 +67,8 @@ impl Policies {
     /// The record in the manager's Lease. One that cannot be read counts as none.
     pub async fn recorded(&self) -> Result<Option<Record>, String> {
         let lease = self.leases().get_opt(names::LEADER_LEASE).await;
-        let lease = lease.map_err(|error| format!("Lease {} cannot be read: {error}", names::LEADER_LEASE))?;
+        let lease =
+            lease.map_err(|error| format!("Lease {} cannot be read: {}", names::LEADER_LEASE, words(&error)))?;
         let text = lease.and_then(|lease| lease.metadata.annotations?.remove(names::POLICIES_ANNOTATION));
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }

@@ -136,17 +136,3 @@ impl Drop for Away {
         cluster(&["start", self.0, "kubelet"]);
     }
 }
-
-/// Kills the manager that leads, if one does.
-pub fn kill_leader() {
-    let path = "jsonpath={.spec.holderIdentity}";
-    let leader = kubectl(&["get", "lease", "execlet-manager", "-n", NAMESPACE, "-o", path]);
-    let label = format!("label=io.kubernetes.pod.name={}", leader.trim());
-    for node in tool(&["nodes"]).split_whitespace() {
-        let component = "label=io.kubernetes.container.name=manager";
-        let found = text(&docker(node, &["ps", "--quiet", "--filter", &label, "--filter", component]));
-        for id in found.split_whitespace() {
-            kill_container(node, id);
-        }
-    }
-}

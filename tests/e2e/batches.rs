@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use crate::{
     batch_lab::everywhere,
     lab::{Lab, kubectl, kubectl_raw, text, wait_for},
+    leader,
 };
 
 /// Notes that it ran.
@@ -215,7 +216,7 @@ async fn a_leader_that_is_killed_again_and_again_runs_nothing_twice() {
     let name = lab.batch(everywhere(&format!("{NOTE}; sleep 0.5"), json!({"parallelism": 3})));
     for _ in 0..4 {
         sleep(Duration::from_secs(2)).await;
-        crate::agents::kill_leader();
+        leader::kill();
     }
     let done = lab.batch_ended(&name).await;
     done.ended("Succeeded", "Completed", [20, 0, 0, 0, 0]);

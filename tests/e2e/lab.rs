@@ -244,8 +244,7 @@ fn keep(request: &ExecRequest) {
     let folder = root().join("target/e2e");
     fs::create_dir_all(&folder).expect("a folder");
     let instance = env::var("EXECLET_CLUSTER_INSTANCE").unwrap_or_else(|_| "0".to_owned());
-    let file =
-        fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("requests-{instance}.jsonl")));
+    let file = fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("requests-{instance}.jsonl")));
     let line = serde_json::to_string(request).expect("JSON") + "\n";
     file.and_then(|mut file| file.write_all(line.as_bytes())).expect("kept");
 }

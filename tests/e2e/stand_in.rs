@@ -50,12 +50,7 @@ pub struct StandIn {
 impl StandIn {
     pub async fn start() -> Self {
         let address = host_address();
-        let made = generate_simple_self_signed(["agent".to_owned()]).expect("a certificate");
-        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|config| config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
-            .expect("TLS");
+        let (acceptor, certificate) = identity("agent");
         let listener = TcpListener::bind((address, 0)).await.expect("a port");
         let it = Self { node: unique("stand-in"), seen: Arc::default() };
         let lease = json!({
@@ -64,13 +59,12 @@ impl StandIn {
                 "labels": {"app.kubernetes.io/component": "agent"},
                 "annotations": {
                     "execlet.dev/stream-endpoint": listener.local_addr().expect("an address").to_string(),
-                    "execlet.dev/stream-certificate": made.cert.pem(),
+                    "execlet.dev/stream-certificate": certificate,
                 }},
             "spec": {"renewTime": format!("{:.6}", Timestamp::now())},
         });
         let created = kubectl_with(&["create", "-f", "-"], &lease.to_string());
         assert!(created.status.success(), "{}", text(&created.stderr));
-        let acceptor = TlsAcceptor::from(Arc::new(config));
         let seen = Arc::clone(&it.seen);
         tokio::spawn(async move {
             loop {
@@ -130,6 +124,17 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         kubectl_raw(&["delete", "lease", &format!("execlet-agent.{}", self.node), "-n", NAMESPACE]);
     }
+}
+
+/// What serves TLS under a name or an address, and its certificate in PEM, which signs itself.
+pub fn identity(name: &str) -> (TlsAcceptor, String) {
+    let made = generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
+        .expect("TLS");
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
 }
 
 /// The host's address on the link to the nodes.

@@ -115,7 +115,9 @@ impl Found {
         self.uid = batch.uid().unwrap_or_default();
         self.plan = batch.status.as_ref().and_then(words::frozen);
         if self.plan.is_some() {
-            std::mem::take(&mut self.early).into_iter().for_each(|child| self.note(child));
+            for child in std::mem::take(&mut self.early) {
+                self.note(child);
+            }
         }
     }
 

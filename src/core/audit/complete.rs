@@ -260,7 +260,8 @@ fn required_by_status(status: &ExecRequestStatus, events: &[&Event], is_second: 
     let end = [(key::REASON, Some(reason)), (key::EXIT_CODE, code.as_deref())];
     let known = Reason::ALL.iter().find(|known| known.as_str() == reason);
     if !known.is_some_and(|known| with(Verb::of_end(*known), &end)) {
-        missing.push(format!("it ended with {reason} (exit code {code:?}), but no record says so"));
+        let code = code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        missing.push(format!("it ended with {reason}{code}, but no record says so"));
     }
     let place = [
         (key::NODE, status.node_name.as_deref()),

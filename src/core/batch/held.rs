@@ -55,6 +55,7 @@ pub fn hold(request: &ExecRequest, batch: Option<&ExecBatch>, now: Timestamp) ->
     }
     is_its_pod(request, batch, index)?;
     is_its_child(request, batch, place.plan, index)?;
+    is_its_container(request)?;
     Ok(Held { total: situation.total })
 }
 
@@ -112,6 +113,17 @@ fn is_its_pod(request: &ExecRequest, batch: &ExecBatch, index: u16) -> Result<()
     }
     let why = format!("it is for pod {}, which is not what targets.pods of the batch has at {index}", target.pod_name);
     Err(mismatch(&why))
+}
+
+/// Where the batch names none, only the manager knows the pod, and so which one is meant.
+fn is_its_container(request: &ExecRequest) -> Result<(), Refusal> {
+    let bound = request.status.as_ref().and_then(|status| status.container.as_deref()).unwrap_or_default();
+    match request.spec.target.container.as_deref() {
+        Some(named) if named != bound => {
+            Err(mismatch(&format!("it is for container {named}, and bound to container {bound}")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The kubelet names a static pod by a hash of its manifest, and the API server by another UID.

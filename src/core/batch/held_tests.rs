@@ -26,8 +26,8 @@ fn fields() -> Value {
 /// The request of its target 1, bound.
 fn bound(batch: &ExecBatch) -> ExecRequest {
     let mut request = child(batch, 1, 1, &target(1)).expect("a child");
-    let status = ExecRequestStatus { pod_uid: request.spec.target.pod_uid.clone(), ..ExecRequestStatus::default() };
-    request.status = Some(status);
+    let (pod_uid, container) = (request.spec.target.pod_uid.clone(), Some("app".to_owned()));
+    request.status = Some(ExecRequestStatus { pod_uid, container, ..ExecRequestStatus::default() });
     request
 }
 
@@ -52,7 +52,7 @@ fn a_request_that_is_its_batchs_is_held() {
 #[test]
 fn a_request_that_differs_in_any_field_from_what_its_batch_says_is_refused_and_told_which() {
     type Change = fn(&mut ExecRequest);
-    let changes: [(&str, Change); 23] = [
+    let changes: [(&str, Change); 25] = [
         ("spec.target.container", |r| r.spec.target.container = Some("other".to_owned())),
         ("spec.target.podUID is missing", |r| r.spec.target.pod_uid = None),
         ("bound to the one with UID", |r| r.spec.target.pod_uid = Some("another".to_owned())),
@@ -80,6 +80,10 @@ fn a_request_that_differs_in_any_field_from_what_its_batch_says_is_refused_and_t
         ("bound to the one with UID other", |r| {
             r.status.as_mut().expect("a status").pod_uid = Some("other".to_owned());
         }),
+        ("it is for container app, and bound to container side", |r| {
+            r.status.as_mut().expect("a status").container = Some("side".to_owned());
+        }),
+        ("bound to container ;", |r| r.status.as_mut().expect("a status").container = None),
     ];
     let batch = whole();
     for (words, change) in changes {
@@ -100,6 +104,14 @@ fn a_request_that_differs_in_any_field_from_what_its_batch_says_is_refused_and_t
         }
         assert!(refused(&request, &batch).is_some_and(|(_, message)| message.contains("ownerReferences")), "{change}");
     }
+}
+
+#[test]
+fn where_no_container_is_named_the_manager_says_which() {
+    let mut all = fields();
+    all["targets"] = json!({"all": true});
+    let batch = frozen(&all, 5, 3);
+    assert_eq!(refused(&bound(&batch), &batch), None);
 }
 
 #[test]

@@ -122,7 +122,8 @@ async fn make_one<W: World>(world: &W, wanted: &ExecRequest) -> Result<Created, 
     let answer = world.create(wanted).await;
     match &answer {
         Created::Made(child) if child::is_exactly(child, wanted) => return Ok(answer),
-        Created::Made(_) => {
+        Created::Made(child) => {
+            discard(world, child).await;
             let why = "a request is not what it was made as: does another admission webhook change ExecRequests?";
             return Ok(Created::Refused(why.to_owned()));
         }
@@ -162,10 +163,11 @@ fn plan_of(batch: &ExecBatch) -> Option<Plan> {
 
 /// Deletes what was made for a plan that was refused. What of it is left the sweep removes.
 pub(super) async fn remove<W: World>(world: &W, made: &[ExecRequest]) {
-    let remove = |child| async move {
-        if let Err(error) = world.delete(child).await {
-            tracing::warn!(%error, "a request of a plan that was refused could not be deleted yet");
-        }
-    };
-    futures::stream::iter(made).for_each_concurrent(AT_ONCE, remove).await;
+    futures::stream::iter(made).for_each_concurrent(AT_ONCE, |child| discard(world, child)).await;
+}
+
+async fn discard<W: World>(world: &W, child: &ExecRequest) {
+    if let Err(error) = world.delete(child).await {
+        tracing::warn!(%error, "a request of a plan that was refused could not be deleted yet");
+    }
 }
