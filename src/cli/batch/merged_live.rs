@@ -115,7 +115,9 @@ impl Found {
         self.uid = batch.uid().unwrap_or_default();
         self.plan = batch.status.as_ref().and_then(words::frozen);
         if self.plan.is_some() {
-            std::mem::take(&mut self.early).into_iter().for_each(|child| self.note(child));
+            for child in std::mem::take(&mut self.early) {
+                self.note(child);
+            }
         }
     }
 
@@ -318,6 +320,6 @@ mod tests {
         }
         assert!(found.waiting.is_empty());
         found.plan(&serde_json::from_value(batch(status("Running", "Running", "", &Value::Null))).expect("a batch"));
-        assert_eq!(found.waiting.iter().map(|child| child.name_any()).collect::<Vec<_>>(), ["b-x-0"]);
+        assert_eq!(found.waiting.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["b-x-0"]);
     }
 }
