@@ -398,7 +398,7 @@ impl World for SimWorld {
         let page: Vec<ExecRequest> = {
             let state = self.model.lock();
             let later = state.objects.children.iter().filter(|(name, _)| Some(*name) > after.as_ref());
-            later.map(|(_, child)| child).filter(|child| never_bound(child)).cloned().take(4).collect()
+            later.map(|(_, child)| child).filter(|child| never_bound(child)).take(4).cloned().collect()
         };
         let next = page.last().and_then(|last| last.metadata.name.clone()).filter(|_| page.len() == 4);
         self.answer("list the requests that were never bound", (page, next)).await

@@ -320,6 +320,6 @@ mod tests {
         }
         assert!(found.waiting.is_empty());
         found.plan(&serde_json::from_value(batch(status("Running", "Running", "", &Value::Null))).expect("a batch"));
-        assert_eq!(found.waiting.iter().map(|child| child.name_any()).collect::<Vec<_>>(), ["b-x-0"]);
+        assert_eq!(found.waiting.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["b-x-0"]);
     }
 }
