@@ -12,7 +12,7 @@ mod leader;
 mod somebody;
 mod watched;
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use execlet::{
     api::{
@@ -24,7 +24,7 @@ use execlet::{
 use futures::StreamExt;
 use kube::{
     Api,
-    api::{PostParams, WatchEvent, WatchParams},
+    api::{ListParams, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -38,7 +38,7 @@ use self::{
     watched::{Watched, watch_to_its_end},
 };
 use crate::{
-    lab::{Lab, unique},
+    lab::{Lab, unique, wait_within},
     number,
 };
 
@@ -46,6 +46,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 /// For a batch of ten thousand.
 const PATIENCE: Duration = Duration::from_secs(25 * 60);
+/// For what a plan that was given up has left, three calls a request on a machine that is too busy.
+const SWEPT: Duration = Duration::from_secs(10 * 60);
 /// Fewer would fit into the API server whatever their tails are.
 const FEWEST: u64 = 500;
 const MOST: u64 = 10_000;
@@ -100,7 +102,8 @@ async fn play() {
         "batch         {}: {} succeeded, {} failed, {PARALLELISM} at a time",
         status.phase, status.succeeded.count, status.failed.count
     );
-    println!("took          {took:.1?}, {:.1?} of it to plan", planned.expect("a plan"));
+    let number = status.plan.as_ref().map_or(0, |plan| plan.number);
+    println!("took          {took:.1?}, {:.1?} of it to plan; this was plan {number}", planned.expect("a plan"));
     println!("rate          {:.1} targets a second", f64::from(targets) / took.as_secs_f64());
     println!("status        {writes} writes, {largest} bytes at most");
     for (when, asked) in [("at rest", &quiet), ("meanwhile", &meanwhile)] {
@@ -218,13 +221,26 @@ fn counts_are_exact(status: &ExecBatchStatus, targets: u16) {
 
 /// What the requests say, and what their agents did.
 async fn each_ran_once(lab: &Lab, fleet: &Fleet, seen: Seen, targets: u16) {
-    let children = lab.children(&seen).await;
-    assert_eq!(children.keys().copied().collect::<Vec<_>>(), (0..targets.into()).collect::<Vec<i32>>());
+    let plan = seen.status.plan.as_ref().expect("a plan").number;
+    let fields = ListParams::default().fields(&format!("spec.batch.uid={}", seen.uid()));
+    let children = wait_within(SWEPT, "the requests of a plan that was given up to be gone", async || {
+        let list = lab.requests().list(&fields).await.ok()?.items;
+        let place = |child: &ExecRequest| child.spec.batch.as_ref().map(|place| (place.plan, place.index));
+        let children: BTreeMap<_, _> = list.into_iter().map(|child| (place(&child).expect("a batch"), child)).collect();
+        children.keys().all(|(of, _)| *of == plan).then_some(children)
+    })
+    .await;
+    let indexes: Vec<i32> = children.keys().map(|(_, index)| *index).collect();
+    assert_eq!(indexes, (0..targets.into()).collect::<Vec<i32>>());
     let started = fleet.tally.started(seen.uid());
-    for (index, child) in children {
+    for ((_, index), child) in children {
         let status = child.status.as_ref().expect("a status");
         let node = fleet.node_of(usize::try_from(index).expect("an index"));
-        assert_eq!((status.exit_code, status.node_name.as_deref()), (Some(code(index)), Some(node)), "{child:#?}");
+        assert_eq!(
+            (status.exit_code, status.node_name.as_deref()),
+            (Some(code(index)), Some(node)),
+            "{index}: {status:?}"
+        );
         assert_eq!(started.get(&index), Some(&1), "{index}");
     }
     assert_eq!(started.len(), usize::from(targets), "nothing else ran");
