@@ -334,6 +334,45 @@ async fn a_plan_is_approved_by_somebody_else_who_may_and_for_good() {
     assert_refused(change(&lab, &carol, "b", &right, &[DRY]), "is not that of the plan", "of the batch before");
 }
 
+/// An account that has another name by now is the same one.
+#[tokio::test]
+async fn nobody_approves_an_own_batch_under_another_name() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    for name in ["ann", "ann-marie"] {
+        bind(&lab.namespace, name, &json!({"kind": "ClusterRole", "name": "execlet-requester"}), &a_user(name));
+        bind(
+            &lab.namespace,
+            &format!("{name}-too"),
+            &json!({"kind": "ClusterRole", "name": "execlet-approver"}),
+            &a_user(name),
+        );
+    }
+    let exec = exec_rules(&[]);
+    grant(&lab.namespace, "exec", exec, &a_user("ann"));
+    let subject = Subject::user("ann-marie");
+    wait_for("the roles to count", async || {
+        let all = subject.can(&lab.namespace, "approve", "execbatches.execlet.dev")
+            && Subject::user("ann").can(&lab.namespace, "create", "pods/exec");
+        all.then_some(())
+    })
+    .await;
+    let as_user = |name: &str, uid: &str, args: &[&str], input: &str| {
+        let who = [format!("--as={name}"), format!("--as-uid={uid}")];
+        kubectl_with(&[&[who[0].as_str(), who[1].as_str()], args].concat(), input)
+    };
+    let manifest = batch(&lab, "b", &json!({"approval": {"required": true}}));
+    assert!(as_user("ann", "u-1", &CREATE, &manifest).status.success());
+    let digest = lab.batch_paused("b", 0).await.digest();
+    let patch = json!({"spec": {"approval": {"planDigest": digest}}}).to_string();
+    let approve = ["patch", "execbatch", "b", "-n", &lab.namespace, "--type=merge", "-o", "json", DRY, "-p", &patch];
+    let words = "has created this batch, so somebody else has to approve it";
+    for (name, uid) in [("ann", "u-1"), ("ann", "u-2"), ("ann-marie", "u-1")] {
+        assert_refused(said(&as_user(name, uid, &approve, "")), words, &format!("{name} {uid}"));
+    }
+    said(&as_user("ann-marie", "u-2", &approve, "")).expect("somebody else");
+}
+
 /// A request as the manager makes it for a batch.
 pub fn child(lab: &Lab, name: &str, of: &str, uid: &Value, more: &Value) -> Value {
     let owner = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch", "name": of, "uid": uid,
@@ -363,8 +402,18 @@ async fn without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
     wait_for("the stamp to be forgotten", async || create(&json!({})).err()).await;
     assert_refused(create(&json!({"requestedBy": forged()})), "spec.requestedBy is not you", "forged");
     assert_refused(create(&json!({})), "is empty, and no policy has filled it in", "left out");
-    let made =
-        create(&json!({"requestedBy": {"username": "alice", "groups": ["system:authenticated"]}})).expect("made");
+    let me = json!({"username": "alice", "groups": ["system:authenticated"]});
+    for (field, value) in [
+        ("uid", json!("1")),
+        ("groups", json!(["system:authenticated", "system:masters"])),
+        ("groups", json!([])),
+        ("extra", json!({"scopes": ["all"]})),
+    ] {
+        let mut by = me.clone();
+        by[field] = value;
+        assert_refused(create(&json!({"requestedBy": by})), "spec.requestedBy is not you", &by.to_string());
+    }
+    let made = create(&json!({"requestedBy": me})).expect("made");
     let name = made["metadata"]["name"].as_str().expect("a name");
     let me = json!({"username": "alice", "uid": ""});
     for (spec, taken) in [

@@ -113,6 +113,7 @@ async fn a_stolen_managers_token_cancels_requests_of_batches_and_changes_nothing
         json!({"metadata": {"finalizers": ["example.com/stays"]}, "spec": {"cancel": true}}),
         json!({"metadata": {"ownerReferences": []}, "spec": {"cancel": true}}),
         json!({"metadata": {"labels": {"execlet.dev/batch": null}}, "spec": {"cancel": true}}),
+        json!({"spec": {"cancel": false}}),
     ] {
         assert_refused(patch(&held, change.clone()), words, &change.to_string());
     }

@@ -17,6 +17,7 @@ mod batch_deleted;
 mod batch_lab;
 mod batch_leaders;
 mod batch_limits;
+mod batch_report;
 mod batch_restore;
 mod batch_results;
 mod batch_rights;
