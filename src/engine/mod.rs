@@ -3,6 +3,7 @@
 //! Each engine has a folder of its own here, the only place that knows what it is, how it is spoken to and what it
 //! really does. All that differs between engines and matters to others is a value: a state, a testimony, a habit.
 
+pub mod containerd;
 pub mod docker;
 
 pub mod error;
