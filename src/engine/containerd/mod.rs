@@ -7,3 +7,6 @@
 pub mod calls;
 pub mod connection;
 pub mod messages;
+pub mod process;
+pub mod root;
+pub mod user;
