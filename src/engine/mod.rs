@@ -19,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 pub use self::{
     error::{EngineError, StartError},
     framing::Chunk,
-    stream::{ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError},
+    stream::{ExecInput, ExecStream, InputSink, OutputSource, Parts, READ_BYTES, REST_BYTES, StreamError},
 };
 use crate::core::{
     evidence::Patience,

@@ -6,7 +6,9 @@
 
 pub mod calls;
 pub mod connection;
+pub mod folder;
 pub mod messages;
+pub mod output;
 pub mod process;
 pub mod root;
 pub mod user;
