@@ -7,8 +7,10 @@ pub mod containerd;
 pub mod docker;
 
 pub mod error;
+mod fifo;
 pub mod framing;
 pub mod labels;
+pub mod runc;
 pub mod stream;
 
 use std::{future::Future, io, time::Duration};

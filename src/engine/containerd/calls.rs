@@ -15,7 +15,7 @@ use super::{
     connection::{Channel, Connection},
     messages::{
         Close, Container, ContainerId, Containers, Deleted, Envelope, Exited, Filters, NewExec, OneContainer,
-        OneProcess, Pids, Process, ProcessId, Size, Version,
+        OneProcess, Pids, Process, ProcessId, Size, Started, Version,
     },
 };
 use crate::engine::EngineError;
@@ -30,6 +30,7 @@ const GET_CONTAINER: &str = "/containerd.services.containers.v1.Containers/Get";
 const LIST_CONTAINERS: &str = "/containerd.services.containers.v1.Containers/List";
 const GET: &str = "/containerd.services.tasks.v1.Tasks/Get";
 const EXEC: &str = "/containerd.services.tasks.v1.Tasks/Exec";
+const START: &str = "/containerd.services.tasks.v1.Tasks/Start";
 const WAIT: &str = "/containerd.services.tasks.v1.Tasks/Wait";
 const DELETE: &str = "/containerd.services.tasks.v1.Tasks/DeleteProcess";
 const RESIZE: &str = "/containerd.services.tasks.v1.Tasks/ResizePty";
@@ -94,6 +95,16 @@ impl Calls {
     /// A connection for one start. An error proves that nothing was sent.
     pub async fn open(&self) -> Result<Channel, EngineError> {
         self.0.open().await.map_err(|error| self.unreachable("connect", &error))
+    }
+
+    /// The start itself, which `start` alone may make. `None`: no answer came in time.
+    pub(super) async fn start(
+        &self,
+        channel: &Channel,
+        container: &str,
+        exec: &str,
+    ) -> Option<Result<Started, Status>> {
+        timeout(LONG_CALL_TIMEOUT, channel.call(START, process(container, exec))).await.ok()
     }
 
     /// Answers when the process has ended; or at once, if it failed to start. Has no deadline.
