@@ -128,6 +128,7 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::containerd::messages::{Moment, Status as MessageStatus};
 
     #[test]
     fn the_parent_of_a_process_is_found_whatever_it_is_called() {
@@ -136,6 +137,40 @@ mod tests {
         child.kill().expect("killed");
         child.wait().expect("reaped");
         assert_eq!(parent(child.id()), None);
+    }
+
+    #[tokio::test]
+    async fn a_start_is_refused_that_would_fail_after_it_has_run_the_command() {
+        let base = tempfile::tempdir().expect("a folder");
+        let calls = Calls::new("/s");
+        let about = About { program: "x".into(), working_dir: "/".into(), tty: false, input: false };
+        let folder = |container: &str| {
+            let container = crate::core::ids::ContainerRef { id: container.into(), started_at: None };
+            let folder = Folder::of(base.path(), &ExecRef { id: "u.1".into(), container }).expect("names");
+            folder.make(&about).expect("made");
+            folder
+        };
+        let (held, other) = (folder("held"), folder("other"));
+        let pipes =
+            [OutputStream::Stdout, OutputStream::Stderr].map(|stream| Pipe::open(&held, stream).expect("opened"));
+        // The parent of the main process is its shim: here it is this program.
+        let mut main = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let process = |status: MessageStatus, seconds| Process {
+            pid: main.id(),
+            status: status.into(),
+            exit_status: 0,
+            exited_at: Some(Moment { seconds, nanos: 0 }),
+        };
+        let running = process(MessageStatus::Running, 0);
+        let refused = |process: Option<&Process>, folder| may_start(&calls, process, folder, &pipes).is_err();
+        assert!(!refused(Some(&running), &held));
+        assert!(refused(Some(&running), &other), "the shim finds other FIFOs than those that are held");
+        assert!(refused(Some(&process(MessageStatus::Paused, 0)), &held));
+        assert!(refused(Some(&process(MessageStatus::Running, 9)), &held), "it has ended");
+        assert!(refused(None, &held));
+        main.kill().expect("killed");
+        main.wait().expect("reaped");
+        assert!(refused(Some(&running), &held), "nobody knows where its shim is");
     }
 
     #[test]

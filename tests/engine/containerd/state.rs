@@ -7,7 +7,7 @@ use execlet::{
 
 use super::node::Node;
 use crate::{
-    lab::{command, read, shell, within},
+    lab::{command, read, shell, until, within},
     stage::{Stage as _, Staged as _},
 };
 
@@ -94,7 +94,8 @@ async fn where_programs_are_found_is_told_of_a_container_that_runs() {
     let surroundings = node.engine.surroundings(&container.reference()).await.expect("an answer").expect("it runs");
     let Surroundings { main, folder, search_path } = surroundings;
     assert_eq!((folder.as_str(), search_path.as_deref()), ("/", Some("/bin")));
-    assert_eq!(std::fs::read_to_string(format!("/proc/{main}/comm")).expect("a process").trim(), "sleep");
+    let name = async || std::fs::read_to_string(format!("/proc/{main}/comm")).ok();
+    until("its main process", async || (name().await?.trim() == "sleep").then_some(())).await;
     node.end(&container).await;
     assert_eq!(node.engine.surroundings(&container.reference()).await.expect("an answer"), None);
 }
