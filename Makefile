@@ -119,7 +119,11 @@ sim: ## Simulate a million requests with faults on each of two engines, and 200,
 
 .PHONY: test-engine
 test-engine: cluster-up ## Run the tests against a real Docker Engine
-	EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1) EXECLET_TEST_ENGINE_NODE=n2 cargo test --locked --test engine
+	EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1) EXECLET_TEST_ENGINE_NODE=n2 cargo test --locked --test engine -- --skip containerd::
+
+.PHONY: test-containerd
+test-containerd: ## Run what is about containerd, and what holds on every engine, on containerds that the tests start
+	EXECLET_TEST_ENGINE=containerd cargo test --locked --test engine -- both:: containerd::
 
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster

@@ -3,11 +3,14 @@
 //! Each engine has a folder of its own here, the only place that knows what it is, how it is spoken to and what it
 //! really does. All that differs between engines and matters to others is a value: a state, a testimony, a habit.
 
+pub mod containerd;
 pub mod docker;
 
 pub mod error;
+mod fifo;
 pub mod framing;
 pub mod labels;
+pub mod runc;
 pub mod stream;
 
 use std::{future::Future, io, time::Duration};
@@ -18,7 +21,7 @@ use k8s_openapi::jiff::Timestamp;
 pub use self::{
     error::{EngineError, StartError},
     framing::Chunk,
-    stream::{ExecInput, ExecStream, Parts, READ_BYTES, REST_BYTES, StreamError},
+    stream::{ExecInput, ExecStream, InputSink, OutputSource, Parts, READ_BYTES, REST_BYTES, StreamError},
 };
 use crate::core::{
     evidence::Patience,

@@ -1,13 +1,16 @@
 //! The output of a running exec, chunk by chunk, and its input.
 
 use std::{
-    future::{Ready, ready},
+    fmt,
+    future::poll_fn,
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::{BufMut as _, BytesMut};
+use futures::future::BoxFuture;
 use rustix::{
     io::Errno,
     net::{RecvFlags, Shutdown, recv, shutdown},
@@ -53,7 +56,27 @@ enum Reader {
     /// The engine's own socket, which another process can go on with.
     Unix(Arc<UnixStream>),
     Other(Box<dyn AsyncRead + Send + Unpin>),
+    /// Output that comes in pieces of its own, and the way to the input, if there is one.
+    Source(Box<dyn OutputSource>, Option<ExecInput>),
     Lost,
+}
+
+/// Output that does not come over one connection.
+pub trait OutputSource: Send {
+    /// Waits until there is something to read, or the end: `false`.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
+    /// The next piece, of so many bytes at most; `None` at a clean end.
+    fn poll_next(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<io::Result<Option<Chunk>>>;
+}
+
+/// Where input goes that does not go over one connection.
+pub trait InputSink: Send + Sync + fmt::Debug {
+    /// Hands over some of the bytes: how many. Safe to cancel: then none were.
+    fn write<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<usize>>;
+
+    /// Ends the input. To end it again does no harm.
+    fn close(&self) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// A stream in a form that can be given to another process.
@@ -74,6 +97,12 @@ impl ExecStream {
     /// Takes over the engine's socket, of which so much was read already.
     pub fn over(connection: UnixStream, framing: Box<dyn Framing>, buffer: BytesMut, tty: bool) -> Self {
         Self::of(Reader::Unix(Arc::new(connection)), framing, buffer, tty)
+    }
+
+    /// Output that comes in pieces of its own, and the way to the input.
+    pub fn from_source(source: impl OutputSource + 'static, input: Option<Arc<dyn InputSink>>, tty: bool) -> Self {
+        let input = input.map(ExecInput::Sink);
+        Self::of(Reader::Source(Box::new(source), input), Box::new(Raw), BytesMut::new(), tty)
     }
 
     /// A stream whose connection is lost: it ends with an error.
@@ -103,7 +132,8 @@ impl ExecStream {
     /// The way to the command's input; `None` if this connection has none.
     pub fn input(&self) -> Option<ExecInput> {
         match &self.reader {
-            Reader::Unix(connection) => Some(ExecInput { connection: Arc::clone(connection) }),
+            Reader::Unix(connection) => Some(ExecInput::Unix(Arc::clone(connection))),
+            Reader::Source(_, input) => input.clone(),
             Reader::Other(_) | Reader::Lost => None,
         }
     }
@@ -117,7 +147,11 @@ impl ExecStream {
 
     /// Waits until there is something to read, or the end: `false`. Safe to cancel.
     pub async fn ready(&mut self) -> io::Result<bool> {
-        let Reader::Unix(socket) = &self.reader else { return Ok(true) };
+        let socket = match &mut self.reader {
+            Reader::Unix(socket) => &*socket,
+            Reader::Source(source, _) => return poll_fn(|context| source.poll_ready(context)).await,
+            Reader::Other(_) | Reader::Lost => return Ok(true),
+        };
         if !self.buffer.is_empty() {
             return Ok(true);
         }
@@ -164,6 +198,7 @@ impl ExecStream {
                     self.buffer.reserve(bytes);
                     reader.read_buf(&mut self.buffer).await?
                 }
+                Reader::Source(source, _) => return Ok(poll_fn(|context| source.poll_next(context, bytes)).await?),
                 Reader::Lost => return Err(io::Error::from(io::ErrorKind::NotConnected).into()),
             };
             if read == 0 {
@@ -194,18 +229,23 @@ fn let_go(buffer: &mut BytesMut) {
     }
 }
 
-#[derive(Debug)]
-pub struct ExecInput {
-    connection: Arc<UnixStream>,
+#[derive(Clone, Debug)]
+pub enum ExecInput {
+    Unix(Arc<UnixStream>),
+    Sink(Arc<dyn InputSink>),
 }
 
 impl ExecInput {
     /// Hands over some of the bytes: how many. Waits while the command does not read. Safe to cancel:
     /// then none were.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let connection = match self {
+            Self::Unix(connection) => connection,
+            Self::Sink(sink) => return sink.write(bytes).await,
+        };
         loop {
-            self.connection.writable().await?;
-            match self.connection.try_write(bytes) {
+            connection.writable().await?;
+            match connection.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return written,
             }
@@ -213,12 +253,15 @@ impl ExecInput {
     }
 
     /// Ends the input. Never of a terminal, whose end of input is a character. To end it again does no harm.
-    pub fn close(&self) -> Ready<io::Result<()>> {
-        ready(match shutdown(&self.connection, Shutdown::Write) {
-            // It is closed already.
-            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-            Err(error) => Err(error.into()),
-        })
+    pub async fn close(&self) -> io::Result<()> {
+        match self {
+            Self::Sink(sink) => sink.close().await,
+            Self::Unix(connection) => match shutdown(connection, Shutdown::Write) {
+                // It is closed already.
+                Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        }
     }
 }
 

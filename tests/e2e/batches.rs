@@ -175,7 +175,9 @@ async fn what_cannot_be_planned_is_refused_whole() {
         let done = lab.batch_ended(&lab.batch(spec)).await;
         assert_eq!((done.phase().as_str(), done.reason()), ("Failed", reason), "{}", done.message());
         assert!(done.message().contains(words), "{}", done.message());
-        assert_eq!((done.counts(), lab.children(&done).await.len()), ([0; 5], 0));
+        assert_eq!(done.counts(), [0; 5]);
+        // The refusal is told first.
+        wait_for("nothing to be left", async || lab.children(&done).await.is_empty().then_some(())).await;
     };
     refused(everywhere(NOTE, json!({"targets": {"maxTargets": 2}})), "TooManyTargets", "3 pods were found").await;
     let none = json!({"targets": {"selector": {"matchLabels": {"app": "none"}}},

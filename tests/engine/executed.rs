@@ -8,10 +8,7 @@ use std::{
 
 use execlet::{
     core::execution::{Author, Heard, Obstacle, Refusal, Sighting, too_long},
-    engine::{
-        Engine as _, ExecSpec, Surroundings,
-        docker::{Inspected, runtime::author},
-    },
+    engine::{Engine as _, ExecSpec, Surroundings, docker::Inspected, runc::author},
     infra::{
         kernel::{Kernel as _, Linux},
         process::{leader, sighting},

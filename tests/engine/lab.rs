@@ -20,17 +20,22 @@ use bollard::{
     errors::Error as BollardError,
     models::{ContainerCreateBody, ExecConfig, HostConfig},
     query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
+        CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions, RemoveContainerOptionsBuilder,
+        StartContainerOptions, WaitContainerOptions,
     },
 };
 use execlet::{
     core::{
-        ids::{ContainerId, ExecId},
+        ids::{ContainerId, ContainerRef, ExecId},
         outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge},
     },
     engine::{
         Chunk, Engine as _, ExecSpec, ExecState, ExecStream, StreamError,
-        docker::{DockerEngine, Inspected, calls::Died, testimony},
+        docker::{
+            DockerEngine, Inspected,
+            calls::{Died, TYPE_CONTAINER, TYPE_LABEL},
+            testimony,
+        },
     },
     wire::OutputStream,
 };
@@ -42,8 +47,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Names the engine's socket.
-const SOCKET: &str = "EXECLET_TEST_ENGINE";
+use crate::stage::{ENGINE, Stage, Staged};
+
 const IMAGE: &str = "execlet.test/busybox:1";
 /// Whatever happens at all happens by then, on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -84,9 +89,9 @@ pub struct Output {
 
 impl Lab {
     pub async fn open() -> Self {
-        let Some(socket) = env::var_os(SOCKET).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        let Some(socket) = env::var_os(ENGINE).filter(|path| !path.is_empty()).map(PathBuf::from) else {
             panic!(
-                "{SOCKET} is not set: it names the socket of the Docker Engine to test on; `make test-engine` sets it"
+                "{ENGINE} is not set: it names the socket of the Docker Engine to test on; `make test-engine` sets it"
             );
         };
         Self::at(socket).await
@@ -168,7 +173,14 @@ impl Lab {
             ..Default::default()
         };
         let created = self.docker.create_container(Some(options), body).await.expect("a container");
-        TestContainer { id: created.id.into(), socket: self.socket.clone(), gate: None }
+        TestContainer { id: created.id.into(), started_at: None, socket: self.socket.clone(), gate: None }
+    }
+
+    /// With the moment of its start, as the engine tells it.
+    async fn referred(&self, mut container: TestContainer) -> TestContainer {
+        let found = self.engine.container(&container.id).await.expect("an answer").expect("a container");
+        container.started_at = found.reference.started_at;
+        container
     }
 
     pub async fn create(&self, container: &TestContainer, spec: &ExecSpec) -> ExecId {
@@ -275,11 +287,62 @@ impl Drop for Lab {
     }
 }
 
+impl Stage for Lab {
+    type Engine = DockerEngine;
+    type Container = TestContainer;
+
+    fn engine(&self) -> &DockerEngine {
+        &self.engine
+    }
+
+    fn kind_label(is_container: bool) -> (&'static str, &'static str) {
+        (TYPE_LABEL, if is_container { TYPE_CONTAINER } else { "podsandbox" })
+    }
+
+    async fn gated(&self) -> TestContainer {
+        self.referred(self.container().await).await
+    }
+
+    async fn with_labels(&self, labels: HashMap<String, String>) -> TestContainer {
+        self.referred(self.labelled(labels).await).await
+    }
+
+    async fn never_started(&self, labels: HashMap<String, String>) -> TestContainer {
+        self.referred(self.unstarted(labels).await).await
+    }
+
+    async fn pause(&self, container: &TestContainer) {
+        self.docker.pause_container(container.id()).await.unwrap();
+    }
+
+    async fn resume(&self, container: &TestContainer) {
+        self.docker.unpause_container(container.id()).await.unwrap();
+    }
+
+    async fn end(&self, container: &TestContainer) {
+        self.docker.kill_container(container.id(), None::<KillContainerOptions>).await.unwrap();
+        let mut ended = self.docker.wait_container(container.id(), None::<WaitContainerOptions>);
+        // The end comes as an error, because its code is not 0.
+        within("the end of the container", ended.next()).await.expect("an answer").ok();
+    }
+}
+
 /// A container that is removed with its value, however the test ends.
 pub struct TestContainer {
     pub id: ContainerId,
+    started_at: Option<String>,
     socket: PathBuf,
     gate: Option<File>,
+}
+
+impl Staged for TestContainer {
+    fn reference(&self) -> ContainerRef {
+        ContainerRef { id: self.id.clone(), started_at: self.started_at.clone() }
+    }
+
+    fn pass(&self) {
+        self.open_gate();
+    }
 }
 
 impl TestContainer {

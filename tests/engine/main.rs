@@ -1,9 +1,12 @@
-//! What the Docker Engine really does with an exec, shown on a real one.
+//! What the engines really do with an exec, shown on real ones.
 //!
-//! `EXECLET_TEST_ENGINE` names its socket; `make test-engine` sets it. Every
+//! `EXECLET_TEST_ENGINE` names the socket of a Docker Engine; `make test-engine` sets it. Every
 //! test makes a container of its own and removes it. Some look at the container's
 //! processes: run them on the engine's machine, as root. `docs/engine.md` lists the
 //! facts that the code is built on, each with the test that shows it here.
+//!
+//! The tests in `both/` run on containerd instead if that variable says `containerd`, as `make test-containerd` does. Those
+//! in `containerd/` do so always: each starts one for itself. `docs/containerd.md` lists its facts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,8 +14,9 @@
     reason = "the helpers belong to the tests, and a test fails by a panic"
 )]
 
+mod both;
 mod codes;
-mod command;
+mod containerd;
 mod containers;
 mod ends;
 mod events;
@@ -24,5 +28,5 @@ mod lost;
 mod output;
 mod refusals;
 mod restart;
+mod stage;
 mod starts;
-mod terminal;

@@ -2,40 +2,12 @@
 
 use std::time::Duration;
 
-use bollard::query_parameters::{
-    KillContainerOptions, RestartContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
-};
+use bollard::query_parameters::{KillContainerOptions, RestartContainerOptionsBuilder, StartContainerOptions};
 use execlet::engine::{ContainerQuery, ContainerState, Engine, EngineError, StartError, docker::DockerEngine};
 use futures::StreamExt;
 use tokio::time::sleep;
 
-use crate::lab::{Lab, NEVER_STARTED, TestContainer, read, shell, until, within};
-
-impl Lab {
-    /// Kills the container, and waits for its end.
-    async fn kill(&self, container: &TestContainer) {
-        self.docker.kill_container(container.id(), None::<KillContainerOptions>).await.unwrap();
-        let mut ended = self.docker.wait_container(container.id(), None::<WaitContainerOptions>);
-        // The end comes as an error, because its code is not 0.
-        within("the end of the container", ended.next()).await.expect("an answer").ok();
-    }
-}
-
-#[tokio::test]
-async fn no_exec_is_created_in_a_container_that_does_not_run() {
-    let lab = Lab::open().await;
-    let container = lab.container().await;
-    let create = async || lab.engine.create_exec(&container.id, &shell("true")).await;
-
-    lab.docker.pause_container(container.id()).await.unwrap();
-    let refusal = create().await;
-    assert!(matches!(refusal, Err(EngineError::ContainerNotRunning(_))), "paused: {refusal:?}");
-
-    lab.docker.unpause_container(container.id()).await.unwrap();
-    lab.kill(&container).await;
-    let refusal = create().await;
-    assert!(matches!(refusal, Err(EngineError::ContainerNotRunning(_))), "exited: {refusal:?}");
-}
+use crate::lab::{Lab, shell, until};
 
 #[tokio::test]
 async fn what_the_engine_does_not_know_is_told_as_such() {
@@ -47,25 +19,6 @@ async fn what_the_engine_does_not_know_is_told_as_such() {
     assert!(matches!(inspect, Err(EngineError::NoSuchExec(_))), "{inspect:?}");
     let start = lab.engine.start_exec(&unknown.into(), false).await.err();
     assert!(matches!(start, Some(StartError::Absent(_))), "{start:?}");
-}
-
-#[tokio::test]
-async fn a_start_in_a_paused_container_is_refused_and_may_be_tried_again() {
-    let lab = Lab::open().await;
-    let container = lab.container().await;
-    let exec = lab.create(&container, &shell("echo run >> /runs; exit 7")).await;
-
-    lab.docker.pause_container(container.id()).await.unwrap();
-    for _ in 0..2 {
-        let start = lab.engine.start_exec(&exec, false).await.err();
-        assert!(matches!(start, Some(StartError::Refused(EngineError::ContainerNotRunning(_)))), "{start:?}");
-    }
-    assert_eq!(lab.inspect(&exec).await, NEVER_STARTED);
-
-    lab.docker.unpause_container(container.id()).await.unwrap();
-    read(lab.start(&exec).await).await.unwrap();
-    assert_eq!(lab.inspect(&exec).await.code, Some(7));
-    assert_eq!(lab.sh(&container, "cat /runs").await, "run\n");
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ struct EngineRoom {
     client: &'static str,
 }
 
-const ENGINES: [EngineRoom; 1] = [EngineRoom { module: "docker", client: "bollard" }];
+const ENGINES: [EngineRoom; 2] =
+    [EngineRoom { module: "docker", client: "bollard" }, EngineRoom { module: "containerd", client: "tonic" }];
 const PROGRAMS: &str = "src/bin/";
 
 /// What breaks a rule, one line each.

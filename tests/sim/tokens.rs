@@ -12,7 +12,8 @@ use execlet::{
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
         Habits, Parts, Prepared, StartError, Started, Surroundings, Version,
-        docker::{HABITS, Inspected, frames::framing, runtime, testimony},
+        docker::{HABITS, Inspected, frames::framing, testimony},
+        runc,
     },
 };
 use futures::stream::BoxStream;
@@ -166,11 +167,11 @@ impl Engine for SimEngine {
     }
 
     fn author(&self, program: &str, code: i32, heard: Option<&Heard>) -> Author {
-        runtime::author(program, code, heard)
+        runc::author(program, code, heard)
     }
 
     fn surely_failed(&self, words: &str) -> bool {
-        runtime::surely_failed(words)
+        runc::surely_failed(words)
     }
 
     async fn surroundings(&self, container: &ContainerRef) -> Result<Option<Surroundings>, EngineError> {

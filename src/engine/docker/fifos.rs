@@ -3,15 +3,12 @@
 //! Whoever copies into them on behalf of the runtime holds both ends: they outlive the engine, and a command whose output
 //! fills them waits.
 
-use std::{io, path::Path};
+use std::path::Path;
 
-use tokio::{io::AsyncReadExt as _, net::unix::pipe};
-
-use crate::core::ids::ExecRef;
+use crate::{core::ids::ExecRef, engine::fifo::empty};
 
 /// Below the folder of the engine's socket: its `exec-root` is there unless it is told otherwise.
 const FOLDER: &str = "docker/containerd";
-const READ_BYTES: usize = 64 * 1024;
 
 /// Reads and throws away what is written to both, until nobody can write to them any more.
 pub(super) async fn drain(socket: &Path, exec: &ExecRef) {
@@ -27,18 +24,6 @@ pub(super) async fn drain(socket: &Path, exec: &ExecRef) {
         }
     };
     tokio::join!(drain("stdout"), drain("stderr"));
-}
-
-async fn empty(path: &Path) -> io::Result<usize> {
-    let mut fifo = pipe::OpenOptions::new().open_receiver(path)?;
-    let mut buffer = vec![0; READ_BYTES];
-    let mut bytes = 0;
-    loop {
-        match fifo.read(&mut buffer).await? {
-            0 => return Ok(bytes),
-            read => bytes += read,
-        }
-    }
 }
 
 #[cfg(test)]

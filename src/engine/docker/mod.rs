@@ -7,7 +7,6 @@ mod answer;
 pub mod calls;
 mod fifos;
 pub mod frames;
-pub mod runtime;
 mod start;
 pub mod testimony;
 
@@ -25,7 +24,7 @@ use crate::{
     },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Habits, Parts,
-        Prepared, StartError, Started, Surroundings, Version,
+        Prepared, StartError, Started, Surroundings, Version, runc,
     },
 };
 
@@ -101,11 +100,11 @@ impl Engine for DockerEngine {
     }
 
     fn author(&self, program: &str, code: i32, heard: Option<&Heard>) -> Author {
-        runtime::author(program, code, heard)
+        runc::author(program, code, heard)
     }
 
     fn surely_failed(&self, words: &str) -> bool {
-        runtime::surely_failed(words)
+        runc::surely_failed(words)
     }
 
     async fn surroundings(&self, container: &ContainerRef) -> Result<Option<Surroundings>, EngineError> {

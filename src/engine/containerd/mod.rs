@@ -1,0 +1,303 @@
+//! containerd, as the kubelet uses it: what its calls mean.
+//!
+//! It is asked over its own API, not over the kubelet's, which gives an exec neither a name nor an end. Callers name its
+//! execs; it keeps codes until they are deleted, and survives a client that goes away. `docs/containerd.md` has what it
+//! really does.
+
+pub mod calls;
+pub mod connection;
+mod containers;
+pub mod evidence;
+mod exits;
+mod failure;
+mod fence;
+pub mod folder;
+pub mod messages;
+pub mod output;
+pub mod pid_file;
+mod prepare;
+pub mod process;
+pub mod root;
+mod start;
+pub mod user;
+
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use self::{
+    calls::Calls,
+    folder::Folder,
+    output::{
+        pipe::{self, Pipe},
+        room::Room,
+        source::{Kept, Source},
+    },
+};
+use crate::{
+    core::{
+        evidence::Patience,
+        execution::{Author, Heard},
+        ids::{ContainerId, ContainerRef, ExecId, ExecName, ExecRef},
+        offsets::StreamOffsets,
+    },
+    engine::{
+        Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
+        Fenced, Habits, Parts, Prepared, Reopened, StartError, Started, Surroundings, Version, fifo, runc,
+    },
+    wire::OutputStream,
+};
+
+pub const HABITS: Habits = Habits {
+    fences: true,
+    keeps_output: true,
+    // A child that holds it may go on to write until the exec is deleted.
+    cuts_after: None,
+    // The kernel's FIFO, beside what is kept.
+    keeps_unread: 64 * 1024,
+    closes_within: Duration::from_secs(10),
+    patience: Patience {
+        notices_within: Duration::from_secs(60),
+        notices_over_within: Duration::from_secs(10),
+        tells_within: Duration::from_secs(2),
+        first_word: Duration::from_secs(1),
+        recalls_within: Duration::from_secs(2),
+    },
+};
+/// Pause before an engine that does not answer is asked again whether an exec has ended.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// What versions are known to work.
+const MIN_VERSION: (u32, u32) = (1, 6);
+
+pub struct ContainerdEngine {
+    calls: Calls,
+    /// Where the folders of execs are.
+    base: PathBuf,
+    /// Of the execs whose output is read here.
+    rooms: Mutex<HashMap<ExecId, Arc<Room>>>,
+}
+
+impl ContainerdEngine {
+    /// The engine behind a Unix socket, which need not be there yet. `base` is a folder of the node's memory, seen by the
+    /// engine at the same path, that ends with the node's run.
+    pub fn new(socket: impl Into<PathBuf>, base: impl Into<PathBuf>) -> Self {
+        Self { calls: Calls::new(socket), base: base.into(), rooms: Mutex::default() }
+    }
+
+    fn folder(&self, exec: &ExecRef) -> Result<Folder, EngineError> {
+        Folder::of(&self.base, exec).ok_or_else(|| EngineError::Invalid(format!("{} is no name of an exec", exec.id)))
+    }
+
+    fn stream(&self, exec: &ExecRef, pipes: Vec<Pipe>, from: StreamOffsets, kept: Kept) -> Source {
+        let room = Arc::new(Room::from(from));
+        self.rooms.lock().insert(exec.id.clone(), Arc::clone(&room));
+        Source::new(pipes, room, kept, ended(self.calls.clone(), exec.clone()))
+    }
+
+    /// Nothing of an exec is needed any more, neither there nor here.
+    async fn remove(&self, exec: &ExecRef) -> Result<(), EngineError> {
+        let folder = self.folder(exec)?;
+        self.calls.delete(exec.container.id.as_str(), exec.id.as_str()).await?;
+        self.rooms.lock().remove(&exec.id);
+        let failed =
+            |error| EngineError::Failed(format!("the folder of exec {} could not be removed: {error}", exec.id));
+        folder.remove().map_err(failed)
+    }
+}
+
+/// Waits until the engine says that an exec has ended in good order: then its shim has lived until all was read.
+fn ended(calls: Calls, exec: ExecRef) -> BoxFuture<'static, io::Result<()>> {
+    async move {
+        loop {
+            match calls.wait(exec.container.id.as_str(), exec.id.as_str()).await {
+                Ok(exited) if exited.has_run() => return Ok(()),
+                Ok(_) => return Err(io::Error::other("the engine knows of no process of the command")),
+                Err(EngineError::Unreachable { .. }) => sleep(ASK_AGAIN).await,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+    .boxed()
+}
+
+impl Engine for ContainerdEngine {
+    fn habits(&self) -> &Habits {
+        &HABITS
+    }
+
+    async fn version(&self) -> Result<Version, EngineError> {
+        let engine = self.calls.version().await?.version;
+        if number(&engine).is_none_or(|version| version < MIN_VERSION) {
+            return Err(EngineError::TooOld {
+                socket: self.calls.socket().display().to_string(),
+                found: format!("version {engine}"),
+                wanted: format!("containerd {}.{} or newer", MIN_VERSION.0, MIN_VERSION.1),
+            });
+        }
+        Ok(Version { engine, api: "v1".to_owned() })
+    }
+
+    async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
+        containers::find(&self.calls, query).await
+    }
+
+    async fn container(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
+        containers::look(&self.calls, id).await
+    }
+
+    async fn prepare(
+        &self,
+        container: &ContainerRef,
+        name: &ExecName,
+        exec: &ExecSpec,
+    ) -> Result<Prepared, EngineError> {
+        prepare::prepare(&self.calls, |made| self.folder(made), container, name, exec).await
+    }
+
+    async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
+        let folder = self.folder(exec).map_err(StartError::Unclear)?;
+        let running = start::start(&self.calls, &folder, exec).await?;
+        let source = self.stream(exec, running.pipes, StreamOffsets::default(), Kept::UntilReleased);
+        Ok(Started { pid: Some(running.pid), stream: ExecStream::from_source(source, running.input, tty) })
+    }
+
+    /// The input is not gone on with: how much of it the command was given is not known.
+    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
+        let folder = self.folder(exec)?;
+        let Some(about) = folder.about().filter(|_| folder.may_have_been_started() && folder.has_output()) else {
+            return Ok(None);
+        };
+        let failed =
+            |error| EngineError::Failed(format!("the output of exec {} could not be opened: {error}", exec.id));
+        let mut pipes = Vec::new();
+        let mut unbroken = true;
+        for (stream, from) in [(OutputStream::Stdout, from.stdout), (OutputStream::Stderr, from.stderr)] {
+            if stream == OutputStream::Stderr && about.tty {
+                continue;
+            }
+            let opened = Pipe::reopen(&folder, stream, from).map_err(failed)?;
+            unbroken &= opened.is_ok();
+            pipes.push(opened.unwrap_or_else(|broken| broken));
+        }
+        if about.input && !about.tty {
+            // Whoever wrote it has gone: the command would wait for the end for ever.
+            let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
+            if let Err(error) = closed {
+                tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
+            }
+        }
+        let kept = if unbroken { Kept::UntilReleased } else { Kept::UntilRead };
+        if !unbroken {
+            folder.give_output_up().map_err(failed)?;
+        }
+        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), None, tty);
+        Ok(Some(Reopened { stream, unbroken }))
+    }
+
+    async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {
+        let released = pipe::release(&self.folder(exec)?, before);
+        // Whether there is a hole or not, who reads on will not go back.
+        let room = self.rooms.lock().get(&exec.id).cloned();
+        if let Some(room) = room {
+            room.release(before);
+        }
+        released
+            .map_err(|error| EngineError::Failed(format!("output of exec {} could not be released: {error}", exec.id)))
+    }
+
+    async fn drain(&self, exec: &ExecRef) {
+        let Ok(folder) = self.folder(exec) else { return };
+        if let Err(error) = folder.give_output_up() {
+            tracing::debug!(exec = %exec.id, %error, "it has no folder");
+            return;
+        }
+        let drain = async |stream| {
+            let path = folder.fifo(stream);
+            match fifo::empty(&path).await {
+                Ok(bytes) => tracing::debug!(path = %path.display(), bytes, "read to its end"),
+                Err(error) => tracing::debug!(path = %path.display(), %error, "what is written to it cannot be read"),
+            }
+        };
+        tokio::join!(drain(OutputStream::Stdout), drain(OutputStream::Stderr));
+    }
+
+    /// Output is gone on with by opening it again, never by a connection.
+    fn take_over(&self, _: Parts) -> io::Result<ExecStream> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Before its process runs the engine takes a size, and forgets it.
+    async fn resize(&self, exec: &ExecRef, width: u16, height: u16) -> Result<(), EngineError> {
+        let (container, id) = (exec.container.id.as_str(), exec.id.as_str());
+        let process = self.calls.process(container, id).await?;
+        let process = process.ok_or_else(|| EngineError::NoSuchExec(id.to_owned()))?;
+        match evidence::shown(&self.calls, &process)? {
+            Some(ExecState::Running { .. }) => self.calls.resize(container, id, width, height).await,
+            Some(_) | None => Err(EngineError::Failed(format!("exec {id} does not run"))),
+        }
+    }
+
+    async fn state(&self, exec: &ExecRef) -> Result<ExecState, EngineError> {
+        evidence::state(&self.calls, &self.folder(exec)?, exec).await
+    }
+
+    fn author(&self, program: &str, code: i32, heard: Option<&Heard>) -> Author {
+        runc::author(program, code, heard)
+    }
+
+    fn surely_failed(&self, words: &str) -> bool {
+        runc::surely_failed(words)
+    }
+
+    async fn surroundings(&self, container: &ContainerRef) -> Result<Option<Surroundings>, EngineError> {
+        let id = container.id.as_str();
+        let Some(found) = self.calls.container(id).await? else { return Ok(None) };
+        let process = self.calls.process(id, "").await?;
+        let runs = !matches!(containers::state(&self.calls, process.as_ref())?, ContainerState::Stopped(_));
+        let Some(process) = process.filter(|_| runs && containers::reference(&found).is_same_run(container)) else {
+            return Ok(None);
+        };
+        let (search_path, folder) = process::surroundings(&prepare::spec_of(&found)?);
+        let folder = folder.unwrap_or_else(|| "/".to_owned());
+        Ok(Some(Surroundings { main: process.pid, folder, search_path }))
+    }
+
+    async fn wait(&self, exec: &ExecRef) -> Result<(), EngineError> {
+        self.calls.wait(exec.container.id.as_str(), exec.id.as_str()).await.map(|_| ())
+    }
+
+    async fn fence(&self, exec: &ExecRef) -> Result<Fenced, EngineError> {
+        fence::fence(&self.calls, &self.folder(exec)?, exec).await
+    }
+
+    fn exits(&self, _: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
+        exits::exits(self.calls.clone())
+    }
+
+    async fn forget(&self, exec: &ExecRef) -> Result<(), EngineError> {
+        self.remove(exec).await
+    }
+}
+
+/// Major and minor version, of `2.4.2` or `1.6.20~ds1`.
+fn number(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches('v').split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(number("1.6.20~ds1") >= Some(MIN_VERSION));
+        assert!(number("v2.4.2") >= Some(MIN_VERSION));
+        assert!(number("1.10.0") >= Some(MIN_VERSION));
+        assert!(number("1.5.18") < Some(MIN_VERSION));
+        assert_eq!(number("newest"), None);
+    }
+}

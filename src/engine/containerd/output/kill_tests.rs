@@ -1,0 +1,218 @@
+//! Readers of the output are killed at any moment, while a command writes to both streams: what they have written down
+//! together is what it wrote.
+//!
+//! A reader does what the agent does: it takes the log back to what was noted, reads on from there, writes, notes how far
+//! it is, and then releases.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{FutureExt as _, future::ready};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    pipe::{Pipe, release},
+    room::Room,
+    source::{Kept, Source},
+};
+use crate::{
+    core::{
+        ids::{ContainerRef, ExecRef},
+        offsets::StreamOffsets,
+    },
+    engine::{
+        ExecStream,
+        containerd::folder::{About, Folder},
+    },
+    wire::OutputStream::{self, Stderr, Stdout},
+};
+
+/// Names the folder in which a reader works.
+const READER: &str = "EXECLET_TEST_READER";
+const KILLS: u32 = 500;
+/// Within this a reader is killed: after it has begun, or after it has opened its streams.
+const KILLED_WITHIN: Duration = Duration::from_millis(20);
+/// So many of 100 are killed from their very beginning on.
+const EARLY: u64 = 25;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn folder(base: &Path) -> Folder {
+    let container = ContainerRef { id: "c".into(), started_at: None };
+    Folder::of(base, &ExecRef { id: "u.1".into(), container }).expect("names")
+}
+
+fn log(base: &Path, stream: OutputStream) -> PathBuf {
+    base.join(if stream == Stdout { "out.log" } else { "err.log" })
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Noted {
+    position: StreamOffsets,
+}
+
+/// Numbers without a pattern that could hide anything.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+
+    fn of_now() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
+        Self(u64::try_from(now % u128::from(u64::MAX)).expect("a number") | 1)
+    }
+}
+
+#[tokio::test]
+#[ignore = "it is the reader of the test below"]
+async fn reader() {
+    let Some(base) = env::var_os(READER).map(PathBuf::from) else { return };
+    let folder = folder(&base);
+    let note = base.join("note");
+    let mut position = fs::read(&note).map_or_else(
+        |_| StreamOffsets::default(),
+        |text| serde_json::from_slice::<Noted>(&text).expect("a whole note").position,
+    );
+    let open = |stream, end| {
+        let log = OpenOptions::new().create(true).truncate(false).write(true).open(log(&base, stream)).expect("a log");
+        log.set_len(end).expect("cut back");
+        log
+    };
+    let logs = [open(Stdout, position.stdout), open(Stderr, position.stderr)];
+    let pipes = [(Stdout, position.stdout), (Stderr, position.stderr)]
+        .map(|(stream, from)| Pipe::reopen(&folder, stream, from).expect("opened").expect("unbroken"));
+    let room = Arc::new(Room::from(position));
+    let source = Source::new(pipes.into(), Arc::clone(&room), Kept::UntilReleased, ready(Ok(())).boxed());
+    let mut stream = ExecStream::from_source(source, None, false);
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(base.join("opened"))
+        .expect("a file")
+        .write_all(b"o")
+        .expect("put");
+    let mut random = Random::of_now();
+    let mut next_note = 0;
+    while let Some(chunk) = stream.next().await.expect("an unbroken stream") {
+        let (log, at) = match chunk.stream {
+            Stdout => (&logs[0], &mut position.stdout),
+            Stderr => (&logs[1], &mut position.stderr),
+        };
+        // Torn now and then.
+        let torn = usize::try_from(random.below(chunk.bytes.len() as u64 + 1)).expect("a size");
+        log.write_all_at(&chunk.bytes[..torn], *at).expect("written");
+        log.write_all_at(&chunk.bytes[torn..], *at + torn as u64).expect("written");
+        *at += chunk.bytes.len() as u64;
+        if position.total() >= next_note {
+            let new = base.join("note.new");
+            fs::write(&new, serde_json::to_vec(&Noted { position }).expect("a note")).expect("written");
+            fs::rename(&new, &note).expect("noted");
+            release(&folder, position).expect("released");
+            room.release(position);
+            next_note = position.total() + random.below(300_000);
+        }
+    }
+    fs::write(base.join("ended"), b"").expect("told");
+}
+
+/// Writes numbers to both streams until it is told to stop: the digests of what it wrote, and how much that was.
+fn command(mut outputs: [File; 2], stop: &AtomicBool) -> ([Vec<u8>; 2], u64) {
+    let mut digests = [Sha256::new(), Sha256::new()];
+    let mut random = Random::of_now();
+    let (mut written, mut number) = (0, 0_u64);
+    while !stop.load(Ordering::Relaxed) {
+        let stream = usize::from(random.below(10) < 3);
+        let mut lines = String::new();
+        for _ in 0..random.below(2000) {
+            number += 1;
+            writeln!(lines, "{number}").expect("a line");
+        }
+        digests[stream].update(&lines);
+        written += lines.len() as u64;
+        outputs[stream].write_all(lines.as_bytes()).expect("written");
+    }
+    (digests.map(|digest| digest.finalize().to_vec()), written)
+}
+
+/// How many readers have opened their streams.
+fn opened(base: &Path) -> u64 {
+    fs::metadata(base.join("opened")).map_or(0, |file| file.len())
+}
+
+fn until_opened(base: &Path, before: u64) {
+    let until = Instant::now() + PATIENCE;
+    while opened(base) == before {
+        assert!(Instant::now() < until, "a reader has not opened its streams");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = folder(base.path());
+    let about = About { program: "x".to_owned(), working_dir: "/".to_owned(), tty: false, input: false };
+    folder.make(&about).expect("made");
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = {
+        // As the shim holds them: both ends.
+        let hold = |stream| OpenOptions::new().read(true).write(true).open(folder.fifo(stream)).expect("a FIFO");
+        let (outputs, stop) = ([hold(Stdout), hold(Stderr)], Arc::clone(&stop));
+        thread::spawn(move || command(outputs, &stop))
+    };
+    let start = || {
+        Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "engine::containerd::output::kill_tests::reader", "--ignored"])
+            .env(READER, base.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a reader")
+    };
+    let mut random = Random::of_now();
+    for kill in 0..KILLS {
+        let before = opened(base.path());
+        let mut reader = start();
+        if random.below(100) >= EARLY {
+            until_opened(base.path(), before);
+        }
+        thread::sleep(KILLED_WITHIN.mul_f64(f64::from(u32::try_from(random.below(1000)).expect("a number")) / 1000.0));
+        if let Some(status) = reader.try_wait().expect("its state") {
+            let said = reader.wait_with_output().expect("what it said");
+            panic!("reader {kill} ended by itself: {status}: {}", String::from_utf8_lossy(&said.stderr));
+        }
+        reader.kill().expect("killed");
+        reader.wait().expect("reaped");
+    }
+    // The last one reads to the end. It holds the FIFOs when the writer lets go of them.
+    let opened = opened(base.path());
+    let last = start();
+    until_opened(base.path(), opened);
+    stop.store(true, Ordering::Relaxed);
+    let (expected, written) = writing.join().expect("all was written");
+    let said = last.wait_with_output().expect("the last reader");
+    assert!(said.status.success() && base.path().join("ended").exists(), "{}", String::from_utf8_lossy(&said.stderr));
+    let kept = [Stdout, Stderr].map(|stream| fs::read(log(base.path(), stream)).expect("a log"));
+    assert_eq!(kept.iter().map(|log| log.len() as u64).sum::<u64>(), written);
+    assert!(kept.map(|log| Sha256::digest(&log).to_vec()) == expected, "other bytes than were written");
+    assert!(opened > u64::from(KILLS) / 2, "only {opened} of {KILLS} readers got as far as to read");
+    println!("{KILLS} readers were killed, {opened} of them while they read; {written} bytes");
+}

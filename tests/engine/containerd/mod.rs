@@ -1,0 +1,10 @@
+//! containerd, which each test starts for itself.
+
+mod fence;
+mod once;
+mod output;
+mod recording;
+mod state;
+mod users;
+
+pub mod node;
