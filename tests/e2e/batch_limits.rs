@@ -51,8 +51,8 @@ impl<'a> Fifty<'a> {
     fn end(&self, batch: &str, indexes: impl Iterator<Item = usize> + Clone, code: u8) {
         for (at, node) in NODES.into_iter().enumerate() {
             let there = indexes.clone().filter(|index| index % 2 == at);
-            let ends = there.map(|index| format!("echo {code} >x; mv x {batch}.{index}; ")).collect::<String>();
-            Self::on(node, &format!("cd {}; {ends}", self.folder));
+            let ends: Vec<_> = there.map(|index| format!("echo {code} >x; mv x {batch}.{index};")).collect();
+            Self::on(node, &format!("cd {}; {}", self.folder, ends.join(" ")));
         }
     }
 

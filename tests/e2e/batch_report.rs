@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// What a command writes that a page must not obey, and how it ends.
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
 case $EXECLET_BATCH_INDEX in
 0) printf '=cmd()</pre></code></td><script>alert(1)</script><img src=x onerror=alert(1)>\n\033[2J\007\302\233\342\200\256|<!--\n```\n' ;;
 *) echo well; exit 3 ;;
-esac"#;
+esac";
 const WORDS: &str = "The audit logs are intact, and have every record of this batch.";
 
 /// The audit logs of all agents and managers, as they are on the nodes.

@@ -94,8 +94,8 @@ impl Drop for Turnstile {
 
 /// One question a connection.
 async fn answer(mut stream: TlsStream<TcpStream>, held: i64, arrived: &Arrived, mut open: watch::Receiver<bool>) {
-    let head = head_of(&mut stream).await.to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let request = head_of(&mut stream).await.to_lowercase();
+    let length = request.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     if stream.read_exact(&mut body).await.is_err() {
         return;
@@ -111,7 +111,7 @@ async fn answer(mut stream: TlsStream<TcpStream>, held: i64, arrived: &Arrived, 
     let response = json!({"uid": review["request"]["uid"], "allowed": true});
     let answer =
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).to_string();
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
-    stream.write_all(format!("{head} {}\r\n\r\n{answer}", answer.len()).as_bytes()).await.ok();
+    let status = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
+    stream.write_all(format!("{status} {}\r\n\r\n{answer}", answer.len()).as_bytes()).await.ok();
     stream.shutdown().await.ok();
 }
