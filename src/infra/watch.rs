@@ -5,19 +5,24 @@
 //! tells. Whoever restores stops the API servers first. So a watch that could not be opened again begins anew, with a list,
 //! as an API server that has just started demands of most watches anyway.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt,
+        utils::Backoff as _,
         watcher::{self, Error, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
 
 use super::retry::WatchPauses;
+
+/// A watch that has gone on for so long is one that can be opened: the next pause is short again.
+const STEADY: Duration = Duration::from_secs(60);
 
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Result<Event<K>, Error>> + Send
 where
@@ -41,13 +46,20 @@ where
     S: Stream<Item = Result<T, Error>> + Unpin + Send,
     T: Send,
 {
-    let first = open();
-    stream::unfold((first, open), |(mut events, mut open)| async move {
-        let event = events.next().await?;
-        if event.as_ref().is_err_and(has_lost_its_place) {
-            events = open();
+    let first = (open(), Instant::now(), false);
+    // Its pauses are not those of the watch, which are short again after each list.
+    stream::unfold((first, open, WatchPauses::default()), |(last, mut open, mut pauses)| async move {
+        let (mut events, mut since, is_lost) = last;
+        if is_lost {
+            if since.elapsed() > STEADY {
+                pauses.reset();
+            }
+            sleep(pauses.next().unwrap_or_default()).await;
+            (events, since) = (open(), Instant::now());
         }
-        Some((event, (events, open)))
+        let event = events.next().await?;
+        let is_lost = event.as_ref().is_err_and(has_lost_its_place);
+        Some((event, ((events, since, is_lost), open, pauses)))
     })
 }
 
@@ -80,7 +92,16 @@ mod tests {
         (told, opened)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_never_can_be_opened_is_tried_ever_more_seldom() {
+        let open = || stream::iter([Ok(1), Err(Error::WatchStartFailed(refused(403)))]);
+        let begun = Instant::now();
+        let listed = anew(open).filter(|event| std::future::ready(event.is_ok()));
+        assert_eq!(listed.take(20).count().await, 20);
+        assert!(begun.elapsed() > Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_watch_that_could_not_be_opened_again_begins_anew() {
         for error in [unreachable(), refused(410), refused(500), refused(503)] {
             assert_eq!(told(Error::WatchStartFailed(error)).await, (vec![1, 10], 2));
