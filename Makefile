@@ -103,7 +103,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (75 min on a new machine, then about 50 min)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (80 min on a new machine, then about 55 min)
 	@scripts/test
 
 .PHONY: test-unit
@@ -152,7 +152,7 @@ flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: fleet
-fleet: install ## 2,000 targets with simulated agents (10 min; TARGETS)
+fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (10 min; TARGETS)
 	@$(WITH_CLUSTER); $(if $(TARGETS),FLEET_TARGETS=$(TARGETS)) \
 		cargo test --locked --test faults thousands -- --ignored --nocapture
 
