@@ -10,6 +10,7 @@ use crate::{
     batch_lab::{Seen, everywhere},
     lab::{Lab, wait_for, wait_within},
     leader::{self, Stopped},
+    leading::leader,
     turnstile::Turnstile,
 };
 
@@ -41,7 +42,7 @@ async fn a_leader_that_is_stopped_while_it_plans_and_goes_on_after_another_has_p
     leader::give_back();
     let seen = lab.batch_when(&name, "to be planned by another", |seen| seen.total() > 0).await;
     assert_eq!(seen.status.plan.as_ref().map(|plan| plan.number), Some(2), "the first plan was never frozen");
-    assert_ne!(leader::leader().as_ref(), Some(&stopped.pod));
+    assert_ne!(leader().as_ref(), Some(&stopped.pod));
     turnstile.open();
     drop(stopped);
     let late = wait_for("requests of the first plan to come late", async || {

@@ -6,6 +6,7 @@ use crate::{
     agents::{self, rolled_out},
     chart::NoManagers,
     lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for},
+    leading::leader,
     subject::Subject,
 };
 
@@ -247,13 +248,9 @@ async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others()
 async fn another_manager_leads_when_the_leader_goes() {
     let lab = Lab::alone().await;
     lab.pod("web", "n1").await;
-    let leader =
-        || kubectl(&["get", "lease", "execlet-manager", "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}"]);
-    let first = leader();
-    assert!(!first.is_empty(), "somebody leads");
+    let first = leader().expect("somebody leads");
     kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"]);
-    wait_for("another leader", async || Some(leader()).filter(|now| !now.is_empty() && *now != first).map(|_| ()))
-        .await;
+    wait_for("another leader", async || leader().filter(|now| *now != first)).await;
     lab.sh("web", "exit 3").await.ended_with(3);
     kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
 }

@@ -9,38 +9,22 @@ use std::{
     time::Duration,
 };
 
+use execlet::api::names;
 use k8s_openapi::jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
     agents::{kill_container, pid},
-    lab::{NAMESPACE, docker, kubectl, kubectl_raw, text, tool, wait_for},
+    lab::{NAMESPACE, kubectl_raw, wait_for},
+    leading::{container, leader},
     measured,
 };
 
-const LEASE: &str = "execlet-manager";
 /// Nobody's pod.
 const NOBODY: &str = "nobody";
 /// Well within the time for which the Lease is held.
 const HELD_AGAIN: Duration = Duration::from_secs(2);
-
-/// The pod of the manager that leads, if one does.
-pub fn leader() -> Option<String> {
-    let path = "jsonpath={.spec.holderIdentity}";
-    let holder = kubectl(&["get", "lease", LEASE, "-n", NAMESPACE, "-o", path]);
-    Some(holder.trim().to_owned()).filter(|holder| !holder.is_empty())
-}
-
-/// The node and the container of the manager of a pod, if it runs.
-fn container(manager: &str) -> Option<(String, String)> {
-    let label = format!("label=io.kubernetes.pod.name={manager}");
-    let component = "label=io.kubernetes.container.name=manager";
-    tool(&["nodes"]).split_whitespace().find_map(|node| {
-        let found = text(&docker(node, &["ps", "--quiet", "--filter", &label, "--filter", component]));
-        found.split_whitespace().next().map(|id| (node.to_owned(), id.to_owned()))
-    })
-}
 
 /// Kills the manager that leads, if one does.
 pub fn kill() {
@@ -56,7 +40,7 @@ pub fn give_back() {
 
 fn hold(spec: &Value) {
     let patch = json!({"spec": spec}).to_string();
-    kubectl_raw(&["patch", "lease", LEASE, "-n", NAMESPACE, "--type=merge", "-p", &patch]);
+    kubectl_raw(&["patch", "lease", names::LEADER_LEASE, "-n", NAMESPACE, "--type=merge", "-p", &patch]);
 }
 
 /// The leader is stopped, in the middle of whatever it does, until this is dropped.

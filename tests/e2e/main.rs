@@ -47,6 +47,7 @@ mod interop;
 mod intruders;
 mod lab;
 mod leader;
+mod leading;
 mod live_restore;
 mod measured;
 mod outcomes;

@@ -5,24 +5,13 @@ use execlet::{
     engine::{ExecInput, ExecSpec, ExecStream},
 };
 
-use crate::lab::{Lab, TestContainer, command, on_a_terminal, read, within};
-
-fn fed(spec: ExecSpec) -> ExecSpec {
-    ExecSpec { stdin: true, ..spec }
-}
+use crate::lab::{Lab, TestContainer, command, fed, on_a_terminal, read, within, write};
 
 async fn start(lab: &Lab, container: &TestContainer, spec: &ExecSpec) -> (ExecId, ExecStream, ExecInput) {
     let exec = lab.create(container, spec).await;
     let stream = lab.engine.start_exec(&exec, spec.tty).await.expect("a started exec");
     let input = stream.input().expect("a way in");
     (exec, stream, input)
-}
-
-async fn write(input: &ExecInput, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let written = within("room for input", input.write(bytes)).await.expect("a command that reads");
-        bytes = &bytes[written..];
-    }
 }
 
 #[tokio::test]

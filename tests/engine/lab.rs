@@ -30,7 +30,7 @@ use execlet::{
         outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge},
     },
     engine::{
-        Chunk, Engine as _, ExecSpec, ExecState, ExecStream, StreamError,
+        Chunk, Engine as _, ExecInput, ExecSpec, ExecState, ExecStream, StreamError,
         docker::{
             DockerEngine, Inspected,
             calls::{Died, TYPE_CONTAINER, TYPE_LABEL},
@@ -449,4 +449,16 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         }
     };
     within(what, found).await
+}
+
+/// With an input.
+pub fn fed(spec: ExecSpec) -> ExecSpec {
+    ExecSpec { stdin: true, ..spec }
+}
+
+pub async fn write(input: &ExecInput, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let written = within("room for input", input.write(bytes)).await.expect("a command that reads");
+        bytes = &bytes[written..];
+    }
 }

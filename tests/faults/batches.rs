@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     NODES,
-    lab::{self, IMAGE, Lab, cluster, kubectl_raw, text},
-    mend, number,
+    lab::{IMAGE, Lab, cluster},
+    leading, mend, number,
     random::Random,
     runs, strike,
     verdict::Kind,
@@ -31,15 +31,8 @@ const AT_A_TIME: u64 = 20;
 
 /// Kills whichever manager leads, if one does.
 fn kill_leader() -> bool {
-    let path = "jsonpath={.spec.holderIdentity}";
-    let lease = kubectl_raw(&["get", "lease", "execlet-manager", "-n", lab::NAMESPACE, "-o", path]);
-    let label = format!("label=io.kubernetes.pod.name={}", text(&lease.stdout).trim());
-    NODES.into_iter().any(|node| {
-        let filter = ["docker", node, "ps", "-q", "--filter", &label, "--filter"];
-        let found = cluster(&[&filter[..], &["label=io.kubernetes.container.name=manager"]].concat());
-        let Some(id) = text(&found.stdout).split_whitespace().next().map(str::to_owned) else { return false };
-        cluster(&["docker", node, "kill", &id]).status.success()
-    })
+    let found = leading::leader().and_then(|leader| leading::container(&leader));
+    found.is_some_and(|(node, id)| cluster(&["docker", &node, "kill", &id]).status.success())
 }
 
 /// Strikes at random until told to stop; gives how often at what.

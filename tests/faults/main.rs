@@ -17,6 +17,8 @@
 
 #[path = "../e2e/lab.rs"]
 mod lab;
+#[path = "../e2e/leading.rs"]
+mod leading;
 #[path = "../e2e/live_restore.rs"]
 mod live_restore;
 #[path = "../sim/random.rs"]

@@ -7,26 +7,15 @@ use execlet::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    lab::{on_a_terminal, shell, until, within},
+    lab::{fed, on_a_terminal, shell, until, within, write},
     stage::{Stage, on_the_engine},
 };
-
-fn fed(spec: ExecSpec) -> ExecSpec {
-    ExecSpec { stdin: true, ..spec }
-}
 
 async fn start<S: Stage>(stage: &S, container: &S::Container, spec: &ExecSpec) -> (ExecRef, ExecStream, ExecInput) {
     let exec = stage.make(container, spec).await;
     let stream = stage.go(&exec, spec.tty).await;
     let input = stream.input().expect("a way in");
     (exec, stream, input)
-}
-
-async fn write(input: &ExecInput, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let written = within("room for input", input.write(bytes)).await.expect("a command that reads");
-        bytes = &bytes[written..];
-    }
 }
 
 #[tokio::test]

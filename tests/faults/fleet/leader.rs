@@ -2,11 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use execlet::api::names;
-
 use crate::{
-    NODES,
-    lab::{NAMESPACE, cluster, kubectl, text},
+    lab::{docker, text},
+    leading,
 };
 
 #[derive(Debug, PartialEq, Eq)]
@@ -18,17 +16,11 @@ pub struct Leader {
 
 impl Leader {
     pub fn find() -> Self {
-        let path = "jsonpath={.spec.holderIdentity}";
-        let pod = kubectl(&["get", "lease", names::LEADER_LEASE, "-n", NAMESPACE, "-o", path]);
-        let label = format!("label=io.kubernetes.pod.name={pod}");
-        let pid = NODES.into_iter().find_map(|node| {
-            let name = "label=io.kubernetes.container.name=manager";
-            let found = cluster(&["docker", node, "ps", "--quiet", "--filter", &label, "--filter", name]);
-            let id = text(&found.stdout).split_whitespace().next()?.to_owned();
-            let pid = cluster(&["docker", node, "inspect", "--format", "{{.State.Pid}}", &id]);
-            text(&pid.stdout).trim().parse::<u32>().ok()
-        });
-        let folder = PathBuf::from(format!("/proc/{}", pid.expect("the process of the leading manager")));
+        let pod = leading::leader().expect("a leader");
+        let (node, id) = leading::container(&pod).expect("its container");
+        let pid = text(&docker(&node, &["inspect", "--format", "{{.State.Pid}}", &id]));
+        let pid: u32 = pid.trim().parse().expect("the process of the leading manager");
+        let folder = PathBuf::from(format!("/proc/{pid}"));
         Self { pod, folder }
     }
 
