@@ -68,7 +68,7 @@ impl Drop for Foreign {
 async fn refused(lab: &Lab, spec: Value, reason: &str, words: &str) -> Seen {
     let done = lab.batch_ended(&lab.batch(spec)).await;
     assert_eq!((done.phase().as_str(), done.reason(), done.counts()), ("Failed", reason, [0; 5]), "{}", done.message());
-    assert!(done.message().contains(words) && done.message().ends_with("nothing ran"), "{}", done.message());
+    assert!(done.message().contains(words) && done.message().starts_with("nothing ran: "), "{}", done.message());
     assert_eq!((done.total(), done.status.released), (0, 0));
     // The refusal is told first.
     wait_for("nothing to be left", async || lab.children(&done).await.is_empty().then_some(())).await;
@@ -79,7 +79,7 @@ async fn refused(lab: &Lab, spec: Value, reason: &str, words: &str) -> Seen {
 async fn a_plan_that_would_be_too_large_is_refused_with_its_numbers() {
     let lab = Lab::new().await;
     let tails = json!({"spec": {"command": ["true"], "output": {"tailBytes": 65_536}}});
-    let words = "the requests of 400 targets would hold 68 MiB, and at most 64 MiB may be: nothing ran; lower \
+    let words = "the requests of 400 targets would hold 68 MiB, and at most 64 MiB may be: lower \
         output.tailBytes, which is 65536";
     refused(&lab, batch(400, tails), "PlanTooLarge", words).await;
     // The guards count names that no pod has, too.

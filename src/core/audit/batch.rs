@@ -15,7 +15,7 @@ use crate::{
         batch::{Input, Plan},
         conditions::{self, ConditionType, Truth},
     },
-    core::ids::BatchKey,
+    core::{batch::indexes::IndexSet, ids::BatchKey},
 };
 
 /// What a write of a batch's status does, for which a record comes first.
@@ -37,6 +37,11 @@ pub enum Act {
         from: i32,
         to: i32,
         by: Option<Word>,
+    },
+    /// The requests of these indexes were deleted before they had ended: they count as they were left.
+    RequestsGone {
+        plan: PlanId,
+        indexes: IndexSet,
     },
     Finished {
         reason: String,
@@ -60,6 +65,12 @@ pub struct PlanId {
 pub struct Word {
     pub username: String,
     pub uid: String,
+}
+
+/// That the requests of these indexes are gone. `None`: there are none, or there is no plan.
+pub fn requests_gone(batch: &ExecBatch, indexes: IndexSet) -> Option<Act> {
+    let plan = batch.status.as_ref()?.plan.as_ref().and_then(plan_id)?;
+    (!indexes.is_empty()).then_some(Act::RequestsGone { plan, indexes })
 }
 
 /// Who let targets run: whoever has changed the batch last so that more may, or who created it.
@@ -159,6 +170,12 @@ impl Subject {
                 event.add(key::RELEASED_FROM, from);
                 event.add(key::RELEASED_TO, to);
                 self.by(event, by.as_ref())
+            }
+            Act::RequestsGone { plan, indexes } => {
+                let indexes = indexes.to_string();
+                let mut event = self.of_plan(Verb::RequestsGone, plan, &[&indexes], at);
+                event.add(key::INDEXES, &indexes);
+                event
             }
             Act::Finished { reason, message, plan, counts } => {
                 let forbidden = reason == Reason::Forbidden.as_str();

@@ -113,6 +113,21 @@ fn a_record_of_a_batch_tells_who_what_where_and_why_and_no_secret() {
 }
 
 #[test]
+fn of_what_is_gone_the_batch_records_the_indexes_under_its_plan() {
+    let mut batch = batch(&json!({}));
+    let gone = |batch: &ExecBatch, indexes: &[u16]| requests_gone(batch, indexes.iter().copied().collect());
+    assert_eq!(gone(&batch, &[1]), None, "no plan");
+    batch.status = life(&batch).pop();
+    assert_eq!(gone(&batch, &[]), None, "none");
+    let subject = Subject::of_batch(&batch, CommandDetail::Full).expect("a subject");
+    let event = |indexes: &[u16]| subject.batch_did(&gone(&batch, indexes).expect("an act"), at());
+    let told = event(&[0, 1, 4]);
+    let [indexes, digest] = [key::INDEXES, key::PLAN_DIGEST].map(|key| told.note(key));
+    assert_eq!((told.verb.as_str(), indexes, digest), ("requestsGone", Some("0-1,4"), Some("d")));
+    assert_ne!(told.audit_id, event(&[0, 1]).audit_id);
+}
+
+#[test]
 fn a_retry_repeats_its_record_and_another_act_has_another() {
     let ids = |batch: &ExecBatch| recorded(batch).into_iter().map(|event| event.audit_id).collect::<Vec<_>>();
     let batch = batch(&json!({}));

@@ -44,6 +44,8 @@ pub enum Verb {
     Approved,
     /// Targets of a batch may run from now on.
     Released,
+    /// Requests of a batch are gone, and nobody else records their end.
+    RequestsGone,
     /// The batch is about to end, and every target of its plan is accounted for.
     BatchFinished,
     /// The finished batch is about to be deleted: its time to live has passed.
@@ -67,6 +69,7 @@ impl Verb {
             Self::Planned => "planned",
             Self::Approved => "approved",
             Self::Released => "released",
+            Self::RequestsGone => "requestsGone",
             Self::BatchFinished => "batchFinished",
         }
     }
@@ -85,6 +88,7 @@ impl Verb {
             | Self::Planned
             | Self::Approved
             | Self::Released
+            | Self::RequestsGone
             | Self::Expired => false,
         }
     }

@@ -53,6 +53,7 @@ pub const TOTAL: &str = "execlet.dev/total";
 pub const APPROVAL_REQUIRED: &str = "execlet.dev/approval-required";
 pub const RELEASED_FROM: &str = "execlet.dev/released-from";
 pub const RELEASED_TO: &str = "execlet.dev/released-to";
+pub const INDEXES: &str = "execlet.dev/indexes";
 pub const BY: &str = "execlet.dev/by";
 pub const BY_UID: &str = "execlet.dev/by-uid";
 pub const CLAIMED_BY: &str = "execlet.dev/claimed-by";

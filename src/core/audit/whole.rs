@@ -13,6 +13,7 @@ struct Told<'a> {
     planned: Vec<&'a Event>,
     approved: Vec<&'a Event>,
     released: Vec<&'a Event>,
+    gone: Vec<&'a Event>,
     /// The last, if it was repeated.
     end: Option<&'a Event>,
 }
@@ -27,6 +28,7 @@ impl<'a> Told<'a> {
             planned: of(Verb::Planned),
             approved: of(Verb::Approved),
             released: of(Verb::Released),
+            gone: of(Verb::RequestsGone),
             end: events
                 .iter()
                 .copied()
@@ -44,6 +46,13 @@ impl<'a> Told<'a> {
 
     fn planned_as(&self, plan: Plan<'_>) -> Option<&'a Event> {
         self.planned.iter().copied().find(|event| plan_of(event) == Some(plan))
+    }
+
+    /// Those whose requests were deleted before they had ended, which only the batch can know.
+    fn gone(&self, plan: Plan<'_>) -> IndexSet {
+        let of_plan = self.gone.iter().filter(|event| plan_of(event) == Some(plan));
+        let sets = of_plan.filter_map(|event| event.note(key::INDEXES)?.parse::<IndexSet>().ok());
+        sets.flat_map(|set| set.iter().collect::<Vec<_>>()).collect()
     }
 
     /// Indexes below it were let run.
@@ -124,7 +133,9 @@ fn of_the_end(told: &Told<'_>, end: &Event, plan: Plan<'_>, members: &[Member]) 
     };
     let ended = indexes(&Member::has_ended);
     let released = u16::try_from(released).unwrap_or(0).min(MOST_TARGETS);
-    let missing: IndexSet = (0..released).filter(|index| !ended.contains(*index)).collect();
+    let gone = told.gone(plan);
+    let accounted = |index: u16| ended.contains(index) || gone.contains(index);
+    let missing: IndexSet = (0..released).filter(|index| !accounted(*index)).collect();
     if !missing.is_empty() {
         gaps.push(format!(
             "of the released indexes {missing} no request has a record of its end: {} of {released}",
@@ -134,8 +145,11 @@ fn of_the_end(told: &Told<'_>, end: &Event, plan: Plan<'_>, members: &[Member]) 
     if end.verb == Verb::Denied {
         return gaps;
     }
-    let succeeded = indexes(&Member::succeeded).len();
-    if number(key::SUCCEEDED) != i64::from(succeeded) {
+    let succeeded = indexes(&Member::succeeded);
+    // One that was deleted right after it had succeeded counts as gone.
+    let at_least = succeeded.iter().filter(|index| !gone.contains(*index)).count();
+    let succeeded = succeeded.len();
+    if number(key::SUCCEEDED) > succeeded.into() || number(key::SUCCEEDED) < i64::try_from(at_least).unwrap_or(0) {
         gaps.push(format!(
             "{} targets are said to have succeeded, and the records of its requests say that {succeeded} did",
             number(key::SUCCEEDED)

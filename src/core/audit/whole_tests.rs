@@ -101,6 +101,28 @@ fn every_released_index_has_the_records_of_its_request() {
 }
 
 #[test]
+fn of_a_request_that_was_deleted_the_batch_tells_the_end() {
+    let gone = |indexes| of_batch(Verb::RequestsGone, &[(key::INDEXES, indexes)]);
+    let end = finished(&[(key::SUCCEEDED, "1"), (key::UNKNOWN, "1")]);
+    let deleted = without(|event| event.name().as_deref() == Some("shop/r-1") || event.verb == Verb::BatchFinished);
+    let told_with = |record: Event| told(&[deleted.clone(), vec![record, end.clone()]].concat());
+    assert_eq!(told_with(gone("1")), Vec::<String>::new());
+    for other in ["0", "", "nonsense"] {
+        assert!(told_with(gone(other))[0].contains("of the released indexes 1 no request has"), "{other:?}");
+    }
+    let mut of_another_plan = gone("1");
+    of_another_plan.annotations.insert(key::PLAN_DIGEST.to_owned(), "e".to_owned());
+    assert!(told_with(of_another_plan)[0].contains("of the released indexes 1 no request has"));
+    let unended = [without(|event| event.verb == Verb::Finished), vec![gone("0-1")]].concat();
+    tells(&unended, "it started, but has no record of its end");
+    let mut succeeded = whole();
+    succeeded.pop();
+    let counted = [succeeded, vec![gone("1"), end.clone()]].concat();
+    assert_eq!(told(&counted), Vec::<String>::new(), "it was deleted before the batch had seen how it ended");
+    tells(&[counted, vec![finished(&[(key::SUCCEEDED, "0"), (key::UNKNOWN, "2")])]].concat(), "0 targets are said");
+}
+
+#[test]
 fn nothing_ran_that_was_not_released() {
     let early = without(|event| event.note(key::RELEASED_TO) == Some("2"));
     tells(&early, "index 1 ran, but has no record of its release (request r-1)");

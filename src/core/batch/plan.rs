@@ -44,13 +44,12 @@ pub fn check(batch: &ExecBatch, targets: &[Target]) -> Result<(), Refusal> {
     let (total, spec) = (targets.len(), &batch.spec.targets);
     let most = usize::try_from(spec.max_targets).unwrap_or(0).min(usize::from(MOST_TARGETS));
     if total > most {
-        let message = format!(
-            "{total} pods were found, and targets.maxTargets is {most}: nothing ran; select fewer, or raise maxTargets"
-        );
+        let message =
+            format!("{total} pods were found, and targets.maxTargets is {most}: select fewer, or raise maxTargets");
         return Err(Refusal::new(Reason::TooManyTargets, message));
     }
     if total == 0 {
-        let message = "no pod was found: nothing ran; look at `kubectl get pods --show-labels`, or set \
+        let message = "no pod was found: look at `kubectl get pods --show-labels`, or set \
                        targets.allowEmpty to true if that is fine";
         return if spec.allow_empty { Ok(()) } else { Err(Refusal::new(Reason::NoTargets, message)) };
     }
@@ -58,7 +57,7 @@ pub fn check(batch: &ExecBatch, targets: &[Target]) -> Result<(), Refusal> {
     if bytes > MOST_BYTES {
         let tail = batch.spec.template.spec.output.tail_bytes;
         let message = format!(
-            "the requests of {total} targets would hold {} MiB, and at most {} MiB may be: nothing ran; lower \
+            "the requests of {total} targets would hold {} MiB, and at most {} MiB may be: lower \
              output.tailBytes, which is {tail}, or select fewer pods",
             bytes >> 20,
             MOST_BYTES >> 20,

@@ -119,7 +119,7 @@ impl Write<'_> {
 
     /// Nothing of it ran.
     pub fn refused(&self, why: &Refusal) -> ExecBatchStatus {
-        self.end(self.start(), &Refusal::new(why.reason, format!("{}: nothing ran", why.message)))
+        self.end(self.start(), &Refusal::new(why.reason, format!("nothing ran: {}", why.message)))
     }
 
     fn end(&self, mut status: ExecBatchStatus, why: &Refusal) -> ExecBatchStatus {

@@ -75,7 +75,7 @@ fn what_is_refused_says_that_nothing_ran() {
     let status = write(&ExecBatchStatus::default()).refused(&Refusal::new(Reason::NoTargets, "none"));
     assert_eq!((status.phase, told(&status, Finished)), (BatchPhase::Failed, Some(("True", "NoTargets"))));
     let finished = conditions::get(&status.conditions, Finished).expect("a condition");
-    assert_eq!(finished.message, "none: nothing ran");
+    assert_eq!(finished.message, "nothing ran: none");
 }
 
 #[test]

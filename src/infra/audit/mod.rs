@@ -137,14 +137,15 @@ impl<T: Trail> Audit<T> {
         self.anyhow(request.ended(outcome, self.clock.now())).await;
     }
 
-    /// Before a batch is planned, approved, released or deleted, or its end is reported.
+    /// Before a batch is planned, approved, released or deleted, or its end or that of its requests is reported.
     pub async fn batch_does(&self, batch: &Subject, act: &Act) -> Result<(), Unavailable> {
         let event = batch.batch_did(act, self.clock.now());
         match act {
             Act::Planned { .. } | Act::Approved { .. } | Act::Released { .. } | Act::Expired => {
                 self.before(event).await
             }
-            Act::Finished { .. } => {
+            // These have happened.
+            Act::RequestsGone { .. } | Act::Finished { .. } => {
                 self.anyhow(event).await;
                 Ok(())
             }

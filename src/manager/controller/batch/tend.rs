@@ -3,7 +3,8 @@
 //! 1. read the batch, by quorum;
 //! 2. decide: `core::batch::step`;
 //! 3. do what is to be done with its children;
-//! 4. write what its status says then: `core::batch::advance`. One write a pass, and one in flight.
+//! 4. record which of them are gone: nobody else records their end;
+//! 5. write what its status says then: `core::batch::advance`. One write a pass, and one in flight.
 
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use super::{
 use crate::{
     api::ExecBatch,
     core::{
+        audit::batch::requests_gone,
         batch::{
             advance::{Next, advance},
             groups::group,
             pace::Pace,
-            seen::Children,
+            seen::{Children, Found},
             situation::Situation,
             status::Write,
             step::{Step, Task, step},
@@ -59,6 +61,10 @@ async fn tend_children<W: World>(
 ) -> Result<Pass, BatchError> {
     let Some(situation) = Situation::of(batch, world.now())? else { return Ok(Pass::Again(AGAIN)) };
     let found = act_on_all(world, &situation, children, tasks).await;
+    let gone = found.iter().filter(|(_, found)| **found == Found::Absent).map(|(index, _)| *index).collect();
+    if let Some(act) = requests_gone(batch, gone) {
+        world.record(batch, &act).await?;
+    }
     // That may have taken its time, and the time of a release counts from the release.
     let situation = Situation { now: world.now(), ..situation };
     match advance(&situation, children, &found) {
