@@ -13,6 +13,7 @@ use crate::{
             plan::Refusal,
             rights::{NotVouched, vouch},
         },
+        bind::unvouched,
         outcome::Outcome,
     },
 };
@@ -32,9 +33,13 @@ impl<W: World> Work<W> {
         Ok(held.map_err(|Refusal { reason, message }| Outcome::refused(reason, message, now)))
     }
 
-    /// Whether who has asked for the batch is known, and may still exec into this pod.
+    /// Whether the policies vouch for the request, and for who has asked for the batch; and whether that one may still exec
+    /// into this pod.
     async fn permit(&self, seen: &ExecRequest, batch: &ExecBatch) -> Result<Result<(), Refusal>, StepError> {
         let admission = self.node.gate.look().await;
+        if let Some(why) = unvouched(seen, &admission).map_err(StepError::Admission)? {
+            return Ok(Err(Refusal::new(Reason::Forbidden, why)));
+        }
         let by = match vouch(batch, &admission) {
             Ok(Some(by)) => by,
             Ok(None) => return Ok(Ok(())),

@@ -55,8 +55,12 @@ impl<W: World> Work<W> {
         Ok(self.name_what_held_it_up(action))
     }
 
-    /// Prepares only what the admission policies vouch for, asked after the binding was read.
+    /// Prepares only what the admission policies vouch for, asked after the binding was read. Of a request of a batch that
+    /// is asked after the batch was read, too: see `hold`.
     pub(super) async fn vouch(&self, seen: &ExecRequest, container: ContainerRef) -> Result<Action, StepError> {
+        if seen.spec.batch.is_some() {
+            return Ok(Action::Prepare(container));
+        }
         let admission = self.node.gate.look().await;
         match unvouched(seen, &admission).map_err(StepError::Admission)? {
             None => Ok(Action::Prepare(container)),

@@ -90,7 +90,7 @@ async fn act<W: World>(
 /// A child as it was read, and the status that the next write begins with.
 struct Looked<'a, W> {
     world: &'a W,
-    /// Asked for once in a pass, if at all. That was after the plan was frozen, and so after each child was made.
+    /// Asked for once in a pass, if at all: after the batch was read. The plan was frozen then, so each child had been made.
     admission: &'a OnceCell<Admission>,
     read: &'a ExecRequest,
     status: ExecRequestStatus,
@@ -116,19 +116,19 @@ impl<W: World> Looked<'_, W> {
                 None => Ok(self.unfinished()),
             };
         }
-        let admission = self.world.admission().await;
+        let admission = self.admission().await;
         let rights = access::rights(&request);
-        let lacks = match bind::requester_to_check(&request, &admission) {
+        let lacks = match bind::requester_to_check(&request, admission) {
             Some(by) => self.world.lacks(by, &rights).await?,
             None => None,
         };
         let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
         let pod = self.world.pod(namespace, &request.spec.target.pod_name).await?;
-        let facts = Facts { request: &request, admission: &admission, lacks: lacks.as_ref(), pod: pod.as_ref() };
+        let facts = Facts { request: &request, admission, lacks: lacks.as_ref(), pod: pod.as_ref() };
         let decision = bind::bind(&facts, self.world.agents(), self.at);
         let decision = bind::unless_unrecorded(decision, self.world.available().await);
         let (next, change) = decided(self.write(), decision, pod.as_ref());
-        self.apply(next, change, bind::vouched_for(&request, &admission)).await
+        self.apply(next, change, bind::vouched_for(&request, admission)).await
     }
 
     /// One that is held, and that somebody may have canceled or deleted.
@@ -152,7 +152,11 @@ impl<W: World> Looked<'_, W> {
         if self.status.node_name.is_some() {
             return bind::was_vouched_for(self.read);
         }
-        bind::vouched_for(self.read, self.admission.get_or_init(|| self.world.admission()).await)
+        bind::vouched_for(self.read, self.admission().await)
+    }
+
+    async fn admission(&self) -> &Admission {
+        self.admission.get_or_init(|| self.world.admission()).await
     }
 
     async fn cancel(self) -> Result<Found, BatchError> {
