@@ -97,7 +97,7 @@ struct Looked<'a, W> {
     at: Timestamp,
 }
 
-impl<W: World> Looked<'_, W> {
+impl<'a, W: World> Looked<'a, W> {
     /// After its release: its own status says from now on by when it must start.
     fn due(mut self, situation: &Situation<'_>) -> Self {
         let released = situation.status.released_at.as_ref().map_or(self.at, |time| time.0);
@@ -155,8 +155,9 @@ impl<W: World> Looked<'_, W> {
         bind::vouched_for(self.read, self.admission().await)
     }
 
-    async fn admission(&self) -> &Admission {
-        self.admission.get_or_init(|| self.world.admission()).await
+    async fn admission(&self) -> &'a Admission {
+        let (admission, world) = (self.admission, self.world);
+        admission.get_or_init(|| world.admission()).await
     }
 
     async fn cancel(self) -> Result<Found, BatchError> {
