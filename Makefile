@@ -152,7 +152,7 @@ flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
 .PHONY: fleet
-fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (10 min; TARGETS)
+fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (3 min; TARGETS)
 	@$(WITH_CLUSTER); $(if $(TARGETS),FLEET_TARGETS=$(TARGETS)) \
 		cargo test --locked --test faults thousands -- --ignored --nocapture
 
