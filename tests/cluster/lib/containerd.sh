@@ -132,11 +132,13 @@ containerd_image() { # NODE NAME
 }
 
 containerd_containers() { # NODE LABEL=VALUE...
-	local node=$1 label filter='labels."io.cri-containerd.kind"==container'
+	local node=$1 label filter='labels."io.cri-containerd.kind"==container' tasks found
 	shift
 	for label in "$@"; do filter+=",labels.\"${label%%=*}\"==\"${label#*=}\""; done
-	awk 'NR == FNR { runs[$1] = $3 == "RUNNING" || $3 == "PAUSED"; next } runs[$1]' \
-		<(ctr_on "$node" task ls) <(ctr_on "$node" containers ls --quiet "$filter")
+	found=$(ctr_on "$node" containers ls --quiet "$filter")
+	[[ -n $found ]] || return 0
+	tasks=$(ctr_on "$node" task ls)
+	awk 'NR == FNR { runs[$1] = $3 == "RUNNING" || $3 == "PAUSED"; next } runs[$1]' <(echo "$tasks") <(echo "$found")
 }
 
 containerd_pid() { # NODE ID
