@@ -20,6 +20,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::{
+    NAME,
     answer::{refused, unreachable},
     start::start,
 };
@@ -128,7 +129,8 @@ impl DockerEngine {
     /// Its version, if it is new enough.
     pub(super) async fn checked_version(&self) -> Result<Version, EngineError> {
         let found = self.client()?.version().await.map_err(self.error("version", EngineError::NoSuchContainer))?;
-        let version = Version { engine: found.version.unwrap_or_default(), api: found.api_version.unwrap_or_default() };
+        let (engine, api) = (found.version.unwrap_or_default(), found.api_version.unwrap_or_default());
+        let version = Version { name: NAME, engine, api };
         if api_number(&version.api).is_none_or(|api| api < MIN_API) {
             return Err(EngineError::TooOld {
                 socket: self.socket.display().to_string(),

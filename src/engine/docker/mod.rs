@@ -28,6 +28,13 @@ use crate::{
     },
 };
 
+/// As the kubelet calls it in the Node, with its shim in between.
+pub const NAME: &str = "docker";
+/// What versions are worked with.
+pub const WANTED: &str = "Docker Engine 20.10 or later";
+/// Characters of the ID of an exec.
+const EXEC_ID: usize = 64;
+
 /// Each is measured: `docs/engine.md`.
 pub const HABITS: Habits = Habits {
     fences: false,
@@ -54,6 +61,12 @@ impl Engine for DockerEngine {
 
     async fn version(&self) -> Result<Version, EngineError> {
         self.checked_version().await
+    }
+
+    /// It gives its execs random numbers.
+    fn is_own(&self, exec: &ExecRef) -> bool {
+        let id = exec.id.as_str();
+        id.len() == EXEC_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
@@ -117,5 +130,22 @@ impl Engine for DockerEngine {
 
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
         self.exec_deaths(since).map(|died| died.map(testimony::exit)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_that_its_caller_has_named_is_another_engines() {
+        let engine = DockerEngine::new("/s");
+        let own = |id: &str| {
+            let container = ContainerRef { id: "c".into(), started_at: None };
+            engine.is_own(&ExecRef { id: id.into(), container })
+        };
+        assert!(own(&"0123456789abcdef".repeat(4)));
+        assert!(!own("6f9619ff-8b86-d011-b42d-00c04fc964ff.1"));
+        assert!(!own("") && !own(&"0".repeat(63)));
     }
 }
