@@ -38,6 +38,16 @@ pub trait Engine: Send + Sync + 'static {
     /// Which engine it is. Also how to find out whether it answers.
     fn version(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
 
+    /// Whether the node has what this engine needs beside itself. An error says what is missing, and what to do.
+    fn look_at_node(&self) -> impl Future<Output = Result<(), EngineError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Execs of which this engine still keeps something on the node, whoever has made them.
+    fn leftovers(&self) -> impl Future<Output = Result<Vec<ExecRef>, EngineError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// Whether an exec of this name can be one of this engine at all. If not, it was made by the engine that ran this node's
     /// containers before, and nobody here knows anything of it.
     fn is_own(&self, _exec: &ExecRef) -> bool {

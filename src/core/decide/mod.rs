@@ -164,7 +164,11 @@ fn second(situation: &Situation<'_>, request: &BoundRequest, first: &First) -> O
     let stage = situation.entry.map(|entry| &entry.stage);
     match (&request.progress, stage, situation.exec.as_ref().map(|(_, view)| view)) {
         (Progress::Bound, None, _)
-        | (Progress::Bound | Progress::Committed(_), Some(Stage::Prepared), None | Some(Untouched | Absent | Foreign))
+        | (
+            Progress::Bound | Progress::Committed(_),
+            Some(Stage::Prepared),
+            None | Some(Untouched | Absent | Foreign),
+        )
         | (Progress::Committed(_), None, None | Some(Untouched)) => {
             Some(Action::Report(first.outcome_of_second(situation.now)))
         }

@@ -145,6 +145,15 @@ impl Engine for ContainerdEngine {
         Ok(Version { name: NAME, engine, api: "v1".to_owned() })
     }
 
+    async fn look_at_node(&self) -> Result<(), EngineError> {
+        folder::look_at_base(&self.base).map_err(EngineError::Unfit)
+    }
+
+    async fn leftovers(&self) -> Result<Vec<ExecRef>, EngineError> {
+        let failed = |error| EngineError::Failed(format!("{} cannot be listed: {error}", self.base.display()));
+        folder::all(&self.base).map_err(failed)
+    }
+
     /// Whoever creates one names it.
     fn is_own(&self, exec: &ExecRef) -> bool {
         ExecName::of(&exec.id).is_some()
