@@ -99,3 +99,28 @@ async fn where_programs_are_found_is_told_of_a_container_that_runs() {
     node.end(&container).await;
     assert_eq!(node.engine.surroundings(&container.reference()).await.expect("an answer"), None);
 }
+
+#[tokio::test]
+async fn what_is_left_of_execs_is_listed_and_goes_when_it_is_forgotten() {
+    let node = Node::open().await;
+    let container = node.gated().await;
+    let untouched = node.make(&container, &shell("true")).await;
+    let ended = node.make(&container, &shell("exit 3")).await;
+    node.rest_of(&ended, node.go(&ended, false).await).await.expect("a clean end");
+    // As an agent that has just started sees it.
+    let later = node.daemon().engine();
+    let left = async || {
+        let mut left = later.leftovers().await.expect("a list");
+        left.sort_by(|one, other| one.id.cmp(&other.id));
+        left.into_iter().map(|exec| (exec.container.id, exec.id)).collect::<Vec<_>>()
+    };
+    let mut expected = [&untouched, &ended].map(|exec| (exec.container.id.clone(), exec.id.clone())).to_vec();
+    expected.sort_by(|(_, one), (_, other)| one.cmp(other));
+    assert_eq!(left().await, expected);
+    for exec in later.leftovers().await.expect("a list") {
+        assert!(later.is_own(&exec));
+        later.forget(&exec).await.expect("forgotten");
+        assert_eq!(later.state(&exec).await.expect("a state"), ExecState::Absent);
+    }
+    assert_eq!(left().await, []);
+}
