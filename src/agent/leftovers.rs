@@ -19,12 +19,13 @@ enum Known {
     Nothing,
 }
 
-/// Whether nothing can depend on an exec. Where the journal was lost, what was started is evidence.
-const fn may_go(known: Known, state: Option<ExecState>) -> bool {
-    match (known, state) {
-        (Known::Open, _) | (Known::Finished, Some(ExecState::Running { .. })) => false,
-        (Known::Finished, _) | (Known::Nothing, Some(ExecState::Untouched | ExecState::Absent)) => true,
-        (Known::Nothing, None | Some(ExecState::Spent | ExecState::Running { .. } | ExecState::Ended { .. })) => false,
+/// Whether nothing can depend on an exec. Where the journal was lost, all that is left of one is evidence, for as long as its
+/// container is there.
+const fn may_go(known: Known, runs: bool, has_container: bool) -> bool {
+    match known {
+        Known::Open => false,
+        Known::Finished => !runs,
+        Known::Nothing => !has_container,
     }
 }
 
@@ -64,7 +65,9 @@ async fn clear_one<W: World>(node: &Node<W>, open: &HashSet<RequestUid>, exec: &
     if known == Known::Open {
         return Ok(false);
     }
-    let goes = may_go(known, node.engine.state(exec).await.ok());
+    let runs = matches!(node.engine.state(exec).await?, ExecState::Running { .. });
+    let has_container = node.engine.container(&exec.container.id).await?.is_some();
+    let goes = may_go(known, runs, has_container);
     if goes {
         node.engine.forget(exec).await?;
     }
@@ -74,18 +77,20 @@ async fn clear_one<W: World>(node: &Node<W>, open: &HashSet<RequestUid>, exec: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::outcome::{EngineWord, Testimony};
 
     #[test]
-    fn only_what_was_reported_or_never_started_goes() {
-        let word = EngineWord { testimony: Testimony { code: 0, certain: true }, ran: true };
-        let (running, ended) = (ExecState::Running { pid: Some(7) }, ExecState::Ended { word, pid: Some(7) });
-        let states = [ExecState::Absent, ExecState::Untouched, ExecState::Spent, ended, running];
-        for state in states.map(Some).into_iter().chain([None]) {
-            assert!(!may_go(Known::Open, state), "{state:?}");
-            assert_eq!(may_go(Known::Finished, state), state != Some(running), "{state:?}");
-            let never = matches!(state, Some(ExecState::Absent | ExecState::Untouched));
-            assert_eq!(may_go(Known::Nothing, state), never, "{state:?}");
+    fn only_what_was_reported_or_has_lost_its_container_goes() {
+        for (known, runs, has_container, goes) in [
+            (Known::Open, false, true, false),
+            (Known::Open, false, false, false),
+            (Known::Finished, false, true, true),
+            (Known::Finished, false, false, true),
+            (Known::Finished, true, true, false),
+            (Known::Nothing, false, true, false),
+            (Known::Nothing, true, true, false),
+            (Known::Nothing, false, false, true),
+        ] {
+            assert_eq!(may_go(known, runs, has_container), goes, "{known:?}, runs: {runs}, container: {has_container}");
         }
     }
 }

@@ -127,7 +127,11 @@ impl NodeRuntime {
 
 impl Named {
     /// Waits until the Node has said it itself.
-    pub(super) async fn confirm(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn confirm(&mut self, refusal: &Refusal) -> Result<(), AgentError> {
+        if !self.confirmed {
+            let (node, runtime) = (&self.asked.node, &self.runtime);
+            refusal.wait(&format!("node {node} named {runtime} before, and cannot be asked whether it still does"));
+        }
         while !self.confirmed {
             self.check().await?;
             if !self.confirmed {

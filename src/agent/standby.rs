@@ -136,7 +136,7 @@ impl<W: World> EngineWait<W> {
     /// said why. Ends only with an error: that the Node names another one.
     pub(super) async fn run(mut self, answers: CancellationToken) -> Result<(), AgentError> {
         if let Some(named) = &mut self.named {
-            named.confirm().await?;
+            named.confirm(&self.refusal).await?;
         }
         let mut asked: u32 = 0;
         loop {

@@ -118,9 +118,11 @@ async fn what_one_engine_needs_of_the_node_is_mounted_only_where_it_may_be_met()
     let _lab = Lab::new().await;
     let parts = |engine: &str| {
         let all = rendered(engine);
-        let docker = all.contains("--engine-socket=/host/engine/docker.sock") && all.contains("mountPath: /host/engine");
+        let docker =
+            all.contains("--engine-socket=/host/engine/docker.sock") && all.contains("mountPath: /host/engine");
         let containerd = ["--containerd-socket=/host/containerd/containerd.sock", "mountPath: /host/containerd"];
-        let containerd = [&containerd[..], &["--run-dir=/run/execlet", "mountPath: /run/execlet", "Unconfined"]].concat();
+        let containerd =
+            [&containerd[..], &["--run-dir=/run/execlet", "mountPath: /run/execlet", "Unconfined"]].concat();
         let found: Vec<_> = containerd.iter().map(|part| all.contains(part)).collect();
         assert!(found.iter().all(|part| *part == found[0]), "{engine}: {found:?}");
         // A pod must start on a node that has only one of them.

@@ -1,13 +1,16 @@
 //! What the engine says of an exec through its life, and after the end of its container.
 
 use execlet::{
-    core::execution::Author,
+    core::{
+        execution::Author,
+        ids::{ContainerId, ExecName},
+    },
     engine::{Engine as _, EngineError, ExecState, StartError, Surroundings},
 };
 
 use super::node::Node;
 use crate::{
-    lab::{command, read, shell, until, within},
+    lab::{command, read, shell, unique, until, within},
     stage::{Stage as _, Staged as _},
 };
 
@@ -123,4 +126,19 @@ async fn what_is_left_of_execs_is_listed_and_goes_when_it_is_forgotten() {
         assert_eq!(later.state(&exec).await.expect("a state"), ExecState::Absent);
     }
     assert_eq!(left().await, []);
+}
+
+#[tokio::test]
+async fn a_container_of_another_runtime_is_refused_and_nothing_is_made_in_it() {
+    let node = Node::open().await;
+    let root = tempfile::tempdir().expect("a folder");
+    let (runtime, id) = ("io.containerd.kata.v2", unique("sandboxed"));
+    let root = root.path().display().to_string();
+    node.daemon().ctr(&["container", "create", "--runtime", runtime, "--rootfs", &root, &id, "true"]);
+    let container = node.engine.container(&ContainerId::from(id)).await.expect("an answer").expect("a container");
+    let name = ExecName { request: "u".into(), number: 1 };
+    let made = node.engine.prepare(&container.reference, &name, &shell("true")).await;
+    let Err(EngineError::Unsupported(why)) = made else { panic!("{made:?}") };
+    assert!(why.contains(runtime) && why.contains("io.containerd.runc.v2"), "{why}");
+    assert_eq!(node.engine.leftovers().await.ok().unwrap_or_default(), []);
 }
