@@ -110,6 +110,11 @@ impl DockerEngine {
         self.inspect(id).await?.map(|found| container_of(id, found)).transpose()
     }
 
+    /// Its name is whatever the engine's configuration gives it.
+    pub(super) async fn runtime_of(&self, container: &ContainerId) -> Result<Option<String>, EngineError> {
+        Ok(self.inspect(container.as_str()).await?.and_then(|found| found.host_config?.runtime))
+    }
+
     /// Of this run of a container that runs.
     pub(super) async fn inspect_surroundings(
         &self,

@@ -32,6 +32,8 @@ use crate::{
 pub const NAME: &str = "docker";
 /// What versions are worked with.
 pub const WANTED: &str = "Docker Engine 20.10 or later";
+/// Runtimes that run containers in a kernel of their own, by what their names have in common.
+const SANDBOXES: [&str; 4] = ["kata", "runsc", "gvisor", "firecracker"];
 /// Characters of the ID of an exec.
 const EXEC_ID: usize = 64;
 
@@ -79,6 +81,13 @@ impl Engine for DockerEngine {
 
     /// The engine names its execs itself.
     async fn prepare(&self, container: &ContainerRef, _: &ExecName, exec: &ExecSpec) -> Result<Prepared, EngineError> {
+        if let Some(runtime) = self.runtime_of(&container.id).await?.filter(|runtime| is_sandbox(runtime)) {
+            return Err(EngineError::Unsupported(format!(
+                "container {} has the runtime {runtime}; wanted is runc, or one that calls it: run the command by other \
+                 means, such as kubectl exec, or the pod without its RuntimeClass",
+                container.id
+            )));
+        }
         let id = self.create_exec(&container.id, exec).await?;
         Ok(Prepared::Created(ExecRef { id, container: container.clone() }))
     }
@@ -133,6 +142,14 @@ impl Engine for DockerEngine {
     }
 }
 
+/// Whether a runtime is known to keep processes where this node's kernel does not show them. Names are free: one that is not
+/// known may well call runc, as those for devices do.
+fn is_sandbox(runtime: &str) -> bool {
+    let shim = runtime.strip_prefix("io.containerd.");
+    let is_runcs = |shim: &str| shim.starts_with("runc.") || shim.starts_with("runtime.v1.linux");
+    shim.is_some_and(|shim| !is_runcs(shim)) || SANDBOXES.iter().any(|name| runtime.contains(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +164,19 @@ mod tests {
         assert!(own(&"0123456789abcdef".repeat(4)));
         assert!(!own("6f9619ff-8b86-d011-b42d-00c04fc964ff.1"));
         assert!(!own("") && !own(&"0".repeat(63)));
+    }
+
+    #[test]
+    fn runtimes_that_hide_their_processes_are_told_from_those_that_call_runc() {
+        for runtime in
+            ["kata-runtime", "kata", "runsc", "runsc-kvm", "gvisor", "io.containerd.kata.v2", "io.containerd.runsc.v1"]
+        {
+            assert!(is_sandbox(runtime), "{runtime}");
+        }
+        for runtime in
+            ["runc", "", "nvidia", "crun", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "clamp"]
+        {
+            assert!(!is_sandbox(runtime), "{runtime}");
+        }
     }
 }
