@@ -233,7 +233,8 @@ fn a_node_without_a_live_agent_waits() {
 fn a_node_whose_engine_is_not_supported_waits_and_says_so_when_it_is_given_up() {
     let there = pod(&json!({"spec": {"nodeName": "cri-o"}}));
     waits(&decide(&web(), &json!({"spec": {"nodeName": "cri-o"}})), Reason::RuntimeNotSupported);
-    let message = "the command did not start within startingDeadlineSeconds=60: RuntimeNotSupported: node cri-o runs";
+    let message = "the command did not start within startingDeadlineSeconds=60: RuntimeNotSupported: node cri-o runs \
+        its containers in cri-o";
     refused(&judge(&web(), Some(&there), at(60)), Reason::StartingDeadlineExceeded, message);
 }
 
