@@ -52,7 +52,7 @@ impl Stopped {
     pub fn leader() -> Self {
         let pod = leader().expect("a leader");
         let (node, id) = container(&pod).expect("its container");
-        let process = pid(&node, &id).parse().ok().and_then(Pid::from_raw).expect("its process");
+        let process = node::pid(&node, &id).parse().ok().and_then(Pid::from_raw).expect("its process");
         let it = Self { pod, process };
         kill_process(process, Signal::STOP).expect("stopped");
         it

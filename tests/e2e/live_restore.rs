@@ -8,6 +8,7 @@ use crate::{
 };
 
 /// Is on until dropped.
+#[expect(dead_code, reason = "the settings are held, not read")]
 pub struct LiveRestore(Option<Settings>);
 
 /// Of a Docker Engine, as they were before.
