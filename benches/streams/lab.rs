@@ -145,9 +145,8 @@ impl Lab {
 
     /// The agent's process on this machine.
     pub fn agent() -> anyhow::Result<String> {
-        let label = "label=io.kubernetes.container.name=agent";
-        let id = cluster(&["docker", NODE, "ps", "--quiet", "--filter", label])?;
-        Ok(cluster(&["docker", NODE, "inspect", "--format", "{{.State.Pid}}", id.trim()])?.trim().to_owned())
+        let id = cluster(&["containers", NODE, "io.kubernetes.container.name=agent"])?;
+        Ok(cluster(&["container", NODE, "pid", id.trim()])?.trim().to_owned())
     }
 }
 

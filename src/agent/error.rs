@@ -22,6 +22,9 @@ pub enum AgentError {
     /// The stream server cannot begin.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The agent was begun for another engine than the node has.
+    #[error("node {node} names {now} as its engine, and this agent was begun for {was}: it ends, to begin anew")]
+    EngineChanged { node: String, was: String, now: String },
     /// A task that never ends has ended.
     #[error("a part of the agent ended: {0}")]
     Task(String),

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::identity::Published;
+use super::{refusal::Mark, serve::identity::Published, standby::EngineSaid};
 use crate::{
     api::names,
     core::{audit::chain::publish, ids::NodeName},
@@ -43,6 +43,9 @@ pub struct Heartbeat {
     /// What the Lease had of the audit log before.
     before: Before,
     streams: Option<Published>,
+    engine: EngineSaid,
+    /// That of an agent before this one; `None` once it was taken away.
+    mark: Option<Mark>,
 }
 
 impl Heartbeat {
@@ -53,9 +56,11 @@ impl Heartbeat {
         node: &NodeName,
         (log, before): (Log, Before),
         streams: Option<Published>,
+        engine: EngineSaid,
     ) -> Self {
+        let mark = Some(Mark::new(client.clone(), namespace, node));
         let leases = Api::namespaced(client, namespace);
-        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, before, streams }
+        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, before, streams, engine, mark }
     }
 
     pub async fn run(mut self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
@@ -86,6 +91,11 @@ impl Heartbeat {
             let lease = self.leases.get_opt(&self.name).await?;
             self.before.read(lease.and_then(|lease| head_of(&lease, self.log.writer())));
         }
+        if let Some(mark) = &self.mark
+            && mark.set(None).await
+        {
+            self.mark = None;
+        }
         let head = Some(self.before.head(&self.log).await).filter(|head| head.sequence > 0);
         let heads = head.and_then(|head| publish("", self.log.writer(), &head));
         // The API server removes what an agent that serves no streams does not apply.
@@ -93,6 +103,9 @@ impl Heartbeat {
         if let Some(published) = &self.streams {
             annotations[names::STREAM_ENDPOINT_ANNOTATION] = json!(published.endpoint.to_string());
             annotations[names::STREAM_CERTIFICATE_ANNOTATION] = json!(published.certificate);
+        }
+        if let Some(engine) = self.engine.said() {
+            annotations[names::ENGINE_ANNOTATION] = json!(engine);
         }
         if let Some(heads) = heads {
             annotations[names::AUDIT_HEADS_ANNOTATION] = json!(heads);

@@ -17,7 +17,10 @@ pub mod streams;
 mod error;
 mod handover;
 mod heartbeat;
+mod leftovers;
+mod refusal;
 mod request;
+mod runtime;
 mod standby;
 
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -32,7 +35,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::AgentError;
 use self::{
     batches::Batches,
     gate::Gate,
@@ -49,9 +51,15 @@ use self::{
         record::Record,
     },
     node::{Node, World},
+    refusal::{ENGINE_CHECK, Mark},
     serve::{StreamServer, admission::Admission, identity::Published, limits::Pace},
-    standby::{ENGINE_CHECK, JOURNAL_CHECK, Opened, open_journal, wait_for_engine},
+    standby::{EngineSaid, EngineWait, JOURNAL_CHECK, Opened, open_journal},
     streams::{hub::Hubs, spool::Spool, turns::Writers},
+};
+pub use self::{
+    error::AgentError,
+    refusal::Refusal,
+    runtime::{Named, NodeRuntime},
 };
 use crate::{
     api::names,
@@ -112,15 +120,43 @@ pub struct StreamsConfig {
 }
 
 /// The edges of the agent, so that a test can give it others.
-pub struct Edges<E> {
-    pub engine: Arc<E>,
+pub struct Edges {
     pub client: Client,
     pub clock: Arc<dyn Clock>,
-    /// Where health and metrics are served.
-    pub listener: TcpListener,
+    pub endpoints: Endpoints,
+    /// What the Node has said of the engine, if it was asked.
+    pub named: Option<Named>,
     /// Where streams are served, if they are.
     pub streams: Option<TcpListener>,
     pub shutdown: CancellationToken,
+}
+
+/// Health and metrics, which are served from the first moment on.
+pub struct Endpoints {
+    metrics: Metrics,
+    readiness: Readiness,
+    ended: CancellationToken,
+    parts: Parts,
+}
+
+impl Endpoints {
+    pub fn serve(listener: TcpListener) -> Self {
+        let (metrics, registry) = Metrics::for_agent();
+        let readiness = Readiness::default();
+        for check in [JOURNAL_CHECK, ENGINE_CHECK, exec_exits::CHECK, desk::CHECK, heartbeat::CHECK] {
+            readiness.expect(check);
+        }
+        let ended = CancellationToken::new();
+        let mut parts = Parts::default();
+        let health = health::serve(listener, readiness.clone(), Arc::new(registry), ended.clone());
+        parts.0.spawn(health.map(|served| served.map_err(AgentError::io("health endpoints"))));
+        Self { metrics, readiness, ended, parts }
+    }
+
+    /// What says, here and in the Lease of the agent on `node`, that an engine is not one to work with.
+    pub fn refusal(&self, client: Client, namespace: &str, node: &NodeName) -> Refusal {
+        Refusal::new(Mark::new(client, namespace, node), self.readiness.clone(), self.metrics.clone())
+    }
 }
 
 struct Real<E>(std::marker::PhantomData<E>);
@@ -135,19 +171,12 @@ impl<E: Engine> World for Real<E> {
 }
 
 /// Runs the agent until it is told to stop.
-pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), AgentError> {
-    let Edges { engine, client, clock, listener, streams, shutdown } = edges;
-    let (metrics, registry) = Metrics::for_agent();
-    let readiness = Readiness::default();
-    for check in [JOURNAL_CHECK, ENGINE_CHECK, exec_exits::CHECK, desk::CHECK, heartbeat::CHECK] {
-        readiness.expect(check);
-    }
-    let ended = CancellationToken::new();
-    let agent = Agent { config, engine, client, clock, metrics, readiness, shutdown, ended };
+pub async fn run<E: Engine>(config: Config, engine: Arc<E>, edges: Edges) -> Result<(), AgentError> {
+    let Edges { client, clock, endpoints, named, streams, shutdown } = edges;
+    let refusal = endpoints.refusal(client.clone(), &config.namespace, &config.node);
     // The endpoints outlast the drain, so that a probe does not cut it short.
-    let mut parts = Parts::default();
-    let health = health::serve(listener, agent.readiness.clone(), Arc::new(registry), agent.ended.clone());
-    parts.0.spawn(health.map(|served| served.map_err(AgentError::io("health endpoints"))));
+    let Endpoints { metrics, readiness, ended, mut parts } = endpoints;
+    let agent = Agent { config, engine, client, clock, metrics, readiness, shutdown, ended };
 
     // 1. Be the only agent of this node.
     let opened = open_journal(&*agent.engine, &agent.config.state_dir, &agent.readiness, &agent.shutdown).await?;
@@ -157,8 +186,7 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
     let (log, before) = agent.begin_audit().await?;
 
     // 2. Start what goes on beside the requests. Nothing new comes before the engine has answered.
-    let answers = CancellationToken::new();
-    parts.0.spawn(wait_for_engine(Arc::clone(&agent.engine), agent.readiness.clone(), answers.clone()));
+    let (answers, said) = (CancellationToken::new(), EngineSaid::default());
     let exec_exits = ExecExits::default();
     parts.spawn(exec_exits.clone().listen(Arc::clone(&agent.engine), agent.readiness.clone(), agent.ended.clone()));
     let hubs = Arc::new(Hubs::default());
@@ -169,11 +197,16 @@ pub async fn run<E: Engine>(config: Config, edges: Edges<E>) -> Result<(), Agent
         &agent.config.node,
         (log.clone(), before),
         published,
+        said.clone(),
     );
     let beating = heartbeat.run(Arc::clone(&agent.clock), agent.readiness.clone(), agent.shutdown.clone());
     parts.spawn(answers.clone().cancelled_owned().then(|()| beating));
     let state = NodeState { journal, handed_over, boot, spool, hubs, exec_exits };
     let node = Arc::new(agent.node(&log, state));
+    let open = records.iter().map(|record| record.request.uid.clone()).collect();
+    let (waiting, readiness) = (Arc::clone(&node), agent.readiness.clone());
+    let wait = EngineWait { node: waiting, readiness, refusal, named, said, open };
+    parts.0.spawn(wait.run(answers.clone()));
     parts.spawn(Arc::clone(&node.pulse).take());
     parts.spawn(accept_successors(Arc::clone(&node.handover), agent.config.state_dir.clone()));
 

@@ -1,32 +1,45 @@
 //! Standby: before the agent can begin it waits for the journal, and before it takes new work for the engine.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     error::AgentError,
     handover::{message::HandedOver, receive::Receiver},
+    leftovers,
     memory::{
         disk::Folder,
         journal::Journal,
         record::{JournalError, Record},
     },
+    node::{Node, World},
+    refusal::{ENGINE_CHECK, Refusal},
+    runtime::Named,
 };
 use crate::{
-    core::{ids::ProcessRef, kill::Signal},
-    engine::{Container, ContainerState, Engine, EngineError},
+    core::{
+        ids::{ProcessRef, RequestUid},
+        kill::Signal,
+    },
+    engine::{Container, ContainerState, Engine, EngineError, Version},
     infra::{health::Readiness, process},
 };
 
-/// Names in `/readyz`.
+/// Name in `/readyz`.
 pub(super) const JOURNAL_CHECK: &str = "journal";
-pub(super) const ENGINE_CHECK: &str = "engine";
 /// Folder of the journal, in that of the state.
 const JOURNAL_FOLDER: &str = "journal";
 /// Pause before an engine that does not answer is asked again.
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
+/// The same, where it is one that cannot be worked with.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
+/// It was asked so often in vain, and the Node is asked whether it is the right one.
+const ASK_NODE_EVERY: u32 = 5;
+/// An engine may be updated while its containers run on.
+const VERSION_CHECK: Duration = Duration::from_secs(60);
 /// Pause before a journal that another agent has is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_millis(500);
 /// The same, once that agent is about to end.
@@ -96,26 +109,73 @@ async fn end_orphan<E: Engine>(engine: &E, lock: &Path) {
     }
 }
 
-/// Waits until the engine answers, and tells. Fails if it is one that cannot be worked with.
-pub(super) async fn wait_for_engine<E: Engine>(
-    engine: Arc<E>,
-    readiness: Readiness,
-    answers: CancellationToken,
-) -> Result<(), AgentError> {
-    loop {
-        match engine.version().await {
-            Ok(version) => {
-                tracing::info!(engine = version.engine, api = version.api, "the engine answers");
-                readiness.ready(ENGINE_CHECK);
-                answers.cancel();
-                return Ok(());
-            }
-            Err(error @ EngineError::Unreachable { .. }) => {
-                tracing::warn!(%error, "waiting for the engine");
-                readiness.not_ready(ENGINE_CHECK, error.to_string());
-            }
-            Err(error) => return Err(error.into()),
+/// What the engine has said of itself, as `NAME://VERSION`.
+#[derive(Clone, Default)]
+pub(super) struct EngineSaid(Arc<Mutex<Option<String>>>);
+
+impl EngineSaid {
+    pub(super) fn said(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
+/// Waits for the engine, and goes on to ask for its version.
+pub(super) struct EngineWait<W: World> {
+    pub(super) node: Arc<Node<W>>,
+    pub(super) readiness: Readiness,
+    pub(super) refusal: Refusal,
+    /// What the Node has said of it, if it was asked.
+    pub(super) named: Option<Named>,
+    pub(super) said: EngineSaid,
+    /// The requests that the journal has in hand.
+    pub(super) open: HashSet<RequestUid>,
+}
+
+impl<W: World> EngineWait<W> {
+    /// Waits until the engine answers, and tells. While it is one that cannot be worked with, nothing is taken, and it is
+    /// said why. Ends only with an error: that the Node names another one.
+    pub(super) async fn run(mut self, answers: CancellationToken) -> Result<(), AgentError> {
+        if let Some(named) = &mut self.named {
+            named.confirm(&self.refusal).await?;
         }
-        sleep(ENGINE_RETRY).await;
+        let mut asked: u32 = 0;
+        loop {
+            match self.look().await {
+                Ok(version) => {
+                    if !answers.is_cancelled() {
+                        tracing::info!(engine = %version, api = version.api, "the engine answers");
+                        leftovers::clear(&self.node, &self.open).await;
+                        self.readiness.ready(ENGINE_CHECK);
+                    }
+                    self.tell(&version);
+                    answers.cancel();
+                    sleep(VERSION_CHECK).await;
+                }
+                Err(_) if answers.is_cancelled() => sleep(VERSION_CHECK).await,
+                Err(error @ EngineError::Unreachable { .. }) => {
+                    self.refusal.wait(&error.to_string());
+                    asked += 1;
+                    if let Some(named) = self.named.as_mut().filter(|_| asked.is_multiple_of(ASK_NODE_EVERY)) {
+                        named.check().await?;
+                    }
+                    sleep(ENGINE_RETRY).await;
+                }
+                Err(error) => {
+                    self.refusal.refuse(&error.to_string()).await;
+                    sleep(REFUSED_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Version, EngineError> {
+        let version = self.node.engine.version().await?;
+        self.node.engine.look_at_node().await?;
+        Ok(version)
+    }
+
+    fn tell(&self, version: &Version) {
+        *self.said.0.lock() = Some(version.to_string());
+        self.node.metrics.engine(version.name, &version.engine);
     }
 }

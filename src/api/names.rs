@@ -17,6 +17,14 @@ pub const USER_HEADER: &str = "x-execlet-user";
 /// Header in which the manager gives an agent the client's address, where it is known.
 pub const CLIENT_HEADER: &str = "x-execlet-client";
 
+/// Which engine runs the node's containers, and its version, as `NAME://VERSION`; on an agent's Lease.
+pub const ENGINE_ANNOTATION: &str = "execlet.dev/engine";
+/// Why the agent of a node takes no work: its engine is not one to work with; on its Lease.
+pub const ENGINE_REFUSED_ANNOTATION: &str = "execlet.dev/engine-refused";
+/// Field manager of [`ENGINE_REFUSED_ANNOTATION`]. Another one than that of the rest of the Lease, which an agent that takes
+/// no work leaves as it is.
+pub const ENGINE_REFUSED_MANAGER: &str = "execlet.dev/agent-engine";
+
 /// That an agent holds each request of a batch against its batch; on its Lease. Agents of earlier versions do not.
 pub const BATCHES_ANNOTATION: &str = "execlet.dev/batches";
 /// Value of [`BATCHES_ANNOTATION`].

@@ -40,6 +40,8 @@ reasons! {
     PodNotRunning => Failed,
     /// No agent on the pod's node renews its Lease.
     AgentNotReady => Failed,
+    /// The node's container engine, or the runtime of the container, is not one that execlet works with: nothing ran.
+    RuntimeNotSupported => Failed,
     /// An admission policy is missing or altered: nothing is bound until it is restored.
     AdmissionNotReady => Failed,
     /// Admission is switched off in this installation. Only an Event on the manager's pod.

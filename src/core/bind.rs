@@ -43,8 +43,8 @@ pub struct Facts<'a> {
 
 /// Whether the agent of a node renews its Lease.
 pub trait Agents {
-    /// `Err` says what is wrong, when no agent lives on the node.
-    fn alive(&self, node: &str) -> Result<(), String>;
+    /// `Err` says what is wrong, when no agent lives on the node that takes requests.
+    fn alive(&self, node: &str) -> Result<(), (Reason, String)>;
 
     /// Whether the agent on the node holds each request of a batch against its batch. One of an earlier version does not.
     fn holds_batches(&self, node: &str) -> bool;
@@ -190,12 +190,12 @@ pub fn bound_too_long(request: &ExecRequest, agents: &impl Agents, now: Timestam
     if !deleted && now < starting_deadline(request)? {
         return None;
     }
-    let why = agents.alive(node).err()?;
+    let (reason, why) = agents.alive(node).err()?;
     if deleted {
         let message = format!("the request was deleted before the command could start: nothing ran ({why})");
         return Some((Reason::Deleted, message));
     }
-    Some((Reason::StartingDeadlineExceeded, deadline_message(request, Reason::AgentNotReady, &why)))
+    Some((Reason::StartingDeadlineExceeded, deadline_message(request, reason, &why)))
 }
 
 /// Gives up a committed request whose agent has been silent for too long.
@@ -252,7 +252,7 @@ fn choose(request: &ExecRequest, pod: Option<&Pod>, agents: &impl Agents) -> Res
         return Err(BindDecision::Wait(Reason::PodNotRunning, message));
     };
     container_runs(pod, name, phase, &container)?;
-    agents.alive(&node).map_err(|why| BindDecision::Wait(Reason::AgentNotReady, why))?;
+    agents.alive(&node).map_err(|(reason, why)| BindDecision::Wait(reason, why))?;
     if request.spec.batch.is_some() && !agents.holds_batches(&node) {
         let message = format!("the execlet agent on node {node} does not know batches yet: it waits to be updated");
         return Err(BindDecision::Wait(Reason::AgentNotReady, message));

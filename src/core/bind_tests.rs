@@ -9,8 +9,12 @@ use crate::api::BatchReference;
 struct Live(BTreeSet<String>, bool);
 
 impl Agents for Live {
-    fn alive(&self, node: &str) -> Result<(), String> {
-        if self.0.contains(node) { Ok(()) } else { Err(format!("no agent on node {node}")) }
+    fn alive(&self, node: &str) -> Result<(), (Reason, String)> {
+        match node {
+            "cri-o" => Err((Reason::RuntimeNotSupported, "node cri-o runs its containers in cri-o".to_owned())),
+            node if self.0.contains(node) => Ok(()),
+            node => Err((Reason::AgentNotReady, format!("no agent on node {node}"))),
+        }
     }
 
     fn holds_batches(&self, _: &str) -> bool {
@@ -223,6 +227,15 @@ fn an_ephemeral_container_is_reached_while_it_runs_and_never_again() {
 #[test]
 fn a_node_without_a_live_agent_waits() {
     waits(&decide(&web(), &json!({"spec": {"nodeName": "n2"}})), Reason::AgentNotReady);
+}
+
+#[test]
+fn a_node_whose_engine_is_not_supported_waits_and_says_so_when_it_is_given_up() {
+    let there = pod(&json!({"spec": {"nodeName": "cri-o"}}));
+    waits(&decide(&web(), &json!({"spec": {"nodeName": "cri-o"}})), Reason::RuntimeNotSupported);
+    let message = "the command did not start within startingDeadlineSeconds=60: RuntimeNotSupported: node cri-o runs \
+        its containers in cri-o";
+    refused(&judge(&web(), Some(&there), at(60)), Reason::StartingDeadlineExceeded, message);
 }
 
 #[test]

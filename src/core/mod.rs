@@ -24,6 +24,7 @@ pub mod printable;
 pub mod program;
 pub mod queue;
 pub mod request;
+pub mod runtime;
 pub mod second;
 pub mod strings;
 pub mod transition;

@@ -10,6 +10,12 @@ pub enum EngineError {
     /// It lacks what the agent needs.
     #[error("the engine at {socket} is {found}; wanted is {wanted}: upgrade it")]
     TooOld { socket: String, found: String, wanted: String },
+    /// What it needs of the node is not there.
+    #[error("{0}")]
+    Unfit(String),
+    /// In such a container this engine's execs are not what is known of them here.
+    #[error("{0}")]
+    Unsupported(String),
     #[error("no such container: {0}")]
     NoSuchContainer(String),
     /// Never created, forgotten, or of an earlier run of the container or the engine.

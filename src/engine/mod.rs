@@ -13,7 +13,7 @@ pub mod labels;
 pub mod runc;
 pub mod stream;
 
-use std::{future::Future, io, time::Duration};
+use std::{fmt, future::Future, io, time::Duration};
 
 use futures::stream::BoxStream;
 use k8s_openapi::jiff::Timestamp;
@@ -37,6 +37,22 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Which engine it is. Also how to find out whether it answers.
     fn version(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
+
+    /// Whether the node has what this engine needs beside itself. An error says what is missing, and what to do.
+    fn look_at_node(&self) -> impl Future<Output = Result<(), EngineError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Execs of which this engine still keeps something on the node, whoever has made them.
+    fn leftovers(&self) -> impl Future<Output = Result<Vec<ExecRef>, EngineError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Whether an exec of this name can be one of this engine at all. If not, it was made by the engine that ran this node's
+    /// containers before, and nobody here knows anything of it.
+    fn is_own(&self, _exec: &ExecRef) -> bool {
+        true
+    }
 
     /// Every container, in any state, that the kubelet made for this name in pods of this name.
     fn find_containers(
@@ -161,9 +177,18 @@ pub struct Habits {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
+    /// Which engine it is: as the kubelet calls it.
+    pub name: &'static str,
     /// Version of the engine, for people.
     pub engine: String,
     pub api: String,
+}
+
+/// As the kubelet writes it into the Node.
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.name, self.engine)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! Metrics; `register` says what each counts. Labels come from fixed lists, never from names of objects.
+//! Metrics; `register` says what each counts. Labels come from fixed lists, never from names of objects; but for the
+//! engine's version.
 
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub struct Metrics {
     streams_refused: Counter,
     pub leader: Gauge,
     pub agents: Gauge,
+    engine: Family<[(&'static str, String); 2], Gauge>,
+    pub engine_supported: Gauge,
     pub admission: Gauge,
     pub unreadable: Counter,
 }
@@ -111,6 +114,11 @@ impl Metrics {
         registry.register("viewers_cut", cut, metrics.viewers_cut.clone());
         let refused = "Connections and requests for streams that were refused: not the manager's, or too many";
         registry.register("streams_refused", refused, metrics.streams_refused.clone());
+        let which = "Which engine runs the node's containers, and its version; always 1";
+        registry.register("engine_info", which, metrics.engine.clone());
+        let supported =
+            "Whether the agent takes work: 0 while its engine has not answered, or is not one that it works with";
+        registry.register("engine_supported", supported, metrics.engine_supported.clone());
         (metrics, registry)
     }
 
@@ -152,6 +160,12 @@ impl Metrics {
             metrics.unrecorded.clone(),
         );
         (metrics, registry)
+    }
+
+    pub fn engine(&self, name: &'static str, version: &str) {
+        self.engine.clear();
+        self.engine.get_or_create(&[("engine", name.to_owned()), ("version", version.to_owned())]).set(1);
+        self.engine_supported.set(1);
     }
 
     pub fn finished(&self, reason: Reason) {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, interval};
 
 use crate::{
-    api::names,
+    api::{Reason, names},
     core::bind::Agents,
     infra::{
         clock::Clock,
@@ -31,6 +31,8 @@ struct Seen {
     fresh_since: Option<Instant>,
     known_since: Instant,
     holds_batches: bool,
+    /// Why it takes no requests, in its own words.
+    refuses: Option<String>,
 }
 
 #[derive(Clone)]
@@ -87,16 +89,17 @@ impl LiveAgents {
         let annotations = lease.metadata.annotations.as_ref();
         let held = annotations.and_then(|all| all.get(names::BATCHES_ANNOTATION));
         let holds_batches = held.is_some_and(|held| held == names::BATCHES_HELD);
+        let refuses = annotations.and_then(|all| all.get(names::ENGINE_REFUSED_ANNOTATION)).cloned();
         let mut all = self.seen.lock();
         match all.get_mut(node) {
-            Some(seen) if seen.renewed == renewed => seen.holds_batches = holds_batches,
-            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), holds_batches, ..seen.clone() },
+            Some(seen) if seen.renewed == renewed => (seen.holds_batches, seen.refuses) = (holds_batches, refuses),
+            Some(seen) => *seen = Seen { renewed, fresh_since: Some(now), holds_batches, refuses, ..seen.clone() },
             None => {
                 // The node's clock and this one hardly differ by more than a renewal; if they do, the next renewal
                 // puts it right.
                 let age = renewed.map(|at| wall.duration_since(at).unsigned_abs());
                 let fresh_since = age.filter(|age| *age < self.timeout).map(|_| now);
-                all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now, holds_batches });
+                all.insert(node.to_owned(), Seen { renewed, fresh_since, known_since: now, holds_batches, refuses });
             }
         }
     }
@@ -120,7 +123,7 @@ impl LiveAgents {
     }
 
     fn fresh(&self, seen: &Seen) -> bool {
-        seen.fresh_since.is_some_and(|since| since.elapsed() < self.timeout)
+        seen.refuses.is_none() && seen.fresh_since.is_some_and(|since| since.elapsed() < self.timeout)
     }
 }
 
@@ -129,18 +132,23 @@ fn node_of(lease: &Lease) -> Option<&str> {
 }
 
 impl Agents for LiveAgents {
-    fn alive(&self, node: &str) -> Result<(), String> {
-        match self.seen.lock().get(node) {
-            Some(seen) if self.fresh(seen) => Ok(()),
-            Some(_) => Err(format!(
+    fn alive(&self, node: &str) -> Result<(), (Reason, String)> {
+        let message = match self.seen.lock().get(node) {
+            Some(seen) if self.fresh(seen) => return Ok(()),
+            Some(Seen { refuses: Some(why), .. }) => {
+                let message = format!("the execlet agent on node {node} takes no requests: {why}");
+                return Err((Reason::RuntimeNotSupported, message));
+            }
+            Some(_) => format!(
                 "the execlet agent on node {node} has not renewed its Lease {} for {} s: look at its pod and at the node",
                 names::agent_lease(node),
                 self.timeout.as_secs()
-            )),
-            None => Err(format!(
+            ),
+            None => format!(
                 "no execlet agent runs on node {node}: the DaemonSet must reach every node that has a supported container engine"
-            )),
-        }
+            ),
+        };
+        Err((Reason::AgentNotReady, message))
     }
 
     fn holds_batches(&self, node: &str) -> bool {
@@ -202,6 +210,22 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_refuses_its_engine_takes_no_requests_however_fresh_and_until_it_does_not() {
+        let agents = agents(Duration::from_secs(40));
+        agents.note(&lease(0), Instant::now(), wall(0));
+        assert_eq!(agents.alive("n1"), Ok(()));
+        let mut refuses = lease(0);
+        let why = "node n1 runs its containers in cri-o 1.30";
+        refuses.metadata.annotations = Some([(names::ENGINE_REFUSED_ANNOTATION.to_owned(), why.to_owned())].into());
+        agents.note(&refuses, Instant::now(), wall(1));
+        let (reason, message) = agents.alive("n1").expect_err("it takes none");
+        assert_eq!(reason, Reason::RuntimeNotSupported);
+        assert!(message.contains(why), "{message}");
+        agents.note(&lease(10), Instant::now(), wall(10));
+        assert_eq!(agents.alive("n1"), Ok(()), "another engine");
+    }
+
+    #[test]
     fn a_silent_agent_is_taken_for_dead() {
         let agents = agents(Duration::ZERO);
         agents.note(&lease(0), Instant::now(), wall(0));
@@ -212,6 +236,8 @@ mod tests {
     #[test]
     fn a_node_without_an_agent_is_told_from_one_with_a_silent_one() {
         let agents = agents(Duration::from_secs(40));
-        assert!(agents.alive("n2").is_err_and(|why| why.contains("no execlet agent runs on node n2")));
+        assert!(agents.alive("n2").is_err_and(|(reason, why)| {
+            reason == Reason::AgentNotReady && why.contains("no execlet agent runs on node n2")
+        }));
     }
 }

@@ -22,7 +22,8 @@ use crate::{
     chart::Installation,
     clients::attach_path,
     disk::SmallDisk,
-    lab::{Done, Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, root, text, wait_for},
+    lab::{Done, Lab, NAMESPACE, container_id, kubectl, kubectl_with, root, text, wait_for},
+    node,
     restarts::waits,
     stand_in::{ATTACH, Caller},
 };
@@ -139,7 +140,7 @@ async fn what_ended_by_itself_before_its_request_was_deleted_has_its_end_on_reco
     let name = lab.waiting("web", json!({})).await;
     let uid = lab.noted(&name).await;
     let away = Away::on("n1").await;
-    docker("n1", &["exec", &container, "touch", "/tmp/go"]);
+    node::exec("n1", &container, &["touch", "/tmp/go"]);
     wait_for("the command to end", async || (!waits("n1", &container)).then_some(())).await;
     lab.requests().delete(&name, &DeleteParams::default()).await.expect("deleted");
     away.end().await;

@@ -44,7 +44,12 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         (agent, "get", "pods", false),
         (agent, "create", "pods/exec", false),
         (agent, "get", "secrets", false),
-        (agent, "get", "nodes", false),
+        // A role cannot name each agent's own.
+        (agent, "get", "nodes", true),
+        (agent, "list", "nodes", false),
+        (agent, "watch", "nodes", false),
+        (agent, "patch", "nodes", false),
+        (agent, "get", "nodes/proxy", false),
         (agent, "create", "tokenreviews.authentication.k8s.io", true),
         (agent, "delete", "leases.coordination.k8s.io", false),
         (agent, "create", "subjectaccessreviews.authorization.k8s.io", true),
@@ -95,6 +100,37 @@ async fn agent_and_manager_may_do_what_they_must_and_no_more() {
         let named = Subject::user(who).can_named(NAMESPACE, "create", "serviceaccounts/token", account);
         assert_eq!(named, allowed, "{who} {account}");
     }
+}
+
+fn rendered(engine: &str) -> String {
+    helm(&["template", "other", CHART, "--set", "admission.stamp=always", "--set", &format!("engine.name={engine}")])
+}
+
+#[tokio::test]
+async fn an_agent_that_is_told_its_engine_may_get_no_node() {
+    let _lab = Lab::new().await;
+    let may = |engine: &str| rendered(engine).contains("resources: [nodes]");
+    assert!(may("auto") && !may("docker") && !may("containerd"));
+}
+
+#[tokio::test]
+async fn what_one_engine_needs_of_the_node_is_mounted_only_where_it_may_be_met() {
+    let _lab = Lab::new().await;
+    let parts = |engine: &str| {
+        let all = rendered(engine);
+        let docker =
+            all.contains("--engine-socket=/host/engine/docker.sock") && all.contains("mountPath: /host/engine");
+        let containerd = ["--containerd-socket=/host/containerd/containerd.sock", "mountPath: /host/containerd"];
+        let containerd =
+            [&containerd[..], &["--run-dir=/run/execlet", "mountPath: /run/execlet", "Unconfined"]].concat();
+        let found: Vec<_> = containerd.iter().map(|part| all.contains(part)).collect();
+        assert!(found.iter().all(|part| *part == found[0]), "{engine}: {found:?}");
+        // A pod must start on a node that has only one of them.
+        (docker, found[0], all.contains("path: /run/containerd, type: DirectoryOrCreate"))
+    };
+    assert_eq!(parts("auto"), (true, true, true));
+    assert_eq!(parts("docker"), (true, false, false));
+    assert_eq!(parts("containerd"), (false, true, false));
 }
 
 #[tokio::test]

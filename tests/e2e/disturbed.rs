@@ -5,8 +5,9 @@ use serde_json::json;
 use crate::{
     agents::{self, rolled_out},
     chart::NoManagers,
-    lab::{Lab, NAMESPACE, container_id, docker, kubectl, kubectl_with, text, unique, wait_for},
+    lab::{Lab, NAMESPACE, container_id, kubectl, kubectl_with, text, unique, wait_for},
     leading::leader,
+    node,
     subject::Subject,
 };
 
@@ -149,7 +150,7 @@ async fn a_container_restarted_between_bind_and_start_is_bound_anew_by_nobody() 
     let without = WithoutAgent::on("n2").await;
     let name = lab.create(json!({"target": {"podName": "web"}, "command": ["true"], "startingDeadlineSeconds": 300}));
     lab.request_when(&name, "to be bound", |s| s.node_name.as_deref() == Some("n2")).await;
-    docker("n2", &["kill", &id]);
+    node::kill("n2", &id);
     lab.pod_when("web", "to have a restarted container", |pod| {
         let all = pod.status.as_ref().and_then(|s| s.container_statuses.clone()).unwrap_or_default();
         all.iter().any(|c| c.restart_count > 0 && c.ready)

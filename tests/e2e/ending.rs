@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, container, container_id, docker, kubectl_raw, text, wait_for};
+use crate::{
+    lab::{Lab, container, container_id, kubectl_raw, text, wait_for},
+    node::{self, Frozen},
+};
 
 /// Commands that are hard to end, each in its own way. All write `/tmp/ready` when they are under way.
 const STUBBORN: [(&str, bool, &str); 6] = [
@@ -28,10 +31,9 @@ const STUBBORN: [(&str, bool, &str); 6] = [
 
 /// Command lines of all processes in the pod's container but its own.
 fn left(pod: &Pod, node: &str) -> Vec<String> {
-    let id = container_id(pod, "main");
-    let top = text(&docker(node, &["top", &id, "-o", "pid,args"]));
-    let processes = top.lines().skip(1).map(|line| line.trim().split_once(' ').map_or("", |(_, args)| args.trim()));
-    processes.filter(|args| *args != "sleep 1000000").map(str::to_owned).collect()
+    let mut all = node::processes(node, &container_id(pod, "main"));
+    all.retain(|args| args != "sleep 1000000");
+    all
 }
 
 impl Lab {
@@ -227,29 +229,13 @@ async fn a_namespace_is_deleted_with_the_requests_that_run_in_it() {
     assert!(deleted.status.success(), "{}", text(&deleted.stderr));
 }
 
-/// Freezes a container, and thaws it when dropped.
-struct Frozen(String);
-
-impl Frozen {
-    fn new(id: String) -> Self {
-        docker("n1", &["pause", &id]);
-        Self(id)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        docker("n1", &["unpause", &self.0]);
-    }
-}
-
 #[tokio::test]
 async fn what_cannot_die_is_named_and_killed_as_soon_as_it_can_be() {
     let lab = Lab::new().await;
     let pod = lab.pod("web", "n1").await;
     let name = lab.begin("web", "touch /tmp/ready; sleep 1000", json!({"terminationGracePeriodSeconds": 0})).await;
     // Processes of a frozen container take no signal, not even SIGKILL.
-    let frozen = Frozen::new(container_id(&pod, "main"));
+    let frozen = Frozen::new("n1", container_id(&pod, "main"));
     lab.cancel(&name);
     let done = lab.finished(&name).await;
     assert_eq!(

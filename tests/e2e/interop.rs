@@ -12,7 +12,7 @@ use crate::{
         ALL, Client, STREAM_FAILED, attach_path, attach_status, drain, exec_status, finish, kube_terminal, subresources,
     },
     lab::{Done, Lab, NAMESPACE, kubectl, text, tool, wait_for},
-    measured,
+    measured, node,
     output::sha256,
 };
 
@@ -247,7 +247,7 @@ async fn the_managers_restart_under_attached_clients() {
     let before = managers();
     is_survived(&lab, async || {
         for (node, id) in &before {
-            agents::kill_container(node, id);
+            node::kill(node, id);
         }
         wait_for("others in their place", async || {
             let now = managers();

@@ -17,8 +17,10 @@ use crate::{
     agents,
     clients::Client,
     follower::{CODE, are_whole, lines},
-    lab::{Lab, NAMESPACE, PATIENCE, cluster, kubectl, text, wait_for},
+    lab::{Lab, NAMESPACE, PATIENCE, kubectl, text, wait_for},
+    node,
     stand_in::{ATTACH, Caller},
+    subject::agent_pod,
 };
 
 const NODE: &str = "n1";
@@ -51,10 +53,9 @@ fn token(namespace: &str, account: &str, audience: Option<&str>) -> String {
     format!("Authorization: Bearer {}\r\n", token.trim())
 }
 
-/// All that a container of the node has logged.
-fn log_of(container: &str) -> String {
-    let log = cluster(&["docker", NODE, "logs", container]);
-    text(&log.stdout) + &text(&log.stderr)
+/// All that the agent of the node has logged.
+fn log_of_agent() -> String {
+    kubectl(&["logs", "-n", NAMESPACE, &agent_pod(NODE)])
 }
 
 /// A command that writes all the time, and the path of an attach to it.
@@ -106,7 +107,7 @@ async fn nobody_but_the_manager_is_let_in() {
     lab.finished(&name).await.ended_with(CODE);
     assert_eq!(agents::containers(NODE), before, "the agent lives");
     // Each refusal once in the log, and no token of anybody.
-    let log = log_of(&before[0]);
+    let log = log_of_agent();
     let refused: Vec<&str> = log.lines().filter(|line| line.contains("refused") && line.contains(&path)).collect();
     assert_eq!(refused.len(), 16, "{refused:#?}");
     assert!(!log.contains("nonsense") && !log.contains("bWFuYWdlcjpzZWNyZXQ"), "{log}");
@@ -215,7 +216,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     let lab = Lab::alone().await;
     let (name, _) = running(&lab).await;
     let managers = agents::containers_of("manager", NODE);
-    let manager = agents::pid(NODE, managers.first().expect("a manager on each node"));
+    let manager = node::pid(NODE, managers.first().expect("a manager on each node"));
     let pod = kubectl(&[
         "get",
         "pods",
@@ -230,7 +231,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     ]);
     let before = agents::containers(NODE);
     for (who, address, pid) in [
-        ("the agent", agent().address(), agents::pid(NODE, &before[0])),
+        ("the agent", agent().address(), node::pid(NODE, &before[0])),
         ("a manager", format!("{pod}:8443").parse().expect("an address"), manager),
     ] {
         let rest = cost(&pid);
@@ -262,7 +263,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     lab.finished(&name).await.ended_with(CODE);
     assert_eq!(agents::containers(NODE), before, "the agent lives");
     assert_eq!(agents::containers_of("manager", NODE), managers, "the manager lives");
-    let log = log_of(&before[0]);
+    let log = log_of_agent();
     let said = log.lines().filter(|line| line.contains("connections") || line.contains("handshake")).count();
     assert!((1..50).contains(&said), "it is said, but not two thousand times: {said}");
 }

@@ -368,27 +368,23 @@ pub fn tool(args: &[&str]) -> String {
 /// `/var/lib` of a node, as this machine sees it.
 pub fn var_lib(node: &str) -> PathBuf {
     let socket = PathBuf::from(tool(&["socket", node]));
-    socket.parent().and_then(|run| run.parent()).expect("the node's folder").join("lib")
+    let run = socket.ancestors().find(|folder| folder.ends_with("run")).expect("the node's /run");
+    run.with_file_name("lib")
 }
 
-/// The docker command on a node's engine; must succeed.
+/// The docker command on a node that runs Docker; must succeed.
 #[track_caller]
 pub fn docker(node: &str, args: &[&str]) -> Vec<u8> {
-    let output = docker_raw(node, args);
+    let output = cluster(&[&["docker", node], args].concat());
     assert!(output.status.success(), "docker {} on {node}: {}", args.join(" "), text(&output.stderr));
     output.stdout
-}
-
-/// The same; it may fail.
-pub fn docker_raw(node: &str, args: &[&str]) -> Output {
-    cluster(&[&["docker", node], args].concat())
 }
 
 /// The engine's ID of a pod's container.
 pub fn container_id(pod: &Pod, name: &str) -> String {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()).expect("containers");
     let id = statuses.iter().find(|s| s.name == name).and_then(|s| s.container_id.clone()).expect("an ID");
-    id.strip_prefix("docker://").expect("a container of Docker").to_owned()
+    id.split_once("://").expect("an engine's name before it").1.to_owned()
 }
 
 pub fn root() -> PathBuf {

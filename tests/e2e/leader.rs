@@ -15,10 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    agents::{kill_container, pid},
     lab::{NAMESPACE, kubectl_raw, wait_for},
     leading::{container, leader},
-    measured,
+    measured, node,
 };
 
 /// Nobody's pod.
@@ -29,7 +28,7 @@ const HELD_AGAIN: Duration = Duration::from_secs(2);
 /// Kills the manager that leads, if one does.
 pub fn kill() {
     if let Some((node, id)) = leader().and_then(|leader| container(&leader)) {
-        kill_container(&node, &id);
+        node::kill(&node, &id);
     }
 }
 
@@ -53,7 +52,7 @@ impl Stopped {
     pub fn leader() -> Self {
         let pod = leader().expect("a leader");
         let (node, id) = container(&pod).expect("its container");
-        let process = pid(&node, &id).parse().ok().and_then(Pid::from_raw).expect("its process");
+        let process = node::pid(&node, &id).parse().ok().and_then(Pid::from_raw).expect("its process");
         let it = Self { pod, process };
         kill_process(process, Signal::STOP).expect("stopped");
         it

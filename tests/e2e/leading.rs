@@ -2,7 +2,10 @@
 
 use execlet::api::names;
 
-use crate::lab::{NAMESPACE, docker, kubectl_raw, text, tool};
+use crate::{
+    lab::{NAMESPACE, kubectl_raw, text, tool},
+    node,
+};
 
 /// The pod of the manager that leads, if one does.
 pub fn leader() -> Option<String> {
@@ -13,10 +16,9 @@ pub fn leader() -> Option<String> {
 
 /// The node and the container of the manager of a pod, if it runs.
 pub fn container(manager: &str) -> Option<(String, String)> {
-    let label = format!("label=io.kubernetes.pod.name={manager}");
-    let component = "label=io.kubernetes.container.name=manager";
+    let labels = [(node::POD_NAME, manager), (node::CONTAINER_NAME, "manager")];
     tool(&["nodes"]).split_whitespace().find_map(|node| {
-        let found = text(&docker(node, &["ps", "--quiet", "--filter", &label, "--filter", component]));
-        found.split_whitespace().next().map(|id| (node.to_owned(), id.to_owned()))
+        let found = node::containers(node, &labels).into_iter().next();
+        found.map(|id| (node.to_owned(), id))
     })
 }

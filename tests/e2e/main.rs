@@ -50,6 +50,7 @@ mod leader;
 mod leading;
 mod live_restore;
 mod measured;
+mod node;
 mod outcomes;
 mod output;
 mod plugin;

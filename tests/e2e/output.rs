@@ -1,10 +1,13 @@
-//! Output: whole, apart, and the same as `docker exec` gives.
+//! Output: whole, apart, and the same as the engine gives.
 
 use execlet::api::StreamStatus;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::lab::{Lab, container_id, docker};
+use crate::{
+    lab::{Lab, container_id},
+    node,
+};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
@@ -20,7 +23,7 @@ fn is_of(stream: &StreamStatus, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn output_equals_that_of_docker_exec_to_the_last_byte() {
+async fn output_equals_that_of_the_engine_to_the_last_byte() {
     let lab = Lab::new().await;
     let id = container_id(&lab.pod("web", "n1").await, "main");
     for script in [
@@ -32,8 +35,8 @@ async fn output_equals_that_of_docker_exec_to_the_last_byte() {
         "seq 1 20000; seq 1 20000 >&2",
         "true",
     ] {
-        let stdout = docker("n1", &["exec", &id, "sh", "-c", &format!("{script} 2>/dev/null")]);
-        let stderr = docker("n1", &["exec", &id, "sh", "-c", &format!("{script} 2>&1 >/dev/null")]);
+        let stdout = node::exec("n1", &id, &["sh", "-c", &format!("{script} 2>/dev/null")]);
+        let stderr = node::exec("n1", &id, &["sh", "-c", &format!("{script} 2>&1 >/dev/null")]);
         let done = lab.sh("web", script).await;
         done.ended_with(0);
         let output = done.status.output.as_ref().expect("output");
@@ -63,7 +66,7 @@ async fn a_hundred_mebibytes_arrive_whole() {
     assert_eq!((output.stdout.bytes, output.complete), (100 << 20, true), "{:?}", output.incomplete_reason);
     let told = output.stderr.tail.as_deref().unwrap_or_default();
     assert!(output.stdout.truncated);
-    let whole = docker("n2", &["exec", &id, "sha256sum", "/tmp/big"]);
+    let whole = node::exec("n2", &id, &["sha256sum", "/tmp/big"]);
     let digest = String::from_utf8_lossy(&whole).split(' ').next().unwrap_or_default().to_owned();
     assert_eq!(output.stdout.sha256.as_deref(), Some(digest.as_str()), "stderr says {told}");
     let [spooled, _] = lab.spool(&done.request);

@@ -25,12 +25,13 @@ use tokio::time::sleep;
 use crate::{
     agents::{self, Away},
     lab::{Lab, container_id, docker, text, tool, wait_for},
+    node::{self, DOCKER},
     restarts::waits,
     subject::agent_of,
     subresources::Release,
 };
 
-const NODE: &str = "n1";
+const NODE: &str = DOCKER;
 /// Notes that it ran.
 const SCRIPT: &str = "echo ran >> /tmp/runs";
 /// What ran, if ever the wrong thing did.
@@ -188,7 +189,7 @@ async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_
             }
         }
         let [(ended, _, in_ended), (killed, _, in_killed)] = &all[..] else { panic!("two") };
-        docker(NODE, &["exec", in_ended, "touch", "/tmp/go"]);
+        node::exec(NODE, in_ended, &["touch", "/tmp/go"]);
         let status = lab.requests().get(ended).await.expect("the request").status.expect("a status");
         let exec = ExecId::from(status.exec_id.expect("an exec"));
         let code = async || engine().inspect_exec(&exec).await.expect("it is still there").code;
@@ -252,7 +253,7 @@ async fn an_end_that_only_the_journal_has_is_told_when_agent_and_api_server_are_
     let name = lab.waiting("web", json!({})).await;
     let uid = lab.noted(&name).await;
     tool(&["kill", "control", "apiserver"]);
-    docker(NODE, &["exec", &container_id(&pod, "main"), "touch", "/tmp/go"]);
+    node::exec(NODE, &container_id(&pod, "main"), &["touch", "/tmp/go"]);
     let ended = || agents::noted(NODE, &uid).contains("\"ended\"");
     wait_for("the end to be noted", async || ended().then_some(())).await;
     let away = Away::on(NODE).await;

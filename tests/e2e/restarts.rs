@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     agents::{self, Away, rolled_out},
-    lab::{Lab, NAMESPACE, SOON, container_id, docker, kubectl, text, tool, unique, wait_for},
+    lab::{Lab, NAMESPACE, SOON, container_id, kubectl, text, tool, unique, wait_for},
     live_restore::LiveRestore,
+    node::{self, DOCKER},
 };
 
 /// Runs, notes that it did, and ends with this code when told to.
@@ -19,7 +20,7 @@ const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; d
 
 /// Whether such a command still waits in a container, by its node's engine.
 pub fn waits(node: &str, container: &str) -> bool {
-    text(&docker(node, &["top", container])).contains("/tmp/go")
+    node::processes(node, container).iter().any(|args| args.contains("/tmp/go"))
 }
 
 impl Lab {
@@ -51,7 +52,7 @@ async fn an_api_server_that_was_away_learns_the_end_within_seconds_of_its_return
         let name = lab.waiting("web", json!({})).await;
         tool(&["kill", "control", component]);
         // Without the API server there is no kubectl exec: the engine opens the gate.
-        docker("n1", &["exec", &container_id(&pod, "main"), "touch", "/tmp/go"]);
+        node::exec("n1", &container_id(&pod, "main"), &["touch", "/tmp/go"]);
         tool(&["start", "control", component]);
         wait_for("the API server", async || lab.requests().get(&name).await.ok()).await;
         let done = lab.soon(&name).await;
@@ -80,12 +81,11 @@ async fn a_kubelet_that_restarts_changes_nothing() {
 #[tokio::test]
 async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_again() {
     let lab = Lab::alone().await;
-    lab.pod("web", "n2").await;
+    lab.pod("web", DOCKER).await;
     let name = lab.waiting("web", json!({})).await;
-    tool(&["kill", "n2", "dockerd"]);
-    tool(&["start", "n2", "dockerd"]);
+    node::restart_engine(DOCKER);
     rolled_out();
-    wait_for("the agent's container to be back", async || (!agents::containers("n2").is_empty()).then_some(())).await;
+    wait_for("the agent's container to be back", async || (!agents::containers(DOCKER).is_empty()).then_some(())).await;
     let done = lab.soon(&name).await;
     // Whether the agent or the engine went first decides what is known.
     match done.reason() {
@@ -101,11 +101,10 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
 #[tokio::test]
 async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_its_code() {
     let lab = Lab::alone().await;
-    lab.pod("web", "n2").await;
-    let live = LiveRestore::on("n2");
+    lab.pod("web", DOCKER).await;
+    let live = LiveRestore::on(DOCKER);
     let name = lab.waiting("web", json!({})).await;
-    tool(&["kill", "n2", "dockerd"]);
-    tool(&["start", "n2", "dockerd"]);
+    node::restart_engine(DOCKER);
     wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
     let done = lab.soon(&name).await;
     drop(live);
@@ -121,8 +120,8 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
 #[tokio::test]
 async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_was_killed() {
     let lab = Lab::alone().await;
-    lab.pod("web", "n2").await;
-    let live = LiveRestore::on("n2");
+    lab.pod("web", DOCKER).await;
+    let live = LiveRestore::on(DOCKER);
     let script = "touch /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; head -c 400000 /dev/zero; exit 9";
     let create =
         |tty: bool| lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": tty}));
@@ -130,8 +129,7 @@ async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_w
     for name in &names {
         lab.noted(name).await;
     }
-    tool(&["kill", "n2", "dockerd"]);
-    tool(&["start", "n2", "dockerd"]);
+    node::restart_engine(DOCKER);
     wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
     for name in &names {
         let done = lab.finished(name).await;
@@ -145,22 +143,21 @@ async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_w
 #[tokio::test]
 async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_ends_in_time() {
     let lab = Lab::alone().await;
-    let live = LiveRestore::on("n2");
+    let live = LiveRestore::on(DOCKER);
     let mut all = Vec::new();
     for pod in ["starting", "lost", "limited"] {
-        lab.pod(pod, "n2").await;
+        lab.pod(pod, DOCKER).await;
         let limit = (pod == "limited").then_some(20);
         let name = lab.waiting(pod, json!({"activeDeadlineSeconds": limit, "terminationGracePeriodSeconds": 1})).await;
         let uid = lab.noted(&name).await;
         all.push((name, uid));
     }
-    let away = Away::on("n2").await;
+    let away = Away::on(DOCKER).await;
     for (_, uid) in [&all[0], &all[2]] {
         away.edit(uid, |entry| entry.stage = Stage::Starting).await;
     }
-    fs::remove_file(agents::record("n2", &all[1].1)).expect("removed");
-    tool(&["kill", "n2", "dockerd"]);
-    tool(&["start", "n2", "dockerd"]);
+    fs::remove_file(agents::record(DOCKER, &all[1].1)).expect("removed");
+    node::restart_engine(DOCKER);
     away.end().await;
     for pod in ["starting", "lost"] {
         wait_for("kubectl exec", async || (lab.exec(pod, "touch /tmp/go").1 == 0).then_some(())).await;

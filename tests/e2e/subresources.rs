@@ -27,7 +27,7 @@ use crate::{
         Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for,
         wait_within,
     },
-    measured,
+    leading, measured, node,
     stand_in::{ATTACH, Caller, StandIn},
     subject::{Subject, bind},
 };
@@ -700,12 +700,8 @@ async fn a_manager_that_falls_ends_its_own_streams_and_no_others() {
             .collect()
     };
     let falls = address(falling);
-    let filter = format!("label=io.kubernetes.pod.name={name}");
-    let container = text(&crate::lab::docker(
-        node,
-        &["ps", "-q", "--filter", &filter, "--filter", "label=io.kubernetes.container.name=manager"],
-    ));
-    crate::lab::docker(node, &["kill", container.trim()]);
+    let (_, container) = leading::container(name).expect("its container");
+    node::kill(node, &container);
     let mut lived = 0;
     for (from, stream) in &mut streams {
         let still = echoes(stream).await;

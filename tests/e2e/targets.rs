@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::lab::{IMAGE, Lab, container, container_id, docker};
+use crate::{
+    lab::{IMAGE, Lab, container, container_id},
+    node::Frozen,
+};
 
 fn in_container(pod: &str, name: &str, script: &str) -> serde_json::Value {
     json!({"target": {"podName": pod, "container": name}, "command": ["sh", "-c", script]})
@@ -121,12 +124,13 @@ async fn a_completed_pod_is_refused() {
 #[tokio::test]
 async fn a_paused_container_is_refused() {
     let lab = Lab::new().await;
-    let id = container_id(&lab.pod("web", "n1").await, "main");
-    docker("n1", &["pause", &id]);
-    let done = lab.sh("web", "true").await;
-    docker("n1", &["unpause", &id]);
-    done.never_ran("ContainerNotRunning");
-    assert!(done.message().contains("is paused"), "{}", done.message());
+    for node in ["n1", "n2"] {
+        let frozen = Frozen::new(node, container_id(&lab.pod(node, node).await, "main"));
+        let done = lab.sh(node, "true").await;
+        drop(frozen);
+        done.never_ran("ContainerNotRunning");
+        assert!(done.message().contains("is paused"), "{}", done.message());
+    }
 }
 
 #[tokio::test]

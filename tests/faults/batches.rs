@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     NODES,
     lab::{IMAGE, Lab, cluster},
-    leading, mend, number,
+    leading, mend, node, number,
     random::Random,
     runs, strike,
     verdict::Kind,
@@ -32,7 +32,7 @@ const AT_A_TIME: u64 = 20;
 /// Kills whichever manager leads, if one does.
 fn kill_leader() -> bool {
     let found = leading::leader().and_then(|leader| leading::container(&leader));
-    found.is_some_and(|(node, id)| cluster(&["docker", &node, "kill", &id]).status.success())
+    found.is_some_and(|(node, id)| node::try_kill(&node, &id).status.success())
 }
 
 /// Strikes at random until told to stop; gives how often at what.

@@ -21,6 +21,8 @@ mod lab;
 mod leading;
 #[path = "../e2e/live_restore.rs"]
 mod live_restore;
+#[path = "../e2e/node.rs"]
+mod node;
 #[path = "../sim/random.rs"]
 mod random;
 mod verdict;
@@ -48,7 +50,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use lab::{IMAGE, Lab, NAMESPACE, cluster, docker, kubectl_raw, text, wait_for};
+use lab::{IMAGE, Lab, NAMESPACE, cluster, kubectl_raw, text, wait_for};
 use live_restore::LiveRestore;
 use random::Random;
 use verdict::{Fault, Kind, Told, judge};
@@ -131,10 +133,10 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
 
 /// The PID of a node's agent on this machine, if it runs.
 fn agent(node: &str) -> Option<String> {
-    let label = "label=io.kubernetes.container.name=agent";
-    let found = cluster(&["docker", node, "ps", "--quiet", "--filter", label]);
+    let label = format!("{}=agent", node::CONTAINER_NAME);
+    let found = cluster(&["containers", node, &label]);
     let id = text(&found.stdout).split_whitespace().next()?.to_owned();
-    let pid = cluster(&["docker", node, "inspect", "--format", "{{.State.Pid}}", &id]);
+    let pid = cluster(&["container", node, "pid", &id]);
     Some(text(&pid.stdout).trim().to_owned()).filter(|pid| pid.parse::<u32>().is_ok_and(|pid| pid > 1))
 }
 
@@ -147,7 +149,7 @@ async fn strike(kind: Kind) -> Option<Fault> {
             let killed = lab::run("kill", &["-9", &pid], "");
             killed.status.success().then_some(())?;
         }
-        Kind::Engine(node) => restart(node, "dockerd").await,
+        Kind::Engine(node) => restart(node, "engine").await,
         Kind::ApiServer => restart("control", "apiserver").await,
     }
     Some(Fault { kind, at, back: Timestamp::now() })
@@ -171,7 +173,7 @@ fn runs(node: &str, folder: &str) -> Vec<String> {
 /// Everything runs again, whatever happened.
 async fn mend() {
     for node in NODES {
-        cluster(&["start", node, "dockerd"]);
+        cluster(&["start", node, "engine"]);
     }
     cluster(&["start", "control", "apiserver"]);
     wait_for("the agents to be ready", async || {
@@ -276,8 +278,9 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
     }
     let of = |is: fn(&Kind) -> bool| faults.iter().filter(|fault| is(&fault.kind)).count();
     let unknown = told.values().filter(|told| told.is_unknown()).count();
-    let version = text(&docker("n1", &["version", "--format", "{{.Server.Version}} (API {{.Server.APIVersion}})"]));
-    println!("engine        {}", version.trim());
+    for node in NODES {
+        println!("engine of {node}  {}", node::version(node));
+    }
     println!(
         "faults        {done}: agent {}, engine {}, API server {}",
         of(|kind| matches!(kind, Kind::Agent(_))),

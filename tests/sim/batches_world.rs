@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use execlet::{
-    api::{ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Requester, batch::Plan},
+    api::{ExecBatch, ExecBatchStatus, ExecRequest, ExecRequestStatus, Reason, Requester, batch::Plan},
     core::{
         access::Right,
         admission::Admission,
@@ -44,9 +44,9 @@ pub struct SimWorld {
 pub struct SimAgents(pub Model);
 
 impl Agents for SimAgents {
-    fn alive(&self, node: &str) -> Result<(), String> {
+    fn alive(&self, node: &str) -> Result<(), (Reason, String)> {
         let up = NODES.iter().position(|name| *name == node).is_some_and(|at| self.0.lock().agents_up[at]);
-        if up { Ok(()) } else { Err(format!("no agent on {node}")) }
+        if up { Ok(()) } else { Err((Reason::AgentNotReady, format!("no agent on {node}"))) }
     }
 
     fn holds_batches(&self, _: &str) -> bool {

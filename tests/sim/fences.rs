@@ -75,7 +75,7 @@ impl Engine for FencingEngine {
 
     async fn version(&self) -> Result<Version, EngineError> {
         self.0.engine_answers("version")?;
-        Ok(Version { engine: "sim".to_owned(), api: "2".to_owned() })
+        Ok(Version { name: "sim", engine: "1".to_owned(), api: "2".to_owned() })
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {

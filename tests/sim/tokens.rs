@@ -47,7 +47,7 @@ impl Engine for SimEngine {
 
     async fn version(&self) -> Result<Version, EngineError> {
         self.0.engine_answers("version")?;
-        Ok(Version { engine: "sim".to_owned(), api: "1.41".to_owned() })
+        Ok(Version { name: "sim", engine: "1".to_owned(), api: "1.41".to_owned() })
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {

@@ -108,7 +108,7 @@ Helm waits in silence.
 {{- fail (printf `
 
 Namespace %[1]s enforces the pod security level %[2]q, which forbids the agents: they use the node's
-PID namespace, and mount the directories of the engine's socket, of their state and of their logs.
+PID namespace, and mount the directories of the engines' sockets, of their state and of their logs.
 Give execlet a namespace of its own, or relax this one and try again:
 
   kubectl label --overwrite namespace %[1]s pod-security.kubernetes.io/enforce=privileged

@@ -6,8 +6,12 @@ use crate::{
     engine::{Container, ContainerState, Engine, EngineError},
 };
 
-/// Whether the run of the container that the exec is in is over.
+/// Whether the run of the container that the exec is in is over. Of a container of another engine this one knows nothing: it
+/// is not said to be.
 pub(crate) async fn is_over<W: World>(node: &Node<W>, exec: &ExecRef) -> Result<bool, EngineError> {
+    if !node.engine.is_own(exec) {
+        return Ok(false);
+    }
     let found = node.engine.container(&exec.container.id).await;
     if let Err(error) = &found {
         tracing::debug!(exec = %exec.id, %error, "whether the container has ended is not known");

@@ -138,11 +138,13 @@ impl<W: World> Work<W> {
         if noted.is_some_and(|process| node.kernel.alive(process)) {
             return Ok(ExecView::Alive);
         }
-        let answer = node.engine.state(exec).await;
+        let own = node.engine.is_own(exec);
+        let answer = if own { node.engine.state(exec).await } else { Ok(ExecState::Absent) };
         if noted.is_none() && witness::living(node, &self.memory, exec, &answer).await.is_some() {
             return Ok(ExecView::Alive);
         }
         Ok(match answer? {
+            ExecState::Absent if !own => ExecView::Foreign,
             ExecState::Absent => ExecView::Absent,
             ExecState::Untouched => ExecView::Untouched,
             ExecState::Spent => ExecView::Spent,

@@ -127,6 +127,9 @@ pub(crate) async fn create<W: World>(
                 let message = format!("the engine could not start the command: {message}");
                 return Ok(Err(Outcome::refused(Reason::StartFailed, message, node.clock.now())));
             }
+            Err(EngineError::Unsupported(message)) => {
+                return Ok(Err(Outcome::refused(Reason::RuntimeNotSupported, message, node.clock.now())));
+            }
             // The container's state has changed since it was looked at: look again.
             Err(error) => return Err(error.into()),
         }

@@ -40,6 +40,9 @@ const KILLED: i32 = 128 + 9;
 /// How long the end of a container may take to show after that of its processes.
 const CONTAINER_END: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Its process was seen to end, and its code was told to nobody here.
+const FOREIGN: &str = "the command has ended, in another container engine than the one that runs this node's containers now, \
+     which cannot tell its exit code";
 
 /// What came over the stream.
 #[derive(Default)]
@@ -134,6 +137,9 @@ async fn conclude<W: World>(
             if knew == Knew::Forgot && node.engine.habits().keeps_output && is_gone(node, exec).await =>
         {
             Outcome::gone_with_container(output, node.clock.now())
+        }
+        (Verdict::Undecided, None) if !node.engine.is_own(exec) => {
+            Outcome::lost(FOREIGN, Some(output), node.clock.now())
         }
         (Verdict::Undecided, None) => {
             let message = match knew {

@@ -4,6 +4,7 @@
 
 mod args;
 mod audit;
+mod engine;
 mod probe;
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result};
 use execlet::{
     agent, api,
     core::{admission, queue::Limits},
-    engine::docker::DockerEngine,
+    engine::{containerd::ContainerdEngine, docker::DockerEngine},
     infra::{
         arguments::{self, Done},
         clock::SystemClock,
@@ -26,8 +27,12 @@ use execlet::{
 };
 use kube::{Client, Config};
 use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
 
-use self::args::{AgentArgs, Args, Command, Common, Kind, ManagerArgs, PoliciesArgs};
+use self::{
+    args::{AgentArgs, Args, Command, Common, Kind, ManagerArgs, PoliciesArgs},
+    engine::{Chosen, choose},
+};
 
 /// Exit code for a command line that makes no sense, as clap has it.
 const USAGE: u8 = 2;
@@ -72,6 +77,7 @@ fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> R
 async fn run_agent(args: AgentArgs) -> Result<()> {
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = args.node_name, "agent");
+    let endpoints = agent::Endpoints::serve(listener);
     let (streams, stream_listener) = match (args.stream_addr, args.pod_ip) {
         (Some(address), Some(ip)) => {
             let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -81,7 +87,38 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         }
         (Some(_) | None, _) => (None, None),
     };
-    let config = agent::Config {
+    let Some((chosen, named)) = find_engine(&args, &client, &endpoints, &shutdown).await else { return Ok(()) };
+    let (docker, containerd, run_dir) =
+        (args.engine_socket.clone(), args.containerd_socket.clone(), args.run_dir.clone());
+    let config = agent_config(args, streams)?;
+    let clock = Arc::new(SystemClock);
+    let edges = agent::Edges { client, clock, endpoints, named, streams: stream_listener, shutdown };
+    match chosen {
+        Chosen::Docker => agent::run(config, Arc::new(DockerEngine::new(docker)), edges).await?,
+        Chosen::Containerd => agent::run(config, Arc::new(ContainerdEngine::new(containerd, run_dir)), edges).await?,
+    }
+    Ok(())
+}
+
+/// The engine, and what the Node has said of it, if it was asked. `None`: told to stop before.
+async fn find_engine(
+    args: &AgentArgs,
+    client: &Client,
+    endpoints: &agent::Endpoints,
+    shutdown: &CancellationToken,
+) -> Option<(Chosen, Option<agent::Named>)> {
+    if let Some(told) = args.engine.told() {
+        return Some((told, None));
+    }
+    let node = args.node_name.as_str().into();
+    let mut refusal = endpoints.refusal(client.clone(), &args.namespace, &node);
+    let asked = agent::NodeRuntime::new(client.clone(), &node, &args.state_dir);
+    let (chosen, named) = asked.find(choose, &mut refusal, shutdown).await?;
+    Some((chosen, Some(named)))
+}
+
+fn agent_config(args: AgentArgs, streams: Option<agent::StreamsConfig>) -> Result<agent::Config> {
+    Ok(agent::Config {
         node: args.node_name.into(),
         namespace: args.namespace,
         state_dir: args.state_dir,
@@ -99,11 +136,7 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
         rules: args.rules.try_into()?,
         streams,
-    };
-    let engine = Arc::new(DockerEngine::new(args.engine_socket));
-    let edges =
-        agent::Edges { engine, client, clock: Arc::new(SystemClock), listener, streams: stream_listener, shutdown };
-    Ok(agent::run(config, edges).await?)
+    })
 }
 
 async fn run_manager(args: ManagerArgs) -> Result<()> {
@@ -155,7 +188,7 @@ fn subresources_config(manager: &ManagerArgs) -> subresources::Config {
     }
 }
 
-async fn edges(common: &Common) -> Result<(TcpListener, Client, tokio_util::sync::CancellationToken)> {
+async fn edges(common: &Common) -> Result<(TcpListener, Client, CancellationToken)> {
     let shutdown = shutdown::on_signal().context("cannot listen for signals")?;
     let listener =
         TcpListener::bind(common.http_addr).await.with_context(|| format!("cannot listen on {}", common.http_addr))?;

@@ -53,6 +53,8 @@ fn pending(status: &ExecRequestStatus, pod: &str) -> String {
         format!("waiting for the container in pod {pod} to run again")
     } else if reason == Reason::AgentNotReady.as_str() {
         format!("waiting for the execlet agent on the node of pod {pod}")
+    } else if reason == Reason::RuntimeNotSupported.as_str() {
+        format!("waiting for an execlet agent that can work with the node of pod {pod}")
     } else {
         format!("waiting ({reason})")
     };

@@ -68,6 +68,10 @@ const WITHOUT_INPUT: &str =
 const SECOND: &str =
     "the command may have been started, and another request of the same batch has the pod: it was not started again";
 
+const FOREIGN: &str = "the command was started, or may have been, in another container engine than the one that \
+     runs this node's containers now: whether it ran to its end, and how it ended, cannot be known";
+const FOREIGN_BEFORE_START: &str = "the node was given another container engine before the command could start";
+
 const NO_EXEC: &str = "the command was started, and its exec is not known";
 
 /// The recovery table.
@@ -156,11 +160,15 @@ pub fn decide_without_engine(
 /// It is not the first for its target, so it never starts, wanted or not. What runs of it all the same, or has run, is
 /// looked after as ever.
 fn second(situation: &Situation<'_>, request: &BoundRequest, first: &First) -> Option<Action> {
-    use ExecView::{Absent, Untouched};
+    use ExecView::{Absent, Foreign, Untouched};
     let stage = situation.entry.map(|entry| &entry.stage);
     match (&request.progress, stage, situation.exec.as_ref().map(|(_, view)| view)) {
         (Progress::Bound, None, _)
-        | (Progress::Bound | Progress::Committed(_), Some(Stage::Prepared), None | Some(Untouched | Absent))
+        | (
+            Progress::Bound | Progress::Committed(_),
+            Some(Stage::Prepared),
+            None | Some(Untouched | Absent | Foreign),
+        )
         | (Progress::Committed(_), None, None | Some(Untouched)) => {
             Some(Action::Report(first.outcome_of_second(situation.now)))
         }
@@ -204,7 +212,7 @@ fn unread(situation: &Situation<'_>, terms_are_known: bool) -> Action {
             }
             // A start that is on its way may yet count.
             ExecView::Untouched => Action::Guard(exec.clone()),
-            ExecView::Ended | ExecView::Spent | ExecView::Absent => Action::AwaitRequest,
+            ExecView::Ended | ExecView::Spent | ExecView::Absent | ExecView::Foreign => Action::AwaitRequest,
         },
         (Stage::Ended { .. }, _) if entry.has_survivors() => {
             entry.exec.clone().map_or(Action::AwaitRequest, Action::Guard)
@@ -297,6 +305,8 @@ fn prepared(situation: &Situation<'_>, request: &BoundRequest) -> Action {
     }
     let Some((exec, view)) = &situation.exec else { return prepare(situation, request) };
     match (&situation.container, view) {
+        // Nothing is lost by an exec that was never committed, and whatever its engine ran is gone for good.
+        (_, ExecView::Foreign) => prepare(situation, request),
         (ContainerView::Running(now), _) if *now != exec.container => container_died(situation, exec),
         (ContainerView::Running(_), ExecView::Absent) => prepare(situation, request),
         (ContainerView::Running(_), _) if situation.input == InputView::Awaited => Action::AwaitClient,
@@ -327,6 +337,7 @@ fn committed(situation: &Situation<'_>, request: &BoundRequest, entry: &Entry) -
         (Stage::Prepared, None | Some((_, ExecView::Absent))) => {
             gone_before_start(situation, "the container or the engine was restarted before the command could start")
         }
+        (Stage::Prepared, Some((_, ExecView::Foreign))) => gone_before_start(situation, FOREIGN_BEFORE_START),
         (Stage::Prepared, Some((exec, ExecView::Alive))) => Action::Adopt(exec.clone()),
         (Stage::Prepared, Some((exec, ExecView::Ended | ExecView::Spent))) => Action::Settle(exec.clone()),
         (Stage::Starting, Some((exec, ExecView::Untouched))) if here => {
@@ -348,6 +359,7 @@ fn started(situation: &Situation<'_>, entry: &Entry) -> Action {
     match &situation.exec {
         Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
         Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)) => Action::Settle(exec.clone()),
+        Some((_, ExecView::Foreign)) => lost(situation, FOREIGN),
         Some((_, ExecView::Untouched)) => {
             lost(situation, "the status no longer shows that the command was committed, so it was not started")
         }
@@ -360,6 +372,8 @@ fn committed_without_journal(situation: &Situation<'_>, request: &BoundRequest) 
     match &situation.exec {
         Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
         Some((exec, ExecView::Ended | ExecView::Spent | ExecView::Absent)) => Action::Settle(exec.clone()),
+        // Whether it was ever started, only the journal knew.
+        Some((_, ExecView::Foreign)) => lost(situation, FOREIGN),
         Some((exec, ExecView::Untouched)) => match no_longer_wanted(situation, request) {
             Some(outcome) => Action::Report(outcome),
             None if situation.engine.fences => Action::Fence(exec.clone()),
@@ -376,7 +390,7 @@ fn journal_and_status_differ(situation: &Situation<'_>) -> Action {
     match &situation.exec {
         Some((exec, ExecView::Alive)) => Action::Adopt(exec.clone()),
         Some((exec, ExecView::Ended)) => Action::Settle(exec.clone()),
-        Some((_, ExecView::Untouched | ExecView::Spent | ExecView::Absent)) | None => lost(
+        Some((_, ExecView::Untouched | ExecView::Spent | ExecView::Absent | ExecView::Foreign)) | None => lost(
             situation,
             "the status and the agent's journal name different execs, and one of them may have run: neither is started",
         ),

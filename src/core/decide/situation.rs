@@ -63,6 +63,8 @@ pub enum ExecView {
     Alive,
     /// The engine takes it for ended and its process is gone.
     Ended,
+    /// It was made by the engine that ran this node's containers before this one, and its process is not there.
+    Foreign,
 }
 
 /// What an engine can do that another cannot.

@@ -10,16 +10,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use rustix::fs::{CWD, FsWord, Mode, OFlags, mkfifoat, statfs};
 use serde::{Deserialize, Serialize};
 
-use crate::{core::ids::ExecRef, wire::OutputStream};
+use crate::{
+    core::ids::{ContainerRef, ExecName, ExecRef},
+    wire::OutputStream,
+};
 
 /// Whoever has made it was about to start the exec.
 const STARTED: &str = "started";
 /// A part of its output was thrown away.
 const INCOMPLETE: &str = "incomplete";
 const ABOUT: &str = "about.json";
+/// Made and removed again, to see whether that is possible.
+const PROBE: &str = ".probe";
+/// What the kernel calls file systems that are in memory: tmpfs, ramfs.
+const MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// Of such a file.
 const MOST_BYTES: u64 = 1024 * 1024;
 
@@ -138,6 +145,48 @@ impl Folder {
     }
 }
 
+/// The execs that have a folder.
+pub fn all(base: &Path) -> io::Result<Vec<ExecRef>> {
+    let mut execs = Vec::new();
+    for container in names_in(base)? {
+        for exec in names_in(&base.join(&container))? {
+            let container = ContainerRef { id: container.as_str().into(), started_at: None };
+            let exec = ExecRef { id: exec.into(), container };
+            if ExecName::of(&exec.id).is_some() && Folder::of(base, &exec).is_some() {
+                execs.push(exec);
+            }
+        }
+    }
+    Ok(execs)
+}
+
+/// The folders in a folder.
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// What is in it has to end with the node's run, and must not wait for a disk. An error says what to do.
+pub fn look_at_base(base: &Path) -> Result<(), String> {
+    let next = "mount a tmpfs there, or name a folder of one (--run-dir, agent.runDir of the chart)";
+    let wanted = |found: &str| {
+        format!("the folder {} for the output of commands {found}; wanted is one on a tmpfs: {next}", base.display())
+    };
+    let found = statfs(base).map_err(|error| wanted(&format!("cannot be looked at ({error})")))?;
+    if !MEMORY.contains(&found.f_type) {
+        return Err(wanted(&format!("is on a file system of type {:#x}", found.f_type)));
+    }
+    let probe = base.join(PROBE);
+    let written = fs::write(&probe, "").and_then(|()| fs::remove_file(&probe));
+    written.map_err(|error| wanted(&format!("cannot be written to ({error})")))
+}
+
 const fn name(stream: OutputStream) -> &'static str {
     match stream {
         OutputStream::Stdout => "out",
@@ -154,7 +203,6 @@ pub fn is_name(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ids::ContainerRef;
 
     fn about() -> About {
         About { program: "id".to_owned(), working_dir: "/".to_owned(), tty: false, input: true }
@@ -200,5 +248,29 @@ mod tests {
         for (container, id) in [("..", "u.1"), ("c", ".."), ("c/d", "u.1"), ("", "u.1"), ("c", ""), ("c", "a b")] {
             assert!(Folder::of(base, &exec(container, id)).is_none(), "{container} {id}");
         }
+    }
+
+    #[test]
+    fn all_that_is_ours_is_listed_and_nothing_else() {
+        let base = tempfile::tempdir().expect("a folder");
+        assert_eq!(all(base.path()).expect("listed"), []);
+        let one = exec("c", "u.1");
+        Folder::of(base.path(), &one).expect("names").make(&about()).expect("made");
+        fs::create_dir_all(base.path().join("c/other")).expect("made");
+        fs::write(base.path().join("file.1"), "").expect("written");
+        fs::write(base.path().join("c/file.2"), "").expect("written");
+        assert_eq!(all(base.path()).expect("listed"), [one]);
+        assert!(all(&base.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn the_base_is_in_memory_or_it_is_said_what_it_is_and_what_to_do() {
+        let memory = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+        assert_eq!(look_at_base(memory.path()), Ok(()));
+        assert_eq!(fs::read_dir(memory.path()).expect("a folder").count(), 0, "nothing stays");
+        let missing = look_at_base(&memory.path().join("none")).expect_err("it is not there");
+        assert!(missing.contains("none") && missing.contains("cannot be looked at"), "{missing}");
+        let other = look_at_base(Path::new("/proc")).expect_err("it is no tmpfs");
+        assert!(other.contains("/proc") && other.contains("0x9fa0") && other.contains("--run-dir"), "{other}");
     }
 }

@@ -51,6 +51,13 @@ use crate::{
     wire::OutputStream,
 };
 
+/// As the kubelet calls it in the Node.
+pub const NAME: &str = "containerd";
+/// What versions are worked with.
+pub const WANTED: &str = "containerd 1.7 or later (1.6 from 1.6.20 on)";
+/// The oldest version that was tried.
+const MIN_VERSION: (u32, u32, u32) = (1, 6, 20);
+
 pub const HABITS: Habits = Habits {
     fences: true,
     keeps_output: true,
@@ -69,8 +76,6 @@ pub const HABITS: Habits = Habits {
 };
 /// Pause before an engine that does not answer is asked again whether an exec has ended.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// What versions are known to work.
-const MIN_VERSION: (u32, u32) = (1, 6);
 
 pub struct ContainerdEngine {
     calls: Calls,
@@ -134,10 +139,24 @@ impl Engine for ContainerdEngine {
             return Err(EngineError::TooOld {
                 socket: self.calls.socket().display().to_string(),
                 found: format!("version {engine}"),
-                wanted: format!("containerd {}.{} or newer", MIN_VERSION.0, MIN_VERSION.1),
+                wanted: WANTED.to_owned(),
             });
         }
-        Ok(Version { engine, api: "v1".to_owned() })
+        Ok(Version { name: NAME, engine, api: "v1".to_owned() })
+    }
+
+    async fn look_at_node(&self) -> Result<(), EngineError> {
+        folder::look_at_base(&self.base).map_err(EngineError::Unfit)
+    }
+
+    async fn leftovers(&self) -> Result<Vec<ExecRef>, EngineError> {
+        let failed = |error| EngineError::Failed(format!("{} cannot be listed: {error}", self.base.display()));
+        folder::all(&self.base).map_err(failed)
+    }
+
+    /// Whoever creates one names it.
+    fn is_own(&self, exec: &ExecRef) -> bool {
+        ExecName::of(&exec.id).is_some()
     }
 
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
@@ -282,10 +301,13 @@ impl Engine for ContainerdEngine {
     }
 }
 
-/// Major and minor version, of `2.4.2` or `1.6.20~ds1`.
-fn number(version: &str) -> Option<(u32, u32)> {
+/// Of `2.4.2` or `1.6.20~ds1`, the three numbers.
+fn number(version: &str) -> Option<(u32, u32, u32)> {
     let mut parts = version.trim_start_matches('v').split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let patch = parts.next().map_or(Some(0), |part| digits(part).parse().ok())?;
+    Some((major, minor, patch))
 }
 
 #[cfg(test)]
@@ -294,10 +316,25 @@ mod tests {
 
     #[test]
     fn versions_compare_as_numbers() {
-        assert!(number("1.6.20~ds1") >= Some(MIN_VERSION));
-        assert!(number("v2.4.2") >= Some(MIN_VERSION));
-        assert!(number("1.10.0") >= Some(MIN_VERSION));
-        assert!(number("1.5.18") < Some(MIN_VERSION));
-        assert_eq!(number("newest"), None);
+        for fine in ["1.6.20~ds1", "1.6.100", "1.7.0-rc.1", "1.7", "v2.4.2", "1.10.0", "2.0.0+k3s1"] {
+            assert!(number(fine) >= Some(MIN_VERSION), "{fine}");
+        }
+        for old in ["1.5.18", "1.6.19", "1.6", "1.6.2-20"] {
+            assert!(number(old).is_some_and(|number| number < MIN_VERSION), "{old}");
+        }
+        for unknown in ["newest", "", "2", "1.x.1"] {
+            assert_eq!(number(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn an_exec_that_has_the_engines_own_number_for_a_name_is_another_engines() {
+        let engine = ContainerdEngine::new("/s", "/b");
+        let own = |id: &str| {
+            let container = ContainerRef { id: "c".into(), started_at: None };
+            engine.is_own(&ExecRef { id: id.into(), container })
+        };
+        assert!(own("6f9619ff-8b86-d011-b42d-00c04fc964ff.1"));
+        assert!(!own(&"0123456789abcdef".repeat(4)));
     }
 }

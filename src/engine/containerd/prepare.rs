@@ -83,7 +83,10 @@ async fn running(calls: &Calls, container: &ContainerRef) -> Result<Container, E
     }
     let runtime = found.runtime.as_ref().map_or("", |runtime| runtime.name.as_str());
     if runtime != RUNTIME {
-        return Err(EngineError::Invalid(format!("container {id} has the runtime {runtime}: only {RUNTIME} is known")));
+        return Err(EngineError::Unsupported(format!(
+            "container {id} has the runtime {runtime}; wanted is {RUNTIME}: run the command by other means, such as kubectl \
+             exec, or the pod without its RuntimeClass"
+        )));
     }
     let process = calls.process(id, "").await?;
     match containers::state(calls, process.as_ref())? {

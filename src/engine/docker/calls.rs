@@ -20,6 +20,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::{
+    NAME,
     answer::{refused, unreachable},
     start::start,
 };
@@ -109,6 +110,11 @@ impl DockerEngine {
         self.inspect(id).await?.map(|found| container_of(id, found)).transpose()
     }
 
+    /// Its name is whatever the engine's configuration gives it.
+    pub(super) async fn runtime_of(&self, container: &ContainerId) -> Result<Option<String>, EngineError> {
+        Ok(self.inspect(container.as_str()).await?.and_then(|found| found.host_config?.runtime))
+    }
+
     /// Of this run of a container that runs.
     pub(super) async fn inspect_surroundings(
         &self,
@@ -128,7 +134,8 @@ impl DockerEngine {
     /// Its version, if it is new enough.
     pub(super) async fn checked_version(&self) -> Result<Version, EngineError> {
         let found = self.client()?.version().await.map_err(self.error("version", EngineError::NoSuchContainer))?;
-        let version = Version { engine: found.version.unwrap_or_default(), api: found.api_version.unwrap_or_default() };
+        let (engine, api) = (found.version.unwrap_or_default(), found.api_version.unwrap_or_default());
+        let version = Version { name: NAME, engine, api };
         if api_number(&version.api).is_none_or(|api| api < MIN_API) {
             return Err(EngineError::TooOld {
                 socket: self.socket.display().to_string(),

@@ -28,6 +28,15 @@ use crate::{
     },
 };
 
+/// As the kubelet calls it in the Node, with its shim in between.
+pub const NAME: &str = "docker";
+/// What versions are worked with.
+pub const WANTED: &str = "Docker Engine 20.10 or later";
+/// Runtimes that run containers in a kernel of their own, by what their names have in common.
+const SANDBOXES: [&str; 4] = ["kata", "runsc", "gvisor", "firecracker"];
+/// Characters of the ID of an exec.
+const EXEC_ID: usize = 64;
+
 /// Each is measured: `docs/engine.md`.
 pub const HABITS: Habits = Habits {
     fences: false,
@@ -56,6 +65,12 @@ impl Engine for DockerEngine {
         self.checked_version().await
     }
 
+    /// It gives its execs random numbers.
+    fn is_own(&self, exec: &ExecRef) -> bool {
+        let id = exec.id.as_str();
+        id.len() == EXEC_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     async fn find_containers(&self, query: &ContainerQuery) -> Result<Vec<Container>, EngineError> {
         self.list_containers(query).await
     }
@@ -66,6 +81,13 @@ impl Engine for DockerEngine {
 
     /// The engine names its execs itself.
     async fn prepare(&self, container: &ContainerRef, _: &ExecName, exec: &ExecSpec) -> Result<Prepared, EngineError> {
+        if let Some(runtime) = self.runtime_of(&container.id).await?.filter(|runtime| is_sandbox(runtime)) {
+            return Err(EngineError::Unsupported(format!(
+                "container {} has the runtime {runtime}; wanted is runc, or one that calls it: run the command by other \
+                 means, such as kubectl exec, or the pod without its RuntimeClass",
+                container.id
+            )));
+        }
         let id = self.create_exec(&container.id, exec).await?;
         Ok(Prepared::Created(ExecRef { id, container: container.clone() }))
     }
@@ -117,5 +139,44 @@ impl Engine for DockerEngine {
 
     fn exits(&self, since: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
         self.exec_deaths(since).map(|died| died.map(testimony::exit)).boxed()
+    }
+}
+
+/// Whether a runtime is known to keep processes where this node's kernel does not show them. Names are free: one that is not
+/// known may well call runc, as those for devices do.
+fn is_sandbox(runtime: &str) -> bool {
+    let shim = runtime.strip_prefix("io.containerd.");
+    let is_runcs = |shim: &str| shim.starts_with("runc.") || shim.starts_with("runtime.v1.linux");
+    shim.is_some_and(|shim| !is_runcs(shim)) || SANDBOXES.iter().any(|name| runtime.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_that_its_caller_has_named_is_another_engines() {
+        let engine = DockerEngine::new("/s");
+        let own = |id: &str| {
+            let container = ContainerRef { id: "c".into(), started_at: None };
+            engine.is_own(&ExecRef { id: id.into(), container })
+        };
+        assert!(own(&"0123456789abcdef".repeat(4)));
+        assert!(!own("6f9619ff-8b86-d011-b42d-00c04fc964ff.1"));
+        assert!(!own("") && !own(&"0".repeat(63)));
+    }
+
+    #[test]
+    fn runtimes_that_hide_their_processes_are_told_from_those_that_call_runc() {
+        for runtime in
+            ["kata-runtime", "kata", "runsc", "runsc-kvm", "gvisor", "io.containerd.kata.v2", "io.containerd.runsc.v1"]
+        {
+            assert!(is_sandbox(runtime), "{runtime}");
+        }
+        for runtime in
+            ["runc", "", "nvidia", "crun", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "clamp"]
+        {
+            assert!(!is_sandbox(runtime), "{runtime}");
+        }
     }
 }

@@ -14,9 +14,9 @@ module_cost() { # on two cores with nothing cached
 	esac
 }
 
-# module_recipe MODULE: what is built, and the linker's settings.
+# module_recipe MODULE: what is built (packages with commas between them), and the linker's settings.
 module_recipe() {
-	local version number
+	local version number folder
 	case $1 in
 	kube)
 		# Without a stamp the server calls itself v0.0.0, and a chart's
@@ -29,7 +29,12 @@ module_recipe() {
 	cri-dockerd) echo "github.com/Mirantis/cri-dockerd" ;;
 	helm) echo "helm.sh/helm/v4/cmd/helm" ;;
 	pause | interop | cert-manager) echo "." ;;
-	dockerd | runc) engine_recipe "$1" ;;
+	dockerd) echo "github.com/moby/moby/v2/cmd/dockerd" ;;
+	containerd)
+		folder=github.com/containerd/containerd/v2/cmd
+		echo "$folder/containerd,$folder/containerd-shim-runc-v2,$folder/ctr"
+		;;
+	runc) echo "github.com/opencontainers/runc" ;;
 	esac
 }
 
@@ -46,6 +51,7 @@ module_tags() {
 module_commands() {
 	case $1 in
 	kube) echo kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl ;;
+	containerd) echo containerd containerd-shim-runc-v2 ctr ;;
 	*) echo "$1" ;;
 	esac
 }
@@ -67,10 +73,11 @@ locate_binaries() {
 	done
 }
 
-# The programs that the running cluster was made with, whatever the sources are now.
+# The programs and engines that the running cluster was made with, whatever the sources are now.
 locate_running() {
-	local module
-	for module in "${MODULES[@]}"; do BIN[$module]=$(fact "BIN_$module"); done
+	local module folder
+	while IFS='=' read -r module folder; do BIN[$module]=$folder; done < <(sed -n 's/^BIN_//p' "$FACTS")
+	engines_of_running
 }
 
 # As a command of its own: some of them need Debian's libraries.
@@ -107,22 +114,26 @@ build_locked() {
 }
 
 build_module() {
-	local module=$1 target=${BIN[$1]} temp recipe package command
+	local module=$1 target=${BIN[$1]} temp recipe settings packages out command
 	rm -rf "$CACHE/bin/.tmp-$module".* # of a killed build: only the lock's holder is here
 	temp=$(mktemp -d "$CACHE/bin/.tmp-$module.XXXXXX")
 	recipe=$(module_recipe "$module")
-	package=${recipe%% *}
+	settings=${recipe#"${recipe%% *}"}
+	IFS=, read -ra packages <<<"${recipe%% *}"
 	(
 		cd "$HERE/go/$module" || exit
+		# One program is named after its module, several after their packages.
+		out=$temp/
+		if ((${#packages[@]} == 1)); then out+=$module; fi
 		CGO_ENABLED=$(module_needs_c "$module" && echo 1 || echo 0) GOFLAGS=-buildvcs=false nice -n 5 \
-			go build -mod=readonly -trimpath -tags "$(module_tags "$module")" -ldflags "-s -w ${recipe#"$package"}" -o "$temp/$module" "$package"
+			go build -mod=readonly -trimpath -tags "$(module_tags "$module")" -ldflags "-s -w $settings" -o "$out" "${packages[@]}"
 	)
 	if [[ $module == cert-manager ]]; then
 		# Its resources, as they come with it.
 		cp -r --no-preserve=mode "$(cd "$HERE/go/$module" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds" "$temp/"
 	fi
 	for command in $(module_commands "$module"); do
-		[[ $command == "$module" ]] || ln -s "$module" "$temp/$command"
+		[[ -e $temp/$command ]] || ln -s "$module" "$temp/$command"
 	done
 	chmod 755 "$temp"
 	mv -T "$temp" "$target"

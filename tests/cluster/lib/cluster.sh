@@ -16,7 +16,7 @@ all_nodes() {
 places() { echo control; all_nodes; }
 
 components_of() {
-	if [[ $1 == control ]]; then echo "${CONTROL_COMPONENTS[@]}"; else echo "${NODE_COMPONENTS[@]}"; fi
+	if [[ $1 == control ]]; then echo "${CONTROL_COMPONENTS[@]}"; else echo "$(engine_components "$1") kubelet kube-proxy"; fi
 }
 
 kubectl() { "${BIN[kube]}/kubectl" --kubeconfig "$DIR/kubeconfig" "$@"; }
@@ -43,7 +43,7 @@ start_component() { # WHERE COMPONENT
 }
 
 create() {
-	local began=$EPOCHREALTIME module
+	local began=$EPOCHREALTIME module node
 	[[ -e /proc/sys/net/bridge ]] || modprobe br_netfilter || die "this kernel has no bridge netfilter: services need it"
 	mkdir -p "$DIR"
 	chmod 711 "$DIR"
@@ -51,12 +51,13 @@ create() {
 	step "making certificates" make_pki
 	step "starting the control plane and $NODE_COUNT engines" start_bases
 	step "loading the base images" load_image "$(base_images)"
-	step "starting CRI, kubelet and kube-proxy" start_nodes
+	step "starting kubelet and kube-proxy" start_nodes
 	step "waiting for every node to be Ready" wait_until 120 "nodes to be Ready" all_ready
 	cat >"$FACTS.new" <<ENV
 NODES=$NODE_COUNT
 ENGINE=$ENGINE
 ENV
+	for node in $(all_nodes); do echo "ENGINE_$node=${ENGINE_OF[$node]}"; done >>"$FACTS.new"
 	for module in "${MODULES[@]}"; do echo "BIN_$module=${BIN[$module]}"; done >>"$FACTS.new"
 	mv "$FACTS.new" "$FACTS"
 	say "up: $NODE_COUNT nodes in $(elapsed "$began"); next: eval \"\$($0 env)\""
@@ -84,18 +85,24 @@ start_bases() {
 	launch_etcd
 	for node in $(all_nodes); do
 		prepare_node "$node"
-		launch_dockerd "$node"
+		"launch_$(engine_daemon "$node")" "$node"
 	done
 	# The other two would only fail at an API server that is not there yet.
 	for component in "${CONTROL_COMPONENTS[@]}"; do start_component control "$component"; done
-	for node in $(all_nodes); do await_component "$node" dockerd; done
+	for node in $(all_nodes); do await_component "$node" "$(engine_daemon "$node")"; done
 }
 
+# The first of each node, then the second of each, and so on.
 start_nodes() {
-	local node component
-	for component in "${NODE_COMPONENTS[@]}"; do
-		for node in $(all_nodes); do running "$node" "$component" || "launch_$component" "$node"; done
-		for node in $(all_nodes); do await_component "$node" "$component"; done
+	local node i components
+	for i in 0 1 2 3; do
+		local -A now=()
+		for node in $(all_nodes); do
+			read -ra components < <(components_of "$node")
+			if ((i < ${#components[@]})); then now[$node]=${components[i]}; fi
+		done
+		for node in "${!now[@]}"; do running "$node" "${now[$node]}" || "launch_${now[$node]}" "$node"; done
+		for node in "${!now[@]}"; do await_component "$node" "${now[$node]}"; done
 	done
 }
 
@@ -181,7 +188,7 @@ check_folders() {
 }
 
 up() {
-	local asked=${NODES:-}
+	local asked=${NODES:-} node have
 	while (($#)); do
 		case $1 in
 		--nodes) asked=${2:-}; shift 2 || die "--nodes wants a number" ;;
@@ -205,6 +212,11 @@ up() {
 		fi
 		[[ $(fact ENGINE) == "$ENGINE" ]] || die "the cluster runs engine $(fact ENGINE), $ENGINE was asked for" \
 			"next: $0 down && ENGINE=$ENGINE $0 up"
+		for node in $(all_nodes); do
+			have=$(fact "ENGINE_$node")
+			[[ ${have:-docker} == "${ENGINE_OF[$node]}" ]] || die "$node runs ${have:-docker}, ${ENGINE_OF[$node]} was asked for" \
+				"next: $0 down && ${node^^}=${ENGINE_OF[$node]} $0 up"
+		done
 		[[ $(fact BIN_kube) == "${BIN[kube]}" ]] || say "note: the cluster runs other builds than these sources; down and up to change"
 		link_tools
 		locate_running

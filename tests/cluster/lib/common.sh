@@ -26,7 +26,6 @@ readonly BUSYBOX_IMAGE=execlet.test/busybox:1
 readonly PAUSE_IMAGE=execlet.test/pause:1
 
 readonly CONTROL_COMPONENTS=(etcd apiserver controller-manager scheduler)
-readonly NODE_COMPONENTS=(dockerd cri-dockerd kubelet kube-proxy)
 
 node_ip() { echo "$NODE_NET.$((10 + ${1#n}))"; }
 node_pod_net() { echo "10.244.$((INSTANCE * 16 + ${1#n}))"; }

@@ -1,14 +1,12 @@
 # shellcheck shell=bash
-# A node: engine, CRI, kubelet and service proxy, in the place that has its name.
+# A node: engine, kubelet and service proxy, in the place that has its name.
 
 # Files are written once, when the node is made, and not when a component starts:
 # what a test changes in them survives a restart.
 prepare_node() {
 	local node=$1 lib=$DIR/$1/lib
-	mkdir -p "$lib"/{docker,cri-dockerd,kubelet/pki,kube-proxy}
-	engine_config "$node" >"$lib/docker-daemon.json"
-	engine_runtime >"$lib/execlet-clamp"
-	chmod 755 "$lib/execlet-clamp"
+	mkdir -p "$lib"/{kubelet/pki,kube-proxy}
+	engine prepare "$node"
 	cp "$PKI/ca.crt" "$PKI/$node.crt" "$PKI/$node.key" "$lib/kubelet/pki/"
 	write_kubeconfig "$node" "$lib/kubelet/kubeconfig"
 	write_kubeconfig kube-proxy "$lib/kube-proxy/kubeconfig"
@@ -18,8 +16,7 @@ prepare_node() {
 
 # Cgroups: the kubelet makes none of its own (it may not on every machine that
 # tests run on), containers go where the engine puts them.
-# ExtendWebSocketsToKubelet: with it, this kubelet and this cri-dockerd disagree
-# about TLS on the streaming connection ("HTTP response to HTTPS client").
+# What only one engine needs is the engine's to add.
 # Image collection and eviction: the disk is the machine's, and how full it is says
 # nothing about the cluster; a collected image could not be pulled again.
 # crashLoopBackOff: tests kill containers by the hundred, and must not wait minutes for each.
@@ -36,7 +33,6 @@ authentication:
 authorization: {mode: Webhook}
 tlsCertFile: /var/lib/kubelet/pki/$1.crt
 tlsPrivateKeyFile: /var/lib/kubelet/pki/$1.key
-containerRuntimeEndpoint: unix:///run/cri-dockerd.sock
 volumePluginDir: /var/lib/kubelet/volumeplugins
 resolvConf: ""
 failCgroupV1: false
@@ -50,8 +46,8 @@ evictionHard: {memory.available: 50Mi, nodefs.available: 1%, nodefs.inodesFree: 
 nodeStatusUpdateFrequency: 4s
 nodeLeaseDurationSeconds: 16
 shutdownGracePeriod: 0s
-featureGates: {ExtendWebSocketsToKubelet: false, KubeletCrashLoopBackOffMax: true}
 crashLoopBackOff: {maxContainerRestartPeriod: 1s}
+$(engine kubelet "$1")
 YAML
 }
 
@@ -69,27 +65,7 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 YAML
 }
 
-# The process ids in these files are of a dead engine and of its containerd, which
-# dies with it. As long as nobody has collected them, the engine takes them for
-# living: it refuses to start, or waits for that containerd.
-launch_dockerd() {
-	rm -f "$DIR/$1/run/docker.pid" "$DIR/$1/run/docker/containerd/containerd.pid"
-	engine_lets_pods_in "$1"
-	spawn "$1" dockerd "$(engine_dockerd)" --config-file /var/lib/docker-daemon.json
-}
-ready_dockerd() { docker_on "$1" version; }
-
-launch_cri-dockerd() {
-	rm -f "$DIR/$1/run/cri-dockerd.sock" # of a killed one: its socket means ready
-	spawn "$1" cri-dockerd "${BIN[cri-dockerd]}/cri-dockerd" \
-		--docker-endpoint unix:///run/docker.sock \
-		--container-runtime-endpoint unix:///run/cri-dockerd.sock \
-		--cri-dockerd-root-directory /var/lib/cri-dockerd \
-		--network-plugin= --pod-infra-container-image "$PAUSE_IMAGE"
-}
-ready_cri-dockerd() { test -S "$DIR/$1/run/cri-dockerd.sock"; }
-
-# A kubelet that finds no CRI socket exits, hence the order of components.
+# A kubelet that finds no CRI socket exits: the engine's components come first.
 launch_kubelet() {
 	spawn "$1" kubelet "${BIN[kube]}/kubelet" \
 		--config /var/lib/kubelet/config.yaml --kubeconfig /var/lib/kubelet/kubeconfig \
@@ -101,19 +77,3 @@ launch_kube-proxy() {
 	spawn "$1" kube-proxy "${BIN[kube]}/kube-proxy" --config /var/lib/kube-proxy/config.yaml
 }
 ready_kube-proxy() { port_open "$1" 127.0.0.1 10256; }
-
-# The socket's host path is the same file: /run in the node is a folder of ours.
-node_socket() { echo "$DIR/$1/run/docker.sock"; }
-
-docker_on() {
-	local node=$1
-	shift
-	env -u DOCKER_CONTEXT -u DOCKER_TLS_VERIFY -u DOCKER_API_VERSION "$DOCKER" -H "unix://$(node_socket "$node")" "$@"
-}
-
-load_image() { # FILE: into every node's engine
-	local node
-	for node in $(all_nodes); do
-		docker_on "$node" load --quiet --input "$1"
-	done
-}

@@ -21,6 +21,9 @@ mount --make-rprivate /
 mount --bind "$1/run" /run
 mount --bind "$1/log" /var/log
 mount --bind "$1/lib" /var/lib
+# What an agent keeps of the output of commands has to be in memory, as /run of a real machine is.
+mkdir -p /run/execlet
+mount -t tmpfs -o mode=0700,size=256m execlet /run/execlet
 mount --make-rshared /
 echo "$2" >/proc/sys/kernel/hostname
 ip link set lo up

@@ -1,13 +1,16 @@
 //! What the engine says of an exec through its life, and after the end of its container.
 
 use execlet::{
-    core::execution::Author,
+    core::{
+        execution::Author,
+        ids::{ContainerId, ExecName},
+    },
     engine::{Engine as _, EngineError, ExecState, StartError, Surroundings},
 };
 
 use super::node::Node;
 use crate::{
-    lab::{command, read, shell, until, within},
+    lab::{command, read, shell, unique, until, within},
     stage::{Stage as _, Staged as _},
 };
 
@@ -98,4 +101,44 @@ async fn where_programs_are_found_is_told_of_a_container_that_runs() {
     until("its main process", async || (name().await?.trim() == "sleep").then_some(())).await;
     node.end(&container).await;
     assert_eq!(node.engine.surroundings(&container.reference()).await.expect("an answer"), None);
+}
+
+#[tokio::test]
+async fn what_is_left_of_execs_is_listed_and_goes_when_it_is_forgotten() {
+    let node = Node::open().await;
+    let container = node.gated().await;
+    let untouched = node.make(&container, &shell("true")).await;
+    let ended = node.make(&container, &shell("exit 3")).await;
+    node.rest_of(&ended, node.go(&ended, false).await).await.expect("a clean end");
+    // As an agent that has just started sees it.
+    let later = node.daemon().engine();
+    let left = async || {
+        let mut left = later.leftovers().await.expect("a list");
+        left.sort_by(|one, other| one.id.cmp(&other.id));
+        left.into_iter().map(|exec| (exec.container.id, exec.id)).collect::<Vec<_>>()
+    };
+    let mut expected = [&untouched, &ended].map(|exec| (exec.container.id.clone(), exec.id.clone())).to_vec();
+    expected.sort_by(|(_, one), (_, other)| one.cmp(other));
+    assert_eq!(left().await, expected);
+    for exec in later.leftovers().await.expect("a list") {
+        assert!(later.is_own(&exec));
+        later.forget(&exec).await.expect("forgotten");
+        assert_eq!(later.state(&exec).await.expect("a state"), ExecState::Absent);
+    }
+    assert_eq!(left().await, []);
+}
+
+#[tokio::test]
+async fn a_container_of_another_runtime_is_refused_and_nothing_is_made_in_it() {
+    let node = Node::open().await;
+    let root = tempfile::tempdir().expect("a folder");
+    let (runtime, id) = ("io.containerd.kata.v2", unique("sandboxed"));
+    let root = root.path().display().to_string();
+    node.daemon().ctr(&["container", "create", "--runtime", runtime, "--rootfs", &root, &id, "true"]);
+    let container = node.engine.container(&ContainerId::from(id)).await.expect("an answer").expect("a container");
+    let name = ExecName { request: "u".into(), number: 1 };
+    let made = node.engine.prepare(&container.reference, &name, &shell("true")).await;
+    let Err(EngineError::Unsupported(why)) = made else { panic!("{made:?}") };
+    assert!(why.contains(runtime) && why.contains("io.containerd.runc.v2"), "{why}");
+    assert_eq!(node.engine.leftovers().await.ok().unwrap_or_default(), []);
 }

@@ -2,10 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::{
-    lab::{docker, text},
-    leading,
-};
+use crate::{leading, node};
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leader {
@@ -18,8 +15,7 @@ impl Leader {
     pub fn find() -> Self {
         let pod = leading::leader().expect("a leader");
         let (node, id) = leading::container(&pod).expect("its container");
-        let pid = text(&docker(&node, &["inspect", "--format", "{{.State.Pid}}", &id]));
-        let pid: u32 = pid.trim().parse().expect("the process of the leading manager");
+        let pid: u32 = node::pid(&node, &id).parse().expect("the process of the leading manager");
         let folder = PathBuf::from(format!("/proc/{pid}"));
         Self { pod, folder }
     }

@@ -5,7 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::common::{AuditSettings, Common, RulesArgs, at_least_one, percent};
+use super::{
+    super::engine::Setting,
+    common::{AuditSettings, Common, RulesArgs, at_least_one, percent},
+};
 
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
@@ -17,9 +20,22 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_NAMESPACE")]
     pub namespace: String,
 
+    /// Which engine runs the containers of the node. auto: as the Node says, which takes the right to get it.
+    #[arg(long, env = "EXECLET_ENGINE", value_enum, default_value_t = Setting::Auto)]
+    pub engine: Setting,
+
     /// Path of the Docker Engine's socket.
     #[arg(long, env = "EXECLET_ENGINE_SOCKET", default_value = "/run/docker.sock")]
     pub engine_socket: PathBuf,
+
+    /// Path of containerd's socket. Its folder must be that of containerd's state.
+    #[arg(long, env = "EXECLET_CONTAINERD_SOCKET", default_value = "/run/containerd/containerd.sock")]
+    pub containerd_socket: PathBuf,
+
+    /// Directory of the commands' FIFOs and of output that is not in the log yet, for containerd. On a tmpfs of the node, and
+    /// at the same path there.
+    #[arg(long, env = "EXECLET_RUN_DIR", default_value = "/run/execlet")]
+    pub run_dir: PathBuf,
 
     /// Directory of the journal. Must outlive the pod.
     #[arg(long, env = "EXECLET_STATE_DIR", default_value = "/var/lib/execlet")]

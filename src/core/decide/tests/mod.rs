@@ -1,4 +1,5 @@
 mod fenced;
+mod foreign;
 mod second;
 mod table;
 mod taken_back;
@@ -21,6 +22,7 @@ const NO_EXEC: Option<ExecView> = None;
 const ABSENT: Option<ExecView> = Some(ExecView::Absent);
 const UNTOUCHED: Option<ExecView> = Some(ExecView::Untouched);
 const SPENT: Option<ExecView> = Some(ExecView::Spent);
+const FOREIGN: Option<ExecView> = Some(ExecView::Foreign);
 const ALIVE: Option<ExecView> = Some(ExecView::Alive);
 const ENDED: Option<ExecView> = Some(ExecView::Ended);
 
