@@ -20,7 +20,6 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::{
-    NAME,
     answer::{refused, unreachable},
     start::start,
 };
@@ -32,6 +31,8 @@ use crate::{
     },
 };
 
+/// As the kubelet calls this engine in the Node, with its shim in between.
+pub const NAME: &str = "docker";
 /// Label that tells the containers of a pod from its sandbox, of the kubelet's shim for this engine.
 pub const TYPE_LABEL: &str = "io.kubernetes.docker.type";
 pub const TYPE_CONTAINER: &str = "container";

@@ -15,7 +15,7 @@ use std::{io, time::Duration};
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::jiff::Timestamp;
 
-pub use self::calls::{DockerEngine, Inspected};
+pub use self::calls::{DockerEngine, Inspected, NAME};
 use crate::{
     core::{
         evidence::Patience,
@@ -28,8 +28,6 @@ use crate::{
     },
 };
 
-/// As the kubelet calls it in the Node, with its shim in between.
-pub const NAME: &str = "docker";
 /// What versions are worked with.
 pub const WANTED: &str = "Docker Engine 20.10 or later";
 /// Runtimes that run containers in a kernel of their own, by what their names have in common.
