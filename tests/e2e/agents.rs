@@ -8,7 +8,8 @@ use execlet::{
 };
 
 use crate::{
-    lab::{NAMESPACE, cluster, docker, docker_raw, kubectl, kubectl_raw, text, tool, var_lib, wait_for},
+    engines,
+    lab::{NAMESPACE, cluster, kubectl, kubectl_raw, tool, var_lib, wait_for},
     subject::agent_pod,
 };
 
@@ -19,14 +20,7 @@ pub fn containers(node: &str) -> Vec<String> {
 
 /// The engine's IDs of a component's containers that run on a node.
 pub fn containers_of(component: &str, node: &str) -> Vec<String> {
-    let label = format!("label=io.kubernetes.container.name={component}");
-    let found = text(&docker(node, &["ps", "--quiet", "--filter", &label]));
-    found.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The process of a container, as the host numbers it.
-pub fn pid(node: &str, container: &str) -> String {
-    text(&docker(node, &["inspect", "--format", "{{.State.Pid}}", container])).trim().to_owned()
+    engines::running(node, &[("io.kubernetes.container.name", component)])
 }
 
 /// Kills what runs of them on a node. Gives what that was.
@@ -41,10 +35,10 @@ pub fn kill(node: &str) -> Vec<String> {
 /// Kills a container, unless it ends by itself meanwhile.
 #[track_caller]
 pub fn kill_container(node: &str, id: &str) {
-    let killed = docker_raw(node, &["kill", id]);
-    let said = text(&killed.stderr);
-    let is_gone = said.contains("is not running") || said.contains("No such container");
-    assert!(killed.status.success() || is_gone, "docker kill {id} on {node}: {said}");
+    if let Err(said) = engines::kill(node, id) {
+        let is_gone = said.contains("is not running") || said.contains("No such container");
+        assert!(is_gone, "killing {id} on {node}: {said}");
+    }
 }
 
 /// Kills the agent of a node, and waits until another one is ready.

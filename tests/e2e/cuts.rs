@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     agents,
     clients::Client,
+    engines,
     follower::{CODE, Follower, are_whole, lines},
     lab::{Lab, NAMESPACE, cluster, kubectl, run, text, wait_within},
     output::sha256,
@@ -38,7 +39,7 @@ impl Cut {
     /// Nobody reaches the agent of a node, which reaches the API server.
     fn managers_from_the_agent(node: &str) -> Self {
         let ids = agents::containers(node);
-        let pid = agents::pid(node, &ids[0]);
+        let pid = engines::pid(node, &ids[0]);
         let path = "jsonpath={.metadata.annotations.execlet\\.dev/stream-endpoint}";
         let endpoint = kubectl(&["get", "lease", &format!("execlet-agent.{node}"), "-n", NAMESPACE, "-o", path]);
         let port = endpoint.rsplit(':').next().expect("a port");
@@ -51,7 +52,7 @@ impl Cut {
     /// The agent of a node hears no more of what it watches, and nobody tells it so.
     async fn watch_of_the_agent(lab: &Lab, pod: &str, node: &str) -> Self {
         let ids = agents::containers(node);
-        let pid = agents::pid(node, &ids[0]);
+        let pid = engines::pid(node, &ids[0]);
         let inside = ["nsenter", "--target", &pid, "--net"];
         let port = wait_within(Duration::from_secs(90), "a connection that only listens", async || {
             // Of which it hears.

@@ -16,6 +16,7 @@ use tokio_tungstenite::{
 use crate::{
     agents,
     clients::Client,
+    engines,
     follower::{CODE, are_whole, lines},
     lab::{Lab, NAMESPACE, PATIENCE, cluster, kubectl, text, wait_for},
     stand_in::{ATTACH, Caller},
@@ -215,7 +216,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     let lab = Lab::alone().await;
     let (name, _) = running(&lab).await;
     let managers = agents::containers_of("manager", NODE);
-    let manager = agents::pid(NODE, managers.first().expect("a manager on each node"));
+    let manager = engines::pid(NODE, managers.first().expect("a manager on each node"));
     let pod = kubectl(&[
         "get",
         "pods",
@@ -230,7 +231,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     ]);
     let before = agents::containers(NODE);
     for (who, address, pid) in [
-        ("the agent", agent().address(), agents::pid(NODE, &before[0])),
+        ("the agent", agent().address(), engines::pid(NODE, &before[0])),
         ("a manager", format!("{pod}:8443").parse().expect("an address"), manager),
     ] {
         let rest = cost(&pid);

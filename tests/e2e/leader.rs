@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    agents::{kill_container, pid},
+    agents::kill_container,
+    engines::pid,
     lab::{NAMESPACE, kubectl_raw, wait_for},
     leading::{container, leader},
     measured,

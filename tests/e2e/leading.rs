@@ -2,7 +2,10 @@
 
 use execlet::api::names;
 
-use crate::lab::{NAMESPACE, docker, kubectl_raw, text, tool};
+use crate::{
+    engines,
+    lab::{NAMESPACE, kubectl_raw, text, tool},
+};
 
 /// The pod of the manager that leads, if one does.
 pub fn leader() -> Option<String> {
@@ -13,10 +16,9 @@ pub fn leader() -> Option<String> {
 
 /// The node and the container of the manager of a pod, if it runs.
 pub fn container(manager: &str) -> Option<(String, String)> {
-    let label = format!("label=io.kubernetes.pod.name={manager}");
-    let component = "label=io.kubernetes.container.name=manager";
+    let labels = [("io.kubernetes.pod.name", manager), ("io.kubernetes.container.name", "manager")];
     tool(&["nodes"]).split_whitespace().find_map(|node| {
-        let found = text(&docker(node, &["ps", "--quiet", "--filter", &label, "--filter", component]));
-        found.split_whitespace().next().map(|id| (node.to_owned(), id.to_owned()))
+        let found = engines::running(node, &labels);
+        found.into_iter().next().map(|id| (node.to_owned(), id))
     })
 }

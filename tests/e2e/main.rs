@@ -12,6 +12,7 @@
 
 mod access;
 mod agents;
+mod alike;
 mod audit;
 mod batch_deleted;
 mod batch_differing;
@@ -35,6 +36,7 @@ mod definition;
 mod disk;
 mod disturbed;
 mod ending;
+mod engines;
 mod examples;
 mod fences;
 mod follower;
@@ -45,6 +47,7 @@ mod hostile;
 mod input;
 mod interop;
 mod intruders;
+mod kubectl;
 mod lab;
 mod leader;
 mod leading;

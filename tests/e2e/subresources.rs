@@ -22,6 +22,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
+    engines,
     follower::{self, Follower},
     lab::{
         Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for,
@@ -700,12 +701,9 @@ async fn a_manager_that_falls_ends_its_own_streams_and_no_others() {
             .collect()
     };
     let falls = address(falling);
-    let filter = format!("label=io.kubernetes.pod.name={name}");
-    let container = text(&crate::lab::docker(
-        node,
-        &["ps", "-q", "--filter", &filter, "--filter", "label=io.kubernetes.container.name=manager"],
-    ));
-    crate::lab::docker(node, &["kill", container.trim()]);
+    let labels = [("io.kubernetes.pod.name", name), ("io.kubernetes.container.name", "manager")];
+    let containers = engines::running(node, &labels);
+    engines::kill(node, &containers[0]).expect("killed");
     let mut lived = 0;
     for (from, stream) in &mut streams {
         let still = echoes(stream).await;
