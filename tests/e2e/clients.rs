@@ -238,7 +238,8 @@ pub async fn kube_terminal(lab: &Lab, name: &str, sizes: &[(u16, u16)]) -> Strin
     text(&said)
 }
 
-fn code_of(status: Option<&Status>) -> i32 {
+/// The exit code that a last frame tells.
+pub fn code_of(status: Option<&Status>) -> i32 {
     let Some(status) = status else { return STREAM_FAILED };
     if status.status.as_deref() == Some("Success") {
         return 0;

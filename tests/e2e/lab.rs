@@ -15,12 +15,17 @@ use execlet::api::{ExecRequest, ExecRequestStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, PostParams},
+    api::{AttachParams, DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Instant, sleep},
+};
+
+use crate::{
+    clients::{STREAM_FAILED, code_of, drain},
+    kubectl::{admin, done_here, wait_on},
 };
 
 /// Long enough for a loaded machine; a test that works needs a fraction.
@@ -206,8 +211,23 @@ impl Lab {
         text(&output.stderr)
     }
 
-    /// `kubectl exec` of `sh -c SCRIPT`: what it wrote, and its exit code.
+    /// `sh -c SCRIPT` in a pod, by the call that `kubectl exec` makes: what it wrote, and its exit code.
     pub fn exec(&self, pod: &str, script: &str) -> (Vec<u8>, i32) {
+        let (namespace, pod, script) = (self.namespace.clone(), pod.to_owned(), script.to_owned());
+        wait_on(async move {
+            let pods: Api<Pod> = Api::namespaced(admin().await, &namespace);
+            match pods.exec(&pod, ["sh", "-c", &script], &AttachParams::default()).await {
+                Ok(process) => {
+                    let (heard, status) = drain(process, None).await;
+                    (heard.stdout, code_of(status.as_ref()))
+                }
+                Err(_) => (Vec::new(), STREAM_FAILED),
+            }
+        })
+    }
+
+    /// The same by `kubectl exec` itself.
+    pub fn kubectl_exec(&self, pod: &str, script: &str) -> (Vec<u8>, i32) {
         let output = kubectl_raw(&["-n", &self.namespace, "exec", pod, "--", "sh", "-c", script]);
         (output.stdout, output.status.code().expect("an exit code"))
     }
@@ -217,11 +237,10 @@ impl Lab {
         let meta = &request.metadata;
         let node = request.status.as_ref().and_then(|s| s.node_name.clone()).expect("a node");
         let folder = format!("{}_{}_{}", self.namespace, meta.name.as_ref().unwrap(), meta.uid.as_ref().unwrap());
-        let path = format!("/var/log/execlet/{folder}/output.log");
-        let log = cluster(&["exec", &node, "cat", &path]);
-        assert!(log.status.success(), "{path} on {node}: {}", text(&log.stderr));
+        let path = var_log(&node).join("execlet").join(folder).join("output.log");
+        let log = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut streams = [Vec::new(), Vec::new()];
-        for line in log.stdout.split_inclusive(|byte| *byte == b'\n') {
+        for line in log.split_inclusive(|byte| *byte == b'\n') {
             let record = execlet::wire::cri::decode(line.strip_suffix(b"\n").expect("a whole line")).expect("a record");
             let stream = &mut streams[usize::from(record.stream == execlet::wire::OutputStream::Stderr)];
             stream.extend_from_slice(record.content);
@@ -333,17 +352,18 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub fn kubectl_raw(args: &[&str]) -> Output {
-    run("kubectl", args, "")
+/// A command of kubectl, done by this process if it can, else by kubectl.
+pub fn kubectl_with(args: &[&str], input: &str) -> Output {
+    done_here(args, input).unwrap_or_else(|| run("kubectl", args, input))
 }
 
-pub fn kubectl_with(args: &[&str], input: &str) -> Output {
-    run("kubectl", args, input)
+pub fn kubectl_raw(args: &[&str]) -> Output {
+    kubectl_with(args, "")
 }
 
 #[track_caller]
 pub fn kubectl(args: &[&str]) -> String {
-    succeeded("kubectl", args, run("kubectl", args, ""))
+    succeeded("kubectl", args, kubectl_raw(args))
 }
 
 #[track_caller]
@@ -370,6 +390,11 @@ pub fn var_lib(node: &str) -> PathBuf {
     let socket = PathBuf::from(tool(&["socket", node]));
     let run = socket.ancestors().find(|folder| folder.ends_with("run")).expect("the node's /run");
     run.with_file_name("lib")
+}
+
+/// `/var/log` of a node, as this machine sees it.
+pub fn var_log(node: &str) -> PathBuf {
+    var_lib(node).with_file_name("log")
 }
 
 /// The docker command on a node that runs Docker; must succeed.

@@ -12,6 +12,7 @@
 
 mod access;
 mod agents;
+mod alike;
 mod audit;
 mod batch_deleted;
 mod batch_differing;
@@ -45,6 +46,7 @@ mod hostile;
 mod input;
 mod interop;
 mod intruders;
+mod kubectl;
 mod lab;
 mod leader;
 mod leading;

@@ -31,7 +31,7 @@ async fn the_exit_code_is_the_commands_own() {
             "{script}"
         );
         assert_eq!(done.condition("Reconciling"), None, "{script}");
-        let (_, of_kubectl) = lab.exec("web", script);
+        let (_, of_kubectl) = lab.kubectl_exec("web", script);
         assert_eq!(of_kubectl, code, "kubectl exec agrees about {script}");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, run, text, wait_for};
+use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, wait_for};
 
 /// The agents' service account.
 pub const AGENT: &str = "execlet-agent";
@@ -81,7 +81,7 @@ impl Subject {
     /// kubectl as this subject.
     pub fn kubectl(&self, args: &[&str], input: &str) -> Output {
         let flags = self.flags();
-        run("kubectl", &flags.iter().map(String::as_str).chain(args.iter().copied()).collect::<Vec<_>>(), input)
+        kubectl_with(&flags.iter().map(String::as_str).chain(args.iter().copied()).collect::<Vec<_>>(), input)
     }
 
     /// curl with its token, as anybody would call it without a client of ours.
@@ -164,8 +164,7 @@ pub fn request(namespace: &str, name: &str, spec: Value) -> String {
 pub fn grant(namespace: &str, name: &str, rules: Value, to: &Value) {
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": {"name": name, "namespace": namespace}, "rules": rules});
-    let applied = kubectl_with(&["apply", "-f", "-"], &role.to_string());
-    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    put(&role);
     bind(namespace, name, &json!({"kind": "Role", "name": name}), to);
 }
 
@@ -175,8 +174,17 @@ pub fn bind(namespace: &str, name: &str, role: &Value, to: &Value) {
     role["apiGroup"] = json!("rbac.authorization.k8s.io");
     let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": name, "namespace": namespace}, "roleRef": role, "subjects": [to]});
-    let applied = kubectl_with(&["apply", "-f", "-"], &binding.to_string());
-    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    put(&binding);
+}
+
+/// Creates an object, or puts it into the place of the one of its name.
+fn put(object: &Value) {
+    let object = object.to_string();
+    let mut done = kubectl_with(&["create", "-f", "-"], &object);
+    if text(&done.stderr).contains("AlreadyExists") {
+        done = kubectl_with(&["replace", "-f", "-"], &object);
+    }
+    assert!(done.status.success(), "{}", text(&done.stderr));
 }
 
 pub fn a_user(name: &str) -> Value {
@@ -241,5 +249,5 @@ pub fn agent_of(node: &str) -> Subject {
 
 /// Whether the object is there.
 pub fn exists(lab: &Lab, name: &str) -> bool {
-    kubectl_raw(&["get", "execrequest", name, "-n", &lab.namespace]).status.success()
+    kubectl_raw(&["get", "execrequest", name, "-n", &lab.namespace, "-o", "name"]).status.success()
 }

@@ -50,12 +50,12 @@ async fn the_default_container_is_the_one_that_kubectl_takes() {
     lab.create_pod("annotated", spec.clone(), json!({annotation: "second"})).await;
     lab.create_pod("wrong", spec, json!({annotation: "no-such"})).await;
     lab.ready("wrong").await;
-    assert_eq!(lab.exec("wrong", "true"), (vec![], 1), "kubectl refuses it");
+    assert_eq!(lab.kubectl_exec("wrong", "true"), (vec![], 1), "kubectl refuses it");
     lab.sh("wrong", "true").await.never_ran("ContainerNotFound");
     for pod in ["plain", "annotated"] {
         lab.ready(pod).await;
         let done = lab.sh(pod, "echo $ME").await;
-        let (of_kubectl, _) = lab.exec(pod, "echo $ME");
+        let (of_kubectl, _) = lab.kubectl_exec(pod, "echo $ME");
         assert_eq!(done.stdout().as_bytes(), of_kubectl, "{pod}");
     }
 }

@@ -15,6 +15,10 @@
     reason = "tests: a failure is to be loud, and the lab is shared with the end-to-end tests"
 )]
 
+#[path = "../e2e/clients.rs"]
+mod clients;
+#[path = "../e2e/kubectl/mod.rs"]
+mod kubectl;
 #[path = "../e2e/lab.rs"]
 mod lab;
 #[path = "../e2e/leading.rs"]
