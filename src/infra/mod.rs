@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod audit;
 pub mod batches;
 pub mod call;
+pub mod client;
 pub mod clock;
 pub mod events;
 pub mod health;

@@ -16,6 +16,7 @@ use execlet::{
     engine::{containerd::ContainerdEngine, docker::DockerEngine},
     infra::{
         arguments::{self, Done},
+        client,
         clock::SystemClock,
         print::{self, Out},
         shutdown, telemetry,
@@ -193,7 +194,7 @@ async fn edges(common: &Common) -> Result<(TcpListener, Client, CancellationToke
     let listener =
         TcpListener::bind(common.http_addr).await.with_context(|| format!("cannot listen on {}", common.http_addr))?;
     let config = Config::infer().await.context("cannot find the API server: run in a pod, or set KUBECONFIG")?;
-    let client = Client::try_from(config).context("cannot create a client for the API server")?;
+    let client = client::client(config).context("cannot create a client for the API server")?;
     Ok((listener, client, shutdown))
 }
 
