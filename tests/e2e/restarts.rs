@@ -12,7 +12,7 @@ use crate::{
     agents::{self, Away, rolled_out},
     lab::{Lab, NAMESPACE, SOON, container_id, kubectl, text, tool, unique, wait_for},
     live_restore::LiveRestore,
-    node::{self, DOCKER},
+    node::{self, DOCKER, Kind},
 };
 
 /// Runs, notes that it did, and ends with this code when told to.
@@ -115,6 +115,28 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
     assert_eq!((output.complete, output.incomplete_reason.as_deref()), (false, Some("StreamBroken")));
     assert_eq!(done.stdout(), "begun\n");
     assert_eq!(lab.exec("web", "cat /tmp/runs").0, b"ran\n");
+}
+
+/// Only where a node has it.
+#[tokio::test]
+async fn with_containerd_a_command_outlives_its_engine_and_nothing_of_it_is_lost() {
+    let lab = Lab::alone().await;
+    if node::kind("n2") != Kind::Containerd {
+        return;
+    }
+    let container = container_id(&lab.pod("web", "n2").await, "main");
+    let name = lab.waiting("web", json!({})).await;
+    lab.noted(&name).await;
+    tool(&["kill", "n2", "engine"]);
+    assert_eq!(lab.requests().get(&name).await.expect("the request").status.expect("a status").exit_code, None);
+    tool(&["start", "n2", "engine"]);
+    node::exec("n2", &container, &["touch", "/tmp/go"]);
+    let done = lab.soon(&name).await;
+    done.ended_with(9);
+    let output = done.status.output.as_ref().expect("output");
+    assert!(output.complete, "{:?}", output.incomplete_reason);
+    assert_eq!(done.stdout(), "begun\n");
+    assert_eq!(node::exec("n2", &container, &["cat", "/tmp/runs"]), b"ran\n");
 }
 
 #[tokio::test]
