@@ -44,8 +44,9 @@ pub struct Heartbeat {
     before: Before,
     streams: Option<Published>,
     engine: EngineSaid,
-    /// That of an agent before this one; `None` once it was taken away.
-    mark: Option<Mark>,
+    mark: Mark,
+    /// Whether the Lease may have it: from an agent before this one, or from one that came beside it and went.
+    is_marked: bool,
 }
 
 impl Heartbeat {
@@ -58,9 +59,9 @@ impl Heartbeat {
         streams: Option<Published>,
         engine: EngineSaid,
     ) -> Self {
-        let mark = Some(Mark::new(client.clone(), namespace, node));
-        let leases = Api::namespaced(client, namespace);
-        Self { leases, name: names::agent_lease(node.as_str()), node: node.clone(), log, before, streams, engine, mark }
+        let mark = Mark::new(client.clone(), namespace, node);
+        let (leases, name) = (Api::namespaced(client, namespace), names::agent_lease(node.as_str()));
+        Self { leases, name, node: node.clone(), log, before, streams, engine, mark, is_marked: true }
     }
 
     pub async fn run(mut self, clock: Arc<dyn Clock>, readiness: Readiness, shutdown: CancellationToken) {
@@ -91,10 +92,8 @@ impl Heartbeat {
             let lease = self.leases.get_opt(&self.name).await?;
             self.before.read(lease.and_then(|lease| head_of(&lease, self.log.writer())));
         }
-        if let Some(mark) = &self.mark
-            && mark.set(None).await
-        {
-            self.mark = None;
+        if self.is_marked {
+            self.mark.set(None).await;
         }
         let head = Some(self.before.head(&self.log).await).filter(|head| head.sequence > 0);
         let heads = head.and_then(|head| publish("", self.log.writer(), &head));
@@ -124,6 +123,9 @@ impl Heartbeat {
             },
         });
         let params = PatchParams::apply(names::AGENT_CONTROLLER).force();
-        self.leases.patch(&self.name, &params, &Patch::Apply(lease)).await.map(|_| ())
+        let renewed = self.leases.patch(&self.name, &params, &Patch::Apply(lease)).await?;
+        let annotations = renewed.metadata.annotations.unwrap_or_default();
+        self.is_marked = annotations.contains_key(names::ENGINE_REFUSED_ANNOTATION);
+        Ok(())
     }
 }

@@ -65,8 +65,10 @@ async fn clear_one<W: World>(node: &Node<W>, open: &HashSet<RequestUid>, exec: &
     if known == Known::Open {
         return Ok(false);
     }
-    let runs = matches!(node.engine.state(exec).await?, ExecState::Running { .. });
-    let has_container = node.engine.container(&exec.container.id).await?.is_some();
+    // Each is asked only where it counts: there may be hundreds.
+    let finished = known == Known::Finished;
+    let runs = finished && matches!(node.engine.state(exec).await?, ExecState::Running { .. });
+    let has_container = !finished && node.engine.container(&exec.container.id).await?.is_some();
     let goes = may_go(known, runs, has_container);
     if goes {
         node.engine.forget(exec).await?;

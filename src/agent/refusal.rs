@@ -19,7 +19,8 @@ use crate::{
 
 /// Name in `/readyz`.
 pub(super) const ENGINE_CHECK: &str = "engine";
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shorter than that of a renewal, which comes after it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Refusal {
     mark: Mark,

@@ -133,20 +133,21 @@ impl Named {
             refusal.wait(&format!("node {node} named {runtime} before, and cannot be asked whether it still does"));
         }
         while !self.confirmed {
-            self.check().await?;
-            if !self.confirmed {
+            if let Err(why) = self.check().await? {
+                refusal.wait(&why);
                 sleep(RETRY).await;
             }
         }
         Ok(())
     }
 
-    /// Asks once more. An error says that the Node names another engine: then this agent is that of the wrong one.
-    pub(super) async fn check(&mut self) -> Result<(), AgentError> {
+    /// Asks once more, and tells why it could not. An error says that the Node names another engine: then this agent is
+    /// that of the wrong one.
+    pub(super) async fn check(&mut self) -> Result<Result<(), String>, AgentError> {
         match self.asked.ask().await {
             Ok(now) if now.name == self.runtime.name => {
                 self.confirmed = true;
-                Ok(())
+                Ok(Ok(()))
             }
             Ok(now) => {
                 // The next one finds this, even if the API server is away.
@@ -154,10 +155,7 @@ impl Named {
                 let (node, was) = (self.asked.node.to_string(), self.runtime.to_string());
                 Err(AgentError::EngineChanged { node, was, now: now.to_string() })
             }
-            Err(why) => {
-                tracing::debug!(why, "the Node cannot be asked again");
-                Ok(())
-            }
+            Err(why) => Ok(Err(why)),
         }
     }
 }

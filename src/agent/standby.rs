@@ -150,22 +150,44 @@ impl<W: World> EngineWait<W> {
                     self.tell(&version);
                     answers.cancel();
                     sleep(VERSION_CHECK).await;
+                    // Where a node has both, the wrong one answers as well.
+                    self.ask_node().await?;
                 }
                 Err(_) if answers.is_cancelled() => sleep(VERSION_CHECK).await,
-                Err(error @ EngineError::Unreachable { .. }) => {
-                    self.refusal.wait(&error.to_string());
-                    asked += 1;
-                    if let Some(named) = self.named.as_mut().filter(|_| asked.is_multiple_of(ASK_NODE_EVERY)) {
-                        named.check().await?;
-                    }
-                    sleep(ENGINE_RETRY).await;
-                }
-                Err(error) => {
+                Err(error @ (EngineError::TooOld { .. } | EngineError::Unfit(_))) => {
                     self.refusal.refuse(&error.to_string()).await;
                     sleep(REFUSED_RETRY).await;
                 }
+                // It may only have begun to start.
+                Err(
+                    error @ (EngineError::Unreachable { .. }
+                    | EngineError::Unsupported(_)
+                    | EngineError::NoSuchContainer(_)
+                    | EngineError::NoSuchExec(_)
+                    | EngineError::ContainerNotRunning(_)
+                    | EngineError::Invalid(_)
+                    | EngineError::Failed(_)
+                    | EngineError::Protocol { .. }),
+                ) => {
+                    self.refusal.wait(&error.to_string());
+                    asked += 1;
+                    if asked.is_multiple_of(ASK_NODE_EVERY) {
+                        self.ask_node().await?;
+                    }
+                    sleep(ENGINE_RETRY).await;
+                }
             }
         }
+    }
+
+    /// Whether the Node still names this engine, if it can be asked.
+    async fn ask_node(&mut self) -> Result<(), AgentError> {
+        if let Some(named) = &mut self.named
+            && let Err(why) = named.check().await?
+        {
+            tracing::debug!(why, "the Node cannot be asked again");
+        }
+        Ok(())
     }
 
     async fn look(&self) -> Result<Version, EngineError> {

@@ -216,12 +216,19 @@ impl Lab {
         let (namespace, pod, script) = (self.namespace.clone(), pod.to_owned(), script.to_owned());
         wait_on(async move {
             let pods: Api<Pod> = Api::namespaced(admin().await, &namespace);
-            match pods.exec(&pod, ["sh", "-c", &script], &AttachParams::default()).await {
+            // The first container, as kubectl does.
+            let spec = pods.get_opt(&pod).await.ok().flatten().and_then(|found| found.spec);
+            let container = spec.and_then(|spec| spec.containers.into_iter().next()).map(|first| first.name);
+            let params = AttachParams { container, ..AttachParams::default() };
+            match pods.exec(&pod, ["sh", "-c", &script], &params).await {
                 Ok(process) => {
                     let (heard, status) = drain(process, None).await;
                     (heard.stdout, code_of(status.as_ref()))
                 }
-                Err(_) => (Vec::new(), STREAM_FAILED),
+                Err(error) => {
+                    eprintln!("exec in {pod}: {error}");
+                    (Vec::new(), STREAM_FAILED)
+                }
             }
         })
     }

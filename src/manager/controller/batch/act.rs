@@ -74,6 +74,8 @@ async fn act<W: World>(
         return Ok(Found::Absent);
     }
     let status = child.status.clone().unwrap_or_default();
+    // One that the watch knew was there before the pass looked at the policies.
+    let admission = seen.is_some().then_some(admission);
     let looked = Looked { world, admission, read: &child, status, at: world.now() };
     if let Some(end) = End::of(&looked.status) {
         return Ok(Found::Ended(end));
@@ -90,14 +92,14 @@ async fn act<W: World>(
 /// A child as it was read, and the status that the next write begins with.
 struct Looked<'a, W> {
     world: &'a W,
-    /// Asked for once in a pass, if at all: after the batch was read. The plan was frozen then, so each child had been made.
-    admission: &'a OnceCell<Admission>,
+    /// Asked for once in a pass, after the batch was read; for each child that may have been made since, once more.
+    admission: Option<&'a OnceCell<Admission>>,
     read: &'a ExecRequest,
     status: ExecRequestStatus,
     at: Timestamp,
 }
 
-impl<'a, W: World> Looked<'a, W> {
+impl<W: World> Looked<'_, W> {
     /// After its release: its own status says from now on by when it must start.
     fn due(mut self, situation: &Situation<'_>) -> Self {
         let released = situation.status.released_at.as_ref().map_or(self.at, |time| time.0);
@@ -118,17 +120,17 @@ impl<'a, W: World> Looked<'a, W> {
         }
         let admission = self.admission().await;
         let rights = access::rights(&request);
-        let lacks = match bind::requester_to_check(&request, admission) {
+        let lacks = match bind::requester_to_check(&request, &admission) {
             Some(by) => self.world.lacks(by, &rights).await?,
             None => None,
         };
         let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
         let pod = self.world.pod(namespace, &request.spec.target.pod_name).await?;
-        let facts = Facts { request: &request, admission, lacks: lacks.as_ref(), pod: pod.as_ref() };
+        let facts = Facts { request: &request, admission: &admission, lacks: lacks.as_ref(), pod: pod.as_ref() };
         let decision = bind::bind(&facts, self.world.agents(), self.at);
         let decision = bind::unless_unrecorded(decision, self.world.available().await);
         let (next, change) = decided(self.write(), decision, pod.as_ref());
-        self.apply(next, change, bind::vouched_for(&request, admission)).await
+        self.apply(next, change, bind::vouched_for(&request, &admission)).await
     }
 
     /// One that is held, and that somebody may have canceled or deleted.
@@ -152,12 +154,21 @@ impl<'a, W: World> Looked<'a, W> {
         if self.status.node_name.is_some() {
             return bind::was_vouched_for(self.read);
         }
-        bind::vouched_for(self.read, self.admission().await)
+        bind::vouched_for(self.read, &self.admission().await)
     }
 
-    async fn admission(&self) -> &'a Admission {
-        let (admission, world) = (self.admission, self.world);
-        admission.get_or_init(|| world.admission()).await
+    /// What stands in the way now may be gone for the next child.
+    async fn admission(&self) -> Admission {
+        let Some(known) = self.admission else { return self.world.admission().await };
+        if let Some(known) = known.get() {
+            return known.clone();
+        }
+        let found = self.world.admission().await;
+        if !matches!(found, Admission::Broken(_)) {
+            // Another child of the pass may have been first.
+            known.set(found.clone()).unwrap_or_default();
+        }
+        found
     }
 
     async fn cancel(self) -> Result<Found, BatchError> {
