@@ -31,7 +31,7 @@ mod tests {
 
     use super::*;
 
-    async fn pods(listener: &TcpListener) -> Api<Pod> {
+    fn pods(listener: &TcpListener) -> Api<Pod> {
         let address = listener.local_addr().expect("an address");
         Api::all(client(Config::new(format!("http://{address}").parse().expect("a URL"))).expect("a client"))
     }
@@ -40,12 +40,13 @@ mod tests {
     async fn what_was_refused_for_now_is_not_repeated_by_the_client() {
         for code in ["429 Too Many Requests", "503 Service Unavailable", "504 Gateway Timeout"] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let pods = pods(&listener).await;
+            let pods = pods(&listener);
             let server = tokio::spawn(async move {
                 let mut answered = 0;
                 loop {
                     let (mut connection, _) = listener.accept().await.expect("a connection");
-                    connection.read(&mut [0; 4096]).await.expect("a call");
+                    let read = connection.read(&mut [0; 4096]).await.expect("a call");
+                    assert!(read > 0, "a call");
                     answered += 1;
                     let after = if answered == 1 { "Retry-After: 0\r\n" } else { "" };
                     let answer = format!("HTTP/1.1 {code}\r\n{after}Content-Length: 0\r\nConnection: close\r\n\r\n");
@@ -68,7 +69,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_says_nothing_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let pods = pods(&listener).await;
+        let pods = pods(&listener);
         let _silent = tokio::spawn(async move {
             let connection = listener.accept().await.expect("a connection");
             std::future::pending::<()>().await;
