@@ -184,7 +184,10 @@ mod tests {
             command.arg("cat").stdin(Stdio::piped()).env_remove(UID_ENV);
             let mut child = command.envs(tag_of.map(|uid| (UID_ENV, uid))).spawn().expect("cat");
             let until = Instant::now() + Duration::from_secs(10);
-            while stat(child.id()).is_none_or(|stat| stat.command != "cat") && Instant::now() < until {
+            // Its name is there before its environment is.
+            let is_there =
+                |pid| stat(pid).is_some_and(|stat| stat.command == "cat") && tag(pid).is_some() == tag_of.is_some();
+            while !is_there(child.id()) && Instant::now() < until {
                 std::thread::yield_now();
             }
             let process = find(child.id()).expect("a process");
