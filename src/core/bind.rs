@@ -34,7 +34,7 @@ pub enum BindDecision {
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub request: &'a ExecRequest,
-    /// At a moment after the request was read.
+    /// At a moment after the request was made.
     pub admission: &'a Admission,
     /// A right that the [`requester_to_check`] lacks.
     pub lacks: Option<&'a Right>,
