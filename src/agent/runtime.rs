@@ -1,7 +1,7 @@
 //! Which engine runs the containers of this node: its Node says so.
 //!
-//! It does not change while an agent lives: a node that is given another engine gets other pods, and so another agent. What
-//! the Node said last is kept on the node, for an agent that starts while the API server is away.
+//! A node that is given another engine gets other pods, and so another agent; one that began before the Node had said so finds
+//! out and ends. What the Node said last is kept on the node, for an agent that starts while the API server is away.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 

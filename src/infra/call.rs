@@ -60,6 +60,12 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// What an API server says that refuses a call with this code, for tests.
+#[cfg(test)]
+pub(crate) fn refused(code: u16) -> kube::Error {
+    kube::Error::Api(kube::core::Status::failure("", "").with_code(code).boxed())
+}
+
 #[cfg(test)]
 mod tests {
     use kube::core::Status;

@@ -107,11 +107,7 @@ mod tests {
     };
 
     use super::*;
-
-    fn refused(code: u16) -> kube::Error {
-        let status = serde_json::json!({"status": "Failure", "message": "", "reason": "", "code": code});
-        kube::Error::Api(serde_json::from_value(status).expect("a Status"))
-    }
+    use crate::infra::call::refused;
 
     /// How often it was read until the end was known.
     async fn reads_of(code: u16) -> usize {

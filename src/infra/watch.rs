@@ -68,11 +68,7 @@ mod tests {
     use std::io;
 
     use super::*;
-
-    fn refused(code: u16) -> kube::Error {
-        let status = serde_json::json!({"status": "Failure", "message": "", "reason": "", "code": code});
-        kube::Error::Api(serde_json::from_value(status).expect("a Status"))
-    }
+    use crate::infra::call::refused;
 
     fn unreachable() -> kube::Error {
         kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)))
