@@ -176,6 +176,7 @@ fuzz: ## Fuzz each codec for 10 min (SECONDS); see fuzz/README.md
 
 .PHONY: lint
 lint: $(CLUSTER_DEPS) ## Format, clippy, licences, sources of dependencies, chart
+	@scripts/toolchain rust
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@scripts/toolchain cargo-deny
