@@ -169,13 +169,13 @@ async fn input_that_a_killed_agent_cut_short_is_not_called_whole() {
 #[tokio::test]
 async fn a_command_that_a_killed_engine_cut_off_from_its_input_is_said_to_have_lost_it() {
     let lab = Lab::alone().await;
-    lab.pod("web", DOCKER).await;
-    let live = LiveRestore::on(DOCKER);
+    lab.pod("web", &DOCKER).await;
+    let live = LiveRestore::on(&DOCKER);
     let name = lab.create(cat(&json!({})));
     let mut holder = Holder::attach(&lab, &name).await;
     holder.says("first\n").await;
     holder.hears("first").await;
-    node::restart_engine(DOCKER);
+    node::restart_engine(&DOCKER);
     // It sees no end of its input, and would wait for more for ever.
     wait_for("kubectl exec", async || (lab.exec("web", "kill $(pidof cat)").1 == 0).then_some(())).await;
     let done = lab.soon(&name).await;

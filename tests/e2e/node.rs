@@ -1,6 +1,6 @@
 //! A node's engine and its containers, whichever engine that is.
 
-use std::process::Output;
+use std::{process::Output, sync::LazyLock};
 
 use crate::lab::{cluster, text, tool};
 
@@ -8,8 +8,9 @@ use crate::lab::{cluster, text, tool};
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 
-/// This node has a Docker Engine, whatever the others have.
-pub const DOCKER: &str = "n1";
+/// A node that has a Docker Engine, whatever the others have.
+pub static DOCKER: LazyLock<&'static str> =
+    LazyLock::new(|| ["n1", "n2"].into_iter().find(|node| kind(node) == Kind::Docker).expect("a node with Docker"));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

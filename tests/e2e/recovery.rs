@@ -25,20 +25,19 @@ use tokio::time::sleep;
 use crate::{
     agents::{self, Away},
     lab::{Lab, container_id, docker, text, tool, wait_for},
-    node::{self, DOCKER},
+    node::{self, DOCKER as NODE},
     restarts::waits,
     subject::agent_of,
     subresources::Release,
 };
 
-const NODE: &str = DOCKER;
 /// Notes that it ran.
 const SCRIPT: &str = "echo ran >> /tmp/runs";
 /// What ran, if ever the wrong thing did.
 const OTHER: &str = "echo other >> /tmp/runs";
 
 fn engine() -> DockerEngine {
-    DockerEngine::new(tool(&["socket", NODE]))
+    DockerEngine::new(tool(&["socket", &NODE]))
 }
 
 /// An exec as an agent prepares it.
@@ -66,7 +65,7 @@ impl Lab {
     async fn bound(&self, pod: &str) -> (String, ExecRequest) {
         let command = ["sh", "-c", SCRIPT];
         let name = self.create(json!({"target": {"podName": pod}, "command": command, "startingDeadlineSeconds": 300}));
-        let request = self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(NODE)).await;
+        let request = self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(*NODE)).await;
         (name, request)
     }
 
@@ -75,7 +74,7 @@ impl Lab {
         let from = request.status.as_ref().expect("a status");
         let write = Write { from, generation: request.metadata.generation, at: Timestamp::now() };
         let name = request.metadata.name.as_deref().expect("a name");
-        let written = agent_of(NODE).write_status(self, name, &json!(write.committed(exec)), false);
+        let written = agent_of(&NODE).write_status(self, name, &json!(write.committed(exec)), false);
         assert!(written.status.success(), "{}", text(&written.stderr));
     }
 
@@ -88,16 +87,16 @@ impl Lab {
 /// The command that waits in this pod runs on while its agent is away, and is then ended.
 async fn goes_on_until_its_agent_is_back(pod: &Pod, away: Away) {
     let container = container_id(pod, "main");
-    assert!(waits(NODE, &container), "whoever could end it is away");
+    assert!(waits(&NODE, &container), "whoever could end it is away");
     away.end().await;
-    wait_for("the command to be ended", async || (!waits(NODE, &container)).then_some(())).await;
+    wait_for("the command to be ended", async || (!waits(&NODE, &container)).then_some(())).await;
 }
 
 #[tokio::test]
 async fn what_was_prepared_when_its_agent_was_killed_is_started_once_committed_or_not() {
     let lab = Lab::alone().await;
-    let pods = [lab.pod("bound", NODE).await, lab.pod("committed", NODE).await];
-    let away = Away::on(NODE).await;
+    let pods = [lab.pod("bound", &NODE).await, lab.pod("committed", &NODE).await];
+    let away = Away::on(&NODE).await;
     let mut all = Vec::new();
     for (pod, committed) in pods.iter().zip([false, true]) {
         let web = pod.metadata.name.clone().expect("a name");
@@ -122,12 +121,12 @@ async fn what_was_prepared_when_its_agent_was_killed_is_started_once_committed_o
 #[tokio::test]
 async fn a_container_restarted_between_prepare_and_commit_ends_the_request() {
     let lab = Lab::alone().await;
-    let pod = lab.pod("web", NODE).await;
-    let away = Away::on(NODE).await;
+    let pod = lab.pod("web", &NODE).await;
+    let away = Away::on(&NODE).await;
     let (name, request) = lab.bound("web").await;
     let exec = prepare(&pod, &request, SCRIPT).await;
     away.write(prepared(&request, exec)).await;
-    docker(NODE, &["restart", "--time=0", &container_id(&pod, "main")]);
+    docker(&NODE, &["restart", "--time=0", &container_id(&pod, "main")]);
     away.end().await;
     let done = lab.soon(&name).await;
     done.never_ran("ContainerDied");
@@ -140,19 +139,19 @@ async fn a_command_whose_record_is_lost_or_torn_is_adopted_and_ends_with_its_tru
     let lab = Lab::alone().await;
     let mut all = Vec::new();
     for pod in ["lost", "torn"] {
-        lab.pod(pod, NODE).await;
+        lab.pod(pod, &NODE).await;
         let name = lab.waiting(pod, json!({})).await;
         let uid = lab.noted(&name).await;
-        all.push((pod, name, agents::record(NODE, &uid)));
+        all.push((pod, name, agents::record(&NODE, &uid)));
     }
-    let away = Away::on(NODE).await;
+    let away = Away::on(&NODE).await;
     let [(_, _, lost), (_, _, torn)] = &all[..] else { panic!("two") };
     fs::remove_file(lost).expect("removed");
     // The middle of the text, not of what fills the file up.
     let whole = fs::read_to_string(torn).expect("a record");
     fs::write(torn, &whole[..whole.trim_end().len() / 2]).expect("written");
     away.end().await;
-    let agent = agents::containers(NODE);
+    let agent = agents::containers(&NODE);
     fs::remove_file(torn.with_extension("damaged")).expect("it was put aside");
     for (pod, name, _) in &all {
         let status = lab.requests().get(name).await.expect("the request").status.expect("a status");
@@ -167,7 +166,7 @@ async fn a_command_whose_record_is_lost_or_torn_is_adopted_and_ends_with_its_tru
         assert_eq!(done.stdout(), "begun\n", "what was received before is kept");
         lab.ran_once(pod);
     }
-    assert_eq!(agents::containers(NODE), agent, "the agent lives");
+    assert_eq!(agents::containers(&NODE), agent, "the agent lives");
 }
 
 #[tokio::test]
@@ -177,24 +176,24 @@ async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_
         let [ended, killed] = [format!("ended-{records}"), format!("killed-{records}")];
         let mut all = Vec::new();
         for pod in [&ended, &killed] {
-            let container = container_id(&lab.pod(pod, NODE).await, "main");
+            let container = container_id(&lab.pod(pod, &NODE).await, "main");
             let name = lab.waiting(pod, json!({})).await;
             let uid = lab.noted(&name).await;
             all.push((name, uid, container));
         }
-        let away = Away::on(NODE).await;
+        let away = Away::on(&NODE).await;
         if records == "lost" {
             for (_, uid, _) in &all {
-                fs::remove_file(agents::record(NODE, uid)).expect("removed");
+                fs::remove_file(agents::record(&NODE, uid)).expect("removed");
             }
         }
         let [(ended, _, in_ended), (killed, _, in_killed)] = &all[..] else { panic!("two") };
-        node::exec(NODE, in_ended, &["touch", "/tmp/go"]);
+        node::exec(&NODE, in_ended, &["touch", "/tmp/go"]);
         let status = lab.requests().get(ended).await.expect("the request").status.expect("a status");
         let exec = ExecId::from(status.exec_id.expect("an exec"));
         let code = async || engine().inspect_exec(&exec).await.expect("it is still there").code;
         assert_eq!(wait_for("the command to end", code).await, 9);
-        docker(NODE, &["rm", "--force", in_ended, in_killed]);
+        docker(&NODE, &["rm", "--force", in_ended, in_killed]);
         let state = engine().inspect_exec(&exec).await;
         assert!(matches!(state, Err(EngineError::NoSuchExec(_))), "{state:?}");
         // Longer ago than an agent looks back that asks for what is new alone.
@@ -216,15 +215,15 @@ async fn of_what_the_engine_has_forgotten_its_events_tell_the_code_also_without_
 #[tokio::test]
 async fn a_command_adopted_without_a_record_has_one_again_and_does_not_outlive_its_request() {
     let lab = Lab::alone().await;
-    let pod = lab.pod("web", NODE).await;
+    let pod = lab.pod("web", &NODE).await;
     let name = lab.waiting("web", json!({})).await;
     let uid = lab.noted(&name).await;
-    let away = Away::on(NODE).await;
-    fs::remove_file(agents::record(NODE, &uid)).expect("removed");
+    let away = Away::on(&NODE).await;
+    fs::remove_file(agents::record(&NODE, &uid)).expect("removed");
     away.end().await;
-    let noted = async || agents::noted(NODE, &uid).contains("\"running\"").then_some(());
+    let noted = async || agents::noted(&NODE, &uid).contains("\"running\"").then_some(());
     wait_for("another record", noted).await;
-    let away = Away::on(NODE).await;
+    let away = Away::on(&NODE).await;
     lab.requests().delete(&name, &DeleteParams::default()).await.expect("deleted");
     goes_on_until_its_agent_is_back(&pod, away).await;
 }
@@ -234,10 +233,10 @@ async fn what_runs_on_a_node_that_was_given_up_is_ended_when_its_agent_is_back()
     let lab = Lab::alone().await;
     let release = Release::found();
     release.with("manager.nodeLostSeconds=40");
-    let pod = lab.pod("web", NODE).await;
+    let pod = lab.pod("web", &NODE).await;
     let name = lab.waiting("web", json!({})).await;
     lab.noted(&name).await;
-    let away = Away::on(NODE).await;
+    let away = Away::on(&NODE).await;
     let given_up = lab.finished(&name).await;
     assert_eq!((given_up.status.phase.to_string().as_str(), given_up.reason()), ("Unknown", "NodeLost"));
     assert_eq!(given_up.status.exit_code, None);
@@ -249,14 +248,14 @@ async fn what_runs_on_a_node_that_was_given_up_is_ended_when_its_agent_is_back()
 #[tokio::test]
 async fn an_end_that_only_the_journal_has_is_told_when_agent_and_api_server_are_back() {
     let lab = Lab::alone().await;
-    let pod = lab.pod("web", NODE).await;
+    let pod = lab.pod("web", &NODE).await;
     let name = lab.waiting("web", json!({})).await;
     let uid = lab.noted(&name).await;
     tool(&["kill", "control", "apiserver"]);
-    node::exec(NODE, &container_id(&pod, "main"), &["touch", "/tmp/go"]);
-    let ended = || agents::noted(NODE, &uid).contains("\"ended\"");
+    node::exec(&NODE, &container_id(&pod, "main"), &["touch", "/tmp/go"]);
+    let ended = || agents::noted(&NODE, &uid).contains("\"ended\"");
     wait_for("the end to be noted", async || ended().then_some(())).await;
-    let away = Away::on(NODE).await;
+    let away = Away::on(&NODE).await;
     tool(&["start", "control", "apiserver"]);
     let request = wait_for("the API server", async || lab.requests().get(&name).await.ok()).await;
     let status = request.status.expect("a status");
@@ -272,10 +271,10 @@ async fn an_end_that_only_the_journal_has_is_told_when_agent_and_api_server_are_
 #[tokio::test]
 async fn where_journal_and_status_name_different_execs_that_of_the_journal_never_starts() {
     let lab = Lab::alone().await;
-    let [runs, waits] = [lab.pod("runs", NODE).await, lab.pod("waits", NODE).await];
+    let [runs, waits] = [lab.pod("runs", &NODE).await, lab.pod("waits", &NODE).await];
     let running = lab.waiting("runs", json!({})).await;
     let uid = lab.noted(&running).await;
-    let away = Away::on(NODE).await;
+    let away = Away::on(&NODE).await;
     let request = lab.requests().get(&running).await.expect("the request");
     let mut others = vec![prepare(&runs, &request, OTHER).await];
     away.edit(&uid, |entry| (entry.exec, entry.stage) = (Some(others[0].clone()), Stage::Prepared)).await;

@@ -81,11 +81,11 @@ async fn a_kubelet_that_restarts_changes_nothing() {
 #[tokio::test]
 async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_again() {
     let lab = Lab::alone().await;
-    lab.pod("web", DOCKER).await;
+    lab.pod("web", &DOCKER).await;
     let name = lab.waiting("web", json!({})).await;
-    node::restart_engine(DOCKER);
+    node::restart_engine(&DOCKER);
     rolled_out();
-    wait_for("the agent's container to be back", async || (!agents::containers(DOCKER).is_empty()).then_some(())).await;
+    wait_for("the agent's container to be back", async || (!agents::containers(&DOCKER).is_empty()).then_some(())).await;
     let done = lab.soon(&name).await;
     // Whether the agent or the engine went first decides what is known.
     match done.reason() {
@@ -101,10 +101,10 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
 #[tokio::test]
 async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_its_code() {
     let lab = Lab::alone().await;
-    lab.pod("web", DOCKER).await;
-    let live = LiveRestore::on(DOCKER);
+    lab.pod("web", &DOCKER).await;
+    let live = LiveRestore::on(&DOCKER);
     let name = lab.waiting("web", json!({})).await;
-    node::restart_engine(DOCKER);
+    node::restart_engine(&DOCKER);
     wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
     let done = lab.soon(&name).await;
     drop(live);
@@ -142,8 +142,8 @@ async fn with_containerd_a_command_outlives_its_engine_and_nothing_of_it_is_lost
 #[tokio::test]
 async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_was_killed() {
     let lab = Lab::alone().await;
-    lab.pod("web", DOCKER).await;
-    let live = LiveRestore::on(DOCKER);
+    lab.pod("web", &DOCKER).await;
+    let live = LiveRestore::on(&DOCKER);
     let script = "touch /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; head -c 400000 /dev/zero; exit 9";
     let create =
         |tty: bool| lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", script], "tty": tty}));
@@ -151,7 +151,7 @@ async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_w
     for name in &names {
         lab.noted(name).await;
     }
-    node::restart_engine(DOCKER);
+    node::restart_engine(&DOCKER);
     wait_for("kubectl exec", async || (lab.exec("web", "touch /tmp/go").1 == 0).then_some(())).await;
     for name in &names {
         let done = lab.finished(name).await;
@@ -165,21 +165,21 @@ async fn with_live_restore_a_command_that_writes_much_goes_on_after_its_engine_w
 #[tokio::test]
 async fn what_no_agent_had_found_yet_when_its_engine_was_killed_is_found_and_ends_in_time() {
     let lab = Lab::alone().await;
-    let live = LiveRestore::on(DOCKER);
+    let live = LiveRestore::on(&DOCKER);
     let mut all = Vec::new();
     for pod in ["starting", "lost", "limited"] {
-        lab.pod(pod, DOCKER).await;
+        lab.pod(pod, &DOCKER).await;
         let limit = (pod == "limited").then_some(20);
         let name = lab.waiting(pod, json!({"activeDeadlineSeconds": limit, "terminationGracePeriodSeconds": 1})).await;
         let uid = lab.noted(&name).await;
         all.push((name, uid));
     }
-    let away = Away::on(DOCKER).await;
+    let away = Away::on(&DOCKER).await;
     for (_, uid) in [&all[0], &all[2]] {
         away.edit(uid, |entry| entry.stage = Stage::Starting).await;
     }
-    fs::remove_file(agents::record(DOCKER, &all[1].1)).expect("removed");
-    node::restart_engine(DOCKER);
+    fs::remove_file(agents::record(&DOCKER, &all[1].1)).expect("removed");
+    node::restart_engine(&DOCKER);
     away.end().await;
     for pod in ["starting", "lost"] {
         wait_for("kubectl exec", async || (lab.exec(pod, "touch /tmp/go").1 == 0).then_some(())).await;
