@@ -158,6 +158,10 @@ faults-batches: install ## Kill managers, agents and the API server during 50 ba
 flood: install ## Ten thousand requests at once (15 min; FLOOD)
 	@$(WITH_CLUSTER); $(if $(FLOOD),FLOOD=$(FLOOD)) cargo test --locked --test faults ten_thousand -- --ignored --nocapture
 
+.PHONY: beside
+beside: install ## Commands beside kubectl exec and probes in the same containers (10 min; MINUTES)
+	@$(WITH_CLUSTER); $(if $(MINUTES),BESIDE_MINUTES=$(MINUTES)) cargo test --locked --test faults beside -- --ignored --nocapture
+
 .PHONY: fleet
 fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (3 min; TARGETS)
 	@$(WITH_CLUSTER); $(if $(TARGETS),FLEET_TARGETS=$(TARGETS)) \

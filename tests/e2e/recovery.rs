@@ -65,7 +65,8 @@ impl Lab {
     async fn bound(&self, pod: &str) -> (String, ExecRequest) {
         let command = ["sh", "-c", SCRIPT];
         let name = self.create(json!({"target": {"podName": pod}, "command": command, "startingDeadlineSeconds": 300}));
-        let request = self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(*NODE)).await;
+        let request =
+            self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(*NODE)).await;
         (name, request)
     }
 

@@ -85,7 +85,8 @@ async fn an_engine_that_is_killed_takes_its_containers_along_and_nothing_runs_ag
     let name = lab.waiting("web", json!({})).await;
     node::restart_engine(&DOCKER);
     rolled_out();
-    wait_for("the agent's container to be back", async || (!agents::containers(&DOCKER).is_empty()).then_some(())).await;
+    wait_for("the agent's container to be back", async || (!agents::containers(&DOCKER).is_empty()).then_some(()))
+        .await;
     let done = lab.soon(&name).await;
     // Whether the agent or the engine went first decides what is known.
     match done.reason() {

@@ -32,6 +32,7 @@ mod random;
 mod verdict;
 
 mod batches;
+mod beside;
 mod fleet;
 mod flood;
 
