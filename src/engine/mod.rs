@@ -93,6 +93,12 @@ pub trait Engine: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Sees to it, for as long as it is polled, that what commands write outlives this agent, where that takes somebody else.
+    /// Of the node's one agent alone.
+    fn hold_output(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Reads and throws away what an exec goes on to write, where this engine may have ceased to: its processes would wait
     /// for that for ever. Ends with the output at the earliest, or when none can be had. Asked only once nobody can get
     /// that output any more.
@@ -253,6 +259,8 @@ pub struct Started {
     /// Its PID on the node, if the engine tells it at once.
     pub pid: Option<u32>,
     pub stream: ExecStream,
+    /// Why what it writes does not outlive this agent, where this engine sees to that.
+    pub unheld: Option<String>,
 }
 
 pub struct Reopened {

@@ -138,7 +138,7 @@ impl Engine for FencingEngine {
         self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let hides = self.0.lock().planted == Some(Planted::HiddenFailures);
         match begun {
-            Begun::Runs(pid) => Ok(Started { pid: Some(pid), stream }),
+            Begun::Runs(pid) => Ok(Started { pid: Some(pid), stream, unheld: None }),
             Begun::Failed if hides => Err(StartError::Refused(EngineError::Failed("try again".to_owned()))),
             Begun::Failed => Err(StartError::Failed("no such program".to_owned())),
             Begun::Nothing(why) => Err(StartError::Unclear(EngineError::Failed(why.to_owned()))),

@@ -46,7 +46,7 @@ pub(crate) async fn start<W: World>(
         let outcome = Outcome::refused(reason, message, node.clock.now());
         Ok(Attempt::WatchEnd(WatchEnd::Ended(outcome)))
     };
-    let Started { pid, stream } = match node.engine.start(exec, request.spec.tty).await {
+    let Started { pid, stream, unheld } = match node.engine.start(exec, request.spec.tty).await {
         Ok(started) => started,
         Err(StartError::Absent(message)) if sole => {
             let message = format!("the container was restarted before the command could start: {message}");
@@ -60,6 +60,10 @@ pub(crate) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
+    if let Some(why) = unheld {
+        node.metrics.unheld.inc();
+        tracing::warn!(request = %request.key, uid = %request.key.uid, exec = %exec.id, why, "nobody else holds its output: if this agent is killed, what the command writes just before its end can be lost");
+    }
     let origin = if sole { Origin::Sole } else { Origin::Shared };
     Ok(Attempt::WatchEnd(attend::with_output(attended, news, Task { request, stream, pid, origin, exit }).await))
 }

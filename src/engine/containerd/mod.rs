@@ -7,11 +7,13 @@
 pub mod calls;
 pub mod connection;
 mod containers;
+mod custody;
 pub mod evidence;
 mod exits;
 mod failure;
 mod fence;
 pub mod folder;
+pub mod holder;
 pub mod messages;
 pub mod output;
 pub mod pid_file;
@@ -30,7 +32,8 @@ use tokio::time::sleep;
 
 use self::{
     calls::Calls,
-    folder::Folder,
+    custody::Custody,
+    folder::{About, Folder},
     output::{
         pipe::{self, Pipe},
         room::Room,
@@ -81,15 +84,18 @@ pub struct ContainerdEngine {
     calls: Calls,
     /// Where the folders of execs are.
     base: PathBuf,
+    custody: Custody,
     /// Of the execs whose output is read here.
     rooms: Mutex<HashMap<ExecId, Arc<Room>>>,
 }
 
 impl ContainerdEngine {
     /// The engine behind a Unix socket, which need not be there yet. `base` is a folder of the node's memory, seen by the
-    /// engine at the same path, that ends with the node's run.
-    pub fn new(socket: impl Into<PathBuf>, base: impl Into<PathBuf>) -> Self {
-        Self { calls: Calls::new(socket), base: base.into(), rooms: Mutex::default() }
+    /// engine at the same path, that ends with the node's run. `holder`: the name of the holder beside this agent.
+    pub fn new(socket: impl Into<PathBuf>, base: impl Into<PathBuf>, holder: Option<&str>) -> Self {
+        let base = base.into();
+        let custody = Custody::new(base.clone(), holder);
+        Self { calls: Calls::new(socket), base, custody, rooms: Mutex::default() }
     }
 
     fn folder(&self, exec: &ExecRef) -> Result<Folder, EngineError> {
@@ -109,7 +115,29 @@ impl ContainerdEngine {
         self.rooms.lock().remove(&exec.id);
         let failed =
             |error| EngineError::Failed(format!("the folder of exec {} could not be removed: {error}", exec.id));
-        folder.remove().map_err(failed)
+        folder.remove().map_err(failed)?;
+        self.custody.let_go(&folder).await;
+        Ok(())
+    }
+
+    /// The output of an exec from there on, and whether all of it is there.
+    async fn reopen_pipes(&self, folder: &Folder, about: &About, from: StreamOffsets) -> io::Result<(Vec<Pipe>, bool)> {
+        let mut pipes = Vec::new();
+        let mut unbroken = true;
+        for (stream, from) in [(OutputStream::Stdout, from.stdout), (OutputStream::Stderr, from.stderr)] {
+            if stream == OutputStream::Stderr && about.tty {
+                continue;
+            }
+            let held = self.custody.held(&folder.fifo(stream)).await;
+            let opened = Pipe::reopen(folder, stream, from, held)?;
+            unbroken &= opened.is_ok();
+            pipes.push(opened.unwrap_or_else(|broken| broken));
+        }
+        // What was taken from another holder, or was without one.
+        if let Err(why) = self.custody.hold(&pipes).await {
+            tracing::debug!(why, "what was opened again is held by nobody else");
+        }
+        Ok((pipes, unbroken))
     }
 }
 
@@ -178,9 +206,10 @@ impl Engine for ContainerdEngine {
 
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         let folder = self.folder(exec).map_err(StartError::Unclear)?;
-        let running = start::start(&self.calls, &folder, exec).await?;
+        let running = start::start(&self.calls, &self.custody, &folder, exec).await?;
         let source = self.stream(exec, running.pipes, StreamOffsets::default(), Kept::UntilReleased);
-        Ok(Started { pid: Some(running.pid), stream: ExecStream::from_source(source, running.input, tty) })
+        let stream = ExecStream::from_source(source, running.input, tty);
+        Ok(Started { pid: Some(running.pid), stream, unheld: running.unheld })
     }
 
     /// The input is not gone on with: how much of it the command was given is not known.
@@ -191,16 +220,7 @@ impl Engine for ContainerdEngine {
         };
         let failed =
             |error| EngineError::Failed(format!("the output of exec {} could not be opened: {error}", exec.id));
-        let mut pipes = Vec::new();
-        let mut unbroken = true;
-        for (stream, from) in [(OutputStream::Stdout, from.stdout), (OutputStream::Stderr, from.stderr)] {
-            if stream == OutputStream::Stderr && about.tty {
-                continue;
-            }
-            let opened = Pipe::reopen(&folder, stream, from).map_err(failed)?;
-            unbroken &= opened.is_ok();
-            pipes.push(opened.unwrap_or_else(|broken| broken));
-        }
+        let (pipes, unbroken) = self.reopen_pipes(&folder, &about, from).await.map_err(failed)?;
         if about.input && !about.tty {
             // Whoever wrote it has gone: the command would wait for the end for ever.
             let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
@@ -225,6 +245,10 @@ impl Engine for ContainerdEngine {
         }
         released
             .map_err(|error| EngineError::Failed(format!("output of exec {} could not be released: {error}", exec.id)))
+    }
+
+    async fn hold_output(&self) {
+        self.custody.follow().await;
     }
 
     async fn drain(&self, exec: &ExecRef) {
@@ -289,7 +313,12 @@ impl Engine for ContainerdEngine {
     }
 
     async fn fence(&self, exec: &ExecRef) -> Result<Fenced, EngineError> {
-        fence::fence(&self.calls, &self.folder(exec)?, exec).await
+        let folder = self.folder(exec)?;
+        let fenced = fence::fence(&self.calls, &folder, exec).await?;
+        if fenced == Fenced::NeverRan {
+            self.custody.let_go(&folder).await;
+        }
+        Ok(fenced)
     }
 
     fn exits(&self, _: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
@@ -329,7 +358,7 @@ mod tests {
 
     #[test]
     fn an_exec_that_has_the_engines_own_number_for_a_name_is_another_engines() {
-        let engine = ContainerdEngine::new("/s", "/b");
+        let engine = ContainerdEngine::new("/s", "/b", None);
         let own = |id: &str| {
             let container = ContainerRef { id: "c".into(), started_at: None };
             engine.is_own(&ExecRef { id: id.into(), container })

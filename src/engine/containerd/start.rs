@@ -5,17 +5,20 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use rustix::fs::{Stat, fstat, stat};
 use tonic::{Code, Status};
 
 use super::{
     calls::{Calls, is_answer},
     connection::Channel,
     containers,
+    custody::Custody,
     failure::has_failed,
     folder::{About, Claim, Folder},
     messages::Process,
-    output::{input::Input, pipe::Pipe},
+    output::{
+        input::Input,
+        pipe::{Pipe, leads_to},
+    },
 };
 use crate::{
     core::ids::ExecRef,
@@ -28,9 +31,16 @@ pub(super) struct Running {
     pub(super) pid: u32,
     pub(super) pipes: Vec<Pipe>,
     pub(super) input: Option<Arc<dyn InputSink>>,
+    /// Why nobody else has its output open.
+    pub(super) unheld: Option<String>,
 }
 
-pub(super) async fn start(calls: &Calls, folder: &Folder, exec: &ExecRef) -> Result<Running, StartError> {
+pub(super) async fn start(
+    calls: &Calls,
+    custody: &Custody,
+    folder: &Folder,
+    exec: &ExecRef,
+) -> Result<Running, StartError> {
     let spent = |why: &dyn std::fmt::Display| {
         StartError::Unclear(EngineError::Failed(format!("exec {} may have been started before: {why}", exec.id)))
     };
@@ -45,9 +55,11 @@ pub(super) async fn start(calls: &Calls, folder: &Folder, exec: &ExecRef) -> Res
     let process = calls.process(exec.container.id.as_str(), "").await.map_err(StartError::Refused)?;
     may_start(calls, process.as_ref(), folder, &pipes).map_err(StartError::Refused)?;
     let channel = calls.open().await.map_err(StartError::Refused)?;
+    // Before there is anything to lose. Without it the command runs all the same.
+    let unheld = custody.hold(&pipes).await.err();
     let claim = folder.claim().map_err(|error| spent(&error))?;
     let pid = spend(claim, calls, &channel, exec, &about).await?;
-    Ok(Running { pid, pipes, input })
+    Ok(Running { pid, pipes, input, unheld })
 }
 
 /// Whatever it answers, the exec's start is spent.
@@ -95,10 +107,8 @@ fn may_start(calls: &Calls, process: Option<&Process>, folder: &Folder, pipes: &
                 parent(process.pid).ok_or_else(|| EngineError::ContainerNotRunning("its shim has gone".into()))?;
             for pipe in pipes {
                 let path = folder.fifo(pipe.stream());
-                let there =
-                    stat(Path::new(&format!("/proc/{shim}/root")).join(path.strip_prefix("/").unwrap_or(&path)));
-                let here = pipe.receiver().map(fstat);
-                if !matches!((&there, &here), (Ok(there), Some(Ok(here))) if is_same(there, here)) {
+                let there = Path::new(&format!("/proc/{shim}/root")).join(path.strip_prefix("/").unwrap_or(&path));
+                if !pipe.receiver().is_some_and(|receiver| leads_to(&there, receiver)) {
                     let path = path.display();
                     return Err(EngineError::Failed(format!(
                         "the engine's shim does not find {path} there: mount the folder from the node, at the same path"
@@ -112,10 +122,6 @@ fn may_start(calls: &Calls, process: Option<&Process>, folder: &Folder, pipes: &
             Err(EngineError::ContainerNotRunning("the container does not run".to_owned()))
         }
     }
-}
-
-const fn is_same(one: &Stat, other: &Stat) -> bool {
-    one.st_dev == other.st_dev && one.st_ino == other.st_ino
 }
 
 /// That of a container's main process is its shim.

@@ -1,6 +1,7 @@
 //! containerd, which each test starts for itself.
 
 mod fence;
+mod held;
 mod once;
 mod output;
 mod recording;

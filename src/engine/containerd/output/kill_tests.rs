@@ -98,7 +98,7 @@ async fn reader() {
     };
     let logs = [open(Stdout, position.stdout), open(Stderr, position.stderr)];
     let pipes = [(Stdout, position.stdout), (Stderr, position.stderr)]
-        .map(|(stream, from)| Pipe::reopen(&folder, stream, from).expect("opened").expect("unbroken"));
+        .map(|(stream, from)| Pipe::reopen(&folder, stream, from, None).expect("opened").expect("unbroken"));
     let room = Arc::new(Room::from(position));
     let source = Source::new(pipes.into(), Arc::clone(&room), Kept::UntilReleased, ready(Ok(())).boxed());
     let mut stream = ExecStream::from_source(source, None, false);
