@@ -134,7 +134,8 @@ test-containerd: ## Run what is about containerd, and what holds on every engine
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster
 	@rm -f target/e2e/requests-*.jsonl
-	@$(WITH_CLUSTER); cargo test --locked --test e2e
+	@# Most of their time is waiting.
+	@$(WITH_CLUSTER); cargo test --locked --test e2e -- --test-threads 4
 	@$(WITH_CLUSTER); scripts/audit-check
 
 .PHONY: faults

@@ -128,13 +128,10 @@ impl NodeRuntime {
 impl Named {
     /// Waits until the Node has said it itself.
     pub(super) async fn confirm(&mut self, refusal: &Refusal) -> Result<(), AgentError> {
-        if !self.confirmed {
-            let (node, runtime) = (&self.asked.node, &self.runtime);
-            refusal.wait(&format!("node {node} named {runtime} before, and cannot be asked whether it still does"));
-        }
         while !self.confirmed {
             if let Err(why) = self.check().await? {
-                refusal.wait(&why);
+                let (node, runtime) = (&self.asked.node, &self.runtime);
+                refusal.wait(&format!("node {node} named {runtime} before, and does not confirm it: {why}"));
                 sleep(RETRY).await;
             }
         }

@@ -36,6 +36,7 @@ mod definition;
 mod disk;
 mod disturbed;
 mod ending;
+mod engine_named;
 mod examples;
 mod fences;
 mod follower;

@@ -57,7 +57,7 @@ use tokio_util::sync::CancellationToken;
 use lab::{IMAGE, Lab, NAMESPACE, cluster, kubectl_raw, text, wait_for};
 use live_restore::LiveRestore;
 use random::Random;
-use verdict::{Fault, Kind, Told, judge};
+use verdict::{Fault, Kind, Told, Written, judge};
 
 /// Requests that are unfinished at a time.
 const IN_FLIGHT: usize = 10;
@@ -79,6 +79,7 @@ struct Order {
     code: i32,
     node: &'static str,
     falsified: bool,
+    output: Written,
 }
 
 type Orders = Arc<Mutex<BTreeMap<String, Order>>>;
@@ -100,12 +101,14 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let node = *random.pick(&NODES).unwrap();
         let code = i32::try_from(random.below(100)).unwrap();
         let tty = random.chance(250);
-        // On both streams, on one, on none.
-        let (noise, both) = match random.below(10) {
-            0..2 => ("seq 1 3000; seq 1 3000 >&2; ", true),
-            2..4 => ("seq 1 3000; ", false),
-            _ => ("", false),
+        // On both streams, on one, on none; less than a FIFO holds, or more than is kept of a stream that nobody takes.
+        let lines = if random.chance(500) { 3000 } else { 100_000 };
+        let streams = match random.below(10) {
+            0..2 => 2,
+            2..4 => 1,
+            _ => 0,
         };
+        let noise = [format!("seq 1 {lines}; "), format!("seq 1 {lines} >&2; ")][..streams].concat();
         let pause = if random.chance(300) { 0 } else { random.below(2000) };
         let script = format!(
             "echo {name} start >> /data/runs; {noise}sleep {}.{:03}; {noise}echo {name} end >> /data/runs; exit {code}",
@@ -119,7 +122,10 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
                 "startingDeadlineSeconds": 300},
         });
         let request: ExecRequest = serde_json::from_value(request).unwrap();
-        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified: both || tty && !noise.is_empty() });
+        let falsified = streams == 2 || tty && streams > 0;
+        // The noise is made twice.
+        let output = Written::counting(lines, streams, 2, tty);
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified, output });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,
@@ -249,11 +255,13 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
     let settled = last.elapsed();
     drop(live);
 
+    let engines = BTreeMap::from(NODES.map(|node| (node, node::kind(node))));
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
     let orders = orders.lock().unwrap().clone();
     for (name, order) in &orders {
-        let told_of = Told::new(order.code, order.node, order.falsified);
-        told.insert(name.clone(), Told { live_restore: order.node == LIVE, ..told_of });
+        let told_of = Told::new(order.code, order.node, engines[order.node], order.output.clone());
+        let (falsified, outlives) = (order.falsified, order.node == LIVE);
+        told.insert(name.clone(), Told { falsified, outlives, ..told_of });
     }
     for node in NODES {
         for line in runs(node, &folder) {
@@ -276,24 +284,28 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
         .iter()
         .flat_map(|(name, told)| judge(told, &faults).into_iter().map(move |what| format!("{name}: {what}")))
         .collect();
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    for told in told.values() {
-        *reasons.entry(told.reason().to_owned()).or_default() += 1;
-    }
     let of = |is: fn(&Kind) -> bool| faults.iter().filter(|fault| is(&fault.kind)).count();
-    let unknown = told.values().filter(|told| told.is_unknown()).count();
-    for node in NODES {
-        println!("engine of {node}  {}", node::version(node));
-    }
     println!(
         "faults        {done}: agent {}, engine {}, API server {}",
         of(|kind| matches!(kind, Kind::Agent(_))),
         of(|kind| matches!(kind, Kind::Engine(_))),
         of(|kind| matches!(kind, Kind::ApiServer))
     );
-    println!("requests      {} {reasons:?}", told.len());
-    println!("duplicates    {}", told.values().filter(|told| told.starts > 1).count());
-    println!("Unknown       {unknown} of {}, {} per mille", told.len(), unknown * 1000 / told.len().max(1));
+    for node in NODES {
+        let told: Vec<&Told> = told.values().filter(|told| told.node == node).collect();
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut outputs: BTreeMap<&str, usize> = BTreeMap::new();
+        for told in &told {
+            *reasons.entry(told.reason()).or_default() += 1;
+            *outputs.entry(told.output_is()).or_default() += 1;
+        }
+        let unknown = told.iter().filter(|told| told.is_unknown()).count();
+        println!("{node}            {}", node::version(node));
+        println!("  requests    {} {reasons:?}", told.len());
+        println!("  output      {outputs:?}");
+        println!("  duplicates  {}", told.iter().filter(|told| told.starts > 1).count());
+        println!("  Unknown     {unknown}, {} per mille", unknown * 1000 / told.len().max(1));
+    }
     println!("settled       {settled:.1?} after the last fault was mended");
     println!("violations    {}", violations.len());
     println!("took          {:.0?}, FAULT_SEED={seed}", begun.elapsed());

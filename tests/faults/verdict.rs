@@ -1,7 +1,14 @@
 //! What became of one request, held against what really happened.
 
-use execlet::api::ExecRequest;
+use std::fmt::Write as _;
+
+use execlet::{
+    api::{ExecRequest, StreamStatus},
+    core::digest::sha256,
+};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::node::Kind as EngineKind;
 
 /// A clock's tick, and the time that a kill takes to show, between two programs of one machine.
 const SLACK: SignedDuration = SignedDuration::from_secs(2);
@@ -25,16 +32,52 @@ pub struct Fault {
     pub back: Timestamp,
 }
 
+/// What a command writes to each stream, if it comes to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written([(i64, String); 2]);
+
+impl Written {
+    /// The numbers up to `lines`, on as many `streams`, so many `times`; a terminal has all of it on one.
+    pub fn counting(lines: u32, streams: usize, times: usize, tty: bool) -> Self {
+        let end = if tty { "\r\n" } else { "\n" };
+        let once = (1..=lines).fold(String::new(), |mut text, line| {
+            write!(text, "{line}{end}").unwrap();
+            text
+        });
+        let on_each = if tty { [streams, 0] } else { [streams.min(1), streams / 2] };
+        Self(on_each.map(|often| {
+            let all = once.repeat(often * times);
+            (i64::try_from(all.len()).unwrap(), sha256(all.as_bytes()))
+        }))
+    }
+
+    /// How what was received differs from it.
+    fn differs(&self, received: [&StreamStatus; 2]) -> Option<String> {
+        let differs = self.0.iter().zip(received).find_map(|((bytes, digest), received)| {
+            let is_same = received.bytes == *bytes && received.sha256.as_ref().is_none_or(|found| found == digest);
+            (!is_same).then(|| format!("{} bytes of {bytes}, digest {:?}", received.bytes, received.sha256))
+        });
+        differs
+    }
+
+    fn has_less_than(&self, received: [&StreamStatus; 2]) -> bool {
+        self.0.iter().zip(received).any(|((bytes, _), received)| received.bytes > *bytes)
+    }
+}
+
 /// Everything that is known of one request.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// The code that its script returns.
     pub code: i32,
     pub node: &'static str,
-    /// It writes to both streams, or to a terminal: if nobody reads that, the engine tells a false code, and lets nobody see that it lives.
+    pub engine: EngineKind,
+    /// It writes to both streams, or to a terminal: if nobody reads that, a Docker Engine tells a false code, and lets nobody
+    /// see that it lives.
     pub falsified: bool,
     /// Its container outlives the engine.
-    pub live_restore: bool,
+    pub outlives: bool,
+    pub output: Written,
     /// Lines that it wrote when it started, and before it ended.
     pub starts: u32,
     pub ends: u32,
@@ -42,14 +85,20 @@ pub struct Told {
 }
 
 impl Told {
-    pub fn new(code: i32, node: &'static str, falsified: bool) -> Self {
-        Self { code, node, falsified, live_restore: false, starts: 0, ends: 0, request: None }
+    pub fn new(code: i32, node: &'static str, engine: EngineKind, output: Written) -> Self {
+        Self { code, node, engine, falsified: false, outlives: false, output, starts: 0, ends: 0, request: None }
     }
 
     pub fn reason(&self) -> &str {
         let status = self.request.as_ref().and_then(|request| request.status.as_ref());
         let finished = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == "Finished"));
         finished.map_or("(none)", |condition| &condition.reason)
+    }
+
+    /// `complete`, or why not.
+    pub fn output_is(&self) -> &str {
+        let output = self.request.as_ref().and_then(|request| request.status.as_ref()?.output.as_ref());
+        output.map_or("none", |output| output.incomplete_reason.as_deref().unwrap_or("complete"))
     }
 
     pub fn is_unknown(&self) -> bool {
@@ -89,14 +138,46 @@ pub fn judge(told: &Told, faults: &[Fault]) -> Vec<String> {
             wrong.push(format!("is said to have ended with {code}, and did not come to its end"));
         }
         Some(code) if code == told.code => {}
-        Some(KILLED) if engine && !told.live_restore => {}
+        Some(KILLED) if engine && !told.outlives => {}
         Some(code) => wrong.push(format!("is said to have ended with {code}, and returns {}", told.code)),
         None => {}
     }
-    // An engine that was killed knows no exec. One that was not tells the next agent the code of any but this kind.
-    let agent_alone = told.falsified || told.code == RUNTIMES;
-    if told.is_unknown() && !engine && !(agent && agent_alone) {
-        wrong.push(format!("is Unknown ({}), and nothing was killed that alone knew the truth", told.reason()));
+    if let Some(output) = &status.output {
+        let received = [&output.stdout, &output.stderr];
+        if told.output.has_less_than(received) {
+            wrong.push(format!("has more output than it wrote: {:?}", told.output.differs(received)));
+        } else if output.complete
+            && told.ends == 1
+            && let Some(difference) = told.output.differs(received)
+        {
+            wrong.push(format!("is said to have its whole output, and has {difference}"));
+        }
+    }
+    match told.engine {
+        // An engine that was killed knows no exec. One that was not tells the next agent the code of any but this kind.
+        EngineKind::Docker => {
+            let agent_alone = told.falsified || told.code == RUNTIMES;
+            if told.is_unknown() && !engine && !(agent && agent_alone) {
+                wrong.push(format!("is Unknown ({}), and nothing was killed that alone knew the truth", told.reason()));
+            }
+        }
+        // Nothing is lost but the answer to a start that was under way when the engine was killed.
+        EngineKind::Containerd => {
+            let start = status.start_time.as_ref().map(|time| time.0);
+            let is_at_start = |fault: &Fault| {
+                fault.kind == Kind::Engine(told.node)
+                    && start.is_some_and(|start| fault.at <= start + SLACK && fault.back + SLACK >= start)
+            };
+            if told.is_unknown() && !faults.iter().any(is_at_start) {
+                wrong.push(format!(
+                    "is Unknown ({}), and its start was not under way when its engine was killed",
+                    told.reason()
+                ));
+            }
+            if told.ends == 1 && !told.is_unknown() && told.output_is() != "complete" {
+                wrong.push(format!("has lost output: {}", told.output_is()));
+            }
+        }
     }
     wrong
 }
@@ -126,7 +207,7 @@ mod tests {
     }
 
     fn told(starts: u32, ends: u32, request: Option<ExecRequest>) -> Told {
-        Told { starts, ends, request, ..Told::new(7, "n1", false) }
+        Told { starts, ends, request, ..Told::new(7, "n1", EngineKind::Docker, Written::counting(3, 2, 1, false)) }
     }
 
     fn killed(kind: Kind) -> Vec<Fault> {
@@ -153,7 +234,7 @@ mod tests {
             request
         });
         let late = vec![Fault { kind: Kind::Engine("n1"), at: at(20), back: at(21) }];
-        let outlives = Told { live_restore: true, ..told(1, 0, request("Failed", Some(137), "True")) };
+        let outlives = Told { outlives: true, ..told(1, 0, request("Failed", Some(137), "True")) };
         let found = |what: &str, told: Told, faults: Vec<Fault>| assert_eq!(judge(&told, &faults).len(), 1, "{what}");
         found("ran twice", told(2, 1, request("Failed", Some(7), "True")), vec![]);
         found("gone", told(1, 1, None), vec![]);
@@ -167,5 +248,49 @@ mod tests {
         found("Unknown for nothing", told(1, 1, request("Unknown", None, "True")), killed(Kind::Engine("n2")));
         found("Unknown before the fault", told(1, 1, request("Unknown", None, "True")), late);
         found("Unknown for the API server", told(1, 1, request("Unknown", None, "True")), killed(Kind::ApiServer));
+    }
+
+    /// With this output, complete or not.
+    fn wrote(stdout: &str, stderr: &str, why: Option<&str>) -> Option<ExecRequest> {
+        let mut request = request("Failed", Some(7), "True")?;
+        let stream = |text: &str| json!({"bytes": text.len(), "sha256": sha256(text.as_bytes()), "truncated": false});
+        let output = json!({"complete": why.is_none(), "incompleteReason": why, "stdout": stream(stdout), "stderr": stream(stderr)});
+        request.status.as_mut().unwrap().output = serde_json::from_value(output).unwrap();
+        Some(request)
+    }
+
+    #[test]
+    fn output_that_was_lost_or_doubled_is_found() {
+        let whole = "1\n2\n3\n";
+        let wrong = |request| judge(&told(1, 1, request), &[]).len();
+        assert_eq!(wrong(wrote(whole, whole, None)), 0);
+        assert_eq!(wrong(wrote(whole, "1\n", Some("StreamBroken"))), 0, "it is said");
+        assert_eq!(wrong(wrote(whole, "1\n", None)), 1, "less");
+        assert_eq!(wrong(wrote("1\n2\n4\n", whole, None)), 1, "other");
+        assert_eq!(wrong(wrote("1\n2\n3\n3\n", whole, Some("StreamBroken"))), 1, "more");
+        let on_a_terminal =
+            Told { output: Written::counting(2, 2, 1, true), ..told(1, 1, wrote("1\r\n2\r\n1\r\n2\r\n", "", None)) };
+        assert!(judge(&on_a_terminal, &[]).is_empty());
+    }
+
+    #[test]
+    fn containerd_loses_nothing_but_a_start_that_was_under_way() {
+        let whole = "1\n2\n3\n";
+        let on = |request: Option<ExecRequest>| Told {
+            engine: EngineKind::Containerd,
+            falsified: true,
+            ..told(1, 1, request)
+        };
+        let unknown = |start: Timestamp| {
+            let mut request = request("Unknown", None, "True").unwrap();
+            let time = serde_json::to_value(start.to_string()).unwrap();
+            request.status.as_mut().unwrap().start_time = serde_json::from_value(time).unwrap();
+            Some(request)
+        };
+        assert!(judge(&on(wrote(whole, whole, None)), &[]).is_empty());
+        assert_eq!(judge(&on(wrote(whole, "1\n", Some("StreamBroken"))), &[]).len(), 1);
+        assert!(judge(&on(unknown(at(6))), &killed(Kind::Engine("n1"))).is_empty());
+        assert_eq!(judge(&on(unknown(at(1))), &killed(Kind::Engine("n1"))).len(), 1);
+        assert_eq!(judge(&on(unknown(at(6))), &killed(Kind::Agent("n1"))).len(), 1);
     }
 }

@@ -2,5 +2,4 @@
 #![allow(clippy::expect_used, reason = "the helpers belong to the tests, and a test fails by a panic")]
 
 mod credential;
-mod engine;
 mod printing;
