@@ -1,6 +1,9 @@
 //! Output of commands that end while there is no agent, and a holder.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command},
     sync::Arc,
 };
@@ -93,6 +96,7 @@ async fn begun(node: &Node, engine: &ContainerdEngine, container: &Boxed) -> (Ex
     assert_eq!(started.unheld, None);
     let mut stream = started.stream;
     within("first output", stream.next()).await.expect("a stream").expect("output");
+    assert!(writers(&fifo(node, container, &exec, "out")) > 0, "the shim has it open");
     (exec, stream)
 }
 
@@ -100,29 +104,23 @@ async fn begun(node: &Node, engine: &ContainerdEngine, container: &Boxed) -> (Ex
 async fn ended(node: &Node, container: &Boxed, exec: &ExecRef) {
     container.pass();
     assert_eq!(node.code_of(exec).await, 7);
-    let folder = node.daemon().base().join(container.id()).join(exec.id.as_str());
-    for fifo in ["out", "err"].map(|name| folder.join(name)) {
-        until("the shim to let go of it", async || {
-            let writers = writers(&fifo);
-            (writers == 0).then_some(())
-        })
-        .await;
+    for fifo in ["out", "err"].map(|name| fifo(node, container, exec, name)) {
+        until("the shim to let go of it", async || (writers(&fifo) == 0).then_some(())).await;
     }
 }
 
+fn fifo(node: &Node, container: &Boxed, exec: &ExecRef, name: &str) -> PathBuf {
+    node.daemon().base().join(container.id()).join(exec.id.as_str()).join(name)
+}
+
 /// How many descriptors of all processes write to it.
-fn writers(fifo: &std::path::Path) -> usize {
-    let all = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
-    let descriptors = all.filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok()).flatten();
-    descriptors
-        .filter_map(Result::ok)
-        .filter(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|file| file == fifo))
-        .filter(|descriptor| {
-            // Its mode tells how it was opened.
-            use std::os::unix::fs::PermissionsExt as _;
-            std::fs::symlink_metadata(descriptor.path()).is_ok_and(|link| link.permissions().mode() & 0o200 != 0)
-        })
-        .count()
+fn writers(fifo: &Path) -> usize {
+    let all = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let descriptors = all.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flatten();
+    // The mode of the link tells how it was opened.
+    let writes = |link: &Path| fs::symlink_metadata(link).is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
+    let is_it = |link: &Path| fs::read_link(link).is_ok_and(|file| file == fifo);
+    descriptors.filter_map(Result::ok).filter(|link| is_it(&link.path()) && writes(&link.path())).count()
 }
 
 async fn rest(node: &Node, engine: &ContainerdEngine, exec: &ExecRef) -> Output {
