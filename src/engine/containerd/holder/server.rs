@@ -66,7 +66,10 @@ pub(super) async fn serve(listener: Listener, most: usize, stop: &CancellationTo
     let mut number = held.number.subscribe();
     let empty = async {
         stop.cancelled().await;
-        tracing::info!(held = *number.borrow(), "told to stop: waiting for another holder to have it");
+        let held = *number.borrow();
+        if held > 0 {
+            tracing::info!(held, "told to stop: waiting for another holder to have it");
+        }
         // It does not fail, as the sender is here.
         number.wait_for(|held| *held == 0).await.ok();
     };
