@@ -170,7 +170,7 @@ fn command(mut outputs: [File; 2], stop: &AtomicBool) -> ([Vec<u8>; 2], u64) {
                     rest = &rest[written..];
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    thread::sleep(Duration::from_micros(100))
+                    thread::sleep(Duration::from_micros(100));
                 }
                 Err(error) => panic!("{error}"),
             }
