@@ -77,13 +77,14 @@ pub trait Engine: Send + Sync + 'static {
     /// whether anything was started, only [`Engine::state`] tells more.
     fn start(&self, exec: &ExecRef, tty: bool) -> impl Future<Output = Result<Started, StartError>> + Send;
 
-    /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot, or knows
-    /// no such exec any more.
+    /// Opens the output of an exec again, from a place on up to which it was received; and its input, if that is to go on.
+    /// Otherwise the input ends. `None`: this engine cannot, or knows no such exec any more.
     fn reopen(
         &self,
         _exec: &ExecRef,
         _tty: bool,
         _from: StreamOffsets,
+        _with_input: bool,
     ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
         std::future::ready(Ok(None))
     }
@@ -267,6 +268,8 @@ pub struct Reopened {
     pub stream: ExecStream,
     /// Whether nothing is missing between the place asked for and what comes.
     pub unbroken: bool,
+    /// Its input goes on, behind so many bytes that were handed over before; `None`: it does not.
+    pub input_from: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,7 +145,13 @@ impl Engine for FencingEngine {
         }
     }
 
-    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
+    async fn reopen(
+        &self,
+        exec: &ExecRef,
+        tty: bool,
+        from: StreamOffsets,
+        _with_input: bool,
+    ) -> Result<Option<Reopened>, EngineError> {
         self.0.engine_call("open output").await?;
         let unbroken = {
             let state = self.0.lock();
@@ -156,7 +162,7 @@ impl Engine for FencingEngine {
                 || from.stdout >= released.stdout && from.stderr >= released.stderr
         };
         self.0.note(|| format!("the output of {} is opened again from {from:?}: {unbroken}", exec.id));
-        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken }))
+        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken, input_from: None }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {

@@ -85,7 +85,10 @@ pub(crate) async fn output<W: World>(
     }
     let noted = memory.noted_output(exec, limits);
     let from = noted.as_ref().map(|noted| noted.output.streams.position()).unwrap_or_default();
-    let Reopened { stream, unbroken } = match node.engine.reopen(exec, request.spec.tty, from).await {
+    // What was taken from a client, and not handed over yet, is lost.
+    let with_input = request.spec.input_from_client().is_none();
+    let reopened = node.engine.reopen(exec, request.spec.tty, from, with_input).await;
+    let Reopened { stream, unbroken, input_from } = match reopened {
         Ok(Some(reopened)) => reopened,
         Ok(None) => return Ok(None),
         Err(error @ EngineError::Unreachable { .. }) => return Err(error.into()),
@@ -104,13 +107,17 @@ pub(crate) async fn output<W: World>(
         None => (OutputState::new(limits), InputState::default(), 0),
     };
     fed.ended |= memory.entry().is_some_and(|entry| entry.fed);
+    if let Some(handed_over) = input_from {
+        fed = InputState { delivered: handed_over, ended: fed.ended, ..InputState::default() };
+    }
+    let input_lost = !fed.ended && input_from.is_none();
     // What is in the log beyond that comes again.
     if !node.spool.cut_back(&request.key, file) {
         received.log = LogState::Failed;
     }
     let received = Some(received);
     let state = StreamState { received, fed, given: node.kernel.uptime() };
-    Ok(Some((stream, Origin::Reopened(Box::new(state)))))
+    Ok(Some((stream, Origin::Reopened { state: Box::new(state), input_lost })))
 }
 
 pub(crate) async fn go_on<W: World>(

@@ -1,13 +1,13 @@
-//! Custody: that somebody has the outputs of the commands open, also when this agent is killed.
+//! Custody: that somebody has open what commands write to, and the place of their input, also when this agent is killed.
 //!
-//! Before a start the ends from which it is read go to this pod's holder. The next agent takes them from its own holder, or
-//! from that of the pod before it: an update is the same to it as a crash. Whoever finds an end with a holder knows that
-//! somebody has had it all the time. All that is here is given to a holder again that was restarted.
+//! Before a start all of that goes to this pod's holder. The next agent takes it from its own holder, or from that of the
+//! pod before it: an update is the same to it as a crash. Whoever finds something with a holder knows that somebody has had
+//! it all the time. All that is here is given to a holder again that was restarted.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,13 +19,13 @@ use tokio::time::sleep;
 use super::{
     folder::Folder,
     holder::{self, client::Client},
-    output::pipe::Pipe,
+    output::pipe::leads_to,
 };
 use crate::wire::OutputStream;
 
 /// Pause before a holder is looked for again that is not there.
 const AGAIN: Duration = Duration::from_millis(500);
-/// A FIFO is in the folder of an exec in that of a container.
+/// A file is in the folder of an exec in that of a container.
 const DEPTH: usize = 3;
 
 pub struct Custody {
@@ -33,7 +33,7 @@ pub struct Custody {
     base: PathBuf,
     /// Where this pod's holder listens.
     own: Option<PathBuf>,
-    /// Ends that are to be held, by the place of their FIFO below the base.
+    /// What is to be held, by the path of its file below the base.
     ends: Mutex<BTreeMap<String, Arc<OwnedFd>>>,
 }
 
@@ -44,14 +44,17 @@ impl Custody {
         Self { base, own, ends: Mutex::default() }
     }
 
-    /// Gives the ends of these to the holder. If that fails, it gets them when it is there again. The error says why.
-    pub(super) async fn hold(&self, pipes: &[Pipe]) -> Result<(), String> {
+    /// Gives these to the holder, each with the path of its file. If that fails, it gets them when it is there again. The
+    /// error says why.
+    pub(super) async fn hold<'a>(
+        &self,
+        ends: impl IntoIterator<Item = (&'a Path, BorrowedFd<'a>)>,
+    ) -> Result<(), String> {
         let Some(own) = &self.own else { return Err("this agent was told of no holder".to_owned()) };
         let mut names = Vec::new();
-        for pipe in pipes {
-            let Some(receiver) = pipe.receiver() else { continue };
-            let end = receiver.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            names.extend(self.name_of(pipe.path()).inspect(|name| self.keep(name, end)));
+        for (path, end) in ends {
+            let end = end.try_clone_to_owned().map_err(|error| error.to_string())?;
+            names.extend(self.name_of(path).inspect(|name| self.keep(name, end)));
         }
         let given: io::Result<()> = async {
             let client = Client::connect(own)?;
@@ -64,9 +67,9 @@ impl Custody {
         given.map_err(|error| format!("the holder at {} does not answer: {error}", own.display()))
     }
 
-    /// The end of a FIFO that was held all the time.
-    pub(super) async fn held(&self, fifo: &Path) -> Option<OwnedFd> {
-        let name = self.name_of(fifo)?;
+    /// What was held of the file at this path, all the time.
+    pub(super) async fn held(&self, path: &Path) -> Option<OwnedFd> {
+        let name = self.name_of(path)?;
         let here = self.ends.lock().get(&name).cloned();
         if let Some(end) = here {
             return end.try_clone().ok();
@@ -74,10 +77,11 @@ impl Custody {
         for socket in self.own.iter().cloned().chain(self.others()) {
             let found = async { Client::connect(&socket)?.get(&name).await }.await;
             match found {
-                Ok(Some(end)) => {
+                Ok(Some(end)) if leads_to(path, &end) => {
                     self.keep(&name, end.try_clone().ok()?);
                     return Some(end);
                 }
+                Ok(Some(_)) => tracing::warn!(name, "a holder has another file of that name"),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(socket = %socket.display(), %error, "a holder does not answer"),
             }
@@ -85,10 +89,11 @@ impl Custody {
         None
     }
 
-    /// The outputs of an exec are needed no more.
+    /// Nothing of an exec is needed any more.
     pub(super) async fn let_go(&self, folder: &Folder) {
-        let fifos = [OutputStream::Stdout, OutputStream::Stderr].map(|stream| folder.fifo(stream));
-        let names: Vec<String> = fifos.iter().filter_map(|fifo| self.name_of(fifo)).collect();
+        let [out, err] = [OutputStream::Stdout, OutputStream::Stderr].map(|stream| folder.fifo(stream));
+        let names: Vec<String> =
+            [out, err, folder.input_backlog()].iter().filter_map(|path| self.name_of(path)).collect();
         self.ends.lock().retain(|name, _| !names.contains(name));
         let Some(own) = &self.own else { return };
         let told: io::Result<()> = async {
@@ -201,11 +206,11 @@ impl Custody {
         sockets
     }
 
-    fn name_of(&self, fifo: &Path) -> Option<String> {
-        fifo.strip_prefix(&self.base).ok()?.to_str().map(str::to_owned)
+    fn name_of(&self, path: &Path) -> Option<String> {
+        path.strip_prefix(&self.base).ok()?.to_str().map(str::to_owned)
     }
 
-    /// Whether there is a FIFO of this name: it goes once its end was read, or with the folder of its exec.
+    /// Whether there is a file of this name: a FIFO goes once its end was read, all with the folder of their exec.
     fn is_wanted(&self, name: &str) -> bool {
         let path = Path::new(name);
         let is_name = path.components().all(|part| matches!(part, Component::Normal(_)));

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     core::ids::{ContainerRef, ExecRef},
-    engine::containerd::folder::About,
+    engine::containerd::{folder::About, output::pipe::Pipe},
 };
 
 /// A node without an engine.
@@ -70,6 +70,10 @@ fn pipes(folder: &Folder) -> [Pipe; 2] {
     [OutputStream::Stdout, OutputStream::Stderr].map(|stream| Pipe::open(folder, stream).expect("opened"))
 }
 
+fn ends(pipes: &[Pipe]) -> impl Iterator<Item = (&Path, BorrowedFd<'_>)> {
+    pipes.iter().filter_map(Pipe::end)
+}
+
 /// Opened as by a shim, without waiting for a reader: there has to be one.
 fn write(folder: &Folder, bytes: &[u8]) -> io::Result<()> {
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags");
@@ -100,7 +104,7 @@ async fn the_next_agent_gets_what_was_written_while_there_was_none() {
     let folder = lab.exec("u.1");
     let agent = lab.agent("pod");
     let opened = pipes(&folder);
-    agent.hold(&opened).await.expect("held");
+    agent.hold(ends(&opened)).await.expect("held");
     drop((agent, opened));
     write(&folder, b"late").expect("somebody has it open");
     let next = lab.agent("pod");
@@ -118,8 +122,8 @@ async fn an_agent_of_another_pod_takes_over_what_the_holder_before_it_has_and_th
     let _before = lab.holder("before").await;
     let (folder, other) = (lab.exec("u.1"), lab.exec("v.1"));
     let agent = lab.agent("before");
-    agent.hold(&pipes(&folder)).await.expect("held");
-    agent.hold(&pipes(&other)).await.expect("held");
+    agent.hold(ends(&pipes(&folder))).await.expect("held");
+    agent.hold(ends(&pipes(&other))).await.expect("held");
     drop(agent);
     write(&folder, b"late").expect("somebody has it open");
     let _holder = lab.holder("after").await;
@@ -143,7 +147,7 @@ async fn a_holder_that_was_restarted_or_came_late_is_given_all_of_it_again() {
     let lab = Lab::new();
     let (folder, early) = (lab.exec("u.1"), lab.exec("v.1"));
     let agent = Arc::new(lab.agent("pod"));
-    let unheld = agent.hold(&pipes(&early)).await.expect_err("there is no holder");
+    let unheld = agent.hold(ends(&pipes(&early))).await.expect_err("there is no holder");
     assert!(unheld.contains("pod.sock"), "{unheld}");
     let following = tokio::spawn({
         let agent = Arc::clone(&agent);
@@ -151,7 +155,7 @@ async fn a_holder_that_was_restarted_or_came_late_is_given_all_of_it_again() {
     });
     let holder = lab.holder("pod").await;
     until(async || lab.listed("pod").await.len() == 2).await;
-    agent.hold(&pipes(&folder)).await.expect("held");
+    agent.hold(ends(&pipes(&folder))).await.expect("held");
     holder.kill().await;
     let _restarted = lab.holder("pod").await;
     until(async || lab.listed("pod").await.len() == 4).await;
@@ -169,7 +173,7 @@ async fn a_holder_is_told_to_let_go_of_what_nobody_will_read() {
     let (folder, read_to_its_end, gone) = (lab.exec("u.1"), lab.exec("v.1"), lab.exec("w.1"));
     let agent = lab.agent("pod");
     for folder in [&folder, &read_to_its_end, &gone] {
-        agent.hold(&pipes(folder)).await.expect("held");
+        agent.hold(ends(&pipes(folder))).await.expect("held");
     }
     let client = Client::connect(&holder::socket(&lab.base(), "pod")).expect("a holder");
     let strange = pipes(&folder);
@@ -204,7 +208,7 @@ async fn without_a_holder_it_is_said_and_nothing_is_held() {
     let folder = lab.exec("u.1");
     let agent = Custody::new(lab.base(), None);
     let pipes = pipes(&folder);
-    assert!(agent.hold(&pipes).await.expect_err("there is none").contains("no holder"));
+    assert!(agent.hold(ends(&pipes)).await.expect_err("there is none").contains("no holder"));
     assert!(agent.held(&folder.fifo(OutputStream::Stdout)).await.is_none());
     agent.let_go(&folder).await;
     agent.follow().await;

@@ -131,6 +131,11 @@ impl Folder {
         self.0.join("in")
     }
 
+    /// What is to go into that FIFO.
+    pub fn input_backlog(&self) -> PathBuf {
+        self.0.join("in.backlog")
+    }
+
     /// It is no harm if there is none.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.0) {

@@ -14,6 +14,7 @@ mod failure;
 mod fence;
 pub mod folder;
 pub mod holder;
+mod input;
 pub mod messages;
 pub mod output;
 pub mod pid_file;
@@ -34,6 +35,7 @@ use self::{
     calls::Calls,
     custody::Custody,
     folder::{About, Folder},
+    input::Input,
     output::{
         pipe::{self, Pipe},
         room::Room,
@@ -49,7 +51,7 @@ use crate::{
     },
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
-        Fenced, Habits, Parts, Prepared, Reopened, StartError, Started, Surroundings, Version, fifo, runc,
+        Fenced, Habits, InputSink, Parts, Prepared, Reopened, StartError, Started, Surroundings, Version, fifo, runc,
     },
     wire::OutputStream,
 };
@@ -134,10 +136,28 @@ impl ContainerdEngine {
             pipes.push(opened.unwrap_or_else(|broken| broken));
         }
         // What was taken from another holder, or was without one.
-        if let Err(why) = self.custody.hold(&pipes).await {
+        if let Err(why) = self.custody.hold(pipes.iter().filter_map(Pipe::end)).await {
             tracing::debug!(why, "what was opened again is held by nobody else");
         }
         Ok((pipes, unbroken))
+    }
+
+    /// The way to the input of an exec, and how much of it was taken. `None`: it ends here, because whoever wrote it has gone
+    /// and nobody knows how much the command was given.
+    async fn reopen_input(&self, folder: &Folder, exec: &ExecRef) -> Option<(Arc<Input>, u64)> {
+        let place = self.custody.held(&folder.input_backlog()).await?;
+        match Input::reopen(folder, exec, &self.calls, place) {
+            Ok((input, taken)) => {
+                if let Err(why) = self.custody.hold([input.place()]).await {
+                    tracing::debug!(why, "the place of the input is held by nobody else");
+                }
+                Some((Arc::new(input), taken))
+            }
+            Err(error) => {
+                tracing::warn!(exec = %exec.id, %error, "the input cannot be gone on with");
+                None
+            }
+        }
     }
 }
 
@@ -208,12 +228,18 @@ impl Engine for ContainerdEngine {
         let folder = self.folder(exec).map_err(StartError::Unclear)?;
         let running = start::start(&self.calls, &self.custody, &folder, exec).await?;
         let source = self.stream(exec, running.pipes, StreamOffsets::default(), Kept::UntilReleased);
-        let stream = ExecStream::from_source(source, running.input, tty);
+        let input = running.input.map(|input| input as Arc<dyn InputSink>);
+        let stream = ExecStream::from_source(source, input, tty);
         Ok(Started { pid: Some(running.pid), stream, unheld: running.unheld })
     }
 
-    /// The input is not gone on with: how much of it the command was given is not known.
-    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
+    async fn reopen(
+        &self,
+        exec: &ExecRef,
+        tty: bool,
+        from: StreamOffsets,
+        with_input: bool,
+    ) -> Result<Option<Reopened>, EngineError> {
         let folder = self.folder(exec)?;
         let Some(about) = folder.about().filter(|_| folder.may_have_been_started() && folder.has_output()) else {
             return Ok(None);
@@ -221,8 +247,10 @@ impl Engine for ContainerdEngine {
         let failed =
             |error| EngineError::Failed(format!("the output of exec {} could not be opened: {error}", exec.id));
         let (pipes, unbroken) = self.reopen_pipes(&folder, &about, from).await.map_err(failed)?;
-        if about.input && !about.tty {
-            // Whoever wrote it has gone: the command would wait for the end for ever.
+        let goes_on = unbroken && with_input && about.input && !about.tty;
+        let (input, input_from) = if goes_on { self.reopen_input(&folder, exec).await.unzip() } else { (None, None) };
+        if about.input && !about.tty && input.is_none() {
+            // The command would wait for the end for ever.
             let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
             if let Err(error) = closed {
                 tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
@@ -232,8 +260,9 @@ impl Engine for ContainerdEngine {
         if !unbroken {
             folder.give_output_up().map_err(failed)?;
         }
-        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), None, tty);
-        Ok(Some(Reopened { stream, unbroken }))
+        let input = input.map(|input| input as Arc<dyn InputSink>);
+        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), input, tty);
+        Ok(Some(Reopened { stream, unbroken, input_from }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {

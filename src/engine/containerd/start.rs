@@ -14,15 +14,13 @@ use super::{
     custody::Custody,
     failure::has_failed,
     folder::{About, Claim, Folder},
+    input::Input,
     messages::Process,
-    output::{
-        input::Input,
-        pipe::{Pipe, leads_to},
-    },
+    output::pipe::{Pipe, leads_to},
 };
 use crate::{
     core::ids::ExecRef,
-    engine::{ContainerState, EngineError, InputSink, StartError},
+    engine::{ContainerState, EngineError, StartError},
     wire::OutputStream,
 };
 
@@ -30,8 +28,8 @@ use crate::{
 pub(super) struct Running {
     pub(super) pid: u32,
     pub(super) pipes: Vec<Pipe>,
-    pub(super) input: Option<Arc<dyn InputSink>>,
-    /// Why nobody else has its output open.
+    pub(super) input: Option<Arc<Input>>,
+    /// Why nobody else has its output open, and the place of its input.
     pub(super) unheld: Option<String>,
 }
 
@@ -56,7 +54,8 @@ pub(super) async fn start(
     may_start(calls, process.as_ref(), folder, &pipes).map_err(StartError::Refused)?;
     let channel = calls.open().await.map_err(StartError::Refused)?;
     // Before there is anything to lose. Without it the command runs all the same.
-    let unheld = custody.hold(&pipes).await.err();
+    let ends = pipes.iter().filter_map(Pipe::end).chain(input.as_deref().map(Input::place));
+    let unheld = custody.hold(ends).await.err();
     let claim = folder.claim().map_err(|error| spent(&error))?;
     let pid = spend(claim, calls, &channel, exec, &about).await?;
     Ok(Running { pid, pipes, input, unheld })
@@ -86,15 +85,14 @@ fn failed(calls: &Calls, status: &Status, about: &About) -> StartError {
     })
 }
 
-type Opened = (Vec<Pipe>, Option<Arc<dyn InputSink>>);
+type Opened = (Vec<Pipe>, Option<Arc<Input>>);
 
 fn open(calls: &Calls, folder: &Folder, exec: &ExecRef, about: &About) -> io::Result<Opened> {
     let mut pipes = vec![Pipe::open(folder, OutputStream::Stdout)?];
     if !about.tty {
         pipes.push(Pipe::open(folder, OutputStream::Stderr)?);
     }
-    let input: Option<Arc<dyn InputSink>> =
-        if about.input { Some(Arc::new(Input::open(&folder.input(), exec, calls)?)) } else { None };
+    let input = if about.input { Some(Arc::new(Input::open(folder, exec, calls)?)) } else { None };
     Ok((pipes, input))
 }
 

@@ -28,20 +28,20 @@ use crate::{
     stage::{Stage as _, Staged as _},
 };
 
-const POD: &str = "pod-1";
+pub const POD: &str = "pod-1";
 /// Less than a FIFO holds.
 const BYTES: usize = 40_000;
 /// Waits at the gate, writes that much to both streams, and ends.
 const SCRIPT: &str = "echo begun; read _ < /gate; head -c 40000 /dev/zero | tr '\\0' o; head -c 40000 /dev/zero | tr '\\0' e >&2; exit 7";
 
 /// A holder as it runs in a pod.
-struct Holder {
+pub struct Holder {
     process: Child,
-    node: Node,
+    pub node: Node,
 }
 
 impl Holder {
-    async fn start(node: Node, pod: &str) -> Self {
+    pub async fn start(node: Node, pod: &str) -> Self {
         let holder = Self { process: spawn(&node, pod), node };
         holder.answers(pod).await;
         holder
@@ -56,7 +56,7 @@ impl Holder {
         until("a holder that answers", async || self.client(pod).await.list().await.ok()).await;
     }
 
-    async fn names(&self, pod: &str) -> Vec<String> {
+    pub async fn names(&self, pod: &str) -> Vec<String> {
         self.client(pod).await.list().await.expect("a list")
     }
 
@@ -65,7 +65,7 @@ impl Holder {
         self.process.wait().expect("reaped");
     }
 
-    async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.kill();
         self.process = spawn(&self.node, POD);
         self.answers(POD).await;
@@ -125,7 +125,8 @@ fn writers(fifo: &Path) -> usize {
 
 async fn rest(node: &Node, engine: &ContainerdEngine, exec: &ExecRef) -> Output {
     let from = StreamOffsets { stdout: 6, stderr: 0 };
-    let Reopened { mut stream, unbroken } = engine.reopen(exec, false, from).await.expect("opened").expect("an exec");
+    let Reopened { mut stream, unbroken, .. } =
+        engine.reopen(exec, false, from, false).await.expect("opened").expect("an exec");
     assert!(unbroken);
     let mut output = Output::default();
     while let Some(chunk) = within("output", stream.next()).await.expect("a clean end") {
@@ -231,7 +232,8 @@ async fn output_whose_holder_was_killed_with_the_agent_is_not_called_whole() {
     ended(node, &container, &exec).await;
     let next = node.daemon().engine_in(POD);
     let from = StreamOffsets { stdout: 6, stderr: 0 };
-    let Reopened { mut stream, unbroken } = next.reopen(&exec, false, from).await.expect("opened").expect("an exec");
+    let Reopened { mut stream, unbroken, .. } =
+        next.reopen(&exec, false, from, false).await.expect("opened").expect("an exec");
     assert!(unbroken, "nothing is missing before");
     assert!(within("the end", stream.next()).await.is_err());
 }

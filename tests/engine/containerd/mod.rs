@@ -2,6 +2,7 @@
 
 mod fence;
 mod held;
+mod input;
 mod once;
 mod output;
 mod recording;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -28,8 +28,8 @@ use super::{
 const CLIENTS: usize = 128;
 /// Descriptors for all but what is held: a connection of each client, and one that is on its way to or from it.
 const RESERVED: usize = 2 * CLIENTS + 32;
-/// Most that are held, whatever the process may have open: two for each of this many commands.
-const MOST: usize = 2 * 8192;
+/// Most that are held, whatever the process may have open: three for each of this many commands.
+const MOST: usize = 3 * 8192;
 /// For how long it is tried to answer whoever does not listen.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Pause before what has failed is tried again.
@@ -133,12 +133,12 @@ impl Held {
         };
         let mut by_name = self.by_name.lock();
         let answer = match question {
-            Ok(Question::Put(name)) => match fifo(packet.descriptors) {
+            Ok(Question::Put(name)) => match one(packet.descriptors) {
                 Ok(_) if by_name.len() >= self.most && !by_name.contains_key(name) => {
                     Answer::Refused(format!("{} are held, which is as many as can be", self.most))
                 }
-                Ok(fifo) => {
-                    by_name.insert(name.to_owned(), Arc::new(fifo));
+                Ok(one) => {
+                    by_name.insert(name.to_owned(), Arc::new(one));
                     Answer::Done
                 }
                 Err(why) => Answer::Refused(format!("{name}: {why}")),
@@ -164,10 +164,12 @@ impl Held {
     }
 }
 
-/// The end of a FIFO from which it is read. Whoever holds one to which is written keeps readers from its end.
-fn fifo(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, &'static str> {
-    let [fifo] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| "wanted is one descriptor")?;
-    let is_fifo = fstat(&fifo).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo);
-    let reads = fcntl_getfl(&fifo).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY);
-    if is_fifo && reads { Ok(fifo) } else { Err("wanted is the end of a FIFO from which it is read") }
+/// The end of a FIFO from which it is read, or a file that is only read. Whoever holds the end of a FIFO to which is written
+/// keeps readers from its end.
+fn one(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, &'static str> {
+    let [one] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| "wanted is one descriptor")?;
+    let type_of = |found: Stat| FileType::from_raw_mode(found.st_mode);
+    let is_file = fstat(&one).is_ok_and(|found| matches!(type_of(found), FileType::Fifo | FileType::RegularFile));
+    let reads = fcntl_getfl(&one).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY);
+    if is_file && reads { Ok(one) } else { Err("wanted is a FIFO or a file, open for reading only") }
 }

@@ -188,7 +188,7 @@ fn start_holder(base: &Path, folder: &Folder) -> CancellationToken {
     runtime().block_on(async {
         let pipes = [Stdout, Stderr].map(|stream| Pipe::open(folder, stream).expect("opened"));
         let until = Instant::now() + PATIENCE;
-        while let Err(why) = Custody::new(base.to_owned(), Some("pod")).hold(&pipes).await {
+        while let Err(why) = Custody::new(base.to_owned(), Some("pod")).hold(pipes.iter().filter_map(Pipe::end)).await {
             assert!(Instant::now() < until, "{why}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

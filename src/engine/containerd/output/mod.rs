@@ -9,7 +9,6 @@
 //! given, and no end.
 
 mod backlog;
-pub mod input;
 pub mod pipe;
 pub mod room;
 pub mod source;

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -120,8 +120,9 @@ impl Pipe {
         Ok(())
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What a holder is to have of it, and where its FIFO is; as long as it is open.
+    pub fn end(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+        self.receiver().map(|receiver| (self.path.as_path(), receiver.as_fd()))
     }
 
     pub const fn stream(&self) -> OutputStream {
