@@ -77,14 +77,13 @@ pub trait Engine: Send + Sync + 'static {
     /// whether anything was started, only [`Engine::state`] tells more.
     fn start(&self, exec: &ExecRef, tty: bool) -> impl Future<Output = Result<Started, StartError>> + Send;
 
-    /// Opens the output of an exec again, from a place on up to which it was received; and its input, if that is to go on.
+    /// Opens the output of an exec again, from a place on up to which it was received; and its input, if that can go on.
     /// Otherwise the input ends. `None`: this engine cannot, or knows no such exec any more.
     fn reopen(
         &self,
         _exec: &ExecRef,
         _tty: bool,
         _from: StreamOffsets,
-        _with_input: bool,
     ) -> impl Future<Output = Result<Option<Reopened>, EngineError>> + Send {
         std::future::ready(Ok(None))
     }
@@ -268,8 +267,18 @@ pub struct Reopened {
     pub stream: ExecStream,
     /// Whether nothing is missing between the place asked for and what comes.
     pub unbroken: bool,
-    /// Its input goes on, behind so many bytes that were handed over before; `None`: it does not.
-    pub input_from: Option<u64>,
+    pub input: ReopenedInput,
+}
+
+/// What became of the input of an exec whose output is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReopenedInput {
+    /// It goes on, behind so many bytes that were handed over before.
+    GoesOn { from: u64 },
+    /// Its end was handed over.
+    Ended,
+    /// It was ended now: how much of it the command was given is not known. Or there is none.
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use execlet::{
     },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Fenced, Habits,
-        Parts, Prepared, Reopened, StartError, Started, Version, docker::frames::framing,
+        Parts, Prepared, Reopened, ReopenedInput, StartError, Started, Version, docker::frames::framing,
     },
 };
 use futures::stream::BoxStream;
@@ -145,13 +145,7 @@ impl Engine for FencingEngine {
         }
     }
 
-    async fn reopen(
-        &self,
-        exec: &ExecRef,
-        tty: bool,
-        from: StreamOffsets,
-        _with_input: bool,
-    ) -> Result<Option<Reopened>, EngineError> {
+    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
         self.0.engine_call("open output").await?;
         let unbroken = {
             let state = self.0.lock();
@@ -162,7 +156,7 @@ impl Engine for FencingEngine {
                 || from.stdout >= released.stdout && from.stderr >= released.stderr
         };
         self.0.note(|| format!("the output of {} is opened again from {from:?}: {unbroken}", exec.id));
-        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken, input_from: None }))
+        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken, input: ReopenedInput::Over }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {

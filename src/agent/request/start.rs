@@ -20,7 +20,7 @@ use crate::{
     },
     api::Reason,
     core::{outcome::Outcome, output::LogState, request::BoundRequest},
-    engine::{Engine, EngineError, ExecStream, Reopened, StartError, Started},
+    engine::{Engine, EngineError, ExecStream, Reopened, ReopenedInput, StartError, Started},
     infra::{kernel::Kernel, metrics::Step},
 };
 
@@ -85,10 +85,8 @@ pub(crate) async fn output<W: World>(
     }
     let noted = memory.noted_output(exec, limits);
     let from = noted.as_ref().map(|noted| noted.output.streams.position()).unwrap_or_default();
-    // What was taken from a client, and not handed over yet, is lost.
-    let with_input = request.spec.input_from_client().is_none();
-    let reopened = node.engine.reopen(exec, request.spec.tty, from, with_input).await;
-    let Reopened { stream, unbroken, input_from } = match reopened {
+    let reopened = node.engine.reopen(exec, request.spec.tty, from).await;
+    let Reopened { stream, unbroken, input } = match reopened {
         Ok(Some(reopened)) => reopened,
         Ok(None) => return Ok(None),
         Err(error @ EngineError::Unreachable { .. }) => return Err(error.into()),
@@ -107,10 +105,13 @@ pub(crate) async fn output<W: World>(
         None => (OutputState::new(limits), InputState::default(), 0),
     };
     fed.ended |= memory.entry().is_some_and(|entry| entry.fed);
-    if let Some(handed_over) = input_from {
-        fed = InputState { delivered: handed_over, ended: fed.ended, ..InputState::default() };
-    }
-    let input_lost = !fed.ended && input_from.is_none();
+    // What was taken from a client and not handed over is the client's: it was not told that it has arrived.
+    fed = match input {
+        ReopenedInput::GoesOn { from } => InputState { delivered: from, ended: fed.ended, ..InputState::default() },
+        ReopenedInput::Ended => InputState { ended: true, ..fed },
+        ReopenedInput::Over => fed,
+    };
+    let input_lost = !fed.ended && input == ReopenedInput::Over;
     // What is in the log beyond that comes again.
     if !node.spool.cut_back(&request.key, file) {
         received.log = LogState::Failed;

@@ -51,7 +51,8 @@ use crate::{
     },
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
-        Fenced, Habits, InputSink, Parts, Prepared, Reopened, StartError, Started, Surroundings, Version, fifo, runc,
+        Fenced, Habits, InputSink, Parts, Prepared, Reopened, ReopenedInput, StartError, Started, Surroundings,
+        Version, fifo, runc,
     },
     wire::OutputStream,
 };
@@ -142,22 +143,42 @@ impl ContainerdEngine {
         Ok((pipes, unbroken))
     }
 
-    /// The way to the input of an exec, and how much of it was taken. `None`: it ends here, because whoever wrote it has gone
-    /// and nobody knows how much the command was given.
-    async fn reopen_input(&self, folder: &Folder, exec: &ExecRef) -> Option<(Arc<Input>, u64)> {
-        let place = self.custody.held(&folder.input_backlog()).await?;
-        match Input::reopen(folder, exec, &self.calls, place) {
-            Ok((input, taken)) => {
-                if let Err(why) = self.custody.hold([input.place()]).await {
-                    tracing::debug!(why, "the place of the input is held by nobody else");
-                }
-                Some((Arc::new(input), taken))
-            }
-            Err(error) => {
-                tracing::warn!(exec = %exec.id, %error, "the input cannot be gone on with");
-                None
+    /// The input of an exec, if it goes on. Otherwise it ends: the command would wait for that for ever.
+    async fn reopen_input(
+        &self,
+        folder: &Folder,
+        exec: &ExecRef,
+        about: &About,
+        unbroken: bool,
+    ) -> (Option<Arc<dyn InputSink>>, ReopenedInput) {
+        if !about.input {
+            return (None, ReopenedInput::Over);
+        }
+        let has_ended = folder.has_input_ended();
+        if unbroken && !has_ended {
+            match self.go_on_with_input(folder, exec).await {
+                Ok(Some((input, from))) => return (Some(input), ReopenedInput::GoesOn { from }),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(exec = %exec.id, %error, "the input cannot be gone on with"),
             }
         }
+        // A terminal has no end of input, but a character.
+        if !about.tty {
+            let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
+            if let Err(error) = closed {
+                tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
+            }
+        }
+        (None, if has_ended { ReopenedInput::Ended } else { ReopenedInput::Over })
+    }
+
+    /// The way to the input of an exec, and how much of it was taken. `None`: how much of it was given nobody knows.
+    async fn go_on_with_input(&self, folder: &Folder, exec: &ExecRef) -> io::Result<Option<(Arc<dyn InputSink>, u64)>> {
+        let Some(place) = self.custody.held(&folder.input_backlog()).await else { return Ok(None) };
+        let (input, taken) = Input::reopen(folder, exec, &self.calls, place)?;
+        let held = self.custody.hold([input.place()]).await;
+        input.set_held(held.is_ok());
+        Ok(Some((Arc::new(input), taken)))
     }
 }
 
@@ -233,13 +254,7 @@ impl Engine for ContainerdEngine {
         Ok(Started { pid: Some(running.pid), stream, unheld: running.unheld })
     }
 
-    async fn reopen(
-        &self,
-        exec: &ExecRef,
-        tty: bool,
-        from: StreamOffsets,
-        with_input: bool,
-    ) -> Result<Option<Reopened>, EngineError> {
+    async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
         let folder = self.folder(exec)?;
         let Some(about) = folder.about().filter(|_| folder.may_have_been_started() && folder.has_output()) else {
             return Ok(None);
@@ -247,22 +262,13 @@ impl Engine for ContainerdEngine {
         let failed =
             |error| EngineError::Failed(format!("the output of exec {} could not be opened: {error}", exec.id));
         let (pipes, unbroken) = self.reopen_pipes(&folder, &about, from).await.map_err(failed)?;
-        let goes_on = unbroken && with_input && about.input && !about.tty;
-        let (input, input_from) = if goes_on { self.reopen_input(&folder, exec).await.unzip() } else { (None, None) };
-        if about.input && !about.tty && input.is_none() {
-            // The command would wait for the end for ever.
-            let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
-            if let Err(error) = closed {
-                tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
-            }
-        }
+        let (way_in, input) = self.reopen_input(&folder, exec, &about, unbroken).await;
         let kept = if unbroken { Kept::UntilReleased } else { Kept::UntilRead };
         if !unbroken {
             folder.give_output_up().map_err(failed)?;
         }
-        let input = input.map(|input| input as Arc<dyn InputSink>);
-        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), input, tty);
-        Ok(Some(Reopened { stream, unbroken, input_from }))
+        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), way_in, tty);
+        Ok(Some(Reopened { stream, unbroken, input }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {

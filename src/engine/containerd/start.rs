@@ -56,6 +56,9 @@ pub(super) async fn start(
     // Before there is anything to lose. Without it the command runs all the same.
     let ends = pipes.iter().filter_map(Pipe::end).chain(input.as_deref().map(Input::place));
     let unheld = custody.hold(ends).await.err();
+    if let Some(input) = &input {
+        input.set_held(unheld.is_none());
+    }
     let claim = folder.claim().map_err(|error| spent(&error))?;
     let pid = spend(claim, calls, &channel, exec, &about).await?;
     Ok(Running { pid, pipes, input, unheld })

@@ -126,7 +126,7 @@ fn writers(fifo: &Path) -> usize {
 async fn rest(node: &Node, engine: &ContainerdEngine, exec: &ExecRef) -> Output {
     let from = StreamOffsets { stdout: 6, stderr: 0 };
     let Reopened { mut stream, unbroken, .. } =
-        engine.reopen(exec, false, from, false).await.expect("opened").expect("an exec");
+        engine.reopen(exec, false, from).await.expect("opened").expect("an exec");
     assert!(unbroken);
     let mut output = Output::default();
     while let Some(chunk) = within("output", stream.next()).await.expect("a clean end") {
@@ -233,7 +233,7 @@ async fn output_whose_holder_was_killed_with_the_agent_is_not_called_whole() {
     let next = node.daemon().engine_in(POD);
     let from = StreamOffsets { stdout: 6, stderr: 0 };
     let Reopened { mut stream, unbroken, .. } =
-        next.reopen(&exec, false, from, false).await.expect("opened").expect("an exec");
+        next.reopen(&exec, false, from).await.expect("opened").expect("an exec");
     assert!(unbroken, "nothing is missing before");
     assert!(within("the end", stream.next()).await.is_err());
 }

@@ -2,7 +2,7 @@
 
 use execlet::{
     core::{ids::ExecRef, offsets::StreamOffsets},
-    engine::{Engine as _, ExecSpec, ExecStream, containerd::ContainerdEngine},
+    engine::{Engine as _, ExecSpec, ExecStream, ReopenedInput, containerd::ContainerdEngine},
 };
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     node::Node,
 };
 use crate::{
-    lab::{shell, within},
+    lab::{on_a_terminal, shell, within},
     stage::{Stage as _, Staged as _},
 };
 
@@ -40,10 +40,15 @@ async fn write_some(stream: &ExecStream, mut bytes: &[u8]) {
     tokio::time::timeout(std::time::Duration::from_millis(500), writing).await.ok();
 }
 
-async fn reopen(engine: &ContainerdEngine, exec: &ExecRef) -> (ExecStream, Option<u64>) {
-    let reopened = engine.reopen(exec, false, StreamOffsets::default(), true).await.expect("opened").expect("an exec");
+async fn reopen(engine: &ContainerdEngine, exec: &ExecRef) -> (ExecStream, ReopenedInput) {
+    let reopened = engine.reopen(exec, false, StreamOffsets::default()).await.expect("opened").expect("an exec");
     assert!(reopened.unbroken);
-    (reopened.stream, reopened.input_from)
+    (reopened.stream, reopened.input)
+}
+
+fn goes_on(input: ReopenedInput) -> usize {
+    let ReopenedInput::GoesOn { from } = input else { panic!("{input:?}") };
+    usize::try_from(from).expect("a size")
 }
 
 #[tokio::test]
@@ -59,16 +64,17 @@ async fn input_of_an_agent_that_was_killed_goes_on_where_it_was() {
     drop((stream, engine));
     // Killed before the command has read, and while it does.
     let second = node.daemon().engine_in(POD);
-    let (stream, from) = reopen(&second, &exec).await;
-    let from = usize::try_from(from.expect("it goes on")).expect("a size");
+    let (stream, found) = reopen(&second, &exec).await;
+    let from = goes_on(found);
     assert!(from > 64 * 1024 && from < BYTES, "{from}");
     container.pass();
     write_some(&stream, &all[from..from + 500_000]).await;
     drop((stream, second));
     let third = node.daemon().engine_in(POD);
-    let (stream, from) = reopen(&third, &exec).await;
+    let (stream, found) = reopen(&third, &exec).await;
     let to = stream.input().expect("a way in");
-    let mut rest = &all[usize::try_from(from.expect("it goes on")).expect("a size")..];
+    assert!(to.outlives_agent());
+    let mut rest = &all[goes_on(found)..];
     while !rest.is_empty() {
         rest = &rest[within("input", to.write(rest)).await.expect("written")..];
     }
@@ -88,9 +94,48 @@ async fn input_whose_place_was_lost_with_its_holder_ends() {
     within("its echo", stream.next()).await.expect("a stream").expect("output");
     drop((stream, engine));
     holder.restart().await;
-    let (stream, from) = reopen(&holder.node.daemon().engine_in(POD), &exec).await;
-    assert_eq!(from, None);
+    let (stream, found) = reopen(&holder.node.daemon().engine_in(POD), &exec).await;
+    assert_eq!(found, ReopenedInput::Over);
     assert!(stream.input().is_none());
     assert_eq!(holder.node.rest_of(&exec, stream).await.expect("a clean end").stdout, b"half\nended\n");
     assert_eq!(holder.node.code_of(&exec).await, 7);
+}
+
+#[tokio::test]
+async fn input_that_had_ended_when_the_agent_was_killed_has_ended() {
+    let holder = Holder::start(Node::open().await, POD).await;
+    let node = &holder.node;
+    let engine = node.daemon().engine_in(POD);
+    let (container, exec, stream) = start(node, &engine, "read _ < /gate; cat; exit 7").await;
+    write_some(&stream, b"all of it\n").await;
+    within("the end of the input", stream.input().expect("a way in").close()).await.expect("closed");
+    drop((stream, engine));
+    let (stream, found) = reopen(&node.daemon().engine_in(POD), &exec).await;
+    assert_eq!(found, ReopenedInput::Ended);
+    container.pass();
+    assert_eq!(node.rest_of(&exec, stream).await.expect("a clean end").stdout, b"all of it\n");
+    assert_eq!(node.code_of(&exec).await, 7);
+}
+
+#[tokio::test]
+async fn a_terminal_of_an_agent_that_was_killed_is_typed_on_at() {
+    let holder = Holder::start(Node::open().await, POD).await;
+    let node = &holder.node;
+    let engine = node.daemon().engine_in(POD);
+    let container = node.gated().await;
+    let spec = ExecSpec { stdin: true, ..on_a_terminal("read a; read b; echo got $a $b; exit 7") };
+    let exec = node.make(&container, &spec).await;
+    let stream = engine.start(&exec, true).await.expect("started").stream;
+    write_some(&stream, b"one\n").await;
+    // Its process reads.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    drop((stream, engine));
+    let next = node.daemon().engine_in(POD);
+    let reopened = next.reopen(&exec, true, StreamOffsets::default()).await.expect("opened").expect("an exec");
+    assert_eq!(reopened.input, ReopenedInput::GoesOn { from: 4 });
+    write_some(&reopened.stream, b"two\n").await;
+    let output = node.rest_of(&exec, reopened.stream).await.expect("a clean end");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.ends_with("got one two\r\n"), "{text:?}");
+    assert_eq!(node.code_of(&exec).await, 7);
 }

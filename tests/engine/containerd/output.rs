@@ -37,7 +37,7 @@ async fn read_some(node: &Node, exec: &ExecRef, stream: &mut ExecStream, into: &
 async fn reopen(node: &Node, exec: &ExecRef, tty: bool, stdout: usize) -> ExecStream {
     let from = StreamOffsets { stdout: stdout as u64, stderr: 0 };
     let Reopened { stream, unbroken, .. } =
-        node.engine.reopen(exec, tty, from, false).await.expect("opened").expect("an exec");
+        node.engine.reopen(exec, tty, from).await.expect("opened").expect("an exec");
     assert!(unbroken);
     stream
 }
@@ -195,8 +195,8 @@ async fn what_was_not_started_has_no_output_to_open_again() {
     let container = node.gated().await;
     let exec = node.make(&container, &on_a_terminal("true")).await;
     let from = StreamOffsets::default();
-    assert!(node.engine.reopen(&exec, true, from, false).await.expect("an answer").is_none());
+    assert!(node.engine.reopen(&exec, true, from).await.expect("an answer").is_none());
     let unknown = ExecRef { id: unique("exec").into(), ..exec };
-    assert!(node.engine.reopen(&unknown, true, from, false).await.expect("an answer").is_none());
+    assert!(node.engine.reopen(&unknown, true, from).await.expect("an answer").is_none());
     node.engine.drain(&unknown).await;
 }

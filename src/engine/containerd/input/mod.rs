@@ -12,7 +12,10 @@ use std::{
     fmt, io,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
@@ -33,6 +36,7 @@ const MOST_BYTES: u64 = 64 * 1024;
 pub struct Input {
     exec: ExecRef,
     calls: Calls,
+    folder: Folder,
     path: PathBuf,
     backlog: Arc<Backlog>,
     /// There is more to give.
@@ -41,6 +45,8 @@ pub struct Input {
     given: watch::Receiver<()>,
     /// `None`: it was closed.
     giving: Mutex<Option<JoinHandle<()>>>,
+    /// A holder has its place.
+    is_held: AtomicBool,
 }
 
 impl Input {
@@ -62,13 +68,27 @@ impl Input {
         let (backlog, added) = (Arc::new(backlog), Arc::new(Notify::new()));
         let (tell, given) = watch::channel(());
         let giving = tokio::spawn(give(Arc::clone(&backlog), fifo, Arc::clone(&added), tell));
-        let (exec, calls, path) = (exec.clone(), calls.clone(), folder.input_backlog());
-        Ok(Self { exec, calls, path, backlog, added, given, giving: Mutex::new(Some(giving)) })
+        Ok(Self {
+            exec: exec.clone(),
+            calls: calls.clone(),
+            folder: folder.clone(),
+            path: folder.input_backlog(),
+            backlog,
+            added,
+            given,
+            giving: Mutex::new(Some(giving)),
+            is_held: AtomicBool::new(false),
+        })
     }
 
     /// What a holder is to have of it, and where its file is.
     pub fn place(&self) -> (&Path, BorrowedFd<'_>) {
         (&self.path, self.backlog.place())
+    }
+
+    /// A holder has been given its place, or not.
+    pub fn set_held(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     fn is_open(&self) -> bool {
@@ -152,6 +172,8 @@ impl InputSink for Input {
             if self.is_open() {
                 self.room(0).await?;
             }
+            // Whoever comes next ends it, too.
+            self.folder.end_input()?;
             let giving = self.giving.lock().take();
             if let Some(giving) = giving {
                 giving.abort();
@@ -160,5 +182,9 @@ impl InputSink for Input {
             self.calls.close_input(container, exec).await.map_err(io::Error::other)
         }
         .boxed()
+    }
+
+    fn outlives_agent(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
     }
 }
