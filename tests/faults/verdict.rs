@@ -53,11 +53,10 @@ impl Written {
 
     /// How what was received differs from it.
     fn differs(&self, received: [&StreamStatus; 2]) -> Option<String> {
-        let differs = self.0.iter().zip(received).find_map(|((bytes, digest), received)| {
+        self.0.iter().zip(received).find_map(|((bytes, digest), received)| {
             let is_same = received.bytes == *bytes && received.sha256.as_ref().is_none_or(|found| found == digest);
             (!is_same).then(|| format!("{} bytes of {bytes}, digest {:?}", received.bytes, received.sha256))
-        });
-        differs
+        })
     }
 
     fn has_less_than(&self, received: [&StreamStatus; 2]) -> bool {
