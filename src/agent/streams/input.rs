@@ -58,6 +58,10 @@ struct State {
     waiting: VecDeque<Fed>,
     /// Whether somebody takes input for the command.
     taken: bool,
+    /// What was taken last is not yet where it outlives this agent.
+    under_way: bool,
+    /// Whether it is told when it is.
+    confirms: bool,
     closed: Option<InputError>,
 }
 
@@ -123,6 +127,15 @@ impl Hold {
         let given = given.await;
         self.0.changed.send_replace(());
         given
+    }
+
+    /// Waits until what was given is where it outlives this agent, if there is such a place.
+    pub async fn arrived(&self) {
+        let arrived = |state: &mut State| {
+            let is_safe = state.waiting.is_empty() && !state.under_way;
+            (state.closed.is_some() || !state.confirms || is_safe).then_some(())
+        };
+        self.0.until(arrived).await;
     }
 }
 
@@ -196,6 +209,19 @@ impl Input {
         self.until(|state| state.holder.is_some().then_some(())).await;
     }
 
+    /// Whether it is told when what was taken is where it outlives this agent. Otherwise it is on its way there for ever.
+    pub fn confirm(&self, confirms: bool) {
+        self.change(|state| state.confirms = confirms);
+    }
+
+    /// All that was taken is where it outlives this agent.
+    pub fn handed_over(&self) {
+        // Wakes nobody for nothing.
+        if self.state.lock().under_way {
+            self.change(|state| state.under_way = false);
+        }
+    }
+
     /// From now on somebody takes it for the command.
     pub fn open(&self) {
         // Wakes nobody for nothing.
@@ -208,6 +234,7 @@ impl Input {
     pub fn stop(&self) -> Vec<Fed> {
         self.change(|state| {
             state.taken = false;
+            state.under_way |= !state.waiting.is_empty();
             state.waiting.drain(..).collect()
         })
     }
@@ -221,6 +248,7 @@ impl Input {
     pub async fn next(&self) -> Fed {
         let next = self.until(|state| {
             let gone = state.left && state.holder.is_none();
+            state.under_way |= !state.waiting.is_empty();
             state.waiting.pop_front().or_else(|| {
                 state.left = false;
                 gone.then_some(Fed::Gone)

@@ -93,7 +93,7 @@ impl Engine for DockerEngine {
     /// An exec starts at most once, ever. A second start runs nothing, but is not refused: its stream has the engine's
     /// complaint in place of output. Why a command cannot be started comes as output, too.
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
-        Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await? })
+        Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await?, unheld: None })
     }
 
     /// One that was killed goes on with the output of containers alone when it is back, and of a terminal with input it

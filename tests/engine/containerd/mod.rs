@@ -1,6 +1,8 @@
 //! containerd, which each test starts for itself.
 
 mod fence;
+mod held;
+mod input;
 mod once;
 mod output;
 mod recording;
