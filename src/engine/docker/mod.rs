@@ -1,7 +1,7 @@
 //! The Docker Engine: what its calls mean.
 //!
 //! The calls themselves are beside this file: through bollard in `calls`, but for the attached start in `start`. What
-//! the engine really does with an exec is in `docs/engine.md`.
+//! the engine really does with an exec is in `docs/docker.md`.
 
 mod answer;
 pub mod calls;
@@ -35,7 +35,7 @@ const SANDBOXES: [&str; 4] = ["kata", "runsc", "gvisor", "firecracker"];
 /// Characters of the ID of an exec.
 const EXEC_ID: usize = 64;
 
-/// Each is measured: `docs/engine.md`.
+/// Each is measured: `docs/docker.md`.
 pub const HABITS: Habits = Habits {
     fences: false,
     keeps_output: false,

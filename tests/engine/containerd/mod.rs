@@ -3,6 +3,7 @@
 mod fence;
 mod held;
 mod input;
+mod lost;
 mod once;
 mod output;
 mod recording;
