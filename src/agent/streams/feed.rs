@@ -53,7 +53,9 @@ impl Feeder {
         to: Option<ExecInput>,
         before: Option<InputState>,
     ) -> Self {
-        input.confirm(to.as_ref().is_some_and(ExecInput::outlives_agent));
+        if to.as_ref().is_some_and(ExecInput::outlives_agent) {
+            input.confirm();
+        }
         let resumed = before.is_some();
         let mut state = before.unwrap_or_default();
         let source = match (spec.input_from_client(), spec.own_input().ok().flatten().map(Bytes::from)) {
