@@ -318,24 +318,21 @@ impl State {
         child
     }
 
-    /// What the definition holds, and what must be so whoever writes.
-    pub fn check_batch_write(&mut self, before: &ExecBatch, status: &ExecBatchStatus) {
+    /// What must be so whoever writes. What the definition itself refuses nobody tries, unless a version was given out a
+    /// second time: then the error says why it is not taken.
+    pub fn check_batch_write(&mut self, before: &ExecBatch, status: &ExecBatchStatus) -> Result<(), String> {
         let name = before.metadata.name.clone().unwrap_or_default();
         let uid = before.metadata.uid.clone().unwrap_or_default();
         let old = before.status.clone().unwrap_or_default();
+        if let Some(why) = refused_by_definition(&name, &old, status) {
+            if self.history(&uid).restored {
+                return Err(why);
+            }
+            self.violated(why);
+        }
         let total = |status: &ExecBatchStatus| status.plan.as_ref().and_then(|plan| plan.total);
         if status.released > 0 && total(&old).is_none() {
             self.violated(format!("{name} is released before its plan is frozen"));
-        }
-        if status.released < old.released {
-            self.violated(format!("released of {name} falls from {} to {}", old.released, status.released));
-        }
-        if total(&old).is_some() && status.plan != old.plan {
-            self.violated(format!("the frozen plan of {name} changes"));
-        }
-        let number = |status: &ExecBatchStatus| status.plan.as_ref().map_or(0, |plan| plan.number);
-        if number(status) < number(&old) {
-            self.violated(format!("the number of the plan of {name} falls"));
         }
         match (Ledger::of(&old), Ledger::of(status)) {
             (Ok(old), Ok(new)) => {
@@ -353,6 +350,7 @@ impl State {
         }
         let history = self.history(&uid);
         history.released = history.released.max(status.released);
+        Ok(())
     }
 
     /// Nothing is bound but what was released of a frozen plan.
@@ -430,4 +428,23 @@ impl State {
         let owned = |child: &ExecRequest| child.spec.batch.as_ref().is_some_and(|place| place.uid == batch_uid);
         self.objects.children.retain(|_, child| !owned(child));
     }
+}
+
+/// The rules of the definition about what may come after what.
+fn refused_by_definition(name: &str, old: &ExecBatchStatus, new: &ExecBatchStatus) -> Option<String> {
+    let number = |status: &ExecBatchStatus| status.plan.as_ref().map_or(0, |plan| plan.number);
+    let counts = |status: &ExecBatchStatus| {
+        [&status.succeeded, &status.failed, &status.not_run, &status.unknown, &status.skipped].map(|set| set.count)
+    };
+    if new.released < old.released {
+        return Some(format!("released of {name} falls from {} to {}", old.released, new.released));
+    }
+    if old.plan.as_ref().is_some_and(|plan| plan.total.is_some()) && new.plan != old.plan {
+        return Some(format!("the frozen plan of {name} changes"));
+    }
+    if number(new) < number(old) {
+        return Some(format!("the number of the plan of {name} falls"));
+    }
+    let falls = counts(old).into_iter().zip(counts(new)).any(|(old, new)| new < old);
+    falls.then(|| format!("a count of the targets of {name} falls"))
 }

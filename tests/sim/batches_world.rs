@@ -198,9 +198,13 @@ impl World for SimWorld {
                             status.done
                         )
                     });
-                    state.check_batch_write(&now, &status);
+                    let taken = state.check_batch_write(&now, &status);
                     let life = state.managers[manager].life;
-                    if let Some(plan) = status.plan.as_ref().filter(|_| is_begun && status.completion_time.is_none()) {
+                    if taken.is_err() {
+                        // As it was.
+                    } else if let Some(plan) =
+                        status.plan.as_ref().filter(|_| is_begun && status.completion_time.is_none())
+                    {
                         let (number, uid) = (plan.number, now.metadata.uid.clone().unwrap_or_default());
                         let was =
                             now.status.as_ref().and_then(|status| status.plan.as_ref()).map_or(0, |plan| plan.number);
@@ -208,7 +212,10 @@ impl World for SimWorld {
                             state.history(&uid).planners.insert(number, (manager, life));
                         }
                     }
-                    Swapped::Won(Box::new(state.store_batch(ExecBatch { status: Some(status), ..now })))
+                    match taken {
+                        Ok(()) => Swapped::Won(Box::new(state.store_batch(ExecBatch { status: Some(status), ..now }))),
+                        Err(why) => Swapped::Refused(why),
+                    }
                 }
             }
         };

@@ -3,7 +3,6 @@
 mod fence;
 mod held;
 mod input;
-mod lost;
 mod once;
 mod output;
 mod recording;
