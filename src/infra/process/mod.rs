@@ -5,6 +5,7 @@
 mod end;
 mod exit;
 mod family;
+mod groups;
 mod stat;
 
 use std::{fs, io, time::Duration};
@@ -14,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use self::{
     end::ended,
     family::{began, family, leader, output_pipes, signal},
-    stat::{alive, container_of, find, is_in, sighting},
+    stat::{alive, container_of, find, is_in, is_recognised, own_is_hidden, sighting},
 };
 use crate::core::ids::BootId;
 
@@ -155,5 +156,7 @@ mod tests {
     fn this_process_is_in_no_container_of_another_name() {
         assert!(!is_in(std::process::id(), &"0123456789abcdef".into()));
         assert!(!is_in(std::process::id(), &"".into()), "no ID is not every ID");
+        assert!(!is_recognised(std::process::id(), &"0123456789abcdef".into()), "it is seen not to be its main process");
+        assert!(is_recognised(u32::MAX, &"0123456789abcdef".into()), "of a process that is gone nothing is said");
     }
 }
