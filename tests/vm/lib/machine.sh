@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# The machine: one process of QEMU, whose processor is emulated. KVM is not asked for: it is not everywhere.
+
+# boot SECONDS SCRIPT: starts it, shows what it prints, and gives the script's exit code.
+boot() {
+	local seconds=${EXECLET_VM_SECONDS:-$1} script=$2 rc began=$SECONDS
+	local command=(
+		qemu-system-x86_64 -accel tcg,thread=multi -cpu max
+		-smp "${EXECLET_VM_CPUS:-2}" -m "${EXECLET_VM_MEMORY:-3072}"
+		-nographic -no-reboot -nic none
+		-drive "file=$IMAGE,if=none,id=root,format=raw,snapshot=on,cache=unsafe" -device nvme,drive=root,serial=root
+		-drive "file=$WORK/payload.tar,if=none,id=payload,format=raw,readonly=on" -device nvme,drive=payload,serial=payload
+		-kernel "$KERNEL/boot/vmlinuz-$RELEASE"
+		-append "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init vm.run=$script"
+	)
+	say "starting the machine, for at most $seconds s"
+	mkfifo "$WORK/console"
+	# It ends with this shell, also where that is killed.
+	setpriv --pdeathsig TERM timeout -k 5 "$seconds" setpriv --pdeathsig KILL "${command[@]}" \
+		</dev/null >"$WORK/console" 2>&1 &
+	MACHINE=$!
+	show_console <"$WORK/console"
+	rc=0
+	wait "$MACHINE" || rc=$?
+	MACHINE=
+	((rc != 124 && rc != 137)) || die "the machine was ended after $seconds s; next: EXECLET_VM_SECONDS=$((seconds * 2))"
+	rc=$(sed -n 's/^vm: rc=\([0-9]*\).*/\1/p' "$WORK/console.log" | tail -n1)
+	[[ $rc ]] || die "the machine ended before its script did"
+	say "the machine ran for $((SECONDS - began)) s"
+	return "$rc"
+}
+
+# Line by line, as they come, without what is meant for a terminal.
+show_console() {
+	local line
+	while IFS= read -r line || [[ $line ]]; do
+		line=${line//$'\r'/}
+		line=${line//$'\e'[\[c]/}
+		printf '%s\n' "$line"
+	done | tee "$WORK/console.log"
+}
