@@ -38,7 +38,10 @@ build_tests() {
 	[[ -s $WORK/binary ]]
 }
 
-stripped() { # PROGRAM
-	strip --strip-debug -o "$WORK/tests" "$1"
-	echo "$WORK/tests"
+# With the libraries that it links to, of which the first disk may not have all.
+payload_program() { # PATH FILE
+	local library
+	strip --strip-debug -o "$WORK/program" "$2"
+	payload_file "$1" "$WORK/program"
+	for library in $(echo "$2" | libraries); do payload_file "$(sed -E 's,^/lib,/usr/lib,' <<<"$library")" "$library"; done
 }
