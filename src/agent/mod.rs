@@ -208,6 +208,8 @@ pub async fn run<E: Engine>(config: Config, engine: Arc<E>, edges: Edges) -> Res
     let wait = EngineWait { node: waiting, readiness, refusal, named, said, open };
     parts.0.spawn(wait.run(answers.clone()));
     parts.spawn(Arc::clone(&node.pulse).take());
+    let holding = Arc::clone(&node);
+    parts.spawn(async move { holding.engine.hold_output().await });
     parts.spawn(accept_successors(Arc::clone(&node.handover), agent.config.state_dir.clone()));
 
     // 3. Work until told to stop. What runs already is looked after at once.

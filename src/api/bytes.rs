@@ -35,7 +35,7 @@ pub(super) fn arguments_fit() -> Rule {
     )
 }
 
-/// An engine may hang on one that is much longer: `docs/engine.md`.
+/// An engine may hang on one that is much longer: `docs/engines.md`.
 pub(super) fn program_fits() -> Rule {
     rule(
         &format!("size(self) == 0 || {} <= {MAX_PATH_BYTES}", bytes_of("self[0]")),

@@ -2,7 +2,7 @@
 //!
 //! There are three marks, because each can be lost: a child that calls `setsid`
 //! leaves the session, a cleared environment loses the tag, redirected output the
-//! pipe. A process that loses all three is not found: `docs/engine.md`.
+//! pipe. A process that loses all three is not found: `docs/engines.md`.
 
 use std::time::Duration;
 

@@ -77,8 +77,8 @@ pub trait Engine: Send + Sync + 'static {
     /// whether anything was started, only [`Engine::state`] tells more.
     fn start(&self, exec: &ExecRef, tty: bool) -> impl Future<Output = Result<Started, StartError>> + Send;
 
-    /// Opens the output of an exec again, from a place on up to which it was received. `None`: this engine cannot, or knows
-    /// no such exec any more.
+    /// Opens the output of an exec again, from a place on up to which it was received; and its input, if that can go on.
+    /// Otherwise the input ends. `None`: this engine cannot, or knows no such exec any more.
     fn reopen(
         &self,
         _exec: &ExecRef,
@@ -91,6 +91,12 @@ pub trait Engine: Send + Sync + 'static {
     /// What comes before this place is kept by the agent: the engine need not keep it any more.
     fn release(&self, _exec: &ExecRef, _before: StreamOffsets) -> impl Future<Output = Result<(), EngineError>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// Sees to it, for as long as it is polled, that what commands write outlives this agent, where that takes somebody else.
+    /// Of the node's one agent alone.
+    fn hold_output(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
     }
 
     /// Reads and throws away what an exec goes on to write, where this engine may have ceased to: its processes would wait
@@ -253,12 +259,26 @@ pub struct Started {
     /// Its PID on the node, if the engine tells it at once.
     pub pid: Option<u32>,
     pub stream: ExecStream,
+    /// Why what it writes does not outlive this agent, where this engine sees to that.
+    pub unheld: Option<String>,
 }
 
 pub struct Reopened {
     pub stream: ExecStream,
     /// Whether nothing is missing between the place asked for and what comes.
     pub unbroken: bool,
+    pub input: ReopenedInput,
+}
+
+/// What became of the input of an exec whose output is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReopenedInput {
+    /// It goes on, behind so many bytes that were handed over before.
+    GoesOn { from: u64 },
+    /// Its end was handed over.
+    Ended,
+    /// It was ended now: how much of it the command was given is not known. Or there is none.
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

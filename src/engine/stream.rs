@@ -77,6 +77,10 @@ pub trait InputSink: Send + Sync + fmt::Debug {
 
     /// Ends the input. To end it again does no harm.
     fn close(&self) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Whether what was handed over, and the end, reach the command also if this agent is killed now; and the next one can
+    /// go on.
+    fn outlives_agent(&self) -> bool;
 }
 
 /// A stream in a form that can be given to another process.
@@ -249,6 +253,14 @@ impl ExecInput {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return written,
             }
+        }
+    }
+
+    /// Whether the next agent can go on with it if this one is killed, and nothing is lost that was handed over.
+    pub fn outlives_agent(&self) -> bool {
+        match self {
+            Self::Unix(_) => false,
+            Self::Sink(sink) => sink.outlives_agent(),
         }
     }
 

@@ -73,6 +73,7 @@ pub struct Metrics {
     pub unrecorded: Counter,
     pub running: Gauge,
     pub waiting: Gauge,
+    pub unheld: Counter,
     pub spool_bytes: Gauge,
     pub viewers: Gauge,
     pub viewer_bytes: Counter,
@@ -105,6 +106,8 @@ impl Metrics {
             "Requests that wait for a free place on this node",
             metrics.waiting.clone(),
         );
+        let unheld = "Commands that were started without a holder of their output";
+        registry.register("commands_unheld", unheld, metrics.unheld.clone());
         registry.register_with_unit("output", "Output received from commands", Unit::Bytes, metrics.output.clone());
         registry.register_with_unit("spool", "Size of the spool on disk", Unit::Bytes, metrics.spool_bytes.clone());
         registry.register("viewers", "Viewers that are attached now", metrics.viewers.clone());

@@ -8,6 +8,7 @@ pub mod batches;
 pub mod call;
 pub mod client;
 pub mod clock;
+pub mod descriptors;
 pub mod events;
 pub mod health;
 pub mod kernel;

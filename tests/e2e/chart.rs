@@ -123,6 +123,8 @@ async fn what_one_engine_needs_of_the_node_is_mounted_only_where_it_may_be_met()
         let containerd = ["--containerd-socket=/host/containerd/containerd.sock", "mountPath: /host/containerd"];
         let containerd =
             [&containerd[..], &["--run-dir=/run/execlet", "mountPath: /run/execlet", "Unconfined"]].concat();
+        let holder = ["name: holder", "--name=$(POD_UID)", "--holder=$(POD_UID)"];
+        let containerd = [&containerd[..], &holder].concat();
         let found: Vec<_> = containerd.iter().map(|part| all.contains(part)).collect();
         assert!(found.iter().all(|part| *part == found[0]), "{engine}: {found:?}");
         // A pod must start on a node that has only one of them.

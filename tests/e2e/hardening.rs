@@ -71,7 +71,7 @@ async fn every_pod_has_the_runtimes_seccomp_profile_and_no_writable_root() {
     for object in objects(&[]) {
         let template = &object["spec"]["template"]["spec"];
         let pod = if object["kind"] == "Pod" { &object["spec"] } else { template };
-        for container in pod["containers"].as_array().into_iter().flatten() {
+        for container in ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten() {
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{object}");
             let context = &container["securityContext"];
             assert_eq!(context["readOnlyRootFilesystem"], true, "{object}");

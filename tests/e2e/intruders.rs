@@ -20,7 +20,7 @@ use crate::{
     lab::{Lab, NAMESPACE, PATIENCE, kubectl, text, wait_for},
     node,
     stand_in::{ATTACH, Caller},
-    subject::agent_pod,
+    subject::{agent_pod, pods_of},
 };
 
 const NODE: &str = "n1";
@@ -217,18 +217,8 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     let (name, _) = running(&lab).await;
     let managers = agents::containers_of("manager", NODE);
     let manager = node::pid(NODE, managers.first().expect("a manager on each node"));
-    let pod = kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        NAMESPACE,
-        "-l",
-        "app.kubernetes.io/component=manager",
-        "--field-selector",
-        &format!("spec.nodeName={NODE}"),
-        "-o",
-        "jsonpath={.items[0].status.podIP}",
-    ]);
+    let pod = pods_of("manager").into_iter().find(|pod| pod["spec"]["nodeName"] == NODE).expect("a manager");
+    let pod = pod["status"]["podIP"].as_str().expect("an address");
     let before = agents::containers(NODE);
     for (who, address, pid) in [
         ("the agent", agent().address(), node::pid(NODE, &before[0])),

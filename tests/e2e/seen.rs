@@ -38,6 +38,7 @@ async fn outcomes_steps_and_running_execs_are_measured() {
         "execlet_step_duration_seconds_count{step=\"report\"}",
         "execlet_execs_running ",
         "execlet_spool_bytes ",
+        "execlet_commands_unheld_total ",
     ] {
         assert!(agents.contains(metric), "{metric} is not in\n{agents}");
     }

@@ -4,16 +4,15 @@ use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
-    subject::Subject,
+    subject::{Subject, pods_of},
 };
 
 const MANAGER: &str = "execlet-manager";
 const APISERVICE: &str = "v1alpha1.subresources.execlet.dev";
 
 pub fn managers() -> Vec<String> {
-    let path = "jsonpath={.items[*].metadata.name}";
-    let all = kubectl(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=manager", "-o", path]);
-    all.split_whitespace().map(str::to_owned).collect()
+    let names = pods_of("manager").into_iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned));
+    names.collect()
 }
 
 /// A token like a manager's own.

@@ -2,7 +2,7 @@
 //!
 //! `EXECLET_TEST_ENGINE` names the socket of a Docker Engine; `make test-engine` sets it. Every
 //! test makes a container of its own and removes it. Some look at the container's
-//! processes: run them on the engine's machine, as root. `docs/engine.md` lists the
+//! processes: run them on the engine's machine, as root. `docs/docker.md` lists the
 //! facts that the code is built on, each with the test that shows it here.
 //!
 //! The tests in `both/` run on containerd instead if that variable says `containerd`, as `make test-containerd` does. Those

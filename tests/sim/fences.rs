@@ -13,7 +13,7 @@ use execlet::{
     },
     engine::{
         Container, ContainerQuery, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream, Fenced, Habits,
-        Parts, Prepared, Reopened, StartError, Started, Version, docker::frames::framing,
+        Parts, Prepared, Reopened, ReopenedInput, StartError, Started, Version, docker::frames::framing,
     },
 };
 use futures::stream::BoxStream;
@@ -138,7 +138,7 @@ impl Engine for FencingEngine {
         self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let hides = self.0.lock().planted == Some(Planted::HiddenFailures);
         match begun {
-            Begun::Runs(pid) => Ok(Started { pid: Some(pid), stream }),
+            Begun::Runs(pid) => Ok(Started { pid: Some(pid), stream, unheld: None }),
             Begun::Failed if hides => Err(StartError::Refused(EngineError::Failed("try again".to_owned()))),
             Begun::Failed => Err(StartError::Failed("no such program".to_owned())),
             Begun::Nothing(why) => Err(StartError::Unclear(EngineError::Failed(why.to_owned()))),
@@ -156,7 +156,7 @@ impl Engine for FencingEngine {
                 || from.stdout >= released.stdout && from.stderr >= released.stderr
         };
         self.0.note(|| format!("the output of {} is opened again from {from:?}: {unbroken}", exec.id));
-        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken }))
+        Ok(Some(Reopened { stream: self.open(exec.id.as_str(), tty, from), unbroken, input: ReopenedInput::Over }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {

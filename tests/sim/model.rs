@@ -1,7 +1,7 @@
 //! The world of one episode: an API server, an engine, a kernel and a disk, as far as the
 //! agent can see them, with the truth of what ran beside them.
 //!
-//! What the engine does is what `docs/engine.md` says that it does.
+//! What the engine does is what `docs/docker.md` says that it does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -126,7 +126,7 @@ impl Engine for SimEngine {
         self.0.point().await;
         self.0.engine_answers("start exec").map_err(StartError::Unclear)?;
         let stream = ExecStream::new(ours, framing(tty), tty);
-        if started { Ok(Started { pid: None, stream }) } else { Err(no_such_exec()) }
+        if started { Ok(Started { pid: None, stream, unheld: None }) } else { Err(no_such_exec()) }
     }
 
     async fn drain(&self, exec: &ExecRef) {

@@ -252,6 +252,13 @@ impl<'a, W: World> Pump<'a, W> {
     /// Gives the stream to the next agent. `None`: it has it.
     async fn give(&mut self, log_writer: &mut LogWriter) -> Option<()> {
         let RunningCommand { node, exec, hub, .. } = self.attended;
+        if self.habits.keeps_output && self.sole && self.feeder.may_be_left() {
+            // It opens the streams again, as after a crash.
+            tokio::join!(noted(&mut self.noting), log_writer.finish());
+            self.note().await;
+            hub.moved();
+            return None;
+        }
         // From here on nobody reads. For a command that has ended it counts from there.
         let ended = self.seen.borrow().ended.map_or(Duration::ZERO, |ended| ended.elapsed());
         let given = node.kernel.uptime().saturating_sub(ended);

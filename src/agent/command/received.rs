@@ -23,7 +23,7 @@ pub(crate) enum Origin {
     /// From the agent before this one, which has handed it over.
     HandedOver(Box<StreamState>),
     /// Opened again where the agent before this one was when it last noted it.
-    Reopened(Box<StreamState>),
+    Reopened { state: Box<StreamState>, input_lost: bool },
     /// Of a start that somebody may have made before.
     Shared,
 }
@@ -50,9 +50,8 @@ impl Origin {
                 (received.is_some(), received, Some(fed), now.saturating_sub(given), false)
             }
             // The engine has kept what nobody read.
-            Self::Reopened(state) => {
+            Self::Reopened { state, input_lost } => {
                 let StreamState { received, fed, .. } = *state;
-                let input_lost = !fed.ended;
                 (true, received, Some(fed), Duration::ZERO, input_lost)
             }
         };

@@ -20,7 +20,7 @@ use crate::{
     },
     api::Reason,
     core::{outcome::Outcome, output::LogState, request::BoundRequest},
-    engine::{Engine, EngineError, ExecStream, Reopened, StartError, Started},
+    engine::{Engine, EngineError, ExecStream, Reopened, ReopenedInput, StartError, Started},
     infra::{kernel::Kernel, metrics::Step},
 };
 
@@ -46,7 +46,7 @@ pub(crate) async fn start<W: World>(
         let outcome = Outcome::refused(reason, message, node.clock.now());
         Ok(Attempt::WatchEnd(WatchEnd::Ended(outcome)))
     };
-    let Started { pid, stream } = match node.engine.start(exec, request.spec.tty).await {
+    let Started { pid, stream, unheld } = match node.engine.start(exec, request.spec.tty).await {
         Ok(started) => started,
         Err(StartError::Absent(message)) if sole => {
             let message = format!("the container was restarted before the command could start: {message}");
@@ -60,6 +60,10 @@ pub(crate) async fn start<W: World>(
     };
     node.metrics.step(Step::Start, begun.elapsed());
     tracing::info!(request = %request.key, uid = %request.key.uid, exec = %exec.id, sole, "started");
+    if let Some(why) = unheld {
+        node.metrics.unheld.inc();
+        tracing::warn!(request = %request.key, uid = %request.key.uid, exec = %exec.id, why, "nobody else holds its output: if this agent is killed, what the command writes just before its end can be lost");
+    }
     let origin = if sole { Origin::Sole } else { Origin::Shared };
     Ok(Attempt::WatchEnd(attend::with_output(attended, news, Task { request, stream, pid, origin, exit }).await))
 }
@@ -81,7 +85,8 @@ pub(crate) async fn output<W: World>(
     }
     let noted = memory.noted_output(exec, limits);
     let from = noted.as_ref().map(|noted| noted.output.streams.position()).unwrap_or_default();
-    let Reopened { stream, unbroken } = match node.engine.reopen(exec, request.spec.tty, from).await {
+    let reopened = node.engine.reopen(exec, request.spec.tty, from).await;
+    let Reopened { stream, unbroken, input } = match reopened {
         Ok(Some(reopened)) => reopened,
         Ok(None) => return Ok(None),
         Err(error @ EngineError::Unreachable { .. }) => return Err(error.into()),
@@ -100,13 +105,20 @@ pub(crate) async fn output<W: World>(
         None => (OutputState::new(limits), InputState::default(), 0),
     };
     fed.ended |= memory.entry().is_some_and(|entry| entry.fed);
+    // What was taken from a client and not handed over is the client's: it was not told that it has arrived.
+    fed = match input {
+        ReopenedInput::GoesOn { from } => InputState { delivered: from, ended: fed.ended, ..InputState::default() },
+        ReopenedInput::Ended => InputState { ended: true, ..fed },
+        ReopenedInput::Over => fed,
+    };
+    let input_lost = !fed.ended && input == ReopenedInput::Over;
     // What is in the log beyond that comes again.
     if !node.spool.cut_back(&request.key, file) {
         received.log = LogState::Failed;
     }
     let received = Some(received);
     let state = StreamState { received, fed, given: node.kernel.uptime() };
-    Ok(Some((stream, Origin::Reopened(Box::new(state)))))
+    Ok(Some((stream, Origin::Reopened { state: Box::new(state), input_lost })))
 }
 
 pub(crate) async fn go_on<W: World>(

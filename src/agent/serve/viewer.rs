@@ -361,12 +361,14 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    /// Waits until the command has room for the input. Meanwhile nothing is read from the client, and [`Self::beat`]
-    /// keeps its connection alive.
+    /// Waits until the command has room for the input; and where it can outlive this agent, until it does, as an answer to
+    /// the client's next ping says that it has arrived. Meanwhile nothing is read from the client, and [`Self::beat`] keeps
+    /// its connection alive.
     async fn feed(&self, hold: &Hold, fed: Fed) {
         self.feeding.store(true, Ordering::Relaxed);
         // A command that takes no more input may still have output.
         let _taken = hold.send(fed).await;
+        hold.arrived().await;
         self.times.lock().heard = Instant::now();
         self.feeding.store(false, Ordering::Relaxed);
     }

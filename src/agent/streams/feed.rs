@@ -53,6 +53,9 @@ impl Feeder {
         to: Option<ExecInput>,
         before: Option<InputState>,
     ) -> Self {
+        if to.as_ref().is_some_and(ExecInput::outlives_agent) {
+            input.confirm();
+        }
         let resumed = before.is_some();
         let mut state = before.unwrap_or_default();
         let source = match (spec.input_from_client(), spec.own_input().ok().flatten().map(Bytes::from)) {
@@ -77,6 +80,11 @@ impl Feeder {
         let feeder = Self { input: Arc::clone(input), to, source, tty: spec.tty, state };
         feeder.resume();
         feeder
+    }
+
+    /// Whether the next agent can go on with it, without anything from this one.
+    pub(crate) fn may_be_left(&self) -> bool {
+        matches!(self.source, Source::Over) || self.to.as_ref().is_some_and(ExecInput::outlives_agent)
     }
 
     pub(crate) fn progress(&self) -> &InputState {
@@ -127,6 +135,9 @@ impl Feeder {
                     Ok(written) => {
                         self.state.pending.advance(written);
                         self.state.delivered += written as u64;
+                        if self.state.pending.is_empty() && !self.state.ending {
+                            self.input.handed_over();
+                        }
                     }
                     // It takes no more: that is the command's choice.
                     Err(error) => self.over(&error),
@@ -146,13 +157,15 @@ impl Feeder {
                     }
                 }
                 Source::Client { on_disconnect, .. } => match self.input.next().await {
+                    Fed::Bytes(bytes) if bytes.is_empty() => self.input.handed_over(),
                     Fed::Bytes(bytes) => self.state.pending = bytes,
                     // Put down before it is told, which may take a while and be left.
                     Fed::End if !self.tty => {
                         self.state.ending = true;
                         self.source = Source::Whole;
                     }
-                    Fed::End => {}
+                    // Nothing is to be done for it.
+                    Fed::End => self.input.handed_over(),
                     Fed::Gone => {
                         let cancel = *on_disconnect == OnDisconnect::Cancel;
                         return self.gone(cancel);
@@ -194,6 +207,7 @@ impl Feeder {
 
 #[cfg(test)]
 mod tests {
+    use futures::{FutureExt as _, future::BoxFuture};
     use serde_json::json;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -204,7 +218,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::streams::{hub::Hubs, input::PENDING_BYTES},
-        engine::ExecStream,
+        engine::{ExecStream, InputSink},
     };
 
     fn spec(stdin: &serde_json::Value, tty: bool) -> ExecRequestSpec {
@@ -337,6 +351,81 @@ mod tests {
             within(engine.read_to_string(&mut all)).await.expect("read");
             assert_eq!(all, "ab");
         }
+    }
+
+    /// A way in that outlives agents, and takes nothing before it is let.
+    #[derive(Debug)]
+    struct Lasting {
+        open: tokio::sync::Semaphore,
+        taken: parking_lot::Mutex<Vec<u8>>,
+    }
+
+    impl Lasting {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { open: tokio::sync::Semaphore::new(0), taken: parking_lot::Mutex::default() })
+        }
+    }
+
+    impl InputSink for Lasting {
+        fn write<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, std::io::Result<usize>> {
+            async move {
+                self.open.acquire().await.expect("open").forget();
+                self.taken.lock().extend_from_slice(&bytes[..1]);
+                Ok(1)
+            }
+            .boxed()
+        }
+
+        fn close(&self) -> BoxFuture<'_, std::io::Result<()>> {
+            async move {
+                self.open.acquire().await.expect("open").forget();
+                Ok(())
+            }
+            .boxed()
+        }
+
+        fn outlives_agent(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_that_its_input_has_arrived_once_that_outlives_this_agent() {
+        let hub = Hubs::default().of(&"u".into());
+        let way_in = Lasting::new();
+        let to = ExecInput::Sink(Arc::clone(&way_in) as Arc<dyn InputSink>);
+        let mut feeder = Feeder::new(&hub.input, &spec(&json!({"attach": {}}), false), Some(to), None);
+        assert!(feeder.may_be_left());
+        let hold = hub.input.hold("me").expect("the input");
+        for (fed, takes) in [(Fed::Bytes("two".into()), 3), (Fed::Bytes(Bytes::new()), 0), (Fed::End, 1)] {
+            assert!(hold.send(fed.clone()).await);
+            for taken in 0..takes {
+                tokio::select! {
+                    () = hold.arrived() => panic!("{fed:?} has not arrived after {taken}"),
+                    news = feeder.feed() => panic!("{news:?}"),
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
+                way_in.open.add_permits(1);
+            }
+            tokio::select! {
+                biased;
+                () = within(hold.arrived()) => assert_ne!(fed, Fed::End),
+                news = feeder.feed() => assert_eq!((news, fed), (FeedEvent::Ended, Fed::End)),
+            }
+        }
+        within(hold.arrived()).await;
+        assert_eq!(*way_in.taken.lock(), b"two");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_outlive_this_agent_is_not_waited_for() {
+        let (_engine, stream) = connection();
+        let hub = Hubs::default().of(&"u".into());
+        let feeder = Feeder::new(&hub.input, &spec(&json!({"attach": {}}), false), stream.input(), None);
+        assert!(!feeder.may_be_left());
+        let hold = hub.input.hold("me").expect("the input");
+        assert!(hold.send(Fed::Bytes("a".into())).await);
+        within(hold.arrived()).await;
     }
 
     #[tokio::test]

@@ -49,6 +49,17 @@ pub enum Fed {
     Gone,
 }
 
+/// Of what was taken from clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Arrival {
+    /// There is no place where it outlives this agent.
+    #[default]
+    Unconfirmed,
+    /// It is on its way to such a place.
+    UnderWay,
+    Confirmed,
+}
+
 #[derive(Debug, Default)]
 struct State {
     holder: Option<String>,
@@ -58,10 +69,18 @@ struct State {
     waiting: VecDeque<Fed>,
     /// Whether somebody takes input for the command.
     taken: bool,
+    arrival: Arrival,
     closed: Option<InputError>,
 }
 
 impl State {
+    /// Something of what waits is taken.
+    fn take(&mut self) {
+        if !self.waiting.is_empty() && self.arrival == Arrival::Confirmed {
+            self.arrival = Arrival::UnderWay;
+        }
+    }
+
     fn is_free(&self) -> Result<(), InputError> {
         let held = self.holder.clone().map(InputError::Held);
         self.closed.clone().or(held).map_or(Ok(()), Err)
@@ -123,6 +142,19 @@ impl Hold {
         let given = given.await;
         self.0.changed.send_replace(());
         given
+    }
+
+    /// Waits until what was given is where it outlives this agent, if there is such a place.
+    pub async fn arrived(&self) {
+        let arrived = |state: &mut State| {
+            let arrived = match state.arrival {
+                Arrival::Unconfirmed => true,
+                Arrival::UnderWay => false,
+                Arrival::Confirmed => state.waiting.is_empty(),
+            };
+            (arrived || state.closed.is_some()).then_some(())
+        };
+        self.0.until(arrived).await;
     }
 }
 
@@ -196,6 +228,23 @@ impl Input {
         self.until(|state| state.holder.is_some().then_some(())).await;
     }
 
+    /// From now on it is told when what was taken is where it outlives this agent.
+    pub fn confirm(&self) {
+        self.change(|state| {
+            if state.arrival == Arrival::Unconfirmed {
+                state.arrival = Arrival::Confirmed;
+            }
+        });
+    }
+
+    /// All that was taken is where it outlives this agent.
+    pub fn handed_over(&self) {
+        // Wakes nobody for nothing.
+        if self.state.lock().arrival == Arrival::UnderWay {
+            self.change(|state| state.arrival = Arrival::Confirmed);
+        }
+    }
+
     /// From now on somebody takes it for the command.
     pub fn open(&self) {
         // Wakes nobody for nothing.
@@ -208,6 +257,7 @@ impl Input {
     pub fn stop(&self) -> Vec<Fed> {
         self.change(|state| {
             state.taken = false;
+            state.take();
             state.waiting.drain(..).collect()
         })
     }
@@ -221,6 +271,7 @@ impl Input {
     pub async fn next(&self) -> Fed {
         let next = self.until(|state| {
             let gone = state.left && state.holder.is_none();
+            state.take();
             state.waiting.pop_front().or_else(|| {
                 state.left = false;
                 gone.then_some(Fed::Gone)

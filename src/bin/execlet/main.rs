@@ -13,11 +13,15 @@ use anyhow::{Context as _, Result};
 use execlet::{
     agent, api,
     core::{admission, queue::Limits},
-    engine::{containerd::ContainerdEngine, docker::DockerEngine},
+    engine::{
+        containerd::{ContainerdEngine, holder},
+        docker::DockerEngine,
+    },
     infra::{
         arguments::{self, Done},
         client,
         clock::SystemClock,
+        descriptors,
         print::{self, Out},
         shutdown, telemetry,
     },
@@ -27,11 +31,14 @@ use execlet::{
     },
 };
 use kube::{Client, Config};
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    args::{AgentArgs, Args, Command, Common, Kind, ManagerArgs, PoliciesArgs},
+    args::{AgentArgs, Args, Command, Common, HolderArgs, Kind, ManagerArgs, PoliciesArgs},
     engine::{Chosen, choose},
 };
 
@@ -62,6 +69,7 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Probe(probe) => probe::run(&probe),
         Command::Audit(command) => return audit::run(&command),
         Command::Agent(agent) => with_runtime(&agent.common.clone(), run_agent(agent)),
+        Command::Holder(holder) => run_holder(&holder),
         Command::Manager(manager) => with_runtime(&manager.common.clone(), run_manager(manager)),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -75,7 +83,21 @@ fn with_runtime(common: &Common, program: impl Future<Output = Result<()>>) -> R
     result
 }
 
+/// On one thread: it does next to nothing.
+fn run_holder(args: &HolderArgs) -> Result<()> {
+    telemetry::init(args.log_format, &args.log_level)?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let stop = shutdown::on_signal().context("cannot listen for signals")?;
+        let socket = holder::socket(&args.run_dir, &args.name);
+        holder::server::run(&socket, descriptors::raise_limit(), &stop).await;
+        Ok(())
+    })
+}
+
 async fn run_agent(args: AgentArgs) -> Result<()> {
+    // Each command has a few.
+    descriptors::raise_limit();
     let (listener, client, shutdown) = edges(&args.common).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = args.node_name, "agent");
     let endpoints = agent::Endpoints::serve(listener);
@@ -89,14 +111,14 @@ async fn run_agent(args: AgentArgs) -> Result<()> {
         (Some(_) | None, _) => (None, None),
     };
     let Some((chosen, named)) = find_engine(&args, &client, &endpoints, &shutdown).await else { return Ok(()) };
-    let (docker, containerd, run_dir) =
-        (args.engine_socket.clone(), args.containerd_socket.clone(), args.run_dir.clone());
+    let docker = args.engine_socket.clone();
+    let containerd = ContainerdEngine::new(&args.containerd_socket, &args.run_dir, args.holder.as_deref());
     let config = agent_config(args, streams)?;
     let clock = Arc::new(SystemClock);
     let edges = agent::Edges { client, clock, endpoints, named, streams: stream_listener, shutdown };
     match chosen {
         Chosen::Docker => agent::run(config, Arc::new(DockerEngine::new(docker)), edges).await?,
-        Chosen::Containerd => agent::run(config, Arc::new(ContainerdEngine::new(containerd, run_dir)), edges).await?,
+        Chosen::Containerd => agent::run(config, Arc::new(containerd), edges).await?,
     }
     Ok(())
 }

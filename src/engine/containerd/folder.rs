@@ -22,6 +22,8 @@ use crate::{
 const STARTED: &str = "started";
 /// A part of its output was thrown away.
 const INCOMPLETE: &str = "incomplete";
+/// All of the input was given, and its end follows.
+const INPUT_ENDED: &str = "input-ended";
 const ABOUT: &str = "about.json";
 /// Made and removed again, to see whether that is possible.
 const PROBE: &str = ".probe";
@@ -109,6 +111,15 @@ impl Folder {
         !self.0.join(INCOMPLETE).exists()
     }
 
+    /// From now on there is no more input.
+    pub fn end_input(&self) -> io::Result<()> {
+        fs::write(self.0.join(INPUT_ENDED), "")
+    }
+
+    pub fn has_input_ended(&self) -> bool {
+        self.0.join(INPUT_ENDED).exists()
+    }
+
     pub fn fifo(&self, stream: OutputStream) -> PathBuf {
         self.0.join(name(stream))
     }
@@ -129,6 +140,11 @@ impl Folder {
 
     pub fn input(&self) -> PathBuf {
         self.0.join("in")
+    }
+
+    /// What is to go into that FIFO.
+    pub fn input_backlog(&self) -> PathBuf {
+        self.0.join("in.backlog")
     }
 
     /// It is no harm if there is none.

@@ -7,11 +7,14 @@
 pub mod calls;
 pub mod connection;
 mod containers;
+mod custody;
 pub mod evidence;
 mod exits;
 mod failure;
 mod fence;
 pub mod folder;
+pub mod holder;
+mod input;
 pub mod messages;
 pub mod output;
 pub mod pid_file;
@@ -30,7 +33,9 @@ use tokio::time::sleep;
 
 use self::{
     calls::Calls,
-    folder::Folder,
+    custody::Custody,
+    folder::{About, Folder},
+    input::Input,
     output::{
         pipe::{self, Pipe},
         room::Room,
@@ -46,7 +51,8 @@ use crate::{
     },
     engine::{
         Container, ContainerQuery, ContainerState, Engine, EngineError, ExecExit, ExecSpec, ExecState, ExecStream,
-        Fenced, Habits, Parts, Prepared, Reopened, StartError, Started, Surroundings, Version, fifo, runc,
+        Fenced, Habits, InputSink, Parts, Prepared, Reopened, ReopenedInput, StartError, Started, Surroundings,
+        Version, fifo, runc,
     },
     wire::OutputStream,
 };
@@ -81,15 +87,18 @@ pub struct ContainerdEngine {
     calls: Calls,
     /// Where the folders of execs are.
     base: PathBuf,
+    custody: Custody,
     /// Of the execs whose output is read here.
     rooms: Mutex<HashMap<ExecId, Arc<Room>>>,
 }
 
 impl ContainerdEngine {
     /// The engine behind a Unix socket, which need not be there yet. `base` is a folder of the node's memory, seen by the
-    /// engine at the same path, that ends with the node's run.
-    pub fn new(socket: impl Into<PathBuf>, base: impl Into<PathBuf>) -> Self {
-        Self { calls: Calls::new(socket), base: base.into(), rooms: Mutex::default() }
+    /// engine at the same path, that ends with the node's run. `holder`: the name of the holder beside this agent.
+    pub fn new(socket: impl Into<PathBuf>, base: impl Into<PathBuf>, holder: Option<&str>) -> Self {
+        let base = base.into();
+        let custody = Custody::new(base.clone(), holder);
+        Self { calls: Calls::new(socket), base, custody, rooms: Mutex::default() }
     }
 
     fn folder(&self, exec: &ExecRef) -> Result<Folder, EngineError> {
@@ -109,7 +118,67 @@ impl ContainerdEngine {
         self.rooms.lock().remove(&exec.id);
         let failed =
             |error| EngineError::Failed(format!("the folder of exec {} could not be removed: {error}", exec.id));
-        folder.remove().map_err(failed)
+        folder.remove().map_err(failed)?;
+        self.custody.let_go(&folder).await;
+        Ok(())
+    }
+
+    /// The output of an exec from there on, and whether all of it is there.
+    async fn reopen_pipes(&self, folder: &Folder, about: &About, from: StreamOffsets) -> io::Result<(Vec<Pipe>, bool)> {
+        let mut pipes = Vec::new();
+        let mut unbroken = true;
+        for (stream, from) in [(OutputStream::Stdout, from.stdout), (OutputStream::Stderr, from.stderr)] {
+            if stream == OutputStream::Stderr && about.tty {
+                continue;
+            }
+            let held = self.custody.held(&folder.fifo(stream)).await;
+            let opened = Pipe::reopen(folder, stream, from, held)?;
+            unbroken &= opened.is_ok();
+            pipes.push(opened.unwrap_or_else(|broken| broken));
+        }
+        // What was taken from another holder, or was without one.
+        if let Err(why) = self.custody.hold(pipes.iter().filter_map(Pipe::end)).await {
+            tracing::debug!(why, "what was opened again is held by nobody else");
+        }
+        Ok((pipes, unbroken))
+    }
+
+    /// The input of an exec, if it goes on. Otherwise it ends: the command would wait for that for ever.
+    async fn reopen_input(
+        &self,
+        folder: &Folder,
+        exec: &ExecRef,
+        about: &About,
+        unbroken: bool,
+    ) -> (Option<Arc<dyn InputSink>>, ReopenedInput) {
+        if !about.input {
+            return (None, ReopenedInput::Over);
+        }
+        let has_ended = folder.has_input_ended();
+        if unbroken && !has_ended {
+            match self.go_on_with_input(folder, exec).await {
+                Ok(Some((input, from))) => return (Some(input), ReopenedInput::GoesOn { from }),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(exec = %exec.id, %error, "the input cannot be gone on with"),
+            }
+        }
+        // A terminal has no end of input, but a character.
+        if !about.tty {
+            let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
+            if let Err(error) = closed {
+                tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
+            }
+        }
+        (None, if has_ended { ReopenedInput::Ended } else { ReopenedInput::Over })
+    }
+
+    /// The way to the input of an exec, and how much of it was taken. `None`: how much of it was given nobody knows.
+    async fn go_on_with_input(&self, folder: &Folder, exec: &ExecRef) -> io::Result<Option<(Arc<dyn InputSink>, u64)>> {
+        let Some(place) = self.custody.held(&folder.input_backlog()).await else { return Ok(None) };
+        let (input, taken) = Input::reopen(folder, exec, &self.calls, place)?;
+        let held = self.custody.hold([input.place()]).await;
+        input.set_held(held.is_ok());
+        Ok(Some((Arc::new(input), taken)))
     }
 }
 
@@ -178,12 +247,13 @@ impl Engine for ContainerdEngine {
 
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
         let folder = self.folder(exec).map_err(StartError::Unclear)?;
-        let running = start::start(&self.calls, &folder, exec).await?;
+        let running = start::start(&self.calls, &self.custody, &folder, exec).await?;
         let source = self.stream(exec, running.pipes, StreamOffsets::default(), Kept::UntilReleased);
-        Ok(Started { pid: Some(running.pid), stream: ExecStream::from_source(source, running.input, tty) })
+        let input = running.input.map(|input| input as Arc<dyn InputSink>);
+        let stream = ExecStream::from_source(source, input, tty);
+        Ok(Started { pid: Some(running.pid), stream, unheld: running.unheld })
     }
 
-    /// The input is not gone on with: how much of it the command was given is not known.
     async fn reopen(&self, exec: &ExecRef, tty: bool, from: StreamOffsets) -> Result<Option<Reopened>, EngineError> {
         let folder = self.folder(exec)?;
         let Some(about) = folder.about().filter(|_| folder.may_have_been_started() && folder.has_output()) else {
@@ -191,29 +261,14 @@ impl Engine for ContainerdEngine {
         };
         let failed =
             |error| EngineError::Failed(format!("the output of exec {} could not be opened: {error}", exec.id));
-        let mut pipes = Vec::new();
-        let mut unbroken = true;
-        for (stream, from) in [(OutputStream::Stdout, from.stdout), (OutputStream::Stderr, from.stderr)] {
-            if stream == OutputStream::Stderr && about.tty {
-                continue;
-            }
-            let opened = Pipe::reopen(&folder, stream, from).map_err(failed)?;
-            unbroken &= opened.is_ok();
-            pipes.push(opened.unwrap_or_else(|broken| broken));
-        }
-        if about.input && !about.tty {
-            // Whoever wrote it has gone: the command would wait for the end for ever.
-            let closed = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await;
-            if let Err(error) = closed {
-                tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
-            }
-        }
+        let (pipes, unbroken) = self.reopen_pipes(&folder, &about, from).await.map_err(failed)?;
+        let (way_in, input) = self.reopen_input(&folder, exec, &about, unbroken).await;
         let kept = if unbroken { Kept::UntilReleased } else { Kept::UntilRead };
         if !unbroken {
             folder.give_output_up().map_err(failed)?;
         }
-        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), None, tty);
-        Ok(Some(Reopened { stream, unbroken }))
+        let stream = ExecStream::from_source(self.stream(exec, pipes, from, kept), way_in, tty);
+        Ok(Some(Reopened { stream, unbroken, input }))
     }
 
     async fn release(&self, exec: &ExecRef, before: StreamOffsets) -> Result<(), EngineError> {
@@ -225,6 +280,10 @@ impl Engine for ContainerdEngine {
         }
         released
             .map_err(|error| EngineError::Failed(format!("output of exec {} could not be released: {error}", exec.id)))
+    }
+
+    async fn hold_output(&self) {
+        self.custody.follow().await;
     }
 
     async fn drain(&self, exec: &ExecRef) {
@@ -289,7 +348,12 @@ impl Engine for ContainerdEngine {
     }
 
     async fn fence(&self, exec: &ExecRef) -> Result<Fenced, EngineError> {
-        fence::fence(&self.calls, &self.folder(exec)?, exec).await
+        let folder = self.folder(exec)?;
+        let fenced = fence::fence(&self.calls, &folder, exec).await?;
+        if fenced == Fenced::NeverRan {
+            self.custody.let_go(&folder).await;
+        }
+        Ok(fenced)
     }
 
     fn exits(&self, _: Option<Timestamp>) -> BoxStream<'static, Result<ExecExit, EngineError>> {
@@ -329,7 +393,7 @@ mod tests {
 
     #[test]
     fn an_exec_that_has_the_engines_own_number_for_a_name_is_another_engines() {
-        let engine = ContainerdEngine::new("/s", "/b");
+        let engine = ContainerdEngine::new("/s", "/b", None);
         let own = |id: &str| {
             let container = ContainerRef { id: "c".into(), started_at: None };
             engine.is_own(&ExecRef { id: id.into(), container })

@@ -5,21 +5,22 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use rustix::fs::{Stat, fstat, stat};
 use tonic::{Code, Status};
 
 use super::{
     calls::{Calls, is_answer},
     connection::Channel,
     containers,
+    custody::Custody,
     failure::has_failed,
     folder::{About, Claim, Folder},
+    input::Input,
     messages::Process,
-    output::{input::Input, pipe::Pipe},
+    output::pipe::{Pipe, leads_to},
 };
 use crate::{
     core::ids::ExecRef,
-    engine::{ContainerState, EngineError, InputSink, StartError},
+    engine::{ContainerState, EngineError, StartError},
     wire::OutputStream,
 };
 
@@ -27,10 +28,17 @@ use crate::{
 pub(super) struct Running {
     pub(super) pid: u32,
     pub(super) pipes: Vec<Pipe>,
-    pub(super) input: Option<Arc<dyn InputSink>>,
+    pub(super) input: Option<Arc<Input>>,
+    /// Why nobody else has its output open, and the place of its input.
+    pub(super) unheld: Option<String>,
 }
 
-pub(super) async fn start(calls: &Calls, folder: &Folder, exec: &ExecRef) -> Result<Running, StartError> {
+pub(super) async fn start(
+    calls: &Calls,
+    custody: &Custody,
+    folder: &Folder,
+    exec: &ExecRef,
+) -> Result<Running, StartError> {
     let spent = |why: &dyn std::fmt::Display| {
         StartError::Unclear(EngineError::Failed(format!("exec {} may have been started before: {why}", exec.id)))
     };
@@ -45,9 +53,15 @@ pub(super) async fn start(calls: &Calls, folder: &Folder, exec: &ExecRef) -> Res
     let process = calls.process(exec.container.id.as_str(), "").await.map_err(StartError::Refused)?;
     may_start(calls, process.as_ref(), folder, &pipes).map_err(StartError::Refused)?;
     let channel = calls.open().await.map_err(StartError::Refused)?;
+    // Before there is anything to lose. Without it the command runs all the same.
+    let ends = pipes.iter().filter_map(Pipe::end).chain(input.as_deref().map(Input::place));
+    let unheld = custody.hold(ends).await.err();
+    if let Some(input) = &input {
+        input.set_held(unheld.is_none());
+    }
     let claim = folder.claim().map_err(|error| spent(&error))?;
     let pid = spend(claim, calls, &channel, exec, &about).await?;
-    Ok(Running { pid, pipes, input })
+    Ok(Running { pid, pipes, input, unheld })
 }
 
 /// Whatever it answers, the exec's start is spent.
@@ -74,15 +88,14 @@ fn failed(calls: &Calls, status: &Status, about: &About) -> StartError {
     })
 }
 
-type Opened = (Vec<Pipe>, Option<Arc<dyn InputSink>>);
+type Opened = (Vec<Pipe>, Option<Arc<Input>>);
 
 fn open(calls: &Calls, folder: &Folder, exec: &ExecRef, about: &About) -> io::Result<Opened> {
     let mut pipes = vec![Pipe::open(folder, OutputStream::Stdout)?];
     if !about.tty {
         pipes.push(Pipe::open(folder, OutputStream::Stderr)?);
     }
-    let input: Option<Arc<dyn InputSink>> =
-        if about.input { Some(Arc::new(Input::open(&folder.input(), exec, calls)?)) } else { None };
+    let input = if about.input { Some(Arc::new(Input::open(folder, exec, calls)?)) } else { None };
     Ok((pipes, input))
 }
 
@@ -95,10 +108,8 @@ fn may_start(calls: &Calls, process: Option<&Process>, folder: &Folder, pipes: &
                 parent(process.pid).ok_or_else(|| EngineError::ContainerNotRunning("its shim has gone".into()))?;
             for pipe in pipes {
                 let path = folder.fifo(pipe.stream());
-                let there =
-                    stat(Path::new(&format!("/proc/{shim}/root")).join(path.strip_prefix("/").unwrap_or(&path)));
-                let here = pipe.receiver().map(fstat);
-                if !matches!((&there, &here), (Ok(there), Some(Ok(here))) if is_same(there, here)) {
+                let there = Path::new(&format!("/proc/{shim}/root")).join(path.strip_prefix("/").unwrap_or(&path));
+                if !pipe.receiver().is_some_and(|receiver| leads_to(&there, receiver)) {
                     let path = path.display();
                     return Err(EngineError::Failed(format!(
                         "the engine's shim does not find {path} there: mount the folder from the node, at the same path"
@@ -112,10 +123,6 @@ fn may_start(calls: &Calls, process: Option<&Process>, folder: &Folder, pipes: &
             Err(EngineError::ContainerNotRunning("the container does not run".to_owned()))
         }
     }
-}
-
-const fn is_same(one: &Stat, other: &Stat) -> bool {
-    one.st_dev == other.st_dev && one.st_ino == other.st_ino
 }
 
 /// That of a container's main process is its shim.

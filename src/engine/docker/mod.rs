@@ -1,7 +1,7 @@
 //! The Docker Engine: what its calls mean.
 //!
 //! The calls themselves are beside this file: through bollard in `calls`, but for the attached start in `start`. What
-//! the engine really does with an exec is in `docs/engine.md`.
+//! the engine really does with an exec is in `docs/docker.md`.
 
 mod answer;
 pub mod calls;
@@ -35,7 +35,7 @@ const SANDBOXES: [&str; 4] = ["kata", "runsc", "gvisor", "firecracker"];
 /// Characters of the ID of an exec.
 const EXEC_ID: usize = 64;
 
-/// Each is measured: `docs/engine.md`.
+/// Each is measured: `docs/docker.md`.
 pub const HABITS: Habits = Habits {
     fences: false,
     keeps_output: false,
@@ -93,7 +93,7 @@ impl Engine for DockerEngine {
     /// An exec starts at most once, ever. A second start runs nothing, but is not refused: its stream has the engine's
     /// complaint in place of output. Why a command cannot be started comes as output, too.
     async fn start(&self, exec: &ExecRef, tty: bool) -> Result<Started, StartError> {
-        Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await? })
+        Ok(Started { pid: None, stream: self.start_exec(&exec.id, tty).await?, unheld: None })
     }
 
     /// One that was killed goes on with the output of containers alone when it is back, and of a terminal with input it

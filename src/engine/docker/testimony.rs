@@ -1,7 +1,7 @@
 //! What Docker's codes are worth.
 //!
 //! Its `inspect` and its `exec_die` event can each be wrong when the stream to the client broke: `inspect` then says
-//! 126, the event 127, whatever the command really returned. `docs/engine.md` has what was measured.
+//! 126, the event 127, whatever the command really returned. `docs/docker.md` has what was measured.
 
 use super::calls::{Died, Inspected};
 use crate::{

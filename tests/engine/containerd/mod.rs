@@ -1,6 +1,9 @@
 //! containerd, which each test starts for itself.
 
 mod fence;
+mod held;
+mod input;
+mod lost;
 mod once;
 mod output;
 mod recording;

@@ -113,7 +113,12 @@ impl Node {
 
 impl Daemon {
     pub fn engine(&self) -> ContainerdEngine {
-        ContainerdEngine::new(self.socket(), self.base())
+        ContainerdEngine::new(self.socket(), self.base(), None)
+    }
+
+    /// As an agent has it that is in this pod: with the pod's holder.
+    pub fn engine_in(&self, pod: &str) -> Arc<ContainerdEngine> {
+        Arc::new(ContainerdEngine::new(self.socket(), self.base(), Some(pod)))
     }
 
     /// Where the folders of execs are.

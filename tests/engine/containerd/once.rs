@@ -19,7 +19,7 @@ fn recorded(node: &Node) -> (ContainerdEngine, Recording) {
     let at = node.daemon().state().join("recording.sock");
     let recording = Recording::begin(&at, node.socket());
     // The state's folder is that of the socket.
-    (ContainerdEngine::new(at, node.daemon().base()), recording)
+    (ContainerdEngine::new(at, node.daemon().base(), None), recording)
 }
 
 fn runs(node: &Node, container: &Boxed) -> usize {

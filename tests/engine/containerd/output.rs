@@ -36,7 +36,8 @@ async fn read_some(node: &Node, exec: &ExecRef, stream: &mut ExecStream, into: &
 
 async fn reopen(node: &Node, exec: &ExecRef, tty: bool, stdout: usize) -> ExecStream {
     let from = StreamOffsets { stdout: stdout as u64, stderr: 0 };
-    let Reopened { stream, unbroken } = node.engine.reopen(exec, tty, from).await.expect("opened").expect("an exec");
+    let Reopened { stream, unbroken, .. } =
+        node.engine.reopen(exec, tty, from).await.expect("opened").expect("an exec");
     assert!(unbroken);
     stream
 }

@@ -37,6 +37,11 @@ pub struct AgentArgs {
     #[arg(long, env = "EXECLET_RUN_DIR", default_value = "/run/execlet")]
     pub run_dir: PathBuf,
 
+    /// Name of the holder beside this agent, for containerd (execlet holder). Without one, what a command writes just before
+    /// its end can be lost when the agent is killed.
+    #[arg(long, env = "EXECLET_HOLDER")]
+    pub holder: Option<String>,
+
     /// Directory of the journal. Must outlive the pod.
     #[arg(long, env = "EXECLET_STATE_DIR", default_value = "/var/lib/execlet")]
     pub state_dir: PathBuf,

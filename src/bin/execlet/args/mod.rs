@@ -4,6 +4,7 @@
 
 mod agent;
 mod common;
+mod holder;
 mod manager;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use self::{
     agent::AgentArgs,
     common::{AccountsArgs, Admission, Common},
+    holder::HolderArgs,
     manager::ManagerArgs,
 };
 use super::{audit::AuditCommand, probe::ProbeArgs};
@@ -29,6 +31,8 @@ pub enum Command {
     Agent(AgentArgs),
     /// Bind requests to nodes. Run a few replicas; one of them leads.
     Manager(ManagerArgs),
+    /// Keep the commands' output pipes open, beside an agent, so that what is in them outlives it. Only needed with containerd.
+    Holder(HolderArgs),
     /// Read audit logs.
     #[command(subcommand)]
     Audit(AuditCommand),

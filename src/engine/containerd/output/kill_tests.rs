@@ -2,14 +2,15 @@
 //! together is what it wrote.
 //!
 //! A reader does what the agent does: it takes the log back to what was noted, reads on from there, writes, notes how far
-//! it is, and then releases.
+//! it is, and then releases. Most get the FIFOs from a holder, as the last one does, which only comes when the command has
+//! ended; some open them by themselves.
 
 use std::{
     env,
     fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::Write as _,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -21,8 +22,10 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::ready};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     pipe::{Pipe, release},
@@ -36,18 +39,26 @@ use crate::{
     },
     engine::{
         ExecStream,
-        containerd::folder::{About, Folder},
+        containerd::{
+            custody::Custody,
+            folder::{About, Folder},
+            holder,
+        },
     },
     wire::OutputStream::{self, Stderr, Stdout},
 };
 
 /// Names the folder in which a reader works.
 const READER: &str = "EXECLET_TEST_READER";
+/// The name of the holder that a reader asks, if there is one to ask.
+const HOLDER: &str = "EXECLET_TEST_HOLDER";
 const KILLS: u32 = 500;
 /// Within this a reader is killed: after it has begun, or after it has opened its streams.
 const KILLED_WITHIN: Duration = Duration::from_millis(20);
 /// So many of 100 are killed from their very beginning on.
 const EARLY: u64 = 25;
+/// So many of 100 have no holder.
+const UNHELD: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn folder(base: &Path) -> Folder {
@@ -97,10 +108,14 @@ async fn reader() {
         log
     };
     let logs = [open(Stdout, position.stdout), open(Stderr, position.stderr)];
-    let pipes = [(Stdout, position.stdout), (Stderr, position.stderr)]
-        .map(|(stream, from)| Pipe::reopen(&folder, stream, from).expect("opened").expect("unbroken"));
+    let custody = Custody::new(base.clone(), env::var(HOLDER).ok().as_deref());
+    let mut pipes = Vec::new();
+    for (stream, from) in [(Stdout, position.stdout), (Stderr, position.stderr)] {
+        let held = if env::var_os(HOLDER).is_some() { custody.held(&folder.fifo(stream)).await } else { None };
+        pipes.push(Pipe::reopen(&folder, stream, from, held).expect("opened").expect("unbroken"));
+    }
     let room = Arc::new(Room::from(position));
-    let source = Source::new(pipes.into(), Arc::clone(&room), Kept::UntilReleased, ready(Ok(())).boxed());
+    let source = Source::new(pipes, Arc::clone(&room), Kept::UntilReleased, ready(Ok(())).boxed());
     let mut stream = ExecStream::from_source(source, None, false);
     OpenOptions::new()
         .create(true)
@@ -133,11 +148,12 @@ async fn reader() {
     fs::write(base.join("ended"), b"").expect("told");
 }
 
-/// Writes numbers to both streams until it is told to stop: the digests of what it wrote, and how much that was.
+/// Writes numbers to both streams until it is told to stop, also in the midst of a line, and also if nobody reads: the
+/// digests of what it wrote, and how much that was.
 fn command(mut outputs: [File; 2], stop: &AtomicBool) -> ([Vec<u8>; 2], u64) {
     let mut digests = [Sha256::new(), Sha256::new()];
     let mut random = Random::of_now();
-    let (mut written, mut number) = (0, 0_u64);
+    let (mut total, mut number) = (0, 0_u64);
     while !stop.load(Ordering::Relaxed) {
         let stream = usize::from(random.below(10) < 3);
         let mut lines = String::new();
@@ -145,11 +161,39 @@ fn command(mut outputs: [File; 2], stop: &AtomicBool) -> ([Vec<u8>; 2], u64) {
             number += 1;
             writeln!(lines, "{number}").expect("a line");
         }
-        digests[stream].update(&lines);
-        written += lines.len() as u64;
-        outputs[stream].write_all(lines.as_bytes()).expect("written");
+        let mut rest = lines.as_bytes();
+        while !rest.is_empty() && !stop.load(Ordering::Relaxed) {
+            match outputs[stream].write(rest) {
+                Ok(written) => {
+                    digests[stream].update(&rest[..written]);
+                    total += written as u64;
+                    rest = &rest[written..];
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
-    (digests.map(|digest| digest.finalize().to_vec()), written)
+    (digests.map(|digest| digest.finalize().to_vec()), total)
+}
+
+/// A holder of this program's own, which is given the FIFOs.
+fn start_holder(base: &Path, folder: &Folder) -> CancellationToken {
+    let stop = CancellationToken::new();
+    let (socket, stopped) = (holder::socket(base, "pod"), stop.clone());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    thread::spawn(move || runtime().block_on(holder::server::run(&socket, 1 << 20, &stopped)));
+    runtime().block_on(async {
+        let pipes = [Stdout, Stderr].map(|stream| Pipe::open(folder, stream).expect("opened"));
+        let until = Instant::now() + PATIENCE;
+        while let Err(why) = Custody::new(base.to_owned(), Some("pod")).hold(pipes.iter().filter_map(Pipe::end)).await {
+            assert!(Instant::now() < until, "{why}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    stop
 }
 
 /// How many readers have opened their streams.
@@ -171,15 +215,23 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
     let folder = folder(base.path());
     let about = About { program: "x".to_owned(), working_dir: "/".to_owned(), tty: false, input: false };
     folder.make(&about).expect("made");
+    let holder = start_holder(base.path(), &folder);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = {
         // As the shim holds them: both ends.
-        let hold = |stream| OpenOptions::new().read(true).write(true).open(folder.fifo(stream)).expect("a FIFO");
+        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(nonblocking);
+        let hold = |stream| options.open(folder.fifo(stream)).expect("a FIFO");
         let (outputs, stop) = ([hold(Stdout), hold(Stderr)], Arc::clone(&stop));
         thread::spawn(move || command(outputs, &stop))
     };
-    let start = || {
-        Command::new(env::current_exe().expect("this program"))
+    let start = |held: bool| {
+        let mut reader = Command::new(env::current_exe().expect("this program"));
+        if held {
+            reader.env(HOLDER, "pod");
+        }
+        reader
             .args(["--exact", "engine::containerd::output::kill_tests::reader", "--ignored"])
             .env(READER, base.path())
             .stdout(Stdio::null())
@@ -190,7 +242,7 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
     let mut random = Random::of_now();
     for kill in 0..KILLS {
         let before = opened(base.path());
-        let mut reader = start();
+        let mut reader = start(random.below(100) >= UNHELD);
         if random.below(100) >= EARLY {
             until_opened(base.path(), before);
         }
@@ -202,13 +254,12 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
         reader.kill().expect("killed");
         reader.wait().expect("reaped");
     }
-    // The last one reads to the end. It holds the FIFOs when the writer lets go of them.
+    // The last one comes when the command has ended, and nobody has read since.
     let opened = opened(base.path());
-    let last = start();
-    until_opened(base.path(), opened);
     stop.store(true, Ordering::Relaxed);
-    let (expected, written) = writing.join().expect("all was written");
-    let said = last.wait_with_output().expect("the last reader");
+    let (expected, written) = writing.join().expect("it has ended");
+    let said = start(true).wait_with_output().expect("the last reader");
+    holder.cancel();
     assert!(said.status.success() && base.path().join("ended").exists(), "{}", String::from_utf8_lossy(&said.stderr));
     let kept = [Stdout, Stderr].map(|stream| fs::read(log(base.path(), stream)).expect("a log"));
     assert_eq!(kept.iter().map(|log| log.len() as u64).sum::<u64>(), written);

@@ -2,12 +2,14 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use rustix::fs::{fstat, stat};
 use tokio::{
     net::unix::pipe::{OpenOptions, Receiver},
     time::{Sleep, sleep},
@@ -68,15 +70,31 @@ impl Pipe {
         Self::new(folder, stream, Fifo::Open { receiver, is_new: true }, 0)
     }
 
-    /// After a gap, in which nobody read. `Err` within: something is missing from there on.
-    pub fn reopen(folder: &Folder, stream: OutputStream, from: u64) -> io::Result<Result<Self, Self>> {
-        let fifo = match OpenOptions::new().open_receiver(folder.fifo(stream)) {
+    /// After a gap, in which nobody read. `held`: the FIFO, if somebody has had it open for all of that time. `Err` within:
+    /// something is missing from there on.
+    pub fn reopen(
+        folder: &Folder,
+        stream: OutputStream,
+        from: u64,
+        held: Option<OwnedFd>,
+    ) -> io::Result<Result<Self, Self>> {
+        let path = folder.fifo(stream);
+        let held = held.filter(|held| leads_to(&path, held));
+        let was_held = held.is_some();
+        let opened = match held {
+            // It tells of the end by itself, as it was open before anybody wrote: only then is there one.
+            Some(held) => Receiver::from_owned_fd(held),
+            None => OpenOptions::new().open_receiver(&path),
+        };
+        let fifo = match opened {
             Ok(receiver) => Fifo::Open { receiver, is_new: false },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Fifo::Over,
             Err(error) => return Err(error),
         };
         let mut pipe = Self::new(folder, stream, fifo, from)?;
-        pipe.look_after_gap()?;
+        if !was_held {
+            pipe.look_after_gap()?;
+        }
         if pipe.backlog.has_all_from(from) {
             return Ok(Ok(pipe));
         }
@@ -100,6 +118,11 @@ impl Pipe {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// What a holder is to have of it, and where its FIFO is; as long as it is open.
+    pub fn end(&self) -> Option<(&Path, BorrowedFd<'_>)> {
+        self.receiver().map(|receiver| (self.path.as_path(), receiver.as_fd()))
     }
 
     pub const fn stream(&self) -> OutputStream {
@@ -176,6 +199,12 @@ impl Pipe {
             }
         }
     }
+}
+
+/// Whether this very file is there.
+pub fn leads_to(path: &Path, file: impl AsFd) -> bool {
+    let (there, here) = (stat(path), fstat(file));
+    matches!((there, here), (Ok(there), Ok(here)) if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
 }
 
 /// What comes before these places is kept elsewhere.

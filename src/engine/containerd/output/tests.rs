@@ -1,13 +1,17 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use futures::{FutureExt as _, future::ready};
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -68,14 +72,28 @@ impl Lab {
     }
 
     fn reopen(&self, from: StreamOffsets) -> Result<ExecStream, ExecStream> {
+        self.reopen_held(from, None)
+    }
+
+    fn reopen_held(&self, from: StreamOffsets, held: Option<[OwnedFd; 2]>) -> Result<ExecStream, ExecStream> {
         let mut broken = false;
-        let pipes = [(Stdout, from.stdout), (Stderr, from.stderr)].map(|(stream, from)| {
-            let pipe = Pipe::reopen(&self.folder, stream, from).expect("opened");
+        let [out, err] = held.map_or([None, None], |held| held.map(Some));
+        let pipes = [(Stdout, from.stdout, out), (Stderr, from.stderr, err)].map(|(stream, from, held)| {
+            let pipe = Pipe::reopen(&self.folder, stream, from, held).expect("opened");
             broken |= pipe.is_err();
             pipe.unwrap_or_else(|pipe| pipe)
         });
         let stream = self.stream(pipes.into());
         if broken { Err(stream) } else { Ok(stream) }
+    }
+
+    /// As a holder has them.
+    fn held(&self) -> [OwnedFd; 2] {
+        let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags");
+        [Stdout, Stderr].map(|stream| {
+            let fifo = OpenOptions::new().read(true).custom_flags(nonblocking).open(self.folder.fifo(stream));
+            fifo.expect("a FIFO").into()
+        })
     }
 
     fn bytes_kept(&self, stream: OutputStream) -> u64 {
@@ -167,6 +185,58 @@ async fn output_that_ended_while_nobody_read_it_has_no_clean_end() {
     let mut stream = lab.reopen(StreamOffsets::default()).map_err(drop).expect("nothing is missing before");
     let (read, end) = read(&mut stream).await;
     assert_eq!(read, output(b"kept", b""));
+    assert!(matches!(end, Err(StreamError::Io(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn output_that_ended_while_nobody_read_it_comes_whole_if_somebody_held_it() {
+    for (out_bytes, err_bytes) in [(40_000, 30_000), (9, 0), (0, 0)] {
+        let lab = Lab::new();
+        let held = lab.held();
+        let mut stream = lab.open();
+        let [mut out, mut err] = lab.shim();
+        out.write_all(b"read").expect("written");
+        within(stream.next()).await.expect("unbroken").expect("a piece");
+        drop(stream);
+        let bytes = |count| vec![b'x'; count];
+        out.write_all(&bytes(out_bytes)).expect("written");
+        err.write_all(&bytes(err_bytes)).expect("written");
+        drop((out, err));
+        let from = StreamOffsets { stdout: 4, stderr: 0 };
+        let mut stream = lab.reopen_held(from, Some(held)).map_err(drop).expect("nothing is missing");
+        let (read, end) = read(&mut stream).await;
+        end.expect("a clean end");
+        assert!(read == output(&bytes(out_bytes), &bytes(err_bytes)), "{out_bytes} {err_bytes}");
+        // Its end was read: whoever comes next knows.
+        drop(stream);
+        let mut stream = lab.reopen(from).map_err(drop).expect("nothing is missing");
+        let (again, end) = self::read(&mut stream).await;
+        end.expect("a clean end");
+        assert!(again == output(&bytes(out_bytes), &bytes(err_bytes)), "{out_bytes} {err_bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_held_output_has_no_end_before_somebody_has_opened_it() {
+    let lab = Lab::new();
+    let held = lab.held();
+    let mut stream = lab.reopen_held(StreamOffsets::default(), Some(held)).map_err(drop).expect("nothing is missing");
+    assert!(timeout(Duration::from_millis(200), stream.next()).await.is_err(), "nobody has written to it");
+    let [mut out, err] = lab.shim();
+    out.write_all(b"a").expect("written");
+    drop((out, err));
+    let (read, end) = read(&mut stream).await;
+    end.expect("a clean end");
+    assert_eq!(read, output(b"a", b""));
+}
+
+#[tokio::test]
+async fn what_is_held_of_another_fifo_is_not_taken_for_this_one() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let held = other.held();
+    drop(lab.shim());
+    let mut stream = lab.reopen_held(StreamOffsets::default(), Some(held)).map_err(drop).expect("nothing is missing");
+    let (_, end) = read(&mut stream).await;
     assert!(matches!(end, Err(StreamError::Io(_))), "{end:?}");
 }
 
