@@ -245,7 +245,9 @@ fn is_unified() -> bool {
 #[tokio::test]
 async fn a_process_that_is_killed_in_a_paused_container_lives_until_that_goes_on() {
     if is_unified() {
-        not_shown("how a process of a paused container outlives its death: this machine has cgroup v2, which lets it die");
+        not_shown(
+            "how a process of a paused container outlives its death: this machine has cgroup v2, which lets it die",
+        );
         return;
     }
     let lab = Lab::open().await;
@@ -264,7 +266,9 @@ async fn a_process_that_is_killed_in_a_paused_container_lives_until_that_goes_on
 #[tokio::test]
 async fn with_cgroup_v2_a_process_that_is_killed_in_a_paused_container_dies_at_once() {
     if !is_unified() {
-        not_shown("how a process of a paused container dies: this machine has cgroup v1, which keeps it until it goes on");
+        not_shown(
+            "how a process of a paused container dies: this machine has cgroup v1, which keeps it until it goes on",
+        );
         return;
     }
     let lab = Lab::open().await;

@@ -40,7 +40,9 @@ async fn every_container_is_recognised_but_from_a_namespace_in_it_ones_own() {
     }
     assert!(!Linux.recognises(own_main, &other.id) && !process::is_in(other_main, &own.id));
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        not_shown("what an agent sees from a cgroup namespace of its own: this machine has cgroup v1, where it has none");
+        not_shown(
+            "what an agent sees from a cgroup namespace of its own: this machine has cgroup v1, where it has none",
+        );
         return;
     }
     // In the container's control group, as an agent is in that of its own.

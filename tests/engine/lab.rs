@@ -385,7 +385,8 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), BollardError> {
 }
 
 fn connect(socket: &Path) -> Docker {
-    Docker::connect_with_unix(&socket.to_string_lossy(), patient(DEADLINE).as_secs(), API_DEFAULT_VERSION).expect("a client")
+    Docker::connect_with_unix(&socket.to_string_lossy(), patient(DEADLINE).as_secs(), API_DEFAULT_VERSION)
+        .expect("a client")
 }
 
 /// A name that no other test has, of this run or another.

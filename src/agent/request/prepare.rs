@@ -14,7 +14,9 @@ use crate::{
         request::BoundRequest,
         strings::impossible,
     },
-    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared, Surroundings},
+    engine::{
+        Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared, Surroundings,
+    },
     infra::kernel::Kernel,
 };
 

@@ -128,6 +128,10 @@ mod tests {
         ] {
             assert_eq!(innermost(groups), None, "{groups}");
         }
-        assert_eq!(innermost(&filled("2:pids:/docker/ID\n1:cpu:/docker/NODE\n")), None, "two that contradict each other");
+        assert_eq!(
+            innermost(&filled("2:pids:/docker/ID\n1:cpu:/docker/NODE\n")),
+            None,
+            "two that contradict each other"
+        );
     }
 }

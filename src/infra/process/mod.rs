@@ -156,7 +156,10 @@ mod tests {
     fn this_process_is_in_no_container_of_another_name() {
         assert!(!is_in(std::process::id(), &"0123456789abcdef".into()));
         assert!(!is_in(std::process::id(), &"".into()), "no ID is not every ID");
-        assert!(!is_recognised(std::process::id(), &"0123456789abcdef".into()), "it is seen not to be its main process");
+        assert!(
+            !is_recognised(std::process::id(), &"0123456789abcdef".into()),
+            "it is seen not to be its main process"
+        );
         assert!(is_recognised(u32::MAX, &"0123456789abcdef".into()), "of a process that is gone nothing is said");
     }
 }

@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::node::Node;
 use crate::{
-    lab::{shell, until, within},
-    stage::{Stage as _, Staged as _},
+    lab::{shell, within},
+    stage::Stage as _,
 };
 
 /// The shim of a container.
