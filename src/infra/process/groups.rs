@@ -1,8 +1,8 @@
 //! Which container a process is in, by the paths of its control groups.
 //!
 //! The engine's ID is in the name of a container's group; what is around it is the driver's affair: `/kubepods/podUID/ID` by
-//! cgroupfs, `docker-ID.scope` by systemd, and `SLICE:cri-containerd:ID` where the kubelet has the one and the engine the
-//! other. A container may make groups below its own (`ID/init.scope`), and a node may itself be a container.
+//! cgroupfs, `ENGINE-ID.scope` by systemd, and `SLICE:ENGINE:ID` where the kubelet has the one and the engine the other.
+//! A container may make groups below its own (`ID/init.scope`), and a node may itself be a container.
 //!
 //! With cgroup v1 there is a path in each hierarchy, with v2 one. Paths begin at the cgroup namespace of whoever reads them:
 //! from a private one, as containers have with v2, `/../ID` is another container, and `/` what the reader is in.
