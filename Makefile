@@ -131,6 +131,16 @@ test-engine: cluster-up ## Run the tests against a real Docker Engine
 test-containerd: ## Run what is about containerd, and what holds on every engine, on containerds that the tests start
 	EXECLET_TEST_ENGINE=containerd cargo test --locked --test engine -- both:: containerd::
 
+.PHONY: test-vm
+test-vm: ## Run the engine tests in a virtual machine with Linux 6.1 and cgroup v2, on both engines (VM_ENGINE: docker or containerd)
+	@scripts/toolchain rust
+	tests/vm/vm test $(VM_ENGINE)
+
+.PHONY: test-vm-short
+test-vm-short: ## The part of them that depends on kernel and cgroups
+	@scripts/toolchain rust
+	tests/vm/vm short
+
 .PHONY: test-e2e
 test-e2e: install ## Run the end-to-end tests on the cluster
 	@# Most of their time is waiting: on our own cluster, two parts of them run beside each other.

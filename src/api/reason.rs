@@ -40,7 +40,8 @@ reasons! {
     PodNotRunning => Failed,
     /// No agent on the pod's node renews its Lease.
     AgentNotReady => Failed,
-    /// The node's container engine, or the runtime of the container, is not one that execlet works with: nothing ran.
+    /// The node's container engine, or the runtime of the container, is not one that execlet works with, or the container's
+    /// processes cannot be told from others: nothing ran.
     RuntimeNotSupported => Failed,
     /// An admission policy is missing or altered: nothing is bound until it is restored.
     AdmissionNotReady => Failed,

@@ -1,5 +1,6 @@
 //! How `runc` ends where it could not execute a command: in the process that the engine shows as the command's, with a code
-//! that the engine tells as the command's, and with words in place of its output. `docs/docker.md` has what was measured.
+//! that the engine tells as the command's, and with words in place of its output. The engines' pages in `docs/` have what
+//! was measured.
 
 use crate::core::execution::{Author, Heard, Obstacle, Refusal};
 

@@ -34,6 +34,13 @@ pub trait Kernel: Send + Sync + 'static {
         self.find(process.pid) == Some(process)
     }
 
+    /// Whether the agent may fail to recognise a container's processes, above all those of its own.
+    fn own_container_is_hidden(&self) -> bool;
+
+    /// Whether the processes of a container can be told from others, as its main process shows. Of one that has ended nothing
+    /// is said.
+    fn recognises(&self, main: u32, container: &ContainerId) -> bool;
+
     /// The process that has this PID now, if an exec of this request may have begun with it: that one is in its container,
     /// leads a session, and is tagged as the request's unless it has overwritten its environment.
     fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef>;
@@ -75,6 +82,14 @@ impl Kernel for Linux {
 
     fn find(&self, pid: u32) -> Option<ProcessRef> {
         process::find(pid)
+    }
+
+    fn own_container_is_hidden(&self) -> bool {
+        process::own_is_hidden()
+    }
+
+    fn recognises(&self, main: u32, container: &ContainerId) -> bool {
+        process::is_recognised(main, container)
     }
 
     fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {

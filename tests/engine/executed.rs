@@ -216,7 +216,7 @@ struct ExecRunning {
 }
 
 /// The list of all processes in the control group of a container's main process.
-fn control_group(main: u32) -> PathBuf {
+pub fn control_group(main: u32) -> PathBuf {
     let groups = fs::read_to_string(format!("/proc/{main}/cgroup")).expect("control groups");
     let path = |line: &str| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
         [_, "pids", path] => Some(format!("/sys/fs/cgroup/pids{path}/cgroup.procs")),

@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     env,
-    fs::{File, OpenOptions},
-    io::Write,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{self, Command},
     sync::{
@@ -52,6 +52,8 @@ use crate::stage::{ENGINE, Stage, Staged};
 const IMAGE: &str = "execlet.test/busybox:1";
 /// Whatever happens at all happens by then, on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// On a machine that is slow by nature, as an emulated one is: all deadlines are so many times as long.
+const PATIENCE: &str = "EXECLET_TEST_PATIENCE";
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What containers run. One that a test could not remove ends by itself.
@@ -383,7 +385,8 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), BollardError> {
 }
 
 fn connect(socket: &Path) -> Docker {
-    Docker::connect_with_unix(&socket.to_string_lossy(), DEADLINE.as_secs(), API_DEFAULT_VERSION).expect("a client")
+    Docker::connect_with_unix(&socket.to_string_lossy(), patient(DEADLINE).as_secs(), API_DEFAULT_VERSION)
+        .expect("a client")
 }
 
 /// A name that no other test has, of this run or another.
@@ -433,9 +436,29 @@ pub async fn read(mut stream: ExecStream) -> Result<Output, StreamError> {
     within("the end of the stream", all).await.map(|()| output)
 }
 
+/// A deadline, as this machine needs it.
+pub fn patient(deadline: Duration) -> Duration {
+    let Ok(factor) = env::var(PATIENCE) else { return deadline };
+    deadline * factor.parse::<u32>().unwrap_or_else(|_| panic!("{PATIENCE} is a whole number, not {factor:?}"))
+}
+
+/// Says what could not be shown here, and why, also of a test that passes.
+pub fn not_shown(what: &str) {
+    // Not by a macro: what these print is kept back.
+    writeln!(io::stderr(), "NOT SHOWN HERE: {what}").expect("standard error");
+}
+
+/// Whether this kernel keeps exit codes, and which it is: Linux 6.15 and later do.
+pub fn kernel_keeps_codes() -> (bool, String) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").trim().to_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    ((numbers.next(), numbers.next()) >= (Some(6), Some(15)), release)
+}
+
 /// Waits for something that will come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} did not come within {DEADLINE:?}"))
+    let deadline = patient(DEADLINE);
+    timeout(deadline, future).await.unwrap_or_else(|_| panic!("{what} did not come within {deadline:?}"))
 }
 
 /// Looks again and again, until there is something to see.

@@ -19,7 +19,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 /// By then the engine has noticed that its client is gone, for what was written meanwhile.
 const NOTICED: Duration = Duration::from_secs(1);
 
-fn is_seven(verdict: Verdict) -> bool {
+pub fn is_seven(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Exited(Exit { code: 7, .. }))
 }
 

@@ -22,6 +22,7 @@ mod ends;
 mod events;
 mod executed;
 mod family;
+mod groups;
 mod input;
 mod lab;
 mod lost;

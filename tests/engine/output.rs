@@ -6,7 +6,7 @@ use execlet::engine::ExecStream;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::lab::{Lab, TestContainer, shell, until};
+use crate::lab::{Lab, TestContainer, patient, shell, until};
 
 /// Fills `/blob` with bytes of every value, in a number that is no power of two.
 async fn with_blob(lab: &Lab) -> TestContainer {
@@ -84,7 +84,7 @@ async fn what_is_not_read_within_two_seconds_of_the_end_is_lost_and_the_code_is_
         let stream = lab.start(&exec).await;
         let process = Path::new("/proc").join(lab.pid(&exec).await.to_string());
         // Those that write too much never end.
-        timeout(MAY_END, until("the end", async || (!process.exists()).then_some(()))).await.ok();
+        timeout(patient(MAY_END), until("the end", async || (!process.exists()).then_some(()))).await.ok();
         sleep(CUT).await;
         let ended = !process.exists();
         let read = read_slowly(stream, Duration::ZERO, Duration::ZERO).await;

@@ -282,6 +282,14 @@ impl Kernel for SimKernel {
         state.processes.get(&pid).filter(|process| process.alive).map(|process| process.this)
     }
 
+    fn own_container_is_hidden(&self) -> bool {
+        false
+    }
+
+    fn recognises(&self, _main: u32, _container: &ContainerId) -> bool {
+        true
+    }
+
     fn leader(&self, pid: u32, container: &ContainerId, uid: &RequestUid) -> Option<ProcessRef> {
         let state = self.0.lock();
         let found = state.processes.get(&pid).filter(|found| found.alive && found.run.id == *container)?;

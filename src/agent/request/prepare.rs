@@ -14,7 +14,10 @@ use crate::{
         request::BoundRequest,
         strings::impossible,
     },
-    engine::{Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared},
+    engine::{
+        Container, ContainerQuery, ContainerState, Engine, EngineError, ExecSpec, ExecState, Prepared, Surroundings,
+    },
+    infra::kernel::Kernel,
 };
 
 /// The bound container, as the engine shows it now.
@@ -103,6 +106,9 @@ pub(crate) async fn create<W: World>(
     if let Some(message) = impossible(spec).or(input) {
         return Ok(Err(Outcome::refused(Reason::InvalidRequest, message, node.clock.now())));
     }
+    if let Some(message) = unrecognised(node, request, &container).await? {
+        return Ok(Err(Outcome::refused(Reason::RuntimeNotSupported, message, node.clock.now())));
+    }
     let mut name = match before.and_then(|before| ExecName::of(&before.id)) {
         Some(name) => name.next(),
         None => ExecName { request: request.key.uid.clone(), number: 1 },
@@ -134,6 +140,26 @@ pub(crate) async fn create<W: World>(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Why the command's processes could be neither watched nor ended, if that is so. An agent in a cgroup namespace of its own
+/// does not see which container it is in.
+async fn unrecognised<W: World>(
+    node: &Node<W>,
+    request: &BoundRequest,
+    container: &ContainerRef,
+) -> Result<Option<String>, StepError> {
+    if !node.kernel.own_container_is_hidden() {
+        return Ok(None);
+    }
+    let Some(Surroundings { main, .. }) = node.engine.surroundings(container).await? else { return Ok(None) };
+    Ok((!node.kernel.recognises(main, &container.id)).then(|| {
+        let whose = if main == std::process::id() { "the agent's own" } else { "not one that the agent recognises" };
+        let (name, pod) = (&request.container, &request.pod_name);
+        format!(
+            "container {name} of pod {pod} is {whose}: by their control groups its processes cannot be told from others, so the command could be neither watched nor ended"
+        )
+    }))
 }
 
 /// The request's own variables, and ours: by the tag its processes are found, by the others the targets of a batch share out

@@ -1,8 +1,11 @@
 //! The end of a process.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::{
+    io::Errno,
+    process::{PidfdFlags, pidfd_open},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep},
@@ -19,15 +22,22 @@ const PARENT_PATIENCE: Duration = Duration::from_secs(1);
 /// First pause before the code is asked for again; doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
+/// A handle to whoever has the PID now; `None`: nobody has.
+pub(super) fn handle(process: ProcessRef, flags: PidfdFlags) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = pid_of(process) else { return Ok(None) };
+    match pidfd_open(pid, flags) {
+        Ok(handle) => Ok(Some(handle)),
+        Err(Errno::SRCH) => Ok(None),
+        // What older kernels say of a PID that is only a session's any more, or a group's, as long as others are in that.
+        Err(Errno::INVAL) if !alive(process) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Waits until this very process has ended. Gives its exit code, 128 + N for signal N, if the
 /// kernel tells: Linux 6.15 and later do, of a process that still lived when this was called.
 pub async fn ended(process: ProcessRef) -> io::Result<Option<i32>> {
-    let Some(pid) = pid_of(process) else { return Ok(None) };
-    let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(handle) = handle(process, PidfdFlags::NONBLOCK)? else { return Ok(None) };
     // Between the two look-ups the PID may have passed to another process.
     if !alive(process) {
         return Ok(None);

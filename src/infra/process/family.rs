@@ -2,9 +2,12 @@
 
 use std::{fs, io};
 
-use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal as LinuxSignal, pidfd_send_signal};
 
-use super::stat::{Stat, alive, depth, find, is_in, pid_of, proc_path, stat};
+use super::{
+    end::handle,
+    stat::{Stat, alive, depth, find, is_in, proc_path, stat},
+};
 use crate::{
     api::names::UID_ENV,
     core::{
@@ -82,12 +85,7 @@ fn processes() -> io::Result<impl Iterator<Item = Stat>> {
 /// Signals that very process. `false`: it is gone, or another has its PID, or it is not in this
 /// container, and nothing was signalled.
 pub fn signal(process: ProcessRef, container: &ContainerId, signal: Signal) -> io::Result<bool> {
-    let Some(pid) = pid_of(process) else { return Ok(false) };
-    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(handle) = handle(process, PidfdFlags::empty())? else { return Ok(false) };
     // The handle stands for whoever had the PID when it was opened: looked at now, after that.
     if !alive(process) || !is_in(process.pid, container) {
         return Ok(false);

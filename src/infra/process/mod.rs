@@ -5,6 +5,7 @@
 mod end;
 mod exit;
 mod family;
+mod groups;
 mod stat;
 
 use std::{fs, io, time::Duration};
@@ -14,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub use self::{
     end::ended,
     family::{began, family, leader, output_pipes, signal},
-    stat::{alive, container_of, find, is_in, sighting},
+    stat::{alive, container_of, find, is_in, is_recognised, own_is_hidden, sighting},
 };
 use crate::core::ids::BootId;
 
@@ -92,6 +93,22 @@ mod tests {
         ended(process).await.expect("already gone");
     }
 
+    /// Linux 6.1 has another error for it than for a PID that nobody has.
+    #[tokio::test]
+    async fn a_process_that_has_left_others_in_its_session_is_gone_like_any_other() {
+        let mut leader = Command::new("setsid");
+        leader.args(["sh", "-c", "sleep 60 & echo $!; read _"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut leader = leader.spawn().expect("a shell");
+        let mut line = String::new();
+        std::io::BufReader::new(leader.stdout.take().expect("a pipe")).read_line(&mut line).expect("a PID");
+        let process = find(leader.id()).expect("a process");
+        drop(leader.stdin.take());
+        leader.wait().expect("reaped");
+        assert_eq!(ended(process).await.expect("no error"), None);
+        assert!(!signal(process, &"c".into(), crate::core::kill::Signal::Kill).expect("no error"));
+        signal_to(line.trim().parse().expect("a PID"), Signal::KILL);
+    }
+
     /// Whether this kernel keeps the exit code: Linux 6.15 and later do.
     fn tells() -> bool {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
@@ -155,5 +172,10 @@ mod tests {
     fn this_process_is_in_no_container_of_another_name() {
         assert!(!is_in(std::process::id(), &"0123456789abcdef".into()));
         assert!(!is_in(std::process::id(), &"".into()), "no ID is not every ID");
+        assert!(
+            !is_recognised(std::process::id(), &"0123456789abcdef".into()),
+            "it is seen not to be its main process"
+        );
+        assert!(is_recognised(u32::MAX, &"0123456789abcdef".into()), "of a process that is gone nothing is said");
     }
 }

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Pid;
 
+use super::groups;
 use crate::core::{
     execution::Sighting,
     ids::{ContainerId, ProcessRef},
@@ -17,8 +18,6 @@ const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
 /// `PF_FORKNOEXEC` of linux/sched.h: it is a copy of another process and has executed nothing since.
 const NOTHING_EXECUTED: u32 = 0x40;
-/// Fewest hexadecimal digits of a container's ID. A UID without its dashes has 32, and so has a transient unit.
-const SHORTEST_ID: usize = 40;
 
 /// What `/proc/PID/stat` says of a process.
 pub(super) struct Stat {
@@ -72,19 +71,29 @@ pub fn alive(process: ProcessRef) -> bool {
     find(process.pid) == Some(process)
 }
 
-/// Whether the process lives, and in this container: its control group has the container's ID in its path.
+/// Whether the process lives, and in this container, or in one that was made in it.
 pub fn is_in(pid: u32, container: &ContainerId) -> bool {
-    let id = container.as_str();
-    let groups = || fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default();
-    !id.is_empty() && find(pid).is_some() && groups().contains(id)
+    find(pid).is_some() && groups::are_of(&groups_of(pid), container)
 }
 
-/// The container that a process is in, by the engine's ID in the path of its control group, whose longest number that is.
+/// The container that a process is in, by the engine's ID in the name of its control group.
 pub fn container_of(process: ProcessRef) -> Option<ContainerId> {
-    let groups = fs::read_to_string(proc_path(process.pid, "cgroup")).ok().filter(|_| alive(process))?;
-    let words = groups.split(|c: char| !c.is_ascii_hexdigit());
-    let id = words.max_by_key(|word| word.len()).filter(|word| word.len() >= SHORTEST_ID)?;
-    Some(id.into())
+    let groups = groups_of(process.pid);
+    groups::innermost(&groups).filter(|_| alive(process))
+}
+
+/// Whether it cannot be seen which container this program itself is in: it is in none, or in a cgroup namespace of its own.
+pub fn own_is_hidden() -> bool {
+    groups::innermost(&groups_of(std::process::id())).is_none()
+}
+
+/// Whether a container's processes can be told from others, as its main process shows. Of one that has ended nothing is said.
+pub fn is_recognised(main: u32, container: &ContainerId) -> bool {
+    find(main).is_none_or(|process| is_in(main, container) || !alive(process))
+}
+
+fn groups_of(pid: u32) -> String {
+    fs::read_to_string(proc_path(pid, "cgroup")).unwrap_or_default()
 }
 
 /// How many PID namespaces a process is in, from ours on.

@@ -26,13 +26,14 @@ port_open() { inside "$1" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$2" "$3"; }
 
 # A component that has ended is not waited for: its last words are the error.
 await_component() { # WHERE COMPONENT
-	local deadline=$((SECONDS + 180))
+	local seconds=$((180 * PATIENCE)) deadline
+	deadline=$((SECONDS + seconds))
 	until "ready_$2" "$1" >/dev/null 2>&1; do
 		if not_running "$1" "$2"; then
 			tail -n 15 "$(log_file "$1" "$2")" >&2
 			die "$2 of $1 ended; all of its log: cluster logs $1 $2"
 		fi
-		((SECONDS < deadline)) || die "$2 of $1 is not ready after 180 s; next: cluster logs $1 $2"
+		((SECONDS < deadline)) || die "$2 of $1 is not ready after $seconds s; next: cluster logs $1 $2"
 		sleep 0.1
 	done
 }

@@ -73,10 +73,14 @@ elapsed() {
 	}'
 }
 
+# On a slow machine (an emulated one, say) every wait may take so many times as long.
+readonly PATIENCE=${EXECLET_CLUSTER_PATIENCE:-1}
+[[ $PATIENCE =~ ^[1-9][0-9]?$ ]] || { echo "cluster: EXECLET_CLUSTER_PATIENCE must be 1 to 99, not '$PATIENCE'" >&2; exit 2; }
+
 # wait_until SECONDS WHAT COMMAND...: polls the condition until it holds or the
 # deadline has passed.
 wait_until() {
-	local deadline=$((SECONDS + $1)) what=$2
+	local deadline=$((SECONDS + $1 * PATIENCE)) what=$2
 	shift 2
 	until "$@" >/dev/null 2>&1; do
 		if ((SECONDS >= deadline)); then

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# The machine: one process of QEMU, whose processor is emulated. KVM is not asked for: it is not everywhere.
+#
+# Its clock counts instructions (2 ns each), and jumps ahead where all wait: however busy this machine is, that one misses
+# no deadline, and a second in it that is only waited for takes no time. It has one processor.
+
+# boot SECONDS SCRIPT: starts it, shows what it prints, and gives the script's exit code.
+boot() {
+	local seconds=${EXECLET_VM_SECONDS:-$1} script=$2 rc began=$SECONDS
+	local command=(
+		qemu-system-x86_64 -accel tcg,thread=single -cpu max
+		-icount shift=1,sleep=off,align=off -rtc clock=vm
+		-m "${EXECLET_VM_MEMORY:-3072}"
+		-nographic -no-reboot -nic none
+		-drive "file=$IMAGE,if=none,id=root,format=raw,snapshot=on,cache=unsafe" -device nvme,drive=root,serial=root
+		-drive "file=$WORK/payload.tar,if=none,id=payload,format=raw,readonly=on" -device nvme,drive=payload,serial=payload
+		-kernel "$KERNEL/boot/vmlinuz-$RELEASE"
+		-append "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/vm-init vm.run=$script"
+	)
+	say "starting the machine, for at most $seconds s"
+	mkfifo "$WORK/console"
+	# It ends with this shell, also where that is killed.
+	setpriv --pdeathsig TERM timeout -k 5 "$seconds" setpriv --pdeathsig KILL "${command[@]}" \
+		</dev/null >"$WORK/console" 2>&1 &
+	MACHINE=$!
+	# Aside, because a signal is heeded while this shell waits, and not before the end of a command.
+	show_console <"$WORK/console" &
+	rc=0
+	wait "$MACHINE" || rc=$?
+	wait $! || true
+	MACHINE=
+	((rc != 124 && rc != 137)) || die "the machine was ended after $seconds s; next: EXECLET_VM_SECONDS=$((seconds * 2))"
+	rc=$(sed -n 's/^vm: rc=\([0-9]*\).*/\1/p' "$WORK/console.log" | tail -n1)
+	[[ $rc ]] || die "the machine ended before its script did"
+	say "the machine ran for $((SECONDS - began)) s"
+	return "$rc"
+}
+
+# Line by line, as they come, without what is meant for a terminal.
+show_console() {
+	local line
+	while IFS= read -r line || [[ $line ]]; do
+		line=${line//$'\r'/}
+		line=${line//$'\e'[\[c]/}
+		printf '%s\n' "$line"
+		printf '%s\n' "$line" >>"$WORK/console.log"
+	done
+}
