@@ -41,7 +41,8 @@ start_time() { # PID: field 22 of stat, counted after the name, which may hold s
 	stat=${stat##*) }
 	# shellcheck disable=SC2086 # split into fields
 	set -- $stat
-	[[ $1 != Z ]] || return 1
+	# Its first thread may end before the others, which have everything open.
+	[[ $1 != Z || ${18} -gt 1 ]] || return 1
 	echo "${20}"
 }
 
