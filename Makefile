@@ -103,7 +103,7 @@ install: $(IMAGE_DEPS) ## Install or upgrade the chart
 	@$(WITH_CLUSTER); NAMESPACE=$(NAMESPACE) RELEASE=$(RELEASE) scripts/install $(IMAGE)
 
 .PHONY: test
-test: ## Run everything: lint, unit, engine, chart and end-to-end tests (80 min on a new machine, then about 55 min)
+test: ## Run everything: lint, unit, engine, chart and end-to-end tests (80 min on a new machine, then about 40 min)
 	@scripts/test
 
 .PHONY: test-unit

@@ -67,6 +67,8 @@ pub struct History {
     /// Pod UID of each child that was ever made, by plan and index.
     pub targets: BTreeMap<(i64, i32), BTreeSet<String>>,
     pub restored: bool,
+    /// Versions were given out a second time: a manager that has slept through it may write what was so before.
+    pub reused: bool,
 }
 
 /// A process, and what its agent's journal remembers of it for ever.
@@ -325,7 +327,7 @@ impl State {
         let uid = before.metadata.uid.clone().unwrap_or_default();
         let old = before.status.clone().unwrap_or_default();
         if let Some(why) = refused_by_definition(&name, &old, status) {
-            if self.history(&uid).restored {
+            if self.history(&uid).reused {
                 return Err(why);
             }
             self.violated(why);
@@ -401,7 +403,8 @@ impl State {
         let Some(backup) = self.backup.clone() else { return };
         self.note(|| "an older state of the API server is restored".to_owned());
         self.restores += 1;
-        if self.random.chance(500) {
+        let reused = self.random.chance(500);
+        if reused {
             let of = |version: &Option<String>| version.as_deref().and_then(|text| text.parse::<u64>().ok());
             let batches = backup.batches.values().filter_map(|batch| of(&batch.metadata.resource_version));
             let children = backup.children.values().filter_map(|child| of(&child.metadata.resource_version));
@@ -410,6 +413,7 @@ impl State {
         self.objects = backup;
         for history in self.histories.values_mut() {
             history.restored = true;
+            history.reused |= reused;
             history.planners.clear();
         }
         for run in self.runs.values_mut() {
