@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -65,7 +67,9 @@ async fn ours(requests: &Api<ExecRequest>, pod: &str, code: u64, tty: bool) -> O
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        requests.delete(&name, &DeleteParams::default()).await.ok();
+        if let Err(error) = requests.delete(&name, &DeleteParams::default()).await {
+            return Some(format!("{name} is not deleted: {error}"));
+        }
         let is_right = status.exit_code.and_then(|found| u64::try_from(found).ok()) == Some(code)
             && status.output.as_ref().is_some_and(|output| output.complete);
         return (!is_right).then(|| format!("{name}: {status:?}"));

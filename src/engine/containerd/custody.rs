@@ -72,13 +72,13 @@ impl Custody {
         let name = self.name_of(path)?;
         let here = self.ends.lock().get(&name).cloned();
         if let Some(end) = here {
-            return end.try_clone().ok();
+            return copy(&name, &end);
         }
         for socket in self.own.iter().cloned().chain(self.others()) {
             let found = async { Client::connect(&socket)?.get(&name).await }.await;
             match found {
                 Ok(Some(end)) if leads_to(path, &end) => {
-                    self.keep(&name, end.try_clone().ok()?);
+                    self.keep(&name, copy(&name, &end)?);
                     return Some(end);
                 }
                 Ok(Some(_)) => tracing::warn!(name, "a holder has another file of that name"),
@@ -216,6 +216,11 @@ impl Custody {
         let is_name = path.components().all(|part| matches!(part, Component::Normal(_)));
         is_name && path.components().count() == DEPTH && self.base.join(path).exists()
     }
+}
+
+/// Without one it is as if nobody had held it.
+fn copy(name: &str, end: &OwnedFd) -> Option<OwnedFd> {
+    end.try_clone().inspect_err(|error| tracing::warn!(name, %error, "what was held cannot be used")).ok()
 }
 
 #[cfg(test)]

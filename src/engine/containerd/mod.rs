@@ -14,7 +14,10 @@ mod failure;
 mod fence;
 pub mod folder;
 pub mod holder;
+mod hole;
 mod input;
+#[cfg(test)]
+mod kill_lab;
 pub mod messages;
 pub mod output;
 pub mod pid_file;

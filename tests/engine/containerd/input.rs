@@ -125,10 +125,10 @@ async fn a_terminal_of_an_agent_that_was_killed_is_typed_on_at() {
     let container = node.gated().await;
     let spec = ExecSpec { stdin: true, ..on_a_terminal("read a; read b; echo got $a $b; exit 7") };
     let exec = node.make(&container, &spec).await;
-    let stream = engine.start(&exec, true).await.expect("started").stream;
+    let mut stream = engine.start(&exec, true).await.expect("started").stream;
     write_some(&stream, b"one\n").await;
-    // Its process reads.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // The terminal has it.
+    within("its echo", stream.next()).await.expect("a stream").expect("output");
     drop((stream, engine));
     let next = node.daemon().engine_in(POD);
     let reopened = next.reopen(&exec, true, StreamOffsets::default()).await.expect("opened").expect("an exec");

@@ -11,13 +11,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, SeekFrom, fallocate, fstat, seek},
+    fs::{SeekFrom, fstat, seek},
     io::{Errno, ioctl_fionread},
     pipe::{SpliceFlags, splice},
 };
 
-/// Holes are cut out of whole pages.
-const PAGE: u64 = 4096;
+use super::super::hole::cut;
 
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -72,10 +71,6 @@ impl Backlog {
     /// Nobody needs what the command has taken out of the FIFO.
     pub(super) fn release(&self, fifo: impl AsFd) -> io::Result<()> {
         let taken = seek(&self.given, SeekFrom::Current(0))?.saturating_sub(ioctl_fionread(fifo)?);
-        let whole = taken - taken % PAGE;
-        if whole > 0 && fstat(&self.file)?.st_blocks > 0 {
-            fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, whole)?;
-        }
-        Ok(())
+        if fstat(&self.file)?.st_blocks > 0 { cut(&self.file, taken) } else { Ok(()) }
     }
 }

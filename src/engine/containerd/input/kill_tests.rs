@@ -9,16 +9,16 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::AtomicU64,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 
 use rustix::fs::OFlags;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    core::ids::ContainerRef,
-    engine::containerd::{custody::Custody, folder::About, holder},
+use crate::engine::containerd::{
+    custody::Custody,
+    folder::About,
+    kill_lab::{POD, Random, exec, folder, kill, start_holder, until},
 };
 
 /// Names the folder in which a giver works.
@@ -26,39 +26,12 @@ const GIVER: &str = "EXECLET_TEST_GIVER";
 /// Up to where it gives.
 const END: &str = "EXECLET_TEST_GIVER_END";
 const KILLS: u32 = 300;
-const KILLED_WITHIN: Duration = Duration::from_millis(20);
 /// So many of 100 are killed from their very beginning on.
 const EARLY: u64 = 25;
-const PATIENCE: Duration = Duration::from_secs(60);
-const POD: &str = "pod";
-
-fn exec() -> ExecRef {
-    ExecRef { id: "u.1".into(), container: ContainerRef { id: "c".into(), started_at: None } }
-}
-
-fn folder(base: &Path) -> Folder {
-    Folder::of(base, &exec()).expect("names")
-}
 
 /// What the input has at a place: numbers of eight bytes, one after another.
 fn byte_at(place: u64) -> u8 {
     (place / 8).to_le_bytes()[usize::try_from(place % 8).expect("an index")]
-}
-
-struct Random(u64);
-
-impl Random {
-    fn of_now() -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
-        Self(u64::try_from(now % u128::from(u64::MAX)).expect("a number") | 1)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 #[tokio::test]
@@ -119,57 +92,29 @@ fn start(base: &Path, end: u64) -> Child {
         .expect("a giver")
 }
 
-fn until_opened(base: &Path) {
-    let until = Instant::now() + PATIENCE;
-    while !base.join("opened").exists() {
-        assert!(Instant::now() < until, "a giver has not opened the input");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A holder of this program's own, which is given the place of the input; and the input is left alone.
-fn start_holder(base: &Path, folder: &Folder) -> CancellationToken {
-    let stop = CancellationToken::new();
-    let (socket, stopped) = (holder::socket(base, POD), stop.clone());
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    thread::spawn(move || runtime().block_on(holder::server::run(&socket, 1 << 20, &stopped)));
-    runtime().block_on(async {
-        let input = Input::open(folder, &exec(), &Calls::new("/s")).expect("opened");
-        let until = Instant::now() + PATIENCE;
-        while let Err(why) = Custody::new(base.to_owned(), Some(POD)).hold([input.place()]).await {
-            assert!(Instant::now() < until, "{why}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    stop
-}
-
 #[test]
 fn givers_that_are_killed_at_any_moment_lose_and_double_nothing() {
     let base = tempfile::tempdir().expect("a folder");
     let folder = folder(base.path());
     let about = About { program: "x".to_owned(), working_dir: "/".to_owned(), tty: false, input: true };
     folder.make(&about).expect("made");
-    let holder = start_holder(base.path(), &folder);
+    // It has the place of the input, and the input is left alone.
+    let holder = start_holder(base.path(), async |custody| {
+        custody.hold([Input::open(&folder, &exec(), &Calls::new("/s")).expect("opened").place()]).await
+    });
     let end = Arc::new(AtomicU64::new(u64::MAX));
     let reading = {
         let (folder, end) = (folder.clone(), Arc::clone(&end));
         thread::spawn(move || command(&folder, &end))
     };
     let mut random = Random::of_now();
-    for kill in 0..KILLS {
+    for number in 0..KILLS {
         fs::remove_file(base.path().join("opened")).ok();
-        let mut giver = start(base.path(), u64::MAX);
+        let giver = start(base.path(), u64::MAX);
         if random.below(100) >= EARLY {
-            until_opened(base.path());
+            until("a giver that has opened the input", || base.path().join("opened").exists());
         }
-        thread::sleep(KILLED_WITHIN.mul_f64(f64::from(u32::try_from(random.below(1000)).expect("a number")) / 1000.0));
-        if let Some(status) = giver.try_wait().expect("its state") {
-            let said = giver.wait_with_output().expect("what it said");
-            panic!("giver {kill} ended by itself: {status}: {}", String::from_utf8_lossy(&said.stderr));
-        }
-        giver.kill().expect("killed");
-        giver.wait().expect("reaped");
+        kill(&format!("giver {number}"), giver, &mut random);
     }
     let taken = fs::metadata(folder.input_backlog()).expect("a backlog").len();
     let all = taken + 1_000_000;

@@ -12,13 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use rustix::{
-    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    fs::{SeekFrom, seek},
     io::Errno,
     pipe::{SpliceFlags, splice},
 };
 
-/// Holes are cut out of whole pages.
-const PAGE: u64 = 4096;
+use super::super::hole::cut;
 
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -79,12 +78,4 @@ impl Backlog {
 /// Nobody will read what comes before this place.
 pub(super) fn release(path: &Path, before: u64) -> io::Result<()> {
     cut(&OpenOptions::new().write(true).open(path)?, before)
-}
-
-fn cut(file: &File, before: u64) -> io::Result<()> {
-    let whole = before - before % PAGE;
-    if whole > 0 {
-        fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, whole)?;
-    }
-    Ok(())
 }

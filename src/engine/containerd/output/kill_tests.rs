@@ -18,14 +18,13 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 
 use futures::{FutureExt as _, future::ready};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     pipe::{Pipe, release},
@@ -33,16 +32,13 @@ use super::{
     source::{Kept, Source},
 };
 use crate::{
-    core::{
-        ids::{ContainerRef, ExecRef},
-        offsets::StreamOffsets,
-    },
+    core::offsets::StreamOffsets,
     engine::{
         ExecStream,
         containerd::{
             custody::Custody,
-            folder::{About, Folder},
-            holder,
+            folder::About,
+            kill_lab::{POD, Random, folder, kill, start_holder, until},
         },
     },
     wire::OutputStream::{self, Stderr, Stdout},
@@ -53,18 +49,10 @@ const READER: &str = "EXECLET_TEST_READER";
 /// The name of the holder that a reader asks, if there is one to ask.
 const HOLDER: &str = "EXECLET_TEST_HOLDER";
 const KILLS: u32 = 500;
-/// Within this a reader is killed: after it has begun, or after it has opened its streams.
-const KILLED_WITHIN: Duration = Duration::from_millis(20);
 /// So many of 100 are killed from their very beginning on.
 const EARLY: u64 = 25;
 /// So many of 100 have no holder.
 const UNHELD: u64 = 20;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn folder(base: &Path) -> Folder {
-    let container = ContainerRef { id: "c".into(), started_at: None };
-    Folder::of(base, &ExecRef { id: "u.1".into(), container }).expect("names")
-}
 
 fn log(base: &Path, stream: OutputStream) -> PathBuf {
     base.join(if stream == Stdout { "out.log" } else { "err.log" })
@@ -73,23 +61,6 @@ fn log(base: &Path, stream: OutputStream) -> PathBuf {
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 struct Noted {
     position: StreamOffsets,
-}
-
-/// Numbers without a pattern that could hide anything.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn of_now() -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
-        Self(u64::try_from(now % u128::from(u64::MAX)).expect("a number") | 1)
-    }
 }
 
 #[tokio::test]
@@ -179,34 +150,9 @@ fn command(mut outputs: [File; 2], stop: &AtomicBool) -> ([Vec<u8>; 2], u64) {
     (digests.map(|digest| digest.finalize().to_vec()), total)
 }
 
-/// A holder of this program's own, which is given the FIFOs.
-fn start_holder(base: &Path, folder: &Folder) -> CancellationToken {
-    let stop = CancellationToken::new();
-    let (socket, stopped) = (holder::socket(base, "pod"), stop.clone());
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    thread::spawn(move || runtime().block_on(holder::server::run(&socket, 1 << 20, &stopped)));
-    runtime().block_on(async {
-        let pipes = [Stdout, Stderr].map(|stream| Pipe::open(folder, stream).expect("opened"));
-        let until = Instant::now() + PATIENCE;
-        while let Err(why) = Custody::new(base.to_owned(), Some("pod")).hold(pipes.iter().filter_map(Pipe::end)).await {
-            assert!(Instant::now() < until, "{why}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    stop
-}
-
 /// How many readers have opened their streams.
 fn opened(base: &Path) -> u64 {
     fs::metadata(base.join("opened")).map_or(0, |file| file.len())
-}
-
-fn until_opened(base: &Path, before: u64) {
-    let until = Instant::now() + PATIENCE;
-    while opened(base) == before {
-        assert!(Instant::now() < until, "a reader has not opened its streams");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -215,7 +161,10 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
     let folder = folder(base.path());
     let about = About { program: "x".to_owned(), working_dir: "/".to_owned(), tty: false, input: false };
     folder.make(&about).expect("made");
-    let holder = start_holder(base.path(), &folder);
+    let holder = start_holder(base.path(), async |custody| {
+        let pipes = [Stdout, Stderr].map(|stream| Pipe::open(&folder, stream).expect("opened"));
+        custody.hold(pipes.iter().filter_map(Pipe::end)).await
+    });
     let stop = Arc::new(AtomicBool::new(false));
     let writing = {
         // As the shim holds them: both ends.
@@ -229,7 +178,7 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
     let start = |held: bool| {
         let mut reader = Command::new(env::current_exe().expect("this program"));
         if held {
-            reader.env(HOLDER, "pod");
+            reader.env(HOLDER, POD);
         }
         reader
             .args(["--exact", "engine::containerd::output::kill_tests::reader", "--ignored"])
@@ -240,19 +189,13 @@ fn readers_that_are_killed_at_any_moment_lose_and_double_nothing() {
             .expect("a reader")
     };
     let mut random = Random::of_now();
-    for kill in 0..KILLS {
+    for number in 0..KILLS {
         let before = opened(base.path());
-        let mut reader = start(random.below(100) >= UNHELD);
+        let reader = start(random.below(100) >= UNHELD);
         if random.below(100) >= EARLY {
-            until_opened(base.path(), before);
+            until("a reader that has opened its streams", || opened(base.path()) != before);
         }
-        thread::sleep(KILLED_WITHIN.mul_f64(f64::from(u32::try_from(random.below(1000)).expect("a number")) / 1000.0));
-        if let Some(status) = reader.try_wait().expect("its state") {
-            let said = reader.wait_with_output().expect("what it said");
-            panic!("reader {kill} ended by itself: {status}: {}", String::from_utf8_lossy(&said.stderr));
-        }
-        reader.kill().expect("killed");
-        reader.wait().expect("reaped");
+        kill(&format!("reader {number}"), reader, &mut random);
     }
     // The last one comes when the command has ended, and nobody has read since.
     let opened = opened(base.path());
