@@ -26,7 +26,7 @@ use bollard::{
 };
 use execlet::{
     core::{
-        ids::{ContainerId, ContainerRef, ExecId},
+        ids::{ContainerId, ContainerRef, ExecId, ProcessRef},
         outcome::{EngineWord, Evidence, StreamEnd, Testimony, Verdict, judge},
     },
     engine::{
@@ -37,6 +37,7 @@ use execlet::{
             testimony,
         },
     },
+    infra::process::ended,
     wire::OutputStream,
 };
 use futures::StreamExt;
@@ -54,6 +55,8 @@ const IMAGE: &str = "execlet.test/busybox:1";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// On a machine that is slow by nature, as an emulated one is: all deadlines are so many times as long.
 const PATIENCE: &str = "EXECLET_TEST_PATIENCE";
+/// A task has had its turn by then.
+const HANDLE_IS_OPEN: Duration = Duration::from_millis(20);
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What containers run. One that a test could not remove ends by itself.
@@ -453,6 +456,14 @@ pub fn kernel_keeps_codes() -> (bool, String) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").trim().to_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
     ((numbers.next(), numbers.next()) >= (Some(6), Some(15)), release)
+}
+
+/// The end of a process and the code that the kernel tells, for whoever watches it from now on.
+pub async fn watched(process: ProcessRef) -> JoinHandle<io::Result<Option<i32>>> {
+    let ended = tokio::spawn(ended(process));
+    // Until the handle is open, there is nothing to keep the code for.
+    sleep(patient(HANDLE_IS_OPEN)).await;
+    ended
 }
 
 /// Waits for something that will come.

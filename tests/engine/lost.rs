@@ -12,12 +12,15 @@ use execlet::{
 };
 use tokio::time::timeout;
 
-use crate::lab::{Lab, on_a_terminal, shell, until, within};
+use crate::lab::{Lab, kernel_keeps_codes, on_a_terminal, shell, until, watched, within};
 
 /// How long a command is watched that waits for somebody who reads.
 const WATCHED: Duration = Duration::from_secs(5);
 /// By then the engine has noticed that its client is gone, for what was written meanwhile.
 const NOTICED: Duration = Duration::from_secs(1);
+
+/// What the kernel says of a command that was hung up on: killed by SIGHUP.
+pub const HUNG_UP: i32 = 129;
 
 pub fn is_seven(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Exited(Exit { code: 7, .. }))
@@ -100,6 +103,39 @@ async fn a_terminal_whose_input_is_attached_may_keep_its_code_without_its_client
         assert!([(7, 7), (7, 126), (127, 126)].contains(&told), "{lines}: {told:?}");
         let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
         assert_eq!(is_seven(verdict), told.0 == 7, "{lines}: nothing is made up: {verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_without_its_client_may_be_hung_up_when_it_is_written_to_and_only_then() {
+    let lab = Lab::open().await;
+    let container = lab.container().await;
+    let (keeps, _) = kernel_keeps_codes();
+    for (noise, may_be_hung_up) in [("", false), ("trap '' HUP; seq 10;", false), ("seq 10;", true)] {
+        // With time for the engine to notice, before it ends of itself.
+        let script = format!("echo begun; read _ < /gate; {noise} read _ < /gate; exit 7");
+        let (exec, stream) = lab.begin(&container, &on_a_terminal(&script)).await;
+        let process = process::find(lab.pid(&exec).await).expect("a process of this machine");
+        let mut ended = watched(process).await;
+        drop(stream);
+        container.open_gate();
+        let told = match timeout(NOTICED, &mut ended).await {
+            Ok(hung_up) => {
+                assert!(may_be_hung_up, "{noise:?}");
+                hung_up
+            }
+            Err(_goes_on) => {
+                container.open_gate();
+                within("the end", ended).await
+            }
+        };
+        let event = lab.death(&exec).await.code;
+        match told.unwrap().expect("a handle") {
+            Some(HUNG_UP) => assert!(may_be_hung_up && event == 127, "{noise:?}: {event}"),
+            code => assert_eq!(code, keeps.then_some(7), "{noise:?}"),
+        }
+        let verdict = lab.verdict(&exec, StreamEnd::Broken).await;
+        assert_eq!(is_seven(verdict), event == 7, "{noise:?}: nothing is made up: {verdict:?} {event}");
     }
 }
 

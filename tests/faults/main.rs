@@ -80,6 +80,7 @@ struct Order {
     code: i32,
     node: &'static str,
     falsified: bool,
+    terminal: bool,
     output: Written,
 }
 
@@ -126,7 +127,7 @@ async fn create(api: Api<ExecRequest>, namespace: String, orders: Orders, mut ra
         let falsified = streams == 2 || tty && streams > 0;
         // The noise is made twice.
         let output = Written::counting(lines, streams, 2, tty);
-        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified, output });
+        orders.lock().unwrap().insert(name.clone(), Order { code, node, falsified, terminal: tty, output });
         loop {
             match api.create(&PostParams::default(), &request).await {
                 Ok(_) => break,
@@ -261,8 +262,8 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
     let orders = orders.lock().unwrap().clone();
     for (name, order) in &orders {
         let told_of = Told::new(order.code, order.node, engines[order.node], order.output.clone());
-        let (falsified, outlives) = (order.falsified, order.node == LIVE);
-        told.insert(name.clone(), Told { falsified, outlives, ..told_of });
+        let (falsified, terminal, outlives) = (order.falsified, order.terminal, order.node == LIVE);
+        told.insert(name.clone(), Told { falsified, terminal, outlives, ..told_of });
     }
     for node in NODES {
         for line in runs(node, &folder) {

@@ -16,6 +16,8 @@ const SLACK: SignedDuration = SignedDuration::from_secs(2);
 const RUNTIMES: i32 = 1;
 /// SIGKILL: what the processes of a container get whose engine is killed, without live-restore.
 const KILLED: i32 = 137;
+/// The code of one that was killed by SIGHUP.
+const HUNG_UP: i32 = 129;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -74,6 +76,7 @@ pub struct Told {
     /// It writes to both streams, or to a terminal: if nobody reads that, a Docker Engine tells a false code, and lets nobody
     /// see that it lives.
     pub falsified: bool,
+    pub terminal: bool,
     /// Its container outlives the engine.
     pub outlives: bool,
     pub output: Written,
@@ -85,7 +88,18 @@ pub struct Told {
 
 impl Told {
     pub fn new(code: i32, node: &'static str, engine: EngineKind, output: Written) -> Self {
-        Self { code, node, engine, falsified: false, outlives: false, output, starts: 0, ends: 0, request: None }
+        Self {
+            code,
+            node,
+            engine,
+            falsified: false,
+            terminal: false,
+            outlives: false,
+            output,
+            starts: 0,
+            ends: 0,
+            request: None,
+        }
     }
 
     pub fn reason(&self) -> &str {
@@ -138,6 +152,13 @@ pub fn judge(told: &Told, faults: &[Fault]) -> Vec<String> {
         }
         Some(code) if code == told.code => {}
         Some(KILLED) if engine && !told.outlives => {}
+        // A Docker Engine may hang up a terminal that is written to when its client is gone.
+        Some(HUNG_UP)
+            if told.engine == EngineKind::Docker
+                && told.terminal
+                && told.falsified
+                && (agent || engine)
+                && told.ends == 0 => {}
         Some(code) => wrong.push(format!("is said to have ended with {code}, and returns {}", told.code)),
         None => {}
     }
@@ -222,6 +243,9 @@ mod tests {
         assert!(judge(&told(1, 1, request("Unknown", None, "True")), &engine).is_empty());
         let falsified = Told { falsified: true, ..told(1, 1, request("Unknown", None, "True")) };
         assert!(judge(&falsified, &killed(Kind::Agent("n1"))).is_empty());
+        let hung_up = Told { falsified: true, terminal: true, ..told(1, 0, request("Failed", Some(HUNG_UP), "True")) };
+        assert!(judge(&hung_up, &killed(Kind::Agent("n1"))).is_empty());
+        assert_eq!(judge(&hung_up, &[]).len(), 1);
         let runtimes = Told { code: RUNTIMES, ..told(1, 1, request("Unknown", None, "Unknown")) };
         assert!(judge(&runtimes, &killed(Kind::Agent("n1"))).is_empty());
     }
