@@ -31,7 +31,7 @@ const RESERVED: usize = 2 * CLIENTS + 32;
 /// Most that are held, whatever the process may have open: three for each of this many commands.
 const MOST: usize = 3 * 8192;
 /// For how long it is tried to answer whoever does not listen.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before what has failed is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// The same, where somebody has to do something about it.
