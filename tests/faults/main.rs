@@ -17,6 +17,8 @@
 
 #[path = "../e2e/clients.rs"]
 mod clients;
+#[path = "../e2e/follower.rs"]
+mod follower;
 #[path = "../e2e/kubectl/mod.rs"]
 mod kubectl;
 #[path = "../e2e/lab.rs"]
@@ -35,6 +37,7 @@ mod batches;
 mod beside;
 mod fleet;
 mod flood;
+mod watched;
 
 use std::{
     collections::BTreeMap,

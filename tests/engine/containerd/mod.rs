@@ -1,5 +1,6 @@
 //! containerd, which each test starts for itself.
 
+mod broken;
 mod fence;
 mod held;
 mod input;

@@ -105,9 +105,18 @@ impl Node {
 
     /// The status of a container's task, as the engine's own client says it.
     pub fn task(&self, container: &Boxed) -> String {
+        self.of_task(container, 2)
+    }
+
+    /// The main process of a container.
+    pub fn main(&self, container: &Boxed) -> Pid {
+        Pid::from_raw(self.of_task(container, 1).parse().expect("a number")).expect("a PID")
+    }
+
+    fn of_task(&self, container: &Boxed, column: usize) -> String {
         let listed = self.daemon.ctr(&["task", "ls"]);
         let line = listed.lines().find(|line| line.starts_with(container.id())).unwrap_or_default().to_owned();
-        line.split_whitespace().nth(2).unwrap_or_default().to_owned()
+        line.split_whitespace().nth(column).unwrap_or_default().to_owned()
     }
 }
 
