@@ -119,13 +119,14 @@ sim: ## Simulate a million requests with faults on each of two engines, and 200,
 
 .PHONY: test-engine
 test-engine: cluster-up ## Run the tests against a real Docker Engine
-	@# Some kill an engine: that of the other node if it is of this kind, else this one, when the rest is done.
-	export EXECLET_TEST_ENGINE=$$($(CLUSTER) socket n1); \
-	case $$($(CLUSTER) engine n2) in \
-	docker*) EXECLET_TEST_ENGINE_NODE=n2 cargo test --locked --test engine -- --skip containerd:: ;; \
-	*) cargo test --locked --test engine -- --skip containerd:: --skip restart::; \
-		EXECLET_TEST_ENGINE_NODE=n1 cargo test --locked --test engine restart:: ;; \
-	esac
+	@# Some kill an engine: that of another node if it is of this kind, else this one, when the rest is done.
+	read -r node other _ < <(for node in $$($(CLUSTER) nodes); do \
+		[[ $$($(CLUSTER) engine $$node) != docker* ]] || echo -n "$$node "; done; echo); \
+	export EXECLET_TEST_ENGINE=$$($(CLUSTER) socket $${node:?no node has a Docker Engine}); \
+	if [ -n "$$other" ]; then EXECLET_TEST_ENGINE_NODE=$$other cargo test --locked --test engine -- --skip containerd::; \
+	else cargo test --locked --test engine -- --skip containerd:: --skip restart::; \
+		EXECLET_TEST_ENGINE_NODE=$$node cargo test --locked --test engine restart::; \
+	fi
 
 .PHONY: test-containerd
 test-containerd: ## Run what is about containerd, and what holds on every engine, on containerds that the tests start
@@ -162,6 +163,11 @@ faults: install ## Kill agents, engines and the API server 300 times while reque
 .PHONY: faults-short
 faults-short: ## The same, 15 times (2 min)
 	@$(MAKE) faults ROUNDS=15
+
+.PHONY: faults-watched
+faults-watched: install ## Kill the agent of a node with containerd 500 times under attached clients (30 min; KILLS, SEED)
+	@$(WITH_CLUSTER); $(if $(KILLS),FAULT_KILLS=$(KILLS)) $(if $(SEED),FAULT_SEED=$(SEED)) \
+		cargo test --locked --test faults hundreds -- --ignored --nocapture
 
 .PHONY: faults-batches
 faults-batches: install ## Kill managers, agents and the API server during 50 batches of 200 targets (40 min; ROUNDS, TARGETS, SEED)

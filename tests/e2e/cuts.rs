@@ -123,8 +123,8 @@ fn execute(command: &[String]) {
 /// Follows a command through `disturbed`. It goes on, its outcome is right, and whoever follows it, or comes
 /// later, has every byte once.
 async fn nobody_misses_a_byte(lab: &Lab, node: &str, disturbed: impl AsyncFnOnce()) {
-    lab.pod("web", node).await;
-    let name = lines(lab, "web");
+    lab.pod(node, node).await;
+    let name = lines(lab, node);
     let follower = Follower::attach(lab, &name);
     follower.shows_more_than(SOME).await;
     disturbed().await;
@@ -132,7 +132,7 @@ async fn nobody_misses_a_byte(lab: &Lab, node: &str, disturbed: impl AsyncFnOnce
     let before = follower.lines();
     follower.shows_more_than(before + SOME).await;
     let (live, plugin, ()) =
-        tokio::join!(Client::KubeRs.attach(lab, &name, None), follower.end(), async { lab.go("web") });
+        tokio::join!(Client::KubeRs.attach(lab, &name, None), follower.end(), async { lab.go(node) });
     let done = lab.finished(&name).await;
     done.ended_with(CODE);
     let output = done.status.output.as_ref().expect("output");
@@ -184,7 +184,9 @@ async fn a_node_that_is_off_the_network_for_a_while_costs_no_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_updated_under_an_attached_client_costs_no_byte() {
     let lab = Lab::alone().await;
-    nobody_misses_a_byte(&lab, "n1", async || agents::update("n1").await).await;
+    for node in ["n1", "n2"] {
+        nobody_misses_a_byte(&lab, node, async || agents::update(node).await).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,14 +9,18 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 
 /// A node that has a Docker Engine, whatever the others have.
-pub static DOCKER: LazyLock<&'static str> =
-    LazyLock::new(|| ["n1", "n2"].into_iter().find(|node| kind(node) == Kind::Docker).expect("a node with Docker"));
+pub static DOCKER: LazyLock<&'static str> = LazyLock::new(|| one_with(Kind::Docker).expect("a node with Docker"));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Docker,
     /// Its containers and what runs in them outlive it.
     Containerd,
+}
+
+/// A node that has such an engine.
+pub fn one_with(engine: Kind) -> Option<&'static str> {
+    ["n1", "n2"].into_iter().find(|node| kind(node) == engine)
 }
 
 pub fn kind(node: &str) -> Kind {

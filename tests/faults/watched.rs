@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    NODES, agent,
+    agent,
     follower::Follower,
     lab::{Done, Lab, run, text, wait_for},
     node, number,
@@ -117,8 +117,8 @@ async fn an_agent_is_killed_hundreds_of_times_and_whoever_is_attached_sees_every
     let kills = number("FAULT_KILLS", 500);
     let seed = number("FAULT_SEED", u64::try_from(Timestamp::now().as_second()).unwrap());
     let mut random = Random::new(seed);
-    let node = NODES.into_iter().find(|node| node::kind(node) == node::Kind::Containerd);
-    let node = node.expect("no node runs containerd: N2=containerd make cluster-up, on a cluster that is down");
+    let node = node::one_with(node::Kind::Containerd);
+    let node = node.expect("no node has containerd: make cluster-down, and begin again without N1 and N2");
     println!("{kills} kills of the agent on {node} ({}), FAULT_SEED={seed}", node::version(node));
 
     let lab = Lab::alone().await;

@@ -117,6 +117,12 @@ impl ContainerdEngine {
     /// Nothing of an exec is needed any more, neither there nor here.
     async fn remove(&self, exec: &ExecRef) -> Result<(), EngineError> {
         let folder = self.folder(exec)?;
+        // The shim goes on with what it has open of a terminal for as long as it has not been told that its input is over.
+        if folder.about().is_some_and(|about| about.input)
+            && let Err(error) = self.calls.close_input(exec.container.id.as_str(), exec.id.as_str()).await
+        {
+            tracing::debug!(exec = %exec.id, %error, "the input could not be closed");
+        }
         self.calls.delete(exec.container.id.as_str(), exec.id.as_str()).await?;
         self.rooms.lock().remove(&exec.id);
         let failed =

@@ -6,7 +6,7 @@ readonly FACTS=$DIR/cluster.env
 fact() { sed -n "s/^$1=//p" "$FACTS"; }
 
 # What a node runs unless N1 to N5 say something else, or a cluster is up.
-declare -rA USUAL_ENGINE=([n2]=docker)
+declare -rA USUAL_ENGINE=([n2]=containerd)
 
 declare -A ENGINE_OF=() # node -> docker or containerd
 
