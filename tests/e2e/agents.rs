@@ -62,7 +62,7 @@ pub async fn update(node: &str) {
 
 /// Every node has the agent that it should have.
 pub fn rolled_out() {
-    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=180s"]);
 }
 
 /// The file of a request in the journal of a node.

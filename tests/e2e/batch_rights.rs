@@ -427,5 +427,5 @@ async fn without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
         assert!(taken || changed.is_err_and(|said| said.contains("spec.releasedBy")), "{spec}");
     }
     drop(installation);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }

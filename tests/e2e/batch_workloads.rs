@@ -23,7 +23,7 @@ fn workload(kind: &str, name: &str) -> Value {
 
 impl Lab {
     fn rolled_out(&self, workload: &str) {
-        self.kubectl(&["rollout", "status", workload, "--timeout=90s"]);
+        self.kubectl(&["rollout", "status", workload, "--timeout=180s"]);
     }
 
     /// Names and UIDs of the pods with this label that are not on their way out.

@@ -225,5 +225,5 @@ async fn a_leader_that_is_killed_again_and_again_runs_nothing_twice() {
     for index in 0..20 {
         assert_eq!(lab.runs(&format!("web-{index}")), 1, "web-{index}");
     }
-    kubectl(&["-n", crate::lab::NAMESPACE, "rollout", "status", "deployment", "--timeout=90s"]);
+    kubectl(&["-n", crate::lab::NAMESPACE, "rollout", "status", "deployment", "--timeout=180s"]);
 }

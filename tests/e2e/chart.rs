@@ -240,8 +240,8 @@ async fn an_upgrade_and_an_uninstall_leave_nothing_stuck() {
     let orphan = json!({"apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
         "metadata": {"name": "orphan", "namespace": other}, "spec": {"target": {"podName": "web"}, "command": ["true"]}});
     assert!(kubectl_with(&["create", "-f", "-"], &orphan.to_string()).status.success());
-    lab.kubectl(&["delete", "execrequest", &name, "--timeout=30s"]);
-    kubectl(&["delete", "namespace", &other, "--timeout=60s"]);
+    lab.kubectl(&["delete", "execrequest", &name, "--timeout=180s"]);
+    kubectl(&["delete", "namespace", &other, "--timeout=180s"]);
 
     drop(installation);
     lab.sh("web", "exit 4").await.ended_with(4);

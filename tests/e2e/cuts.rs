@@ -176,7 +176,7 @@ async fn a_node_that_is_off_the_network_for_a_while_costs_no_byte() {
         let cut = Cut::node_from_all("n2");
         sleep(CUT).await;
         drop(cut);
-        kubectl(&["wait", "node", "n2", "--for=condition=Ready", "--timeout=90s"]);
+        kubectl(&["wait", "node", "n2", "--for=condition=Ready", "--timeout=180s"]);
     })
     .await;
 }

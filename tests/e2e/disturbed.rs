@@ -242,7 +242,7 @@ async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others()
     drop(loose);
     lab.sh("web", "exit 3").await.ended_with(3);
     assert_eq!(agent_on("n1"), agent, "the agent lives");
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }
 
 #[tokio::test]
@@ -253,5 +253,5 @@ async fn another_manager_leads_when_the_leader_goes() {
     kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"]);
     wait_for("another leader", async || leader().filter(|now| *now != first)).await;
     lab.sh("web", "exit 3").await.ended_with(3);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }

@@ -225,7 +225,7 @@ async fn a_namespace_is_deleted_with_the_requests_that_run_in_it() {
     let lab = Lab::new().await;
     lab.pod("web", "n2").await;
     lab.begin("web", "touch /tmp/ready; sleep 1000", json!({})).await;
-    let deleted = kubectl_raw(&["delete", "namespace", &lab.namespace, "--timeout=60s"]);
+    let deleted = kubectl_raw(&["delete", "namespace", &lab.namespace, "--timeout=180s"]);
     assert!(deleted.status.success(), "{}", text(&deleted.stderr));
 }
 

@@ -67,7 +67,7 @@ async fn every_batch_of_the_examples_ends_as_it_says() {
         crate::lab::kubectl_raw(&["-n", &lab.namespace, "apply", "-f", &pods]).status.success().then_some(())
     })
     .await;
-    lab.kubectl(&["rollout", "status", "statefulset/shop", "--timeout=120s"]);
+    lab.kubectl(&["rollout", "status", "statefulset/shop", "--timeout=180s"]);
     let files = files("examples/batches");
     assert!(files.len() >= 7, "{files:?}");
     for path in files.iter().filter(|path| !path.ends_with("pods.yaml")) {

@@ -282,7 +282,7 @@ async fn the_token_of_an_agents_pod_that_is_gone_is_worth_nothing() {
     let write = || token.write_status(&lab, &running, &json!({"exitCode": 7}), true);
     let written = write();
     assert!(written.status.success(), "{}", text(&written.stderr));
-    kubectl(&["delete", "pod", &name, "-n", NAMESPACE, "--wait", "--timeout=60s"]);
+    kubectl(&["delete", "pod", &name, "-n", NAMESPACE, "--wait", "--timeout=180s"]);
     // The API server remembers for 10 s at most that a token was good.
     wait_for("the token to be refused", async || {
         let said = text(&write().stderr);

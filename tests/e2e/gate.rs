@@ -254,7 +254,7 @@ async fn an_altered_policy_counts_as_missing_also_when_it_is_put_back_while_no_m
     is_accepted(&lab, &mallory, "behind").await;
     action("Deny");
     drop(away);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
     admitted(&lab).await;
     never_ran(&lab, &["behind"]).await;
     disturbed.put_back(&lab).await;
@@ -271,7 +271,7 @@ async fn a_manager_that_starts_anew_remembers_since_when_the_policies_stand() {
     );
     drop(away);
     lab.finished(&name).await.ended_with(3);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn an_upgrade_of_a_policy_is_no_new_beginning_for_what_is_held() {
     let annotation = format!("execlet.dev/policies={before}");
     kubectl(&[&["annotate", "--overwrite"], &lease[..], &[&annotation]].concat());
     drop(away);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
     assert_eq!(record(), now);
     lab.patch_batch(&held, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&held).await.ended("Succeeded", "Completed", [1, 0, 0, 0, 0]);
@@ -368,7 +368,7 @@ async fn an_upgrade_an_uninstall_and_a_first_installation_leave_no_moment_for_a_
     // From nothing, and only half of it: Helm installs policies after the definition.
     Installation::uninstall();
     kubectl(&["delete", POLICIES, "-l", OURS]);
-    kubectl(&["delete", "crd", "execrequests.execlet.dev", "--timeout=60s"]);
+    kubectl(&["delete", "crd", "execrequests.execlet.dev", "--timeout=180s"]);
     half_an_installation();
     wait_for("a forgery to be taken", async || (!taken(&lab).is_empty()).then_some(())).await;
     disturbed.installation().with("admission.marginSeconds=5");

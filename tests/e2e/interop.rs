@@ -254,7 +254,7 @@ async fn the_managers_restart_under_attached_clients() {
             (now.len() == before.len() && now.iter().all(|one| !before.contains(one))).then_some(())
         })
         .await;
-        kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=90s"]);
+        kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=180s"]);
     })
     .await;
 }

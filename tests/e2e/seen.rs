@@ -71,7 +71,7 @@ async fn a_request_is_listed_as_people_expect() {
     let lab = Lab::new().await;
     lab.pod("web", "n1").await;
     let name = lab.create(json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"]}));
-    lab.kubectl(&["wait", "--for=condition=Finished", "--timeout=60s", &format!("execrequest/{name}")]);
+    lab.kubectl(&["wait", "--for=condition=Finished", "--timeout=180s", &format!("execrequest/{name}")]);
     let words = |args: &[&str]| -> Vec<String> {
         let text = lab.kubectl(args);
         text.lines().nth(1).unwrap_or_default().split_whitespace().map(str::to_owned).collect()

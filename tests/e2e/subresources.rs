@@ -359,7 +359,7 @@ impl Drop for Back {
         let none = r#"{"spec":{"template":{"spec":{"nodeSelector":{"nowhere":null}}}}}"#;
         kubectl_raw(&["patch", "daemonset", "execlet-agent", "-n", NAMESPACE, "--type=merge", "-p", none]);
         kubectl_raw(&["delete", "lease", "execlet-manager", "-n", NAMESPACE]);
-        kubectl_raw(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=120s"]);
+        kubectl_raw(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=180s"]);
     }
 }
 
@@ -400,7 +400,7 @@ async fn namespaces_go_away_while_there_is_neither_leader_nor_agent() {
     assert!(available());
     let namespace = unique("gone");
     kubectl(&["create", "namespace", &namespace]);
-    kubectl(&["delete", "namespace", &namespace, "--timeout=60s"]);
+    kubectl(&["delete", "namespace", &namespace, "--timeout=180s"]);
     // The Lease said that somebody leads for another hour. It is deleted, made anew, and somebody does.
     drop(back);
     wait_for("a manager to lead", async || (leaders() == Some(1)).then_some(())).await;
@@ -529,7 +529,7 @@ impl CertManager {
         let created = kubectl_with(&["create", "-f", "-"], &it.definitions);
         assert!(created.status.success(), "{}", text(&created.stderr));
         for name in text(&created.stdout).lines().filter_map(|line| line.split(' ').next()) {
-            kubectl(&["wait", "--for=condition=Established", "--timeout=60s", name]);
+            kubectl(&["wait", "--for=condition=Established", "--timeout=180s", name]);
         }
         let log = std::fs::File::create(&it.log).expect("a log");
         // They end with their input, should this process be killed.
@@ -570,7 +570,7 @@ impl Drop for CertManager {
         for secret in Self::SECRETS {
             kubectl_raw(&["delete", "secret", secret, "-n", NAMESPACE, "--ignore-not-found"]);
         }
-        kubectl_with(&["delete", "--ignore-not-found", "--timeout=60s", "-f", "-"], &self.definitions);
+        kubectl_with(&["delete", "--ignore-not-found", "--timeout=180s", "-f", "-"], &self.definitions);
     }
 }
 
@@ -620,7 +620,7 @@ async fn a_certificate_of_cert_manager_is_served_and_followed_when_it_is_replace
     let release = Release::found();
     release.with("subresources.certManager.enabled=true");
     for kind in ["certificates.cert-manager.io", "issuers.cert-manager.io"] {
-        kubectl(&["wait", "--for=condition=Ready", "--all", "--timeout=60s", "-n", NAMESPACE, kind]);
+        kubectl(&["wait", "--for=condition=Ready", "--all", "--timeout=180s", "-n", NAMESPACE, kind]);
     }
     let (first, authority) = (CertManager::secret("tls.crt"), CertManager::secret("ca.crt"));
     wait_for("the first certificate to be served", async || serve(&first, &authority).await.then_some(())).await;
@@ -724,5 +724,5 @@ async fn a_manager_that_falls_ends_its_own_streams_and_no_others() {
         (restarts(&found) > before && ready).then_some(())
     })
     .await;
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=90s"]);
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }

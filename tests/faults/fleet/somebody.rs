@@ -47,7 +47,7 @@ impl Somebody {
         // A new namespace gets its service account a moment later.
         let run = [&pod[..], &command].concat();
         wait_for("the pod to be taken", async || kubectl_raw(&run).status.success().then_some(())).await;
-        kubectl(&["wait", "pod", POD, "-n", &namespace, "--for=condition=Ready", "--timeout=60s"]);
+        kubectl(&["wait", "pod", POD, "-n", &namespace, "--for=condition=Ready", "--timeout=180s"]);
         let mut config = Config::infer().await.expect("a readable KUBECONFIG");
         config.auth_info.impersonate = Some(NAME.to_owned());
         let it = Self { api: Api::namespaced(Client::try_from(config).expect("a client"), &namespace) };
