@@ -1,13 +1,16 @@
 //! Commands that are ended: by cancel, by a deadline, by deletion. Nothing of them may be left.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, container, container_id, kubectl_raw, text, wait_for},
+    lab::{Lab, container, container_id, kubectl_raw, run, text, wait_for},
     node::{self, Frozen},
 };
 
@@ -217,6 +220,22 @@ async fn a_pod_that_shares_its_processes_ends_a_command_as_soon_and_says_so() {
         let reasons = ["ContainerDied", "OutcomeLost"];
         assert!(reasons.contains(&done.reason()), "{shared}: {:#?}", done.status);
         assert_eq!(done.stdout(), "begun\n");
+    }
+}
+
+/// The shim is the parent of all that a container runs. Whoever stands by the container finds it dead.
+#[tokio::test]
+async fn a_command_whose_containers_shim_is_killed_ends_with_the_container() {
+    let lab = Lab::new().await;
+    for node in ["n1", "n2"] {
+        let pod = lab.pod(node, node).await;
+        let name = lab.begin(node, "touch /tmp/ready; sleep 1000", json!({})).await;
+        let main = node::pid(node, &container_id(&pod, "main"));
+        let status = fs::read_to_string(format!("/proc/{main}/status")).expect("its main process");
+        let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim();
+        assert!(run("kill", &["-9", shim], "").status.success());
+        let done = lab.soon(&name).await;
+        assert_eq!((done.reason(), done.status.exit_code), ("ContainerDied", None), "{node}: {}", done.message());
     }
 }
 
