@@ -1,18 +1,25 @@
-# One static binary in an empty image.
+# One static binary in an empty image, for amd64 or arm64.
 #
 #   docker build -t execlet .                                    builds everything in a container
 #   docker build -t execlet --build-arg BINARY=prebuilt .        takes target/image/execlet as it is
+#   docker build -t execlet --platform linux/arm64 ...           the same for arm64; takes target/image/arm64/execlet
 #
-# Both need BuildKit, which builds only the stages that are asked for.
+# All need BuildKit, which builds only the stages that are asked for. The binary is cross-built: nothing is emulated.
 ARG BINARY=build
 
-FROM rust:1.95-bookworm AS build
+FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
+ARG TARGETARCH
 WORKDIR /src
 COPY . .
-RUN make binary
+RUN make binary ARCH=$TARGETARCH && if [ $TARGETARCH != amd64 ]; then cp target/image/$TARGETARCH/execlet target/image/; fi
 
-FROM scratch AS prebuilt
+FROM scratch AS prebuilt-amd64
 COPY target/image/execlet /src/target/image/execlet
+
+FROM scratch AS prebuilt-arm64
+COPY target/image/arm64/execlet /src/target/image/execlet
+
+FROM prebuilt-${TARGETARCH} AS prebuilt
 
 FROM ${BINARY} AS binary
 

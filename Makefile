@@ -5,7 +5,21 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# For which nodes it is built: amd64 or arm64. It is built, and tested, on amd64.
+ARCH ?= amd64
+ifeq ($(ARCH),amd64)
 TARGET := x86_64-unknown-linux-gnu
+BINARY := target/image/execlet
+PLUGIN := target/plugin/kubectl-execlet
+SBOM := target/sbom
+else ifeq ($(ARCH),arm64)
+TARGET := aarch64-unknown-linux-gnu
+BINARY := target/image/arm64/execlet
+PLUGIN := target/plugin/arm64/kubectl-execlet
+SBOM := target/sbom/arm64
+else
+$(error ARCH is $(ARCH): it may be amd64 or arm64)
+endif
 # Namespace and release of the installation.
 NAMESPACE ?= execlet
 RELEASE ?= execlet
@@ -48,29 +62,29 @@ build: ## Build for development
 	cargo build --locked
 
 .PHONY: binary
-binary: ## Build the static release binary, target/image/execlet (4 min on a new machine)
-	@scripts/toolchain rust
+binary: ## Build the static release binary, target/image/execlet; with ARCH=arm64 target/image/arm64/execlet (4 min on a new machine)
+	@scripts/toolchain $(ARCH)
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin execlet
-	@install -D -m 0755 target/$(TARGET)/release/execlet target/image/execlet
+	@install -D -m 0755 target/$(TARGET)/release/execlet $(BINARY)
 
 .PHONY: plugin
-plugin: ## Build the static kubectl plugin, target/plugin/kubectl-execlet (4 min on a new machine)
-	@scripts/toolchain rust
+plugin: ## Build the static kubectl plugin, target/plugin/kubectl-execlet; ARCH as above (4 min on a new machine)
+	@scripts/toolchain $(ARCH)
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) --bin kubectl-execlet
-	@install -D -m 0755 target/$(TARGET)/release/kubectl-execlet target/plugin/kubectl-execlet
+	@install -D -m 0755 target/$(TARGET)/release/kubectl-execlet $(PLUGIN)
 
 # Where the plugin goes: a folder bin/ of this one, which must be on the PATH.
 PREFIX ?= $(HOME)/.local
 .PHONY: install-plugin
 install-plugin: plugin ## Install the kubectl plugin and its completion into PREFIX/bin (~/.local/bin)
-	@install -D -m 0755 target/plugin/kubectl-execlet $(PREFIX)/bin/kubectl-execlet
+	@install -D -m 0755 $(PLUGIN) $(PREFIX)/bin/kubectl-execlet
 	@ln -sfn kubectl-execlet $(PREFIX)/bin/kubectl_complete-execlet
 	@echo "kubectl execlet is in $(PREFIX)/bin"
 
 .PHONY: reproducible
-reproducible: ## Build both binaries twice, in two folders, and compare (15 min)
-	@scripts/toolchain rust
-	@scripts/reproducible
+reproducible: ## Build both binaries twice, in two folders, and compare; ARCH as above (15 min)
+	@scripts/toolchain $(ARCH)
+	@scripts/reproducible $(ARCH) $(BINARY) $(PLUGIN)
 
 .PHONY: advisories
 advisories: ## Look for known weaknesses of the crates; fetches the advisory database from GitHub
@@ -78,9 +92,14 @@ advisories: ## Look for known weaknesses of the crates; fetches the advisory dat
 	cargo deny check advisories
 
 .PHONY: sbom
-sbom: ## Write what is in each binary, as CycloneDX: target/sbom/*.cdx.json
+sbom: ## Write what is in each binary, as CycloneDX: target/sbom/*.cdx.json; with ARCH=arm64 target/sbom/arm64/*.cdx.json
 	@scripts/toolchain cargo-cyclonedx
-	@scripts/sbom
+	@scripts/sbom $(TARGET) $(SBOM)
+
+.PHONY: release
+release: ## Write binaries and their contents for amd64 and arm64, and SHA256SUMS: target/dist/ (20 min)
+	@for arch in amd64 arm64; do $(MAKE) binary plugin sbom ARCH=$$arch; done
+	@scripts/release
 
 .PHONY: crds
 crds: ## Write crds/ and the chart's copy from the Rust types
@@ -92,6 +111,7 @@ crds: ## Write crds/ and the chart's copy from the Rust types
 
 .PHONY: image
 image: binary $(CLUSTER_DEPS) ## Build the image and load it on every node of the test cluster
+	@test $(ARCH) = amd64 || { echo "the nodes of the test cluster are amd64: build an image for others with docker build --platform linux/$(ARCH)" >&2; exit 2; }
 	@scripts/load-image $(IMAGE)
 
 .PHONY: need-image
@@ -110,6 +130,12 @@ test: ## Run everything: lint, unit, engine, chart and end-to-end tests (80 min 
 test-unit: ## Run the tests that need neither engine nor cluster
 	@scripts/toolchain rust
 	cargo test --locked --lib --bins --test layering --test manipulations --test programs --test sim
+
+.PHONY: test-arm64
+test-arm64: ## Run the unit tests and both programs for arm64, under QEMU (Linux 6.7, or QEMU registered with the kernel)
+	@scripts/toolchain arm64
+	@scripts/toolchain qemu
+	@scripts/test-arm64
 
 .PHONY: sim
 sim: ## Simulate a million requests with faults on each of two engines, and 200,000 batches (REQUESTS, BATCHES, SEED; 3 min to build, then about 20 min)

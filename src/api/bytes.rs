@@ -2,7 +2,8 @@
 
 use kube::core::Rule;
 
-/// Most bytes of one argument, and of one variable as NAME=VALUE: 128 KiB with its NUL, of Linux on amd64.
+/// Most bytes of one argument, and of one variable as NAME=VALUE: 128 KiB with its NUL, of Linux with pages of
+/// 4 KiB. With larger ones it takes more.
 pub const MAX_STRING_BYTES: usize = 131_071;
 /// Most bytes of a path: 4 KiB with its NUL.
 pub const MAX_PATH_BYTES: usize = 4095;

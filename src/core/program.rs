@@ -6,9 +6,12 @@
 pub const HEAD_BYTES: usize = 256;
 /// In how many of them the first line of a script ends for every kernel.
 const LINE_BYTES: usize = 128 - 1;
-/// Machines in the heads of programs that a kernel for amd64 may run: 386, 486 and `x86_64`.
-const MACHINES: [u16; 3] = [3, 6, 62];
-const NATIVE: u16 = 62;
+/// Machines in the heads of programs that the kernel of this architecture may run. Its own is the first one; the others have
+/// 32 bits: 386 and 486, and ARM.
+const MACHINES: &[u16] = if cfg!(target_arch = "aarch64") { &[AARCH64, 40] } else { &[X86_64, 3, 6] };
+const NATIVE: u16 = MACHINES[0];
+const X86_64: u16 = 62;
+const AARCH64: u16 = 183;
 /// Programs, and programs that can be anywhere in memory.
 const TYPES: [u16; 2] = [2, 3];
 /// Marks the entry of a program's table that names its interpreter.
@@ -147,12 +150,16 @@ mod tests {
         }
     }
 
+    fn low(machine: u16) -> u8 {
+        machine.to_le_bytes()[0]
+    }
+
     /// The head of a program for this machine, with a table of two entries after it, of which the second one names the
     /// interpreter.
     fn native() -> Vec<u8> {
         let mut file = vec![0; 64 + 2 * 56];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        (file[16], file[18], file[32], file[54], file[56]) = (3, 62, 64, 56, 2);
+        (file[16], file[18], file[32], file[54], file[56]) = (3, low(NATIVE), 64, 56, 2);
         (file[64], file[64 + 56], file[64 + 56 + 8], file[64 + 56 + 32]) = (1, 3, 200, 28);
         file
     }
@@ -167,6 +174,13 @@ mod tests {
         assert_eq!(table.interpreter(&[]), None);
     }
 
+    /// This very program is one for the machine that runs it.
+    #[test]
+    fn a_program_that_runs_here_is_one_for_this_machine() {
+        let this = std::fs::read(std::env::current_exe().expect("this program")).expect("read");
+        assert!(matches!(kind(&this[..HEAD_BYTES]), Kind::Program(_)));
+    }
+
     #[test]
     fn what_is_for_another_machine_or_no_program_is_told_from_what_is_unclear() {
         let changed = |at: usize, byte: u8| {
@@ -174,7 +188,10 @@ mod tests {
             file[at] = byte;
             kind(&file)
         };
-        assert_eq!(changed(18, 183), Kind::Foreign, "another machine");
+        for machine in [X86_64, AARCH64].map(low).into_iter().filter(|machine| *machine != low(NATIVE)) {
+            assert_eq!(changed(18, machine), Kind::Foreign, "another machine");
+        }
+        assert_eq!(changed(18, 8), Kind::Foreign, "a machine of which there is no kernel here");
         assert_eq!(changed(16, 1), Kind::Foreign, "an object file");
         assert_eq!(changed(54, 57), Kind::Unclear);
         assert_eq!(changed(4, 1), Kind::Unclear, "the class of another machine");

@@ -273,7 +273,7 @@ async fn a_command_waits_until_what_it_wrote_is_released() {
     // What was released cannot be read again, and that is told.
     drop(stream);
     let broken = |stdout| lab.reopen(StreamOffsets { stdout, stderr: 0 }).is_err();
-    assert!(broken(0) && broken(more - 2 * 4096) && broken(more + 1));
+    assert!(broken(0) && broken(more - 2 * rustix::param::page_size() as u64) && broken(more + 1));
     assert!(!broken(more));
 }
 
