@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fs, sync::Mutex, thread};
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, kubectl, kubectl_raw, kubectl_with, root, text, wait_for},
+    kubectl::server_stamps,
+    lab::{Lab, kubectl, kubectl_raw, kubectl_with, not_shown, root, text, wait_for},
     subject::{Subject, a_group, a_user, bind, exec_rules, exists, grant, request},
 };
 
@@ -311,6 +312,9 @@ async fn a_request_says_who_created_it() {
     assert_eq!(robot["uid"], json!(uid));
     assert!(robot["groups"].to_string().contains("system:serviceaccounts"), "{robot}");
     assert!(!robot["extra"]["authentication.kubernetes.io/credential-id"].is_null(), "{robot}");
+    if !server_stamps() {
+        return not_shown("what an update leaves out is put back: this API server cannot");
+    }
     // Applied again, by the same user or another one, nothing changes.
     let spec = json!({"target": {"podName": "web"}, "command": ["true"]});
     let again = request(&lab.namespace, "c", spec);

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     batch_lab::Seen,
-    lab::{Lab, kubectl_raw, kubectl_with, text, unique, wait_for},
+    kubectl::server_stamps,
+    lab::{Lab, kubectl_raw, kubectl_with, not_shown, text, unique, wait_for},
     subject::request,
 };
 
@@ -98,12 +99,16 @@ async fn a_plan_of_which_one_request_is_refused_leaves_none_of_the_others() {
         Foreign::new(&lab, "ValidatingAdmissionPolicy", refuses, |said| said.contains("not the twentieth")).await;
     refused(&lab, batch(40, json!({})), "PlanRefused", "not the twentieth").await;
     drop(foreign);
-    let changes = json!({"reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
-        "expression": "[JSONPatch{op: 'add', path: '/spec/reason', value: 'changed'}]"}}]});
-    let foreign = Foreign::new(&lab, "MutatingAdmissionPolicy", changes, |said| said.contains("changed")).await;
-    let words = "a request is not what it was made as: does another admission webhook change ExecRequests?";
-    refused(&lab, batch(40, json!({})), "PlanRefused", words).await;
-    drop(foreign);
+    if server_stamps() {
+        let changes = json!({"reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+            "expression": "[JSONPatch{op: 'add', path: '/spec/reason', value: 'changed'}]"}}]});
+        let foreign = Foreign::new(&lab, "MutatingAdmissionPolicy", changes, |said| said.contains("changed")).await;
+        let words = "a request is not what it was made as: does another admission webhook change ExecRequests?";
+        refused(&lab, batch(40, json!({})), "PlanRefused", words).await;
+        drop(foreign);
+    } else {
+        not_shown("a batch whose requests a policy changes: this API server has no such policies");
+    }
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
         "spec": {"hard": {"count/execrequests.execlet.dev": "20"}}});
     let applied = kubectl_with(&["-n", &lab.namespace, "apply", "-f", "-"], &quota.to_string());

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Lab, NAMESPACE, helm, kubectl, kubectl_raw, kubectl_with, run, text, wait_for},
-    subject::Subject,
+    kubectl::server_stamps,
+    lab::{Lab, NAMESPACE, helm, kubectl, kubectl_itself, kubectl_raw, kubectl_with, run, text, wait_for},
+    subject::{Subject, request},
 };
 
 const RELEASE: &str = "execlet";
@@ -22,12 +23,50 @@ fn can(user: &str, namespace: &str, verb: &str, resource: &str) -> bool {
 async fn every_object_of_the_chart_is_taken_by_the_api_server() {
     let _lab = Lab::new().await;
     helm(&["lint", "--strict", CHART]);
-    let sets = "crds.install=false,admission.stamp=always";
-    let objects = helm(&["template", "other", CHART, "-n", NAMESPACE, "--include-crds", "--set", sets]);
+    let stamp = if server_stamps() { "always" } else { "never" };
+    let sets = format!("crds.install=false,admission.stamp={stamp}");
+    let objects = helm(&["template", "other", CHART, "-n", NAMESPACE, "--include-crds", "--set", &sets]);
     let server_side = ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "--dry-run=server"];
     let taken = kubectl_with(&[&server_side[..], &["-f", "-"]].concat(), &objects);
     assert!(taken.status.success(), "{}", text(&taken.stderr));
     assert!(!text(&taken.stderr).contains("Warning"), "{}", text(&taken.stderr));
+}
+
+/// Everything here is done by kubectl itself, as it is everywhere.
+#[tokio::test]
+async fn the_server_says_who_asks_where_it_can_and_the_client_where_it_cannot() {
+    let lab = Lab::new().await;
+    lab.pod("web", "n1").await;
+    let args = "jsonpath={.spec.template.spec.containers[0].args}";
+    let args = kubectl(&["get", "deployment", "execlet-manager", "-n", NAMESPACE, "-o", args]);
+    let of = "-lapp.kubernetes.io/part-of=execlet.dev";
+    let stamps =
+        kubectl_itself(&["get", "mutatingadmissionpolicies,mutatingadmissionpolicybindings", of, "-o", "name"], "");
+    let stamps = text(&stamps.stdout).lines().filter(|name| name.contains("stamp")).count();
+    let me: Value =
+        serde_json::from_slice(&kubectl_itself(&["auth", "whoami", "-o", "json"], "").stdout).expect("JSON");
+    let me = &me["status"]["userInfo"];
+    let create = |name: &str, by: &Value| {
+        let spec = json!({"target": {"podName": "web"}, "command": ["sh", "-c", "exit 3"], "requestedBy": by});
+        kubectl_itself(&["create", "-f", "-"], &request(&lab.namespace, name, spec))
+    };
+    let unsigned = create("unsigned", &Value::Null);
+    if server_stamps() {
+        assert!(args.contains("--admission=stamped"), "{args}");
+        assert_eq!(stamps, 4, "two policies and their bindings");
+        assert!(unsigned.status.success(), "{}", text(&unsigned.stderr));
+        let by = lab.finished("unsigned").await.request.spec.requested_by.expect("a requester");
+        assert_eq!(json!(by.username), me["username"]);
+    } else {
+        assert!(args.contains("--admission=guarded"), "{args}");
+        assert_eq!(stamps, 0);
+        let said = text(&unsigned.stderr);
+        assert!(!unsigned.status.success(), "{}", text(&unsigned.stdout));
+        assert!(said.contains("spec.requestedBy is empty, and no policy has filled it in"), "{said}");
+    }
+    let signed = create("signed", me);
+    assert!(signed.status.success(), "{}", text(&signed.stderr));
+    lab.finished("signed").await.ended_with(3);
 }
 
 #[tokio::test]

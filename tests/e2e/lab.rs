@@ -4,7 +4,7 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::LazyLock,
@@ -330,6 +330,12 @@ pub fn container(name: &str) -> Value {
     json!({"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000000"]})
 }
 
+/// Says what could not be shown here, and why, also of a test that passes.
+pub fn not_shown(what: &str) {
+    // Not by a macro: what these print is kept back.
+    writeln!(io::stderr(), "NOT SHOWN HERE: {what}").expect("standard error");
+}
+
 /// Tries until there is a value.
 pub async fn wait_for<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     wait_within(PATIENCE, what, look).await
@@ -362,6 +368,11 @@ pub fn text(bytes: &[u8]) -> String {
 /// A command of kubectl, done by this process if it can, else by kubectl.
 pub fn kubectl_with(args: &[&str], input: &str) -> Output {
     done_here(args, input).unwrap_or_else(|| run("kubectl", args, input))
+}
+
+/// A command of kubectl, done by kubectl: nobody fills in who asks.
+pub fn kubectl_itself(args: &[&str], input: &str) -> Output {
+    run("kubectl", args, input)
 }
 
 pub fn kubectl_raw(args: &[&str]) -> Output {

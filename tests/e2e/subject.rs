@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, wait_for};
+use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_itself, kubectl_raw, kubectl_with, text, wait_for};
 
 /// The agents' service account.
 pub const AGENT: &str = "execlet-agent";
@@ -82,6 +82,12 @@ impl Subject {
     pub fn kubectl(&self, args: &[&str], input: &str) -> Output {
         let flags = self.flags();
         kubectl_with(&flags.iter().map(String::as_str).chain(args.iter().copied()).collect::<Vec<_>>(), input)
+    }
+
+    /// The same, by kubectl itself.
+    pub fn kubectl_itself(&self, args: &[&str], input: &str) -> Output {
+        let flags = self.flags();
+        kubectl_itself(&flags.iter().map(String::as_str).chain(args.iter().copied()).collect::<Vec<_>>(), input)
     }
 
     /// curl with its token, as anybody would call it without a client of ours.

@@ -6,6 +6,11 @@
 mapfile -t MODULES < <(printf '%s\n' pause etcd kube cri-dockerd helm interop cert-manager && engine_modules)
 readonly MODULES
 
+# module_sources MODULE: the folder that it is built in.
+module_sources() {
+	if [[ $1 == kube ]]; then echo "$HERE/go/$(kube_folder)"; else echo "$HERE/go/$1"; fi
+}
+
 module_cost() { # on two cores with nothing cached
 	case $1 in
 	kube) echo "about 5 min" ;;
@@ -21,7 +26,7 @@ module_recipe() {
 	kube)
 		# Without a stamp the server calls itself v0.0.0, and a chart's
 		# kubeVersion check fails.
-		version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 }' "$HERE/go/kube/go.mod")
+		version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 }' "$(module_sources kube)/go.mod")
 		number=${version#v1.}
 		echo ". -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${number%%.*} -X k8s.io/client-go/pkg/version.gitVersion=$version"
 		;;
@@ -63,7 +68,7 @@ locate_binaries() {
 	go_version="$(go env GOVERSION)-$(go env GOARCH)"
 	for module in "${MODULES[@]}"; do
 		BIN[$module]=$CACHE/bin/$module-$(
-			cd "$HERE/go/$module" || exit
+			cd "$(module_sources "$module")" || exit
 			{
 				sha256sum -- *.go go.mod go.sum 2>/dev/null || true
 				module_recipe "$module"
@@ -82,6 +87,7 @@ locate_running() {
 
 # As a command of its own: some of them need Debian's libraries.
 build_missing() {
+	kube_check
 	ensure_packages
 	build_all
 }
@@ -121,7 +127,7 @@ build_module() {
 	settings=${recipe#"${recipe%% *}"}
 	IFS=, read -ra packages <<<"${recipe%% *}"
 	(
-		cd "$HERE/go/$module" || exit
+		cd "$(module_sources "$module")" || exit
 		# One program is named after its module, several after their packages.
 		out=$temp/
 		if ((${#packages[@]} == 1)); then out+=$module; fi
@@ -130,7 +136,7 @@ build_module() {
 	)
 	if [[ $module == cert-manager ]]; then
 		# Its resources, as they come with it.
-		cp -r --no-preserve=mode "$(cd "$HERE/go/$module" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds" "$temp/"
+		cp -r --no-preserve=mode "$(cd "$(module_sources "$module")" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds" "$temp/"
 	fi
 	for command in $(module_commands "$module"); do
 		[[ -e $temp/$command ]] || ln -s "$module" "$temp/$command"

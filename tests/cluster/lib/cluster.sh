@@ -56,6 +56,7 @@ create() {
 	step "waiting for every node to be Ready" wait_until 120 "nodes to be Ready" all_ready
 	cat >"$FACTS.new" <<ENV
 NODES=$NODE_COUNT
+KUBE=$KUBE
 ENGINE=$ENGINE
 ENV
 	for node in $(all_nodes); do echo "ENGINE_$node=${ENGINE_OF[$node]}"; done >>"$FACTS.new"
@@ -188,8 +189,27 @@ check_folders() {
 	case $CACHE/ in /run/* | /var/run/* | /var/log/* | /var/lib/*) die "EXECLET_CACHE must not be under /run, /var/log or /var/lib: $CACHE" ;; esac
 }
 
+# refuse_another NODES: what is up stays as it is; whoever asks for something else is told before anything is built.
+refuse_another() {
+	local asked=$1 node have
+	if [[ -n $asked && $asked != "$(fact NODES)" ]]; then
+		die "a cluster of $(fact NODES) nodes is up, $asked were asked for" \
+			"next: $0 down && $0 up --nodes $asked"
+	fi
+	have=$(fact KUBE)
+	[[ ${have:-$USUAL_KUBE} == "$KUBE" ]] || die "the cluster runs Kubernetes ${have:-$USUAL_KUBE}, $KUBE was asked for" \
+		"next: $0 down && KUBE=$KUBE $0 up"
+	[[ $(fact ENGINE) == "$ENGINE" ]] || die "the cluster runs engine $(fact ENGINE), $ENGINE was asked for" \
+		"next: $0 down && ENGINE=$ENGINE $0 up"
+	for node in $(all_nodes); do
+		have=$(fact "ENGINE_$node")
+		[[ ${have:-docker} == "${ENGINE_OF[$node]}" ]] || die "$node runs ${have:-docker}, ${ENGINE_OF[$node]} was asked for" \
+			"next: $0 down && ${node^^}=${ENGINE_OF[$node]} $0 up"
+	done
+}
+
 up() {
-	local asked=${NODES:-} node have
+	local asked=${NODES:-}
 	while (($#)); do
 		case $1 in
 		--nodes) asked=${2:-}; shift 2 || die "--nodes wants a number" ;;
@@ -198,26 +218,17 @@ up() {
 		esac
 	done
 	[[ ${asked:-2} =~ ^[1-$MAX_NODES]$ ]] || die "the number of nodes is 1 to $MAX_NODES, not '$asked'"
+	kube_check
 	engine_check
 	check_folders
 	need_root up
 	ensure_go
 	refuse_foreign
 	lock_cluster
+	if is_up && holders_live; then refuse_another "$asked"; fi
 	ensure_packages
 	build_all
 	if is_up && holders_live; then
-		if [[ -n $asked && $asked != "$(fact NODES)" ]]; then
-			die "a cluster of $(fact NODES) nodes is up, $asked were asked for" \
-				"next: $0 down && $0 up --nodes $asked"
-		fi
-		[[ $(fact ENGINE) == "$ENGINE" ]] || die "the cluster runs engine $(fact ENGINE), $ENGINE was asked for" \
-			"next: $0 down && ENGINE=$ENGINE $0 up"
-		for node in $(all_nodes); do
-			have=$(fact "ENGINE_$node")
-			[[ ${have:-docker} == "${ENGINE_OF[$node]}" ]] || die "$node runs ${have:-docker}, ${ENGINE_OF[$node]} was asked for" \
-				"next: $0 down && ${node^^}=${ENGINE_OF[$node]} $0 up"
-		done
 		[[ $(fact BIN_kube) == "${BIN[kube]}" ]] || say "note: the cluster runs other builds than these sources; down and up to change"
 		link_tools
 		locate_running

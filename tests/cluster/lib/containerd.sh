@@ -97,12 +97,7 @@ containerd_prepare() { # NODE
 	containerd_network "$1" >"$lib/cni/net.d/pods.conflist"
 }
 
-containerd_kubelet() {
-	cat <<'YAML'
-containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
-featureGates: {KubeletCrashLoopBackOffMax: true}
-YAML
-}
+containerd_kubelet() { echo "containerRuntimeEndpoint: unix:///run/containerd/containerd.sock"; }
 
 launch_containerd() {
 	spawn "$1" containerd "${BIN[containerd]}/containerd" --config /var/lib/containerd.toml

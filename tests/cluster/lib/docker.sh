@@ -130,14 +130,7 @@ docker_prepare() { # NODE
 	chmod 755 "$lib/execlet-clamp"
 }
 
-# ExtendWebSocketsToKubelet: with it, this kubelet and this cri-dockerd disagree
-# about TLS on the streaming connection ("HTTP response to HTTPS client").
-docker_kubelet() {
-	cat <<'YAML'
-containerRuntimeEndpoint: unix:///run/cri-dockerd.sock
-featureGates: {ExtendWebSocketsToKubelet: false, KubeletCrashLoopBackOffMax: true}
-YAML
-}
+docker_kubelet() { echo "containerRuntimeEndpoint: unix:///run/cri-dockerd.sock"; }
 
 # The process ids in these files are of a dead engine and of its containerd, which
 # dies with it. As long as nobody has collected them, the engine takes them for

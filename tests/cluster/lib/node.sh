@@ -47,6 +47,7 @@ nodeStatusUpdateFrequency: 4s
 nodeLeaseDurationSeconds: 16
 shutdownGracePeriod: 0s
 crashLoopBackOff: {maxContainerRestartPeriod: 1s}
+$(kubelet_gates "${ENGINE_OF[$1]}")
 $(engine kubelet "$1")
 YAML
 }

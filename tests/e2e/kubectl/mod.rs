@@ -2,13 +2,14 @@
 //! name, and what kubectl prints of the answer. A process of kubectl costs as much processor time as all of these.
 //!
 //! What is not understood here is left to kubectl itself: tables, `describe`, `explain`, `apply`, `exec` and whatever else
-//! is kubectl's own. A refusal has the API server's message, in one line.
+//! is kubectl's own. A refusal has the API server's message, in one line. More than kubectl does this: `signed`.
 
 mod jsonpath;
 mod kinds;
 mod object;
 mod plan;
 mod server;
+mod signed;
 mod verbs;
 mod words;
 
@@ -18,6 +19,11 @@ use std::{
 };
 
 pub use server::{admin, wait_on};
+
+/// Whether the API server can set who asks; before Kubernetes 1.36 clients do.
+pub fn server_stamps() -> bool {
+    wait_on(signed::server_stamps())
+}
 
 /// What a command has to say.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use super::{
     object::{Form, items, shown},
     plan::{Place, Plan, Query, with_query},
     server::{Answer, Call, Refusal, Who},
+    signed,
 };
 
 /// How long it is tried to replace what others write.
@@ -34,7 +35,7 @@ pub async fn run(who: Who, plan: Plan) -> Said {
         Plan::Create { objects, namespace, query, form } => {
             for (kind, object) in objects {
                 let path = kind.path(Some(object["metadata"]["namespace"].as_str().unwrap_or(&namespace)));
-                let created = who.call(&Call::with(Method::POST, query.on(&path), &object)).await;
+                let created = signed::call(&who, &Call::with(Method::POST, query.on(&path), &object)).await;
                 tell(&mut said, &form, kind, created, "created", "error when creating \"STDIN\": ");
             }
         }
@@ -47,7 +48,8 @@ pub async fn run(who: Who, plan: Plan) -> Said {
         Plan::Patch { places, subresource, media, patch, query, form } => {
             for place in places {
                 let path = query.on(&(place.path() + &subresource));
-                let patched = who.call(&Call { method: Method::PATCH, path, media, body: patch.clone() }).await;
+                let patched =
+                    signed::call(&who, &Call { method: Method::PATCH, path, media, body: patch.clone() }).await;
                 tell(&mut said, &form, place.kind, patched, "patched", "");
             }
         }
