@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     agents::{self, Away, rolled_out},
-    lab::{Lab, NAMESPACE, SOON, container_id, kubectl, text, tool, unique, wait_for},
+    lab::{Lab, NAMESPACE, SOON, container_id, kubectl, not_shown, text, tool, unique, wait_for},
     live_restore::LiveRestore,
     node::{self, DOCKER, Kind},
 };
@@ -122,7 +122,7 @@ async fn with_live_restore_a_command_outlives_its_engine_and_the_kernel_tells_it
 #[tokio::test]
 async fn with_containerd_a_command_outlives_its_engine_and_nothing_of_it_is_lost() {
     let Some(node) = node::one_with(Kind::Containerd) else {
-        eprintln!("NOT SHOWN HERE: no node has containerd");
+        not_shown("what a killed engine costs on containerd: no node has it");
         return;
     };
     let lab = Lab::alone().await;
