@@ -75,7 +75,11 @@ impl Watched {
             wrong.push(format!("its log has {} and {} bytes", stdout.len(), stderr.len()));
         }
         if shown.stdout != output.as_bytes() {
-            wrong.push(format!("who was attached has seen {} bytes of {}", shown.stdout.len(), output.len()));
+            let same = shown.stdout.iter().zip(output.as_bytes()).take_while(|(seen, written)| seen == written).count();
+            let (seen, written) = (shown.stdout.len(), output.len());
+            wrong.push(format!(
+                "who was attached has seen {seen} bytes of {written}, of which the first {same} are right"
+            ));
         }
         wrong.extend(differs(&done, [&output, &errors]));
         wrong.into_iter().map(|what| format!("{}: {what}", self.name)).collect()

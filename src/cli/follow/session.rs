@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::{
     input::Input,
     output::{Heard, Output},
-    shown::Shown,
+    shown::{Place, Shown},
 };
 use crate::{
     cli::{
@@ -149,7 +149,7 @@ async fn read<S>(
 where
     S: FutureStream<Item = Result<Message, SocketError>> + Unpin,
 {
-    let mut at = 0;
+    let mut place = Place::default();
     let mut heard = Heard::ByNobody;
     let mut patience = SILENCE;
     loop {
@@ -175,7 +175,7 @@ where
         let received = shared.client.borrow_mut().receive(message);
         match received {
             Ok(Some(FromServer::Output(stream, bytes))) => {
-                let fresh = shown.fresh(&mut at, stream, bytes, tty);
+                let fresh = shown.fresh(&mut place, stream, bytes, tty);
                 if !fresh.is_empty() && !output.write(stream, fresh, heard).await {
                     return Err(Ended::OutputClosed);
                 }

@@ -133,46 +133,36 @@ fn skipped(missing: Missing) -> String {
 
 #[tokio::test]
 async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen() {
-    let rows: [(&[Connection], &str, String, Shown); 6] = [
+    let rows: [(&[Connection], &str, String, (u64, u64)); 6] = [
         // All of the gap was seen: nobody needs to know of it.
         (
             &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(3), "en more")],
             "kept seen more",
             String::new(),
-            Shown { up_to: 14, missing: 0 },
+            (14, 0),
         ),
-        (
-            &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(5), " more")],
-            "kept seen more",
-            String::new(),
-            Shown { up_to: 14, missing: 0 },
-        ),
+        (&[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(5), " more")], "kept seen more", String::new(), (14, 0)),
         // A part of it was not.
         (
             &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(8), "more")],
             "kept seenmore",
             skipped(Missing::Bytes(3)),
-            Shown { up_to: 16, missing: 3 },
+            (16, 3),
         ),
         // Who comes late has not seen any of it; once is enough to be told.
         (
             &[("kept", Missing::Bytes(8), "mo"), ("kept", Missing::Bytes(8), "more")],
             "keptmore",
             skipped(Missing::Bytes(8)),
-            Shown { up_to: 16, missing: 8 },
+            (16, 8),
         ),
         // It is not known how much is missing: what comes is shown, and what may be missing is said.
-        (
-            &[("kept", Missing::Unknown, " more")],
-            "kept more",
-            skipped(Missing::Unknown),
-            Shown { up_to: 9, missing: 0 },
-        ),
+        (&[("kept", Missing::Unknown, " more")], "kept more", skipped(Missing::Unknown), (9, 0)),
         (
             &[("kept seen", NOTHING, ""), ("kept", Missing::Unknown, " more")],
             "kept seen more",
             skipped(Missing::Unknown),
-            Shown { up_to: 14, missing: 0 },
+            (14, 0),
         ),
     ];
     for tty in [false, true] {
@@ -191,7 +181,7 @@ async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen(
                 };
                 tokio::join!(serve(ours, Protocol::V5, &mut local), their_part);
             }
-            assert_eq!(local.shown, *shown, "{connections:?}");
+            assert_eq!((local.shown.up_to, local.shown.missing), *shown, "{connections:?}");
             local.output.finish().await.expect("written");
             let heard = (stdout.take(), stderr.take());
             assert_eq!(heard, (out.as_bytes().to_vec(), err.clone().into_bytes()), "{connections:?}");
@@ -211,7 +201,7 @@ async fn each_notice_of_a_connection_counts() {
         let (ours, mut server) = connection_of(connection).await;
         tokio::join!(serve(ours, Protocol::V5, &mut local), async { server.close(None).await.ok() });
     }
-    assert_eq!(local.shown, Shown { up_to: 36, missing: 16 });
+    assert_eq!((local.shown.up_to, local.shown.missing), (36, 16));
     local.output.finish().await.expect("written");
     assert_eq!(String::from_utf8(stdout.take()).expect("text"), "keptmore, andthe end");
     let told: String = [8, 3, 5].map(|bytes| skipped(Missing::Bytes(bytes))).concat();
