@@ -154,12 +154,12 @@ async fn with_cancel_the_command_ends_when_the_client_with_its_input_goes_away()
 #[tokio::test]
 async fn input_that_a_killed_agent_cut_short_is_not_called_whole() {
     let lab = Lab::alone().await;
-    lab.pod("web", "n1").await;
+    lab.pod("web", &DOCKER).await;
     let name = lab.create(cat(&json!({})));
     let mut holder = Holder::attach(&lab, &name).await;
     holder.says("first\n").await;
     holder.hears("first").await;
-    agents::restart("n1").await;
+    agents::restart(&DOCKER).await;
     // The engine shows `cat` an end of its input, with which it is content.
     let done = lab.soon(&name).await;
     assert_eq!((done.reason(), done.status.exit_code), ("InputLost", Some(0)), "{:#?}", done.status);
