@@ -133,7 +133,9 @@ fn skipped(missing: Missing) -> String {
 
 #[tokio::test]
 async fn after_a_break_new_output_is_shown_where_the_log_has_less_than_was_seen() {
-    let rows: [(&[Connection], &str, String, (u64, u64)); 6] = [
+    // Of all connections: what is shown on both streams, up to where, and how much of it is missing.
+    type Row = (&'static [Connection], &'static str, String, (u64, u64));
+    let rows: [Row; 6] = [
         // All of the gap was seen: nobody needs to know of it.
         (
             &[("kept seen", NOTHING, ""), ("kept", Missing::Bytes(3), "en more")],
