@@ -235,7 +235,10 @@ async fn a_command_whose_containers_shim_is_killed_ends_with_the_container() {
         let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim();
         assert!(run("kill", &["-9", shim], "").status.success());
         let done = lab.soon(&name).await;
-        assert_eq!((done.reason(), done.status.exit_code), ("ContainerDied", None), "{node}: {}", done.message());
+        // A Docker Engine forgets the exec before it says that the container has died.
+        let reasons = ["ContainerDied", "OutcomeLost"];
+        assert!(reasons.contains(&done.reason()), "{node}: {} {}", done.reason(), done.message());
+        assert_eq!(done.status.exit_code, None, "{node}: {}", done.message());
     }
 }
 
