@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     kubectl::server_stamps,
-    lab::{Lab, kubectl, kubectl_raw, kubectl_with, not_shown, root, text, wait_for},
+    lab::{Lab, kubectl, kubectl_raw, kubectl_with, root, text, wait_for},
+    not_shown::not_shown,
     subject::{Subject, a_group, a_user, bind, exec_rules, exists, grant, request},
 };
 

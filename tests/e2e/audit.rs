@@ -188,7 +188,7 @@ async fn an_agent_that_is_killed_in_the_middle_of_its_writing_never_breaks_the_c
     }
     let report = read(&folder("n2"));
     assert_eq!(report.findings, vec![], "{} records", report.events.len());
-    kubectl(&["rollout", "status", "daemonset/execlet-agent", "-n", NAMESPACE, "--timeout=180s"]);
+    agents::rolled_out();
 }
 
 #[tokio::test]

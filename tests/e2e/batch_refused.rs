@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::{
     batch_lab::Seen,
     kubectl::server_stamps,
-    lab::{Lab, kubectl_raw, kubectl_with, not_shown, text, unique, wait_for},
+    lab::{Lab, kubectl_raw, kubectl_with, text, unique, wait_for},
+    not_shown::not_shown,
     subject::request,
 };
 

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::{
     chart::Installation,
     kubectl::server_stamps,
-    lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, not_shown, text, unique, wait_for},
+    lab::{Lab, NAMESPACE, kubectl_raw, kubectl_with, text, unique, wait_for},
+    leading::managers_rolled_out,
+    not_shown::not_shown,
     subject::{Subject, a_user, bind, exec_rules, forged, grant, request, requester},
 };
 
@@ -445,5 +447,5 @@ async fn without_the_stamp_the_client_says_who_it_is_and_the_guard_checks_it() {
         assert!(taken || changed.is_err_and(|said| said.contains("spec.releasedBy")), "{spec}");
     }
     drop(installation);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
 }

@@ -7,8 +7,9 @@ use tokio::time::sleep;
 
 use crate::{
     batch_lab::everywhere,
-    lab::{Lab, kubectl, kubectl_raw, text, wait_for},
+    lab::{Lab, kubectl_raw, text, wait_for},
     leader,
+    leading::managers_rolled_out,
 };
 
 /// Notes that it ran.
@@ -225,5 +226,5 @@ async fn a_leader_that_is_killed_again_and_again_runs_nothing_twice() {
     for index in 0..20 {
         assert_eq!(lab.runs(&format!("web-{index}")), 1, "web-{index}");
     }
-    kubectl(&["-n", crate::lab::NAMESPACE, "rollout", "status", "deployment", "--timeout=180s"]);
+    managers_rolled_out();
 }

@@ -6,7 +6,7 @@ use crate::{
     agents::{self, rolled_out},
     chart::NoManagers,
     lab::{Lab, NAMESPACE, container_id, kubectl, kubectl_with, text, unique, wait_for},
-    leading::leader,
+    leading::{leader, managers_rolled_out},
     node::{self, Kind},
     subject::Subject,
 };
@@ -244,7 +244,7 @@ async fn an_object_that_cannot_be_read_is_refused_and_does_not_stop_the_others()
     drop(loose);
     lab.sh("web", "exit 3").await.ended_with(3);
     assert_eq!(agent_on("n1"), agent, "the agent lives");
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
 }
 
 #[tokio::test]
@@ -255,5 +255,5 @@ async fn another_manager_leads_when_the_leader_goes() {
     kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--wait=false"]);
     wait_for("another leader", async || leader().filter(|now| *now != first)).await;
     lab.sh("web", "exit 3").await.ended_with(3);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
 }

@@ -13,6 +13,7 @@ use crate::{
     clients::execlet,
     kubectl::server_stamps,
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, root, text, unique, wait_for},
+    leading::managers_rolled_out,
     measured,
     subject::{Subject, a_user, exists, forged, forger, grant, request, requester},
 };
@@ -255,7 +256,7 @@ async fn an_altered_policy_counts_as_missing_also_when_it_is_put_back_while_no_m
     is_accepted(&lab, &mallory, "behind").await;
     action("Deny");
     drop(away);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
     admitted(&lab).await;
     never_ran(&lab, &["behind"]).await;
     disturbed.put_back(&lab).await;
@@ -272,7 +273,7 @@ async fn a_manager_that_starts_anew_remembers_since_when_the_policies_stand() {
     );
     drop(away);
     lab.finished(&name).await.ended_with(3);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
 }
 
 #[tokio::test]
@@ -298,7 +299,7 @@ async fn an_upgrade_of_a_policy_is_no_new_beginning_for_what_is_held() {
     let annotation = format!("execlet.dev/policies={before}");
     kubectl(&[&["annotate", "--overwrite"], &lease[..], &[&annotation]].concat());
     drop(away);
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
     assert_eq!(record(), now);
     lab.patch_batch(&held, json!({"releaseLimit": "100%"})).await;
     lab.batch_ended(&held).await.ended("Succeeded", "Completed", [1, 0, 0, 0, 0]);

@@ -11,7 +11,8 @@ use crate::{
     clients::{
         ALL, Client, STREAM_FAILED, attach_path, attach_status, drain, exec_status, finish, kube_terminal, subresources,
     },
-    lab::{Done, Lab, NAMESPACE, kubectl, text, tool, wait_for},
+    lab::{Done, Lab, text, tool, wait_for},
+    leading::managers_rolled_out,
     measured, node,
     output::sha256,
 };
@@ -254,7 +255,7 @@ async fn the_managers_restart_under_attached_clients() {
             (now.len() == before.len() && now.iter().all(|one| !before.contains(one))).then_some(())
         })
         .await;
-        kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=180s"]);
+        managers_rolled_out();
     })
     .await;
 }

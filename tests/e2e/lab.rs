@@ -4,7 +4,7 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::LazyLock,
@@ -328,12 +328,6 @@ impl Done {
 /// A container that waits for ever.
 pub fn container(name: &str) -> Value {
     json!({"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000000"]})
-}
-
-/// Says what could not be shown here, and why, also of a test that passes.
-pub fn not_shown(what: &str) {
-    // Not by a macro: what these print is kept back.
-    writeln!(io::stderr(), "NOT SHOWN HERE: {what}").expect("standard error");
 }
 
 /// Tries until there is a value.

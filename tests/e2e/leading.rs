@@ -3,7 +3,7 @@
 use execlet::api::names;
 
 use crate::{
-    lab::{NAMESPACE, kubectl_raw, text, tool},
+    lab::{NAMESPACE, kubectl, kubectl_raw, text, tool},
     node,
 };
 
@@ -21,4 +21,9 @@ pub fn container(manager: &str) -> Option<(String, String)> {
         let found = node::containers(node, &labels).into_iter().next();
         found.map(|id| (node.to_owned(), id))
     })
+}
+
+/// Every manager is there that should be.
+pub fn managers_rolled_out() {
+    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
 }

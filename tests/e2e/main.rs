@@ -54,6 +54,8 @@ mod leading;
 mod live_restore;
 mod measured;
 mod node;
+#[path = "../engine/not_shown.rs"]
+mod not_shown;
 mod outcomes;
 mod output;
 mod plugin;

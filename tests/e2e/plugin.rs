@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::{
     clients::{Heard, execlet, execlet_with, finish, path_with_plugin, plugin},
     kubectl::server_stamps,
-    lab::{IMAGE, Lab, container, not_shown, run, text, unique, wait_for},
+    lab::{IMAGE, Lab, container, run, text, unique, wait_for},
+    not_shown::not_shown,
 };
 
 fn said(heard: &Heard) -> (String, String, i32) {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{
     clients::{Heard, execlet, finish, plugin},
     kubectl::server_stamps,
-    lab::{Lab, not_shown, run, text, unique, wait_for},
+    lab::{Lab, run, text, unique, wait_for},
+    not_shown::not_shown,
 };
 
 fn said(heard: &Heard) -> (String, String, i32) {

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use crate::{
     agents::{self, Away, rolled_out},
-    lab::{Lab, NAMESPACE, SOON, container_id, kubectl, not_shown, text, tool, unique, wait_for},
+    lab::{Lab, NAMESPACE, SOON, container_id, kubectl, text, tool, unique, wait_for},
     live_restore::LiveRestore,
     node::{self, DOCKER, Kind},
+    not_shown::not_shown,
 };
 
 /// Runs, notes that it did, and ends with this code when told to.

@@ -27,7 +27,9 @@ use crate::{
         Lab, NAMESPACE, PATIENCE, cluster, helm, kubectl, kubectl_raw, kubectl_with, run, text, unique, wait_for,
         wait_within,
     },
-    leading, measured, node,
+    leading,
+    leading::managers_rolled_out,
+    measured, node,
     stand_in::{ATTACH, Caller, StandIn},
     subject::{Subject, bind},
 };
@@ -724,5 +726,5 @@ async fn a_manager_that_falls_ends_its_own_streams_and_no_others() {
         (restarts(&found) > before && ready).then_some(())
     })
     .await;
-    kubectl(&["rollout", "status", "deployment/execlet-manager", "-n", NAMESPACE, "--timeout=180s"]);
+    managers_rolled_out();
 }

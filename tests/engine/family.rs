@@ -20,8 +20,9 @@ use execlet::{
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
-    lab::{Lab, TestContainer, kernel_keeps_codes, not_shown, on_a_terminal, read, shell, until, watched, within},
+    lab::{Lab, TestContainer, kernel_keeps_codes, on_a_terminal, read, shell, until, watched, within},
     lost::{HUNG_UP, is_seven},
+    not_shown::not_shown,
 };
 
 /// Position of `env_start` in `/proc/PID/stat`, counted from the field after the command's name.

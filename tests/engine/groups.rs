@@ -14,10 +14,7 @@ use execlet::{
     },
 };
 
-use crate::{
-    executed::control_group,
-    lab::{Lab, not_shown},
-};
+use crate::{executed::control_group, lab::Lab, not_shown::not_shown};
 
 /// Two containers, each as its ID and the PID of its main process, for this program as it is run by itself in the first.
 const SEEN: &str = "EXECLET_TEST_CONTAINERS_SEEN";

@@ -445,12 +445,6 @@ pub fn patient(deadline: Duration) -> Duration {
     deadline * factor.parse::<u32>().unwrap_or_else(|_| panic!("{PATIENCE} is a whole number, not {factor:?}"))
 }
 
-/// Says what could not be shown here, and why, also of a test that passes.
-pub fn not_shown(what: &str) {
-    // Not by a macro: what these print is kept back.
-    writeln!(io::stderr(), "NOT SHOWN HERE: {what}").expect("standard error");
-}
-
 /// Whether this kernel keeps exit codes, and which it is: Linux 6.15 and later do.
 pub fn kernel_keeps_codes() -> (bool, String) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").trim().to_owned();

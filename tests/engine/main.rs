@@ -26,6 +26,7 @@ mod groups;
 mod input;
 mod lab;
 mod lost;
+mod not_shown;
 mod output;
 mod refusals;
 mod restart;

@@ -4,15 +4,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use execlet::{
-    engine::{ContainerState, Engine as _, EngineError, ExecState, StartError},
+    engine::{ContainerState, Engine as _, EngineError, ExecSpec, ExecState, StartError},
     infra::process,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
 
-use super::node::{Boxed, Node};
+use super::{
+    node::{Boxed, Node},
+    output::{NUMBERS, numbers, read_rest},
+};
 use crate::{
     lab::{read, shell, until, within},
     stage::{Stage as _, Staged as _},
@@ -20,8 +25,8 @@ use crate::{
 
 /// Bytes of the tmpfs that is filled. The backlog of one stream may be larger.
 const TMPFS: u64 = 256 * 1024;
-/// Lines that fill it many times over.
-const NUMBERS: u32 = 200_000;
+/// Nothing comes any more, if nothing has come for so long.
+const SILENT: Duration = Duration::from_millis(500);
 /// Execs of which nothing may be left.
 const MANY: usize = 8;
 
@@ -139,36 +144,19 @@ async fn a_tmpfs_without_room_holds_commands_up_and_costs_no_byte() {
     let filler = small.0.join("filler");
     let room = fs::write(&filler, vec![0; usize::try_from(TMPFS).unwrap()]);
     assert!(room.is_err(), "it is full");
-    let mut read = Vec::new();
-    let mut take = async |stream: &mut execlet::engine::ExecStream| {
-        let chunk = stream.next().await.expect("a stream").expect("output");
-        read.extend_from_slice(&chunk.bytes);
-    };
+    let mut all = Vec::new();
     // What had room is there, and then nothing comes, and nothing fails.
-    while tokio::time::timeout(std::time::Duration::from_millis(500), take(&mut stream)).await.is_ok() {}
+    while let Ok(chunk) = timeout(SILENT, stream.next()).await {
+        all.extend_from_slice(&chunk.expect("a stream").expect("output").bytes);
+    }
     assert!(matches!(node.engine.state(&exec).await, Ok(ExecState::Running { .. })), "it waits");
     // One that writes nothing needs none.
     container.pass();
     assert_eq!(node.code_of(&silent).await, 3);
     drop(silent_stream);
     fs::remove_file(&filler).expect("removed");
-    let start = read.len();
-    let output = {
-        let before = execlet::core::offsets::StreamOffsets { stdout: start as u64, stderr: 0 };
-        node.engine.release(&exec, before).await.expect("released");
-        drop(stream);
-        let reopened = node.engine.reopen(&exec, false, before).await.expect("opened").expect("an exec");
-        assert!(reopened.unbroken);
-        let mut stream = reopened.stream;
-        while let Some(chunk) = within("output", stream.next()).await.expect("a clean end") {
-            read.extend_from_slice(&chunk.bytes);
-            let before = execlet::core::offsets::StreamOffsets { stdout: read.len() as u64, stderr: 0 };
-            node.engine.release(&exec, before).await.expect("released");
-        }
-        read
-    };
-    let expected = (1..=NUMBERS).map(|number| number.to_string() + "\n").collect::<String>();
-    assert!(output == expected.as_bytes(), "{} of {} bytes", output.len(), expected.len());
+    read_rest(&node, &exec, stream, &mut all).await;
+    assert!(all == numbers().as_bytes(), "{} bytes", all.len());
     assert_eq!(node.code_of(&exec).await, 7);
     node.engine.forget(&exec).await.expect("forgotten");
 }
@@ -186,11 +174,10 @@ async fn nothing_is_left_of_execs_that_were_forgotten_neither_files_nor_descript
     let before = open_files(shim);
     let mut all = Vec::new();
     for number in 0..MANY {
-        let spec = execlet::engine::ExecSpec { tty: number % 2 == 0, stdin: true, ..shell("echo begun; cat; exit 7") };
+        let spec = ExecSpec { tty: number % 2 == 0, stdin: true, ..shell("echo begun; cat; exit 7") };
         let exec = node.make(&container, &spec).await;
-        if number % 4 == 3 {
-            // Never started.
-        } else {
+        // The others are never started.
+        if number % 4 != 3 {
             let stream = node.go(&exec, spec.tty).await;
             // Its agent is killed.
             drop(stream);

@@ -19,9 +19,10 @@ use crate::{
     stage::{Stage as _, Staged as _},
 };
 
-const NUMBERS: u32 = 200_000;
+/// Lines that are more than a FIFO and a backlog hold.
+pub const NUMBERS: u32 = 200_000;
 
-fn numbers() -> String {
+pub fn numbers() -> String {
     (1..=NUMBERS).map(|number| number.to_string()).collect::<Vec<_>>().join("\n") + "\n"
 }
 
@@ -32,6 +33,16 @@ async fn read_some(node: &Node, exec: &ExecRef, stream: &mut ExecStream, into: &
         into.extend_from_slice(&chunk.bytes);
     }
     node.engine.release(exec, StreamOffsets { stdout: into.len() as u64, stderr: 0 }).await.expect("released");
+}
+
+/// Reads to a clean end, and lets the engine forget what was read.
+pub async fn read_rest(node: &Node, exec: &ExecRef, mut stream: ExecStream, into: &mut Vec<u8>) {
+    loop {
+        let before = StreamOffsets { stdout: into.len() as u64, stderr: 0 };
+        node.engine.release(exec, before).await.expect("released");
+        let Some(chunk) = within("output", stream.next()).await.expect("an unbroken stream") else { return };
+        into.extend_from_slice(&chunk.bytes);
+    }
 }
 
 async fn reopen(node: &Node, exec: &ExecRef, tty: bool, stdout: usize) -> ExecStream {
@@ -60,12 +71,8 @@ async fn readers_and_the_engine_are_killed_while_a_command_writes_and_nothing_is
         read_some(&node, &exec, &mut stream, &mut all, 300_000).await;
         drop(stream);
         node.daemon().start();
-        let mut stream = reopen(&node, &exec, tty, all.len()).await;
-        while let Some(chunk) = within("output", stream.next()).await.expect("an unbroken stream") {
-            all.extend_from_slice(&chunk.bytes);
-            let before = StreamOffsets { stdout: all.len() as u64, stderr: 0 };
-            node.engine.release(&exec, before).await.expect("released");
-        }
+        let stream = reopen(&node, &exec, tty, all.len()).await;
+        read_rest(&node, &exec, stream, &mut all).await;
         let expected = if tty { numbers().replace('\n', "\r\n") } else { numbers() };
         assert!(all == expected.as_bytes(), "tty: {tty}: {} of {} bytes", all.len(), expected.len());
         assert_eq!(node.code_of(&exec).await, 7, "tty: {tty}");
