@@ -191,7 +191,7 @@ faults-short: ## The same, 15 times (2 min)
 	@$(MAKE) faults ROUNDS=15
 
 .PHONY: faults-watched
-faults-watched: install ## Kill the agent of a node with containerd 500 times under attached clients (30 min; KILLS, SEED)
+faults-watched: install ## Kill the agent of a node with containerd 500 times under clients that are attached or follow the log (30 min; KILLS, SEED)
 	@$(WITH_CLUSTER); $(if $(KILLS),FAULT_KILLS=$(KILLS)) $(if $(SEED),FAULT_SEED=$(SEED)) \
 		cargo test --locked --test faults hundreds -- --ignored --nocapture
 

@@ -15,12 +15,7 @@ use crate::{
 
 /// The engine's IDs of the agents' containers that run on a node.
 pub fn containers(node: &str) -> Vec<String> {
-    containers_of("agent", node)
-}
-
-/// The engine's IDs of a component's containers that run on a node.
-pub fn containers_of(component: &str, node: &str) -> Vec<String> {
-    node::containers(node, &[(node::CONTAINER_NAME, component)])
+    node::containers(node, &[(node::CONTAINER_NAME, "agent")])
 }
 
 /// Kills what runs of them on a node. Gives what that was.

@@ -7,7 +7,8 @@ use crate::{
     batch_rights::{CREATE, said},
     lab::{Lab, container, text},
     leader::NoLeader,
-    stolen::{managers, stolen},
+    measured::pods,
+    stolen::stolen,
     subject::Subject,
 };
 
@@ -176,7 +177,7 @@ async fn a_stolen_managers_token_runs_no_request_that_differs_from_its_batch_in_
     // From now on the thief is the only manager that does anything.
     let no_leader = NoLeader::new().await;
     let [web, other] = [let_run(&lab, "web").await, let_run(&lab, "other").await];
-    let thief = Thief { lab: &lab, token: stolen(&managers()[0]) };
+    let thief = Thief { lab: &lab, token: stolen(&pods("manager")[0]) };
     thief.delete(&request);
     for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
         request["metadata"].as_object_mut().expect("metadata").remove(field);

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use crate::{
     batch_rights::{CREATE, DRY, assert_refused, batch, change, child, read, said},
     lab::{Lab, NAMESPACE, kubectl_with, text, wait_for},
-    stolen::{managers, stolen},
+    measured::pods,
+    stolen::stolen,
     subject::{Subject, forged, grant, requester},
 };
 
 #[tokio::test]
 async fn a_stolen_managers_token_makes_only_requests_of_batches() {
     let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     let uid = json!("batch-1");
     let create =
         |child: &Value| said(&thief.kubectl(&[&CREATE[..], &[DRY, "-o", "json"]].concat(), &child.to_string()));
@@ -93,7 +94,7 @@ async fn children(lab: &Lab) -> [String; 3] {
 #[tokio::test]
 async fn a_stolen_managers_token_cancels_requests_of_batches_and_changes_nothing_else() {
     let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     let [held, running, _] = children(&lab).await;
     let single = lab.create(json!({"target": {"podName": "web"}, "command": ["sleep", "1000"]}));
     let patch = |name: &str, patch: Value| {
@@ -127,7 +128,7 @@ async fn a_stolen_managers_token_cancels_requests_of_batches_and_changes_nothing
 #[tokio::test]
 async fn a_stolen_managers_token_deletes_nothing_that_runs_and_nothing_by_its_name_alone() {
     let lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     let [held, running, ended] = children(&lab).await;
     let single = lab.sh("web", "true").await.request.metadata.name.expect("a name");
     let try_request = |name: &str, preconditions: &Value| delete(&lab, &thief, "execrequests", name, preconditions);
@@ -167,7 +168,7 @@ async fn a_stolen_managers_token_neither_makes_nor_edits_a_batch() {
     lab.pod("web", "n1").await;
     let alice = requester(&lab, "alice").await;
     alice.succeeds(&CREATE, &batch(&lab, "b", &json!({})));
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     assert!(thief.is_refused(&[&CREATE[..], &[DRY]].concat(), &batch(&lab, "c", &json!({}))).contains("orbidden"));
     let manager = json!({"kind": "ServiceAccount", "name": "execlet-manager", "namespace": NAMESPACE});
     let rules = json!([{"apiGroups": ["execlet.dev"], "resources": ["execbatches"], "verbs": ["*"]}]);

@@ -7,12 +7,11 @@ use kube::api::AttachParams;
 use serde_json::{Value, json};
 
 use crate::{
-    agents,
     clients::{
         ALL, Client, STREAM_FAILED, attach_path, attach_status, drain, exec_status, finish, kube_terminal, subresources,
     },
     lab::{Done, Lab, text, tool, wait_for},
-    leading::managers_rolled_out,
+    leading::{container, managers_rolled_out},
     measured, node,
     output::sha256,
 };
@@ -202,10 +201,9 @@ async fn a_late_client_has_every_byte_and_the_outcome() {
     }
 }
 
-/// The managers' containers that run, each with its node.
-fn managers() -> Vec<(&'static str, String)> {
-    let of = |node| agents::containers_of("manager", node).into_iter().map(move |id| (node, id));
-    ["n1", "n2"].into_iter().flat_map(of).collect()
+/// The managers' containers that run, each with its node; not of pods that are on their way out.
+fn managers() -> Vec<(String, String)> {
+    measured::pods("manager").iter().filter_map(|pod| container(pod)).collect()
 }
 
 /// Something on their way is killed while three clients are attached: the command does not notice, the plugin's

@@ -18,9 +18,11 @@ use crate::{
     clients::Client,
     follower::{CODE, are_whole, lines},
     lab::{Lab, NAMESPACE, PATIENCE, kubectl, text, wait_for},
+    leading::container,
+    measured::living,
     node,
     stand_in::{ATTACH, Caller},
-    subject::{agent_pod, pods_of},
+    subject::agent_pod,
 };
 
 const NODE: &str = "n1";
@@ -215,14 +217,14 @@ fn cost(pid: &str) -> (usize, usize) {
 async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_behind() {
     let lab = Lab::alone().await;
     let (name, _) = running(&lab).await;
-    let managers = agents::containers_of("manager", NODE);
-    let manager = node::pid(NODE, managers.first().expect("a manager on each node"));
-    let pod = pods_of("manager").into_iter().find(|pod| pod["spec"]["nodeName"] == NODE).expect("a manager");
-    let pod = pod["status"]["podIP"].as_str().expect("an address");
+    let pod = living("manager").into_iter().find(|pod| pod["spec"]["nodeName"] == NODE).expect("a manager");
+    let manager = pod["metadata"]["name"].as_str().expect("a name");
+    let (_, managed) = container(manager).expect("it runs");
+    let address = pod["status"]["podIP"].as_str().expect("an address");
     let before = agents::containers(NODE);
     for (who, address, pid) in [
         ("the agent", agent().address(), node::pid(NODE, &before[0])),
-        ("a manager", format!("{pod}:8443").parse().expect("an address"), manager),
+        ("a manager", format!("{address}:8443").parse().expect("an address"), node::pid(NODE, &managed)),
     ] {
         let rest = cost(&pid);
         let mut half = Vec::new();
@@ -252,7 +254,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     lab.go("web");
     lab.finished(&name).await.ended_with(CODE);
     assert_eq!(agents::containers(NODE), before, "the agent lives");
-    assert_eq!(agents::containers_of("manager", NODE), managers, "the manager lives");
+    assert_eq!(container(manager).map(|(_, id)| id), Some(managed), "the manager lives");
     let log = log_of_agent();
     let said = log.lines().filter(|line| line.contains("connections") || line.contains("handshake")).count();
     assert!((1..50).contains(&said), "it is said, but not two thousand times: {said}");

@@ -43,6 +43,7 @@ mod follower;
 mod gate;
 mod hardening;
 mod held;
+mod holder;
 mod hostile;
 mod input;
 mod interop;
@@ -53,6 +54,7 @@ mod leader;
 mod leading;
 mod live_restore;
 mod measured;
+mod moved;
 mod node;
 #[path = "../engine/not_shown.rs"]
 mod not_shown;

@@ -52,7 +52,7 @@ async fn prepare(pod: &Pod, request: &ExecRequest, script: &str) -> ExecRef {
 }
 
 /// What an agent puts down of an exec that it has prepared.
-fn prepared(request: &ExecRequest, exec: ExecRef) -> Record {
+pub fn prepared(request: &ExecRequest, exec: ExecRef) -> Record {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
     let (boot, stage) = (boot.trim().into(), Stage::Prepared);
     let entry = Entry::new(Some(exec), boot, stage);
@@ -62,25 +62,25 @@ fn prepared(request: &ExecRequest, exec: ExecRef) -> Record {
 
 impl Lab {
     /// A request for the script, bound while the agent is away: its Lease is still fresh.
-    async fn bound(&self, pod: &str) -> (String, ExecRequest) {
+    pub async fn bound(&self, pod: &str, node: &str) -> (String, ExecRequest) {
         let command = ["sh", "-c", SCRIPT];
         let name = self.create(json!({"target": {"podName": pod}, "command": command, "startingDeadlineSeconds": 300}));
-        let request =
-            self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(*NODE)).await;
+        let request = self.request_when(&name, "to be bound", |status| status.node_name.as_deref() == Some(node)).await;
         (name, request)
     }
 
     /// Commits a request to an exec, as its agent does.
-    fn commit(&self, request: &ExecRequest, exec: &ExecRef) {
+    pub fn commit(&self, request: &ExecRequest, exec: &ExecRef) {
         let from = request.status.as_ref().expect("a status");
+        let node = from.node_name.as_deref().expect("a node");
         let write = Write { from, generation: request.metadata.generation, at: Timestamp::now() };
         let name = request.metadata.name.as_deref().expect("a name");
-        let written = agent_of(&NODE).write_status(self, name, &json!(write.committed(exec)), false);
+        let written = agent_of(node).write_status(self, name, &json!(write.committed(exec)), false);
         assert!(written.status.success(), "{}", text(&written.stderr));
     }
 
     #[track_caller]
-    fn ran_once(&self, pod: &str) {
+    pub fn ran_once(&self, pod: &str) {
         assert_eq!(text(&self.exec(pod, "cat /tmp/runs").0), "ran\n", "{pod}");
     }
 }
@@ -101,7 +101,7 @@ async fn what_was_prepared_when_its_agent_was_killed_is_started_once_committed_o
     let mut all = Vec::new();
     for (pod, committed) in pods.iter().zip([false, true]) {
         let web = pod.metadata.name.clone().expect("a name");
-        let (name, request) = lab.bound(&web).await;
+        let (name, request) = lab.bound(&web, &NODE).await;
         let exec = prepare(pod, &request, SCRIPT).await;
         away.write(prepared(&request, exec.clone())).await;
         if committed {
@@ -124,7 +124,7 @@ async fn a_container_restarted_between_prepare_and_commit_ends_the_request() {
     let lab = Lab::alone().await;
     let pod = lab.pod("web", &NODE).await;
     let away = Away::on(&NODE).await;
-    let (name, request) = lab.bound("web").await;
+    let (name, request) = lab.bound("web", &NODE).await;
     let exec = prepare(&pod, &request, SCRIPT).await;
     away.write(prepared(&request, exec)).await;
     docker(&NODE, &["restart", "--time=0", &container_id(&pod, "main")]);
@@ -279,7 +279,7 @@ async fn where_journal_and_status_name_different_execs_that_of_the_journal_never
     let request = lab.requests().get(&running).await.expect("the request");
     let mut others = vec![prepare(&runs, &request, OTHER).await];
     away.edit(&uid, |entry| (entry.exec, entry.stage) = (Some(others[0].clone()), Stage::Prepared)).await;
-    let (waiting, request) = lab.bound("waits").await;
+    let (waiting, request) = lab.bound("waits", &NODE).await;
     lab.commit(&request, &prepare(&waits, &request, SCRIPT).await);
     others.push(prepare(&waits, &request, OTHER).await);
     away.write(prepared(&request, others[1].clone())).await;

@@ -4,16 +4,12 @@ use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, NAMESPACE, kubectl, kubectl_raw, kubectl_with, text, unique, wait_for},
-    subject::{Subject, pods_of},
+    measured::pods,
+    subject::Subject,
 };
 
 const MANAGER: &str = "execlet-manager";
 const APISERVICE: &str = "v1alpha1.subresources.execlet.dev";
-
-pub fn managers() -> Vec<String> {
-    let names = pods_of("manager").into_iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned));
-    names.collect()
-}
 
 /// A token like a manager's own.
 pub fn stolen(pod: &str) -> Subject {
@@ -38,7 +34,7 @@ fn event(namespace: &str, controller: &str, instance: &str, more: Value) -> Stri
 #[tokio::test]
 async fn a_stolen_managers_token_writes_its_own_lease_and_events_and_no_others() {
     let lab = Lab::new().await;
-    let pods = managers();
+    let pods = pods("manager");
     let thief = stolen(&pods[0]);
     let create = ["create", "--dry-run=server", "-f", "-"];
     let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "--dry-run=server", "-f", "-"];
@@ -94,7 +90,7 @@ async fn a_stolen_managers_token_writes_its_own_lease_and_events_and_no_others()
 #[tokio::test]
 async fn a_stolen_managers_token_changes_nothing_of_its_apiservice_but_the_authorities() {
     let _lab = Lab::new().await;
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     let patch = |name: &str, patch: &Value| {
         let patch = patch.to_string();
         thief.kubectl(&["patch", "apiservice", name, "--type=merge", "--dry-run=server", "-p", &patch], "")
@@ -138,7 +134,7 @@ async fn a_stolen_managers_token_changes_nothing_of_its_apiservice_but_the_autho
 #[tokio::test]
 async fn a_stolen_managers_token_gets_only_tokens_for_agents_that_end_with_its_pod() {
     let _lab = Lab::new().await;
-    let pods = managers();
+    let pods = pods("manager");
     let thief = stolen(&pods[0]);
     let own = json!({"kind": "Pod", "apiVersion": "v1", "name": pods[0]});
     let ask = |account: &str, audiences: &[&str], seconds: Option<i64>, bound: &Value| {
@@ -185,7 +181,7 @@ async fn a_stolen_managers_token_reaches_no_secret_no_node_and_no_spec() {
     lab.pod("web", "n1").await;
     let done = lab.sh("web", "exit 3").await;
     let name = done.request.metadata.name.as_deref().expect("a name");
-    let thief = stolen(&managers()[0]);
+    let thief = stolen(&pods("manager")[0]);
     thief.succeeds(&["get", "pod", "web", "-n", &lab.namespace], "");
     thief.succeeds(&["get", "xr", name, "-n", &lab.namespace], "");
     let request =
@@ -253,7 +249,7 @@ impl Drop for More {
 #[tokio::test]
 async fn what_a_role_would_allow_a_stolen_managers_token_its_policy_does_not() {
     let lab = Lab::alone().await;
-    let pods = managers();
+    let pods = pods("manager");
     let thief = stolen(&pods[0]);
     let _more = More::rights(&json!([
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},

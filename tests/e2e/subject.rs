@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, kubectl, kubectl_itself, kubectl_raw, kubectl_with, text, wait_for};
+use crate::{
+    lab::{Lab, NAMESPACE, kubectl, kubectl_itself, kubectl_raw, kubectl_with, text, wait_for},
+    measured::living,
+};
 
 /// The agents' service account.
 pub const AGENT: &str = "execlet-agent";
@@ -241,18 +244,8 @@ pub fn forged() -> Value {
 
 /// The agent's pod on a node.
 pub fn agent_pod(node: &str) -> String {
-    let pod = pods_of("agent").into_iter().find(|pod| pod["spec"]["nodeName"] == node).expect("an agent");
+    let pod = living("agent").into_iter().find(|pod| pod["spec"]["nodeName"] == node).expect("an agent");
     pod["metadata"]["name"].as_str().expect("a name").to_owned()
-}
-
-/// The pods of a component, but not those that are on their way out: their tokens and addresses end at any moment.
-pub fn pods_of(component: &str) -> Vec<Value> {
-    let label = format!("app.kubernetes.io/component={component}");
-    let mut list: Value =
-        serde_json::from_str(&kubectl(&["get", "pods", "-n", NAMESPACE, "-l", &label, "-o", "json"])).expect("JSON");
-    let mut pods = list["items"].take().as_array().cloned().unwrap_or_default();
-    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    pods
 }
 
 /// The agent of a node, by a token like its own.

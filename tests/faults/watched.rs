@@ -1,5 +1,6 @@
 //! An agent is killed again and again while commands write and somebody is attached to each. Where the engine keeps what they
-//! write, nobody misses a byte and nobody sees one twice: log, counts, digests, tails and whoever looks on are exact.
+//! write, nobody misses a byte and nobody sees one twice: log, counts, digests, tails, whoever is attached and whoever follows
+//! the log are exact.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -38,7 +39,10 @@ fn blocks(blocks: u64) -> String {
 struct Watched {
     name: String,
     code: i32,
-    follower: Follower,
+    /// Attached to it.
+    attached: Follower,
+    /// Who follows its log: one text of both streams.
+    reader: Follower,
 }
 
 impl Watched {
@@ -51,15 +55,17 @@ impl Watched {
         let name = lab.create(
             json!({"target": {"podName": pod}, "command": ["sh", "-c", script], "output": {"tailBytes": TAIL}}),
         );
-        let follower = Follower::attach(lab, &name);
-        follower.shows_more_than(0).await;
-        Self { name, code, follower }
+        let attached = Follower::attach(lab, &name);
+        attached.shows_more_than(0).await;
+        let reader = Follower::start(lab, &["logs", "-f", &name]);
+        reader.shows_more_than(0).await;
+        Self { name, code, attached, reader }
     }
 
     /// What is not as the command wrote it.
     async fn judge(self, lab: &Lab) -> Vec<String> {
         let done = lab.finished(&self.name).await;
-        let shown = self.follower.end().await;
+        let (shown, read) = (self.attached.end().await, self.reader.end().await);
         let [stdout, stderr] = lab.spool(&done.request);
         let mut wrong = Vec::new();
         if done.status.exit_code != Some(self.code) || shown.code != self.code {
@@ -74,12 +80,17 @@ impl Watched {
         if stdout != output.as_bytes() || stderr != errors.as_bytes() {
             wrong.push(format!("its log has {} and {} bytes", stdout.len(), stderr.len()));
         }
-        if shown.stdout != output.as_bytes() {
-            let same = shown.stdout.iter().zip(output.as_bytes()).take_while(|(seen, written)| seen == written).count();
-            let (seen, written) = (shown.stdout.len(), output.len());
-            wrong.push(format!(
-                "who was attached has seen {seen} bytes of {written}, of which the first {same} are right"
-            ));
+        // The order of the two streams is that of the log.
+        let log = Follower::start(lab, &["logs", &self.name]).end().await.stdout;
+        for (who, seen, written) in
+            [("was attached", &shown.stdout, output.as_bytes()), ("read the log", &read.stdout, &log)]
+        {
+            if seen != written {
+                let same = seen.iter().zip(written).take_while(|(seen, written)| seen == written).count();
+                let (seen, written) = (seen.len(), written.len());
+                wrong
+                    .push(format!("who {who} has seen {seen} bytes of {written}, of which the first {same} are right"));
+            }
         }
         wrong.extend(differs(&done, [&output, &errors]));
         wrong.into_iter().map(|what| format!("{}: {what}", self.name)).collect()

@@ -159,6 +159,9 @@ impl<'a, W: World> Pump<'a, W> {
         let to = stream.input();
         if sole {
             hub.open(received, kept);
+            if node.engine.habits().keeps_output {
+                hub.note(received);
+            }
         } else {
             // Whether this connection is the one that the command reads from is not known.
             hub.log_only(kept.file, Written::UNKNOWN);
@@ -296,6 +299,7 @@ impl<'a, W: World> Pump<'a, W> {
         if !memory.note_output(exec, output, kept.file, self.feeder.progress()).await {
             return false;
         }
+        hub.note(self.sink.streams.total());
         let released = node.engine.release(exec, position).await;
         if let Err(error) = &released {
             tracing::debug!(exec = %exec.id, %error, "output that is kept here is kept by the engine, too");

@@ -43,9 +43,8 @@ pub(super) async fn log<R: Requests>(
         Some(_) | None => Arc::clone(&subject.hub),
     };
     let mut view = View::new(&hub, &shared.streams.spool.log_path(&subject.key), &shared.readers);
-    if !follow {
-        view = view.until_now();
-    }
+    // Whoever follows and comes again after a crash finds the same text.
+    view = if follow { view.settled() } else { view.until_now() };
     if let Some(lines) = tail_lines {
         view = view.tail(lines, only).await.map_err(|error| {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the log cannot be read: {error}"))

@@ -140,6 +140,17 @@ impl Hub {
         });
     }
 
+    /// So much of the output is noted: an agent that goes on after a crash begins there. What comes after it, of two
+    /// streams, it may receive in another order. Without a word of this all counts as noted.
+    pub fn note(&self, received: u64) {
+        self.change(|ring| ring.note(received));
+    }
+
+    /// The end of the output that keeps its order whatever happens; none once the result is told.
+    pub fn settled(&self) -> u64 {
+        self.ring.lock().settled()
+    }
+
     pub fn close(&self) {
         self.change(|ring| ring.phase = Phase::Closed);
     }

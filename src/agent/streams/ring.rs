@@ -128,6 +128,7 @@ pub(super) struct Ring {
     pub(super) written: Written,
     pub(super) phase: Phase,
     pub(super) result: Option<Arc<ExecResult>>,
+    noted: u64,
     /// More output waits until the log has taken what is here.
     pub(super) held_up: bool,
 }
@@ -144,6 +145,7 @@ impl Ring {
             written: Written::NOTHING,
             phase: Phase::Waiting,
             result: None,
+            noted: u64::MAX,
             held_up: false,
         }
     }
@@ -158,6 +160,16 @@ impl Ring {
         let position = self.next;
         self.next += piece.bytes.len() as u64;
         self.pieces.push_back((position, piece));
+    }
+
+    /// What comes before this is never received anew.
+    pub(super) fn note(&mut self, noted: u64) {
+        self.noted = noted;
+    }
+
+    /// The end of what is [noted](Self::note); of a command whose result is told, no end.
+    pub(super) fn settled(&self) -> u64 {
+        if self.result.is_some() { u64::MAX } else { self.noted }
     }
 
     /// The end of the output so far.

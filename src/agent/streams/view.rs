@@ -74,6 +74,8 @@ pub struct View {
     stop: Option<u64>,
     /// Where the output from before it came ends, as long as that is to be told.
     past: Option<Past>,
+    /// It waits until what it shows keeps its order, whatever happens to the agent.
+    settled: bool,
     /// About how many bytes are read at a time.
     most: usize,
 }
@@ -92,6 +94,7 @@ impl View {
             told: false,
             stop: None,
             past: None,
+            settled: false,
             most: READ_BYTES,
         }
     }
@@ -118,6 +121,12 @@ impl View {
     pub fn until_now(mut self) -> Self {
         self.stop = Some(self.hub.now());
         self
+    }
+
+    /// Shows output once an agent that goes on after a crash would show it in the same order: for those who count both
+    /// streams as one when they come again.
+    pub fn settled(self) -> Self {
+        Self { settled: true, ..self }
     }
 
     /// Begins at the last `lines` lines, of one stream or of both. If it ends with what is there now, it ends with these.
@@ -169,20 +178,28 @@ impl View {
                 self.past = None;
                 return Ok(Sight::Now);
             }
-            let left = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.position.output));
-            if left == 0 {
+            let from = self.position;
+            if self.stop.is_some_and(|stop| from.output >= stop) {
                 return Ok(Sight::End);
             }
+            let settled = if self.settled { self.hub.settled() } else { u64::MAX };
+            if from.output >= settled && !self.hub.has_moved() {
+                if self.changes.changed().await.is_err() {
+                    return Ok(Sight::End);
+                }
+                continue;
+            }
+            let end = self.stop.unwrap_or(u64::MAX).min(settled);
             match self.hub.after(self.position, self.most) {
                 Follows::Pieces(pieces, position) => {
                     self.position = position;
                     self.file = None;
                     self.live = true;
-                    return Ok(Sight::Pieces(cut(pieces, left)));
+                    return Ok(self.up_to(end, from, pieces));
                 }
                 Follows::InFile(kept) => match self.read(kept).await? {
                     Some(pieces) if pieces.is_empty() => {}
-                    Some(pieces) => return Ok(Sight::Pieces(cut(pieces, left))),
+                    Some(pieces) => return Ok(self.up_to(end, from, pieces)),
                     None if kept.output == u64::MAX => return Ok(self.behind()),
                     None => return Ok(self.skip(ViewPosition { output: kept.output, known: (kept.output, kept.file) })),
                 },
@@ -206,6 +223,15 @@ impl View {
             Err(error) => Err(error),
         });
         opening.await
+    }
+
+    /// Of these pieces, from a position on, those before the end.
+    fn up_to(&mut self, end: u64, from: ViewPosition, pieces: Vec<Piece>) -> Sight {
+        if self.position.output > end {
+            self.position = ViewPosition { output: end, known: from.known };
+            self.file = None;
+        }
+        Sight::Pieces(cut(pieces, end.saturating_sub(from.output)))
     }
 
     fn skip(&mut self, to: ViewPosition) -> Sight {
@@ -312,7 +338,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::agent::streams::hub::Hubs;
+    use crate::{agent::streams::hub::Hubs, api::ExecResult};
 
     const TIME: &str = "2026-01-02T03:04:05.000000006Z";
 
@@ -365,6 +391,57 @@ mod tests {
         });
         let other = tokio::spawn(async move { all.load(Ordering::Relaxed) });
         assert!(!other.await.expect("a task"), "all of it was read before another task had its turn");
+    }
+
+    /// What comes until nothing does, in a moment without any.
+    async fn seen(view: &mut View) -> (String, bool) {
+        let mut text = Vec::new();
+        loop {
+            match timeout(Duration::ZERO, view.next()).await {
+                Ok(Ok(Sight::Pieces(pieces))) => text.extend(pieces.iter().flat_map(|piece| piece.bytes.to_vec())),
+                Ok(Ok(Sight::End)) => return (String::from_utf8(text).expect("text"), true),
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => return (String::from_utf8(text).expect("text"), false),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn output_that_the_next_agent_could_receive_in_another_order_is_waited_with() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut log = Vec::new();
+        cri::encode(&mut log, OutputStream::Stdout, TIME, b"one\ntwo\n");
+        std::fs::write(&path, &log).expect("written");
+        let kept = |output, file| Kept { output, file, state: LogState::Whole };
+        let piece =
+            |text: &'static str| Piece { stream: OutputStream::Stdout, at: Timestamp::UNIX_EPOCH, bytes: text.into() };
+        for in_file in [true, false] {
+            let hub = Hubs::default().of(&"u".into());
+            if in_file {
+                hub.open(8, kept(8, log.len() as u64));
+                hub.note(2);
+            } else {
+                hub.open(0, kept(0, 0));
+                hub.note(2);
+                hub.push(piece("one\ntwo\n"));
+            }
+            let readers = Readers::default();
+            let mut views = [false, true].map(|settled| {
+                let view = View::new(&hub, &path, &readers);
+                if settled { view.settled() } else { view }
+            });
+            assert_eq!(seen(&mut views[0]).await, ("one\ntwo\n".to_owned(), false));
+            let settled = &mut views[1];
+            assert_eq!(seen(settled).await, ("on".to_owned(), false), "{in_file}");
+            hub.note(8);
+            hub.push(piece("three\n"));
+            assert_eq!(seen(settled).await, ("e\ntwo\n".to_owned(), false), "{in_file}");
+            hub.close();
+            assert_eq!(seen(settled).await, (String::new(), false), "an agent that is killed now has not told the end");
+            hub.conclude(ExecResult::default());
+            assert_eq!(seen(settled).await, ("three\n".to_owned(), true), "{in_file}");
+        }
     }
 
     #[tokio::test]
