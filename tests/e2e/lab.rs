@@ -60,7 +60,11 @@ impl Lab {
 
     /// With the installation for itself, to disturb it.
     pub async fn alone() -> Self {
-        Self::with(Share::Alone(INSTALLATION.write().await)).await
+        let lab = Self::with(Share::Alone(INSTALLATION.write().await)).await;
+        // What a test before it has replaced may still be on its way out, and would be counted.
+        let going = ["get", "pods", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"];
+        wait_for("pods that were replaced to be gone", async || kubectl(&going).trim().is_empty().then_some(())).await;
+        lab
     }
 
     async fn with(share: Share) -> Self {

@@ -148,7 +148,7 @@ async fn conclude<W: World>(
                 }
                 Knew::Forgot => {
                     "the engine no longer knows the exec, and none of its events tells the exit code: the engine was \
-                     restarted, or the command ended long ago"
+                     restarted, the container's runtime was killed, or the command ended long ago"
                 }
             };
             Outcome::lost(message, Some(output), node.clock.now())
