@@ -219,12 +219,12 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     let (name, _) = running(&lab).await;
     let pod = living("manager").into_iter().find(|pod| pod["spec"]["nodeName"] == NODE).expect("a manager");
     let manager = pod["metadata"]["name"].as_str().expect("a name");
-    let (_, managed) = container(manager).expect("it runs");
+    let (_, running_in) = container(manager).expect("it runs");
     let address = pod["status"]["podIP"].as_str().expect("an address");
     let before = agents::containers(NODE);
     for (who, address, pid) in [
         ("the agent", agent().address(), node::pid(NODE, &before[0])),
-        ("a manager", format!("{address}:8443").parse().expect("an address"), node::pid(NODE, &managed)),
+        ("a manager", format!("{address}:8443").parse().expect("an address"), node::pid(NODE, &running_in)),
     ] {
         let rest = cost(&pid);
         let mut half = Vec::new();
@@ -254,7 +254,7 @@ async fn two_thousand_half_open_handshakes_shut_nobody_out_and_leave_nothing_beh
     lab.go("web");
     lab.finished(&name).await.ended_with(CODE);
     assert_eq!(agents::containers(NODE), before, "the agent lives");
-    assert_eq!(container(manager).map(|(_, id)| id), Some(managed), "the manager lives");
+    assert_eq!(container(manager).map(|(_, id)| id), Some(running_in), "the manager lives");
     let log = log_of_agent();
     let said = log.lines().filter(|line| line.contains("connections") || line.contains("handshake")).count();
     assert!((1..50).contains(&said), "it is said, but not two thousand times: {said}");
