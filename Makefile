@@ -216,7 +216,7 @@ fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (
 .PHONY: bench
 bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers, speed of a batch (20 min and a build)
 	@benches/memory
-	@$(WITH_CLUSTER); cargo bench --locked --bench streams
+	@$(WITH_CLUSTER); cargo bench --locked --bench cost
 
 .PHONY: fuzz
 fuzz: ## Fuzz each codec for 10 min (SECONDS); see fuzz/README.md
