@@ -1,4 +1,4 @@
-//! How fast one command gets through many pods: as a batch, by the engines alone, and by as many `kubectl exec` at a time.
+//! How fast one command gets through many pods: by the engines alone, as a batch, and by as many `kubectl exec` at a time.
 //!
 //! Each from the first call to the last answer, in turn, on the same pods.
 
@@ -8,72 +8,103 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use execlet::{
-    api::ExecBatch,
-    core::ids::ContainerId,
-    engine::{ExecSpec, docker::DockerEngine},
-};
+use execlet::api::ExecBatch;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::lab::{AT_A_TIME, Lab, cluster};
+use crate::{
+    figures::{keep, median, percentile, print_table, ratio},
+    lab::{AT_A_TIME, Lab, Node, Target},
+};
 
-const NODES: [&str; 2] = ["n1", "n2"];
 const PARALLELISM: [usize; 2] = [16, 64];
-/// Of the engines' rate, in percent; and how many times that of `kubectl exec`.
-const AIM_OF_THE_ENGINES: u32 = 95;
-const AIM_OF_KUBECTL: u32 = 2;
+/// To the rate of the engines, and to that of `kubectl exec`.
+const AIM_TO_THE_ENGINES: f64 = 0.95;
+const AIM_TO_KUBECTL: f64 = 2.0;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The pods of this measurement: names, and where their containers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Engines,
+    Batch,
+    KubectlExec,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Engines, Self::Batch, Self::KubectlExec];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Engines => "the engines alone",
+            Self::Batch => "a batch",
+            Self::KubectlExec => "xargs -P kubectl exec",
+        }
+    }
+}
+
+/// What one way took.
+struct Row {
+    parallelism: usize,
+    way: Way,
+    /// Seconds, of each round.
+    times: Vec<f64>,
+}
+
+impl Row {
+    /// Best and median.
+    fn times(&self) -> [f64; 2] {
+        [percentile(&self.times, 0), median(&self.times)]
+    }
+
+    /// Rate to rate: best to best, and median to median.
+    fn compared(&self, other: &Self) -> [String; 2] {
+        let ([best, median], [other_best, other_median]) = (self.times(), other.times());
+        [ratio(other_best, best), ratio(other_median, median)]
+    }
+
+    fn figures(&self) -> Value {
+        let [best, median] = self.times();
+        json!({"parallelism": self.parallelism, "way": self.way.name(), "bestSeconds": best, "medianSeconds": median,
+            "secondsByRound": self.times})
+    }
+}
+
+/// The pods of this measurement, and the nodes that they are on.
 struct Fleet<'a> {
     lab: &'a Lab,
-    pods: Vec<(String, DockerEngine, ContainerId)>,
+    pods: Vec<(&'a Node, Target)>,
 }
 
 pub async fn measure(lab: &Lab, pods: usize, rounds: usize) -> anyhow::Result<()> {
-    println!(
-        "\none command in {pods} pods on {} nodes, best and median of {rounds}; making the pods first",
-        NODES.len()
-    );
+    let nodes = lab.nodes.len();
+    println!("\none command in {pods} pods on {nodes} nodes, best and median of {rounds}; making the pods first");
     let fleet = Fleet::make(lab, pods).await?;
-    for parallelism in PARALLELISM {
-        let mut took: [Vec<f64>; 3] = Default::default();
-        for _ in 0..rounds {
-            for (way, took) in took.iter_mut().enumerate() {
-                let begun = Instant::now();
-                match way {
-                    0 => fleet.by_the_engines(parallelism).await?,
-                    1 => fleet.by_a_batch(parallelism).await?,
-                    _ => fleet.by_kubectl(parallelism).await?,
-                }
-                took.push(begun.elapsed().as_secs_f64());
-            }
-        }
-        for took in &mut took {
-            took.sort_by(f64::total_cmp);
-        }
-        let [best, median] = [0, rounds / 2].map(|at| took.each_ref().map(|took| took[at]));
-        println!("parallelism {parallelism}:");
-        for (way, name) in ["the engines alone", "a batch", "xargs -P kubectl exec"].iter().enumerate() {
-            println!(
-                "  {name:<24}{:>7.2} s{:>7.2} s   {:>4.0} % {:>4.0} % of the engines' rate, {:>4.1} and {:>4.1} times kubectl exec's",
-                best[way],
-                median[way],
-                100.0 * best[0] / best[way],
-                100.0 * median[0] / median[way],
-                best[2] / best[way],
-                median[2] / median[way],
-            );
+    let row = |parallelism| Way::ALL.map(|way| Row { parallelism, way, times: Vec::new() });
+    let mut rows: Vec<Row> = PARALLELISM.into_iter().flat_map(row).collect();
+    for _ in 0..rounds {
+        for row in &mut rows {
+            let begun = Instant::now();
+            fleet.run(row.way, row.parallelism).await.with_context(|| row.way.name())?;
+            row.times.push(begun.elapsed().as_secs_f64());
         }
     }
-    println!("aim of a batch: {AIM_OF_THE_ENGINES} % of the engines' rate, {AIM_OF_KUBECTL} times kubectl exec's");
-    Ok(())
+    let cells = |group: &[Row; 3]| {
+        let [engines, _, kubectl] = group;
+        group.each_ref().map(|row| {
+            let times = row.times().map(|time| format!("{time:.2}"));
+            let name = [format!("{}, parallelism {}", row.way.name(), row.parallelism)];
+            [&name[..], &times, &row.compared(engines), &row.compared(kubectl)].concat()
+        })
+    };
+    let head = ["", "best, s", "median, s", "rate to the engines", "", "rate to kubectl exec", ""];
+    print_table(&head, &rows.as_chunks().0.iter().flat_map(cells).collect::<Vec<_>>());
+    println!("aim of a batch: {AIM_TO_THE_ENGINES} to the engines, {AIM_TO_KUBECTL} to kubectl exec");
+    keep(lab, "batches", rounds, &rows.iter().map(Row::figures).collect::<Vec<_>>())
 }
 
 impl<'a> Fleet<'a> {
@@ -81,9 +112,8 @@ impl<'a> Fleet<'a> {
         let begun = Instant::now();
         let pods: Vec<_> = stream::iter(0..count)
             .map(async |number| {
-                let (name, node) = (format!("f{number}"), NODES[number % NODES.len()]);
-                let container = lab.pod(&name, node).await?;
-                Ok::<_, anyhow::Error>((name, DockerEngine::new(cluster(&["socket", node])?.trim()), container))
+                let node = lab.nodes.get(number % lab.nodes.len()).context("no node")?;
+                anyhow::Ok((node, lab.target(node, format!("f{number}")).await?))
             })
             .buffer_unordered(AT_A_TIME)
             .try_collect()
@@ -92,17 +122,17 @@ impl<'a> Fleet<'a> {
         Ok(Self { lab, pods })
     }
 
+    async fn run(&self, way: Way, parallelism: usize) -> anyhow::Result<()> {
+        match way {
+            Way::Engines => self.by_the_engines(parallelism).await,
+            Way::Batch => self.by_a_batch(parallelism).await,
+            Way::KubectlExec => self.by_kubectl(parallelism).await,
+        }
+    }
+
     async fn by_the_engines(&self, parallelism: usize) -> anyhow::Result<()> {
-        let spec = ExecSpec { command: vec!["true".to_owned()], ..ExecSpec::default() };
         stream::iter(&self.pods)
-            .map(async |(name, engine, container)| {
-                let exec = engine.create_exec(container, &spec).await?;
-                let mut output = engine.start_exec(&exec, false).await?;
-                while output.next().await?.is_some() {}
-                let code = engine.inspect_exec(&exec).await?.code;
-                ensure!(code == Some(0), "{name}: {code:?}");
-                Ok(())
-            })
+            .map(async |(node, target)| node.engine.run(&target.container, &["true"], |_| Ok(())).await)
             .buffer_unordered(parallelism)
             .try_collect()
             .await
@@ -110,7 +140,7 @@ impl<'a> Fleet<'a> {
 
     async fn by_a_batch(&self, parallelism: usize) -> anyhow::Result<()> {
         let api: Api<ExecBatch> = Api::namespaced(self.lab.client.clone(), &self.lab.namespace);
-        let names: Vec<_> = self.pods.iter().map(|(name, ..)| json!({"name": name})).collect();
+        let names: Vec<_> = self.pods.iter().map(|(_, target)| json!({"name": target.pod})).collect();
         let batch: ExecBatch = serde_json::from_value(json!({
             "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecBatch", "metadata": {"generateName": "b-"},
             "spec": {"targets": {"pods": names}, "parallelism": parallelism,
@@ -133,11 +163,11 @@ impl<'a> Fleet<'a> {
     async fn by_kubectl(&self, parallelism: usize) -> anyhow::Result<()> {
         let namespace = &self.lab.namespace;
         stream::iter(&self.pods)
-            .map(async |(name, ..)| {
+            .map(async |(_, target)| {
                 let mut exec = Command::new("kubectl");
-                exec.args(["exec", "--namespace", namespace, name, "--", "true"]).stdin(Stdio::null());
+                exec.args(["exec", "--namespace", namespace, &target.pod, "--", "true"]).stdin(Stdio::null());
                 let status = spawn_blocking(move || exec.status()).await?.context("kubectl")?;
-                ensure!(status.success(), "kubectl exec {name}: {status}");
+                ensure!(status.success(), "kubectl exec {}: {status}", target.pod);
                 Ok(())
             })
             .buffer_unordered(parallelism)
