@@ -214,9 +214,9 @@ fleet: install ## A batch of 2,000 targets on nodes whose agents are simulated (
 		cargo test --locked --test faults thousands -- --ignored --nocapture
 
 .PHONY: bench
-bench: install ## Memory of an agent with 500 commands, throughput of streams, stalled viewers, speed of a batch (20 min and a build)
-	@benches/memory
-	@$(WITH_CLUSTER); cargo bench --locked --bench streams
+bench: install ## Latency, rate and throughput beside the engines alone and kubectl exec, memory of an agent, speed of a batch (25 min and a build; BENCH=exec, streams, batches or memory: that part)
+	@$(if $(filter-out memory,$(BENCH)),,benches/memory)
+	@$(if $(filter memory,$(BENCH)),,$(WITH_CLUSTER); cargo bench --locked --bench cost)
 
 .PHONY: fuzz
 fuzz: ## Fuzz each codec for 10 min (SECONDS); see fuzz/README.md

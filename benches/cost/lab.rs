@@ -1,14 +1,15 @@
-//! The test cluster: an installation with room, pods on one node, and requests in a namespace of our own.
+//! The test cluster: an installation with room, pods on each node, and requests in a namespace of our own.
 
 use std::{
     fs,
     io::Write as _,
     process::{self, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use execlet::{api::ExecRequest, core::ids::ContainerId, engine::docker::DockerEngine};
+use execlet::api::ExecRequest;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -18,11 +19,14 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Where everything runs.
-pub const NODE: &str = "n1";
+use crate::{
+    engine::{Container, Engine},
+    figures::load,
+};
+
 /// Of the installation, and its name.
 pub const NAMESPACE: &str = "execlet";
-/// Among so many containers the commands are spread.
+/// On each node; of one container each.
 const PODS: usize = 8;
 /// Calls to the API server at a time.
 pub const AT_A_TIME: usize = 16;
@@ -33,32 +37,61 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Lab {
     pub client: Client,
     pub namespace: String,
-    pub engine: DockerEngine,
-    /// The engine's containers, of pods `p0` and on.
-    pub containers: Vec<ContainerId>,
+    pub nodes: Vec<Node>,
+    /// Of the machine, before anything was done here.
+    pub load_before: f64,
     /// Values of the release as they were.
     values: String,
+    /// So many requests were made.
+    requests: AtomicU64,
+}
+
+pub struct Node {
+    pub name: String,
+    pub engine: Engine,
+    /// Which engine it is, and its version.
+    pub runs: String,
+    pub targets: Vec<Target>,
+}
+
+/// Where a command runs.
+pub struct Target {
+    pub pod: String,
+    pub container: Container,
 }
 
 impl Lab {
     /// With room for so many commands at a time.
     pub async fn open(count: usize) -> anyhow::Result<Self> {
+        let load_before = load()?;
+        println!("load of the machine before: {load_before:.1}");
         let config = Config::infer().await.context("KUBECONFIG; run it by `make bench`")?;
         let client = Client::try_from(config)?;
-        let socket = cluster(&["socket", NODE])?;
         let values = run("helm", &["get", "values", "execlet", "--namespace", NAMESPACE, "--output", "json"], "")?;
         let namespace = format!("bench-{}", process::id());
-        let engine = DockerEngine::new(socket.trim());
-        let mut lab = Self { client, namespace, engine, containers: Vec::new(), values };
+        let mut lab =
+            Self { client, namespace, nodes: Vec::new(), load_before, values, requests: AtomicU64::default() };
         let most = format!("agent.maxConcurrent={}", count + 50);
         let most_of_one = format!("agent.maxConcurrentPerContainer={count}");
         // All are of one user.
         lab.upgrade(&["--set", &most, "--set", &most_of_one, "--set", "agent.reservedPercent=0"])?;
         run("kubectl", &["create", "namespace", &lab.namespace], "")?;
-        for number in 0..PODS {
-            lab.containers.push(lab.pod(&format!("p{number}"), NODE).await?);
+        for name in cluster(&["nodes"])?.split_whitespace() {
+            let node = lab.node(name).await?;
+            lab.nodes.push(node);
         }
         Ok(lab)
+    }
+
+    async fn node(&self, name: &str) -> anyhow::Result<Node> {
+        let (engine, runs) = Engine::of(name).await?;
+        let mut node = Node { name: name.to_owned(), engine, runs, targets: Vec::new() };
+        node.targets = stream::iter(0..PODS)
+            .map(|number| self.target(&node, format!("{name}-{number}")))
+            .buffered(AT_A_TIME)
+            .try_collect()
+            .await?;
+        Ok(node)
     }
 
     fn upgrade(&self, more: &[&str]) -> anyhow::Result<()> {
@@ -76,26 +109,25 @@ impl Lab {
         Ok(())
     }
 
-    /// A pod that waits, and its container in the engine.
-    pub async fn pod(&self, name: &str, node: &str) -> anyhow::Result<ContainerId> {
+    /// Makes a pod that waits.
+    pub async fn target(&self, node: &Node, pod: String) -> anyhow::Result<Target> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let pod = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{
+        let new = serde_json::from_value(json!({
+            "metadata": {"name": pod},
+            "spec": {"nodeName": node.name, "terminationGracePeriodSeconds": 0, "containers": [{
                 "name": "main", "image": "execlet.test/busybox:1", "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "1000000"],
             }]},
         }))?;
         // A new namespace gets its service account a moment later.
-        while pods.create(&PostParams::default(), &pod).await.is_err() {
+        while pods.create(&PostParams::default(), &new).await.is_err() {
             sleep(PAUSE).await;
         }
         loop {
-            let pod = pods.get(name).await?;
-            let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
-            let running = containers.into_iter().find(|container| container.ready);
+            let containers = pods.get(&pod).await?.status.and_then(|status| status.container_statuses);
+            let running = containers.unwrap_or_default().into_iter().find(|container| container.ready);
             if let Some(id) = running.and_then(|container| container.container_id) {
-                return Ok(id.trim_start_matches("docker://").to_owned().into());
+                return Ok(Target { pod, container: node.engine.container(&id).await? });
             }
             sleep(PAUSE).await;
         }
@@ -105,21 +137,24 @@ impl Lab {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Creates a request in pod `p`N, N counted around.
-    pub async fn create(&self, number: usize, command: &[&str], more: Value) -> anyhow::Result<ExecRequest> {
+    /// A request that is yet to be created. No other one ever has its name.
+    pub fn request(&self, target: &Target, command: &[&str], more: Value) -> anyhow::Result<ExecRequest> {
         let mut spec = json!({
-            "target": {"podName": format!("p{}", number % PODS)}, "command": command,
+            "target": {"podName": target.pod}, "command": command,
             "startingDeadlineSeconds": 600, "terminationGracePeriodSeconds": 0,
         });
         if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
             spec.extend(more);
         }
-        let request = json!({
+        let name = format!("r-{}", self.requests.fetch_add(1, Ordering::Relaxed));
+        Ok(serde_json::from_value(json!({
             "apiVersion": "execlet.dev/v1alpha1", "kind": "ExecRequest",
-            "metadata": {"generateName": "r-", "namespace": self.namespace}, "spec": spec,
-        });
-        let request = serde_json::from_value(request)?;
-        Ok(self.requests().create(&PostParams::default(), &request).await?)
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        }))?)
+    }
+
+    pub async fn create(&self, target: &Target, command: &[&str], more: Value) -> anyhow::Result<ExecRequest> {
+        Ok(self.requests().create(&PostParams::default(), &self.request(target, command, more)?).await?)
     }
 
     /// Whether there is no request that these fields select.
@@ -142,11 +177,13 @@ impl Lab {
         }
         Ok(())
     }
+}
 
-    /// The agent's process on this machine.
-    pub fn agent() -> anyhow::Result<String> {
-        let id = cluster(&["containers", NODE, "io.kubernetes.container.name=agent"])?;
-        Ok(cluster(&["container", NODE, "pid", id.trim()])?.trim().to_owned())
+impl Node {
+    /// Its agent's process on this machine.
+    pub fn agent(&self) -> anyhow::Result<String> {
+        let id = cluster(&["containers", &self.name, "io.kubernetes.container.name=agent"])?;
+        Ok(cluster(&["container", &self.name, "pid", id.trim()])?.trim().to_owned())
     }
 }
 

@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     tungstenite::{Error as SocketError, client::IntoClientRequest as _},
 };
 
-use crate::lab::{Lab, NAMESPACE, NODE, run};
+use crate::lab::{Lab, NAMESPACE, Node, run};
 
 /// Of the kernel, for a viewer that takes nothing: else it takes megabytes in our place.
 const SMALL_BUFFER: u32 = 16 << 10;
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub type Socket = WebSocketStream<TlsStream<Buffered>>;
 
-/// The agent of the node.
+/// The agent of a node.
 pub struct Agent {
     address: SocketAddr,
     tls: TlsConnector,
@@ -48,10 +48,10 @@ pub struct Agent {
 
 impl Agent {
     /// Where its Lease says that it is: after an update that may be the agent before it for a moment.
-    pub async fn find(lab: &Lab) -> anyhow::Result<Self> {
+    pub async fn find(lab: &Lab, node: &Node) -> anyhow::Result<Self> {
         let begun = Instant::now();
         loop {
-            let agent = Self::of_lease(lab).await?;
+            let agent = Self::of_lease(lab, &node.name).await?;
             match TcpStream::connect(agent.address).await {
                 Ok(_) => return Ok(agent),
                 Err(error) if begun.elapsed() > TAKES_OVER => return Err(error).context(agent.address),
@@ -60,9 +60,9 @@ impl Agent {
         }
     }
 
-    async fn of_lease(lab: &Lab) -> anyhow::Result<Self> {
+    async fn of_lease(lab: &Lab, node: &str) -> anyhow::Result<Self> {
         let leases: Api<Lease> = Api::namespaced(lab.client.clone(), NAMESPACE);
-        let lease = leases.get(&names::agent_lease(NODE)).await?;
+        let lease = leases.get(&names::agent_lease(node)).await?;
         let annotations = lease.metadata.annotations.unwrap_or_default();
         let annotation = |name: &str| annotations.get(name).with_context(|| format!("the Lease has no {name}"));
         let address = annotation(names::STREAM_ENDPOINT_ANNOTATION)?.parse()?;
@@ -74,7 +74,7 @@ impl Agent {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let account = ["create", "token", "execlet-manager", "--namespace", NAMESPACE];
-        let token = run("kubectl", &[&account[..], &["--audience", &names::stream_audience(NODE)]].concat(), "")?;
+        let token = run("kubectl", &[&account[..], &["--audience", &names::stream_audience(node)]].concat(), "")?;
         let token = HeaderValue::try_from(format!("Bearer {}", token.trim()))?;
         Ok(Self { address, tls: TlsConnector::from(Arc::new(config)), token })
     }

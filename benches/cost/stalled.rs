@@ -1,4 +1,5 @@
-//! Many commands that write at the same time, with or without a viewer on each that takes nothing.
+//! What an agent's memory comes to with many commands that write at the same time, with and without a viewer on each that
+//! takes nothing. On one node.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use execlet::engine::ExecSpec;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -17,8 +17,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{
     agent::Agent,
-    lab::{AT_A_TIME, Lab, resident_of},
+    lab::{AT_A_TIME, Lab, Node, Target, resident_of},
 };
+
+/// Of the agent, resident, with a stalled viewer on each command.
+const AIM_RESIDENT_MIB: u32 = 128;
 
 /// Between two looks at the agent's memory.
 const LOOK: Duration = Duration::from_millis(100);
@@ -28,24 +31,59 @@ const SELDOM: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What it took.
-pub struct Took {
+struct Took {
     /// From the moment at which all may write to the end of the last.
-    pub time: Duration,
+    time: Duration,
     /// Of the agent, KiB: while all wait at the gate, with the viewers there, and at most.
-    pub resident: [u32; 3],
+    resident: [u32; 3],
     /// How many commands have output that is not called complete, by reason: the machine is too busy for all of them.
-    pub incomplete: BTreeMap<String, usize>,
+    incomplete: BTreeMap<String, usize>,
 }
 
-pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::Result<Took> {
+pub async fn measure(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<()> {
+    let node = lab.nodes.first().context("no node")?;
+    println!("\n{}, {}: {count} commands of {mib} MiB each (3 min)", node.name, node.runs);
+    Lab::renew_agents()?;
+    let rest = resident_of(&node.agent()?)?;
+    println!("agent at rest:                {}", mebibytes(rest));
+    let alone = run(lab, node, count, mib, false).await?;
+    println!("nobody watches:               {}, {}", seconds(alone.time), phases(alone.resident));
+    println!("  output incomplete:          {:?}", alone.incomplete);
+    // What the first load took the C library keeps.
+    Lab::renew_agents()?;
+    let watched = run(lab, node, count, mib, true).await?;
+    let slower = 100.0 * watched.time.as_secs_f64() / alone.time.as_secs_f64();
+    println!(
+        "a stalled viewer on each:     {} ({slower:.0} %), {} (aim {AIM_RESIDENT_MIB} MiB)",
+        seconds(watched.time),
+        phases(watched.resident)
+    );
+    println!("  output incomplete:          {:?}", watched.incomplete);
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn phases([running, attached, most]: [u32; 3]) -> String {
+    let [running, attached, most] = [running, attached, most].map(mebibytes);
+    format!("{running} before they write, {attached} with viewers, {most} at most")
+}
+
+fn mebibytes(kib: u32) -> String {
+    format!("{:.1} MiB", f64::from(kib) / 1024.0)
+}
+
+async fn run(lab: &Lab, node: &Node, count: usize, mib: usize, watched: bool) -> anyhow::Result<Took> {
     let gate = gate();
-    everywhere(lab, &format!("mkfifo {gate}")).await?;
+    everywhere(node, &format!("mkfifo {gate}")).await?;
     // 1. All commands run, and wait at the gate.
     let script = format!(": <{gate}; exec dd if=/dev/zero bs=64k count={}", mib * 16);
     let more = json!({"output": {"spoolBytes": (mib + 1) << 20}});
     let command = ["sh", "-c", &script];
     let requests: Vec<_> = stream::iter(0..count)
-        .map(|number| lab.create(number, &command, more.clone()))
+        .map(|number| lab.create(&node.targets[number % node.targets.len()], &command, more.clone()))
         .buffer_unordered(AT_A_TIME)
         .try_collect()
         .await?;
@@ -53,10 +91,10 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
         ensure!(lab.none("status.completionTime!=").await?, "a command ended before it might");
         sleep(PAUSE).await;
     }
-    let pid = Lab::agent()?;
+    let pid = node.agent()?;
     let running = resident_of(&pid)?;
     // 2. The viewers: held, and never read from.
-    let agent = Agent::find(lab).await?;
+    let agent = Agent::find(lab, node).await?;
     let viewers: Vec<_> = stream::iter(if watched { &requests[..] } else { &[] })
         .map(|request| agent.attach(request, "stdout=true", true))
         .buffer_unordered(AT_A_TIME)
@@ -66,7 +104,7 @@ pub async fn run(lab: &Lab, count: usize, mib: usize, watched: bool) -> anyhow::
     let attached = resident_of(&pid)?;
     let begun = Timestamp::now();
     // Held open, so that nobody comes too late.
-    everywhere(lab, &format!("(exec 3<>{gate}; sleep 900) >/dev/null 2>&1 &")).await?;
+    everywhere(node, &format!("(exec 3<>{gate}; sleep 900) >/dev/null 2>&1 &")).await?;
     let mut resident = 0;
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,13 +149,8 @@ async fn last_end(lab: &Lab, count: usize, mib: usize) -> anyhow::Result<(Timest
 }
 
 /// Runs a script in every container.
-async fn everywhere(lab: &Lab, script: &str) -> anyhow::Result<()> {
-    let spec = ExecSpec { command: ["sh", "-c", script].map(str::to_owned).to_vec(), ..ExecSpec::default() };
-    let run = async |container| {
-        let exec = lab.engine.create_exec(container, &spec).await?;
-        let mut stream = lab.engine.start_exec(&exec, false).await?;
-        while stream.next().await?.is_some() {}
-        anyhow::Ok(())
-    };
-    try_join_all(lab.containers.iter().map(run)).await.map(|_| ())
+async fn everywhere(node: &Node, script: &str) -> anyhow::Result<()> {
+    let command = ["sh", "-c", script];
+    let run = async |target: &Target| node.engine.run(&target.container, &command, |_| Ok(())).await;
+    try_join_all(node.targets.iter().map(run)).await.map(|_| ())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     array, fs,
-    ops::{AddAssign, Div, Sub},
+    ops::{Div, Sub},
     process,
 };
 
@@ -16,10 +16,11 @@ const TICKS: f64 = 100.0;
 pub enum Who {
     /// The command, with all that brings its output to the engine's socket.
     Engine,
+    /// With the holder beside it.
     Agent,
     Manager,
     ApiServer,
-    /// What `kubectl exec` needs beside the engine and the API server.
+    /// What `kubectl exec` needs beside the engine and the API server; of containerd it is a part of the engine.
     Kubelet,
     /// This program, and `kubectl`.
     Reader,
@@ -58,7 +59,7 @@ impl Who {
         match comm {
             _ if pid == process::id() => Some(Self::Reader),
             "dockerd" | "containerd" | "containerd-shim" | "dd" => Some(Self::Engine),
-            "execlet" if arguments.contains("\0agent\0") => Some(Self::Agent),
+            "execlet" if ["\0agent\0", "\0holder\0"].iter().any(|part| arguments.contains(part)) => Some(Self::Agent),
             "execlet" => Some(Self::Manager),
             "kube-apiserver" => Some(Self::ApiServer),
             "kubelet" | "cri-dockerd" => Some(Self::Kubelet),
@@ -108,14 +109,6 @@ impl Div<f64> for Times {
 
     fn div(self, by: f64) -> Self {
         Self(self.0.map(|time| time / by))
-    }
-}
-
-impl AddAssign for Times {
-    fn add_assign(&mut self, more: Self) {
-        for (sum, more) in self.0.iter_mut().zip(more.0) {
-            *sum += more;
-        }
     }
 }
 
