@@ -164,7 +164,7 @@ test-vm: ## Run the engine tests in a virtual machine with Linux 6.1 and cgroup 
 	tests/vm/vm test $(VM_ENGINE)
 
 .PHONY: test-vm-short
-test-vm-short: ## The part of them that depends on kernel and cgroups
+test-vm-short: ## The quick part of the engine tests that depends on kernel and cgroups (2 min of a processor)
 	@scripts/toolchain rust
 	tests/vm/vm short
 
