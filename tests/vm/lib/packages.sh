@@ -20,9 +20,10 @@ missing_programs() {
 	comm -13 <(dpkg-query -W -f '${Package}\n' "${PACKAGES[@]}" 2>/dev/null | sort) <(printf '%s\n' "${PACKAGES[@]}" | sort)
 }
 
+# ensure_programs MODULE...: the machine's, and these of the test cluster.
 ensure_programs() {
 	local missing
-	step "looking for engines, pause program and images of the test cluster" "$HERE/lib/cluster-parts" "$WORK"
+	step "looking for engines, programs and images of the test cluster ($*)" "$HERE/lib/cluster-parts" "$WORK" "$@"
 	mapfile -t missing < <(missing_programs)
 	if ((${#missing[@]})); then
 		command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (on Debian this tool does it)"
