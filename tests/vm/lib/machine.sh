@@ -34,14 +34,15 @@ boot() {
 	((rc != 124 && rc != 137)) || die "the machine was ended after $seconds s; next: EXECLET_VM_SECONDS=$((seconds * 2))"
 	rc=$(sed -n 's/^vm: rc=\([0-9]*\).*/\1/p' "$WORK/console.log" | tail -n1)
 	[[ $rc ]] || die "the machine ended before its script did"
+	# Not in a pipe: what runs there has had no children. Of all that this shell has waited for the machine is nearly all.
+	times >"$WORK/times"
 	say "the machine ran for $((SECONDS - began)) s, and took $(processor_seconds) s of a processor"
 	return "$rc"
 }
 
-# Of all that this shell has waited for, of which the machine is nearly all.
+# The second line of `times`: user and system, as 1m2.345s.
 processor_seconds() {
-	# The second line of `times`: user and system, as 1m2.345s.
-	times | awk 'NR == 2 { gsub("[ms]", " "); print int($1 * 60 + $2 + $3 * 60 + $4) }'
+	awk 'NR == 2 { gsub("[ms]", " "); print int($1 * 60 + $2 + $3 * 60 + $4) }' "$WORK/times"
 }
 
 # Line by line, as they come, without what is meant for a terminal.
