@@ -159,12 +159,17 @@ test-containerd: ## Run what is about containerd, and what holds on every engine
 	EXECLET_TEST_ENGINE=containerd cargo test --locked --test engine -- both:: containerd::
 
 .PHONY: test-vm
-test-vm: ## Run the engine tests in a virtual machine with Linux 6.1 and cgroup v2, on both engines (VM_ENGINE: docker or containerd)
+test-vm: ## Run the engine tests in a virtual machine with Linux 6.1 and cgroup v2, on both engines (VM_ENGINE: docker or containerd), and test-vm-cluster
 	@scripts/toolchain rust
 	tests/vm/vm test $(VM_ENGINE)
+	@$(MAKE) test-vm-cluster
+
+.PHONY: test-vm-cluster
+test-vm-cluster: image ## Bring a cluster of one node up in it, with execlet, and run a few end-to-end tests there (VM_ENGINE: containerd or docker)
+	tests/vm/vm cluster $(VM_ENGINE)
 
 .PHONY: test-vm-short
-test-vm-short: ## The part of them that depends on kernel and cgroups
+test-vm-short: ## The quick part of the engine tests that depends on kernel and cgroups (2 min of a processor)
 	@scripts/toolchain rust
 	tests/vm/vm short
 

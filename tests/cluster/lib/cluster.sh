@@ -34,7 +34,7 @@ await_component() { # WHERE COMPONENT
 			die "$2 of $1 ended; all of its log: cluster logs $1 $2"
 		fi
 		((SECONDS < deadline)) || die "$2 of $1 is not ready after $seconds s; next: cluster logs $1 $2"
-		sleep 0.1
+		sleep "$LOOK_EVERY"
 	done
 }
 
@@ -111,7 +111,7 @@ start_nodes() {
 # Ready, and without the taint that a new node loses only a moment later: until
 # then a DaemonSet does not count it.
 ready_nodes() {
-	kubectl get nodes --request-timeout 5s -o \
+	kubectl get nodes --request-timeout $((5 * PATIENCE))s -o \
 		jsonpath='{range .items[*]}{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{" "}{.spec.taints[*].key}{"\n"}{end}' |
 		awk '$2 == "True" && !/node.kubernetes.io\/(not-ready|unreachable)/ { print $1 }'
 }

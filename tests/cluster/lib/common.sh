@@ -77,6 +77,9 @@ elapsed() {
 readonly PATIENCE=${EXECLET_CLUSTER_PATIENCE:-1}
 [[ $PATIENCE =~ ^[1-9][0-9]?$ ]] || { echo "cluster: EXECLET_CLUSTER_PATIENCE must be 1 to 99, not '$PATIENCE'" >&2; exit 2; }
 
+# So may the time between two looks: each costs what the machine has least of.
+readonly LOOK_EVERY=$((PATIENCE / 10)).$((PATIENCE % 10))
+
 # wait_until SECONDS WHAT COMMAND...: polls the condition until it holds or the
 # deadline has passed.
 wait_until() {
@@ -87,7 +90,7 @@ wait_until() {
 			echo "gave up waiting: $what" >&2
 			return 1
 		fi
-		sleep 0.1
+		sleep "$LOOK_EVERY"
 	done
 }
 

@@ -50,7 +50,7 @@ launch_apiserver() {
 		--proxy-client-key-file $pki/front-proxy-client.key \
 		--enable-aggregator-routing=true
 }
-ready_apiserver() { kubectl get --raw /readyz --request-timeout 2s; }
+ready_apiserver() { port_open control 127.0.0.1 6443 && kubectl get --raw /readyz --request-timeout $((2 * PATIENCE))s; }
 
 # No leader election: there is one of each, and a restart need not wait for a lease.
 # A node that is gone is noticed in 20 s instead of 50 s: tests wait for it.
@@ -65,7 +65,7 @@ launch_controller-manager() {
 		--requestheader-client-ca-file $pki/front-proxy-ca.crt \
 		--allocate-node-cidrs=false --cluster-cidr "$POD_CIDR" \
 		--flex-volume-plugin-dir /var/lib/kubernetes/volumeplugins \
-		--node-monitor-period 2s --node-monitor-grace-period 20s
+		--node-monitor-period 2s --node-monitor-grace-period $((20 * PATIENCE))s
 }
 ready_controller-manager() { port_open control 127.0.0.1 10257; }
 

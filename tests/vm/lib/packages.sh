@@ -16,23 +16,28 @@ LIST
 missing_programs() {
 	local package file
 	while read -r package file; do [[ -e $file ]] || echo "$package"; done < <(programs)
+	# And those of which the first disk is made.
+	comm -13 <(dpkg-query -W -f '${Package}\n' "${PACKAGES[@]}" 2>/dev/null | sort) <(printf '%s\n' "${PACKAGES[@]}" | sort)
 }
 
+# ensure_programs MODULE...: the machine's, and these of the test cluster.
 ensure_programs() {
 	local missing
+	step "looking for engines, programs and images of the test cluster ($*)" "$HERE/lib/cluster-parts" "$WORK" "$@"
 	mapfile -t missing < <(missing_programs)
 	if ((${#missing[@]})); then
+		command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (on Debian this tool does it)"
 		step "installing Debian packages: ${missing[*]}" install_programs "${missing[@]}"
 		mapfile -t missing < <(missing_programs)
 		((${#missing[@]} == 0)) || die "installed, but their files are not where they are looked for: ${missing[*]}"
 	fi
-	step "looking for engines, pause program and images of the test cluster" "$HERE/lib/cluster-parts" "$WORK"
 }
 
 install_programs() {
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update
-	apt-get install -y --no-install-recommends "$@"
+	# Whatever else is being installed goes first.
+	apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
 }
 
 # A kernel that is there is good enough: a newer one of the same package is no other test.

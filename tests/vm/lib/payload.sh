@@ -1,22 +1,31 @@
 # shellcheck shell=bash
 # What changes from run to run: a second disk, which is a tar archive that the machine unpacks.
 
-# The scripts, the test cluster's tool at the path that the tests know, and what an engine needs of it.
+# payload_begin MODULE...: the scripts, the test cluster's tool at the path that the tests know, these programs of it, and
+# its images.
 payload_begin() {
-	local pause
-	pause=$(<"$WORK/pause")
-	mkdir -p "$WORK/payload"
+	local module folder
+	mkdir -p "$WORK/payload/vm"
 	payload_file /vm/images.tar "$(<"$WORK/images")"
-	payload_file "$pause/pause" "$pause/pause"
-	mkdir -p "$WORK/payload$CHECKOUT/tests" "$WORK/payload/vm"
-	cp -r "$CHECKOUT/tests/cluster" "$WORK/payload$CHECKOUT/tests/"
+	payload_file /vm/programs "$WORK/programs"
+	for module in "$@"; do
+		folder=$(sed -n "s/^BIN_$module=//p" "$WORK/programs")
+		mkdir -p "$WORK/payload$folder"
+		cp -r --preserve=mode,links "$folder/." "$WORK/payload$folder/"
+	done
+	payload_checkout tests/cluster
 	cp -r "$HERE/inside" "$WORK/payload/vm/"
 	cat >"$WORK/payload/vm/settings" <<SH
 CHECKOUT=${CHECKOUT@Q}
-PAUSE=${pause@Q}
 # An emulated processor takes its time.
-export EXECLET_CACHE=${CACHE@Q} EXECLET_CLUSTER_PATIENCE=10
+export EXECLET_CACHE=${CACHE@Q} EXECLET_CLUSTER_PATIENCE=10 KUBE=${KUBE-}
 SH
+}
+
+# payload_checkout PATH...: of this checkout, where the tests look for it.
+payload_checkout() {
+	mkdir -p "$WORK/payload$CHECKOUT"
+	(cd "$CHECKOUT" && cp -r --parents "$@" "$WORK/payload$CHECKOUT/")
 }
 
 payload_file() { # PATH FILE
@@ -30,11 +39,24 @@ payload_end() {
 	rm -rf "$WORK/payload"
 }
 
+# payload_tests engine|e2e ENGINES ARGUMENT...: a test program, on which engines it is to run, and with which arguments.
+payload_tests() {
+	local which=$1 engines=$2 binary=${EXECLET_VM_TESTS:-}
+	shift 2
+	if [[ -z $binary ]]; then
+		step "building the tests ($which)" build_tests "$which"
+		binary=$(<"$WORK/binary")
+	fi
+	payload_program /vm/tests "$binary"
+	printf '%s\n' "$@" >"$WORK/payload/vm/arguments"
+	echo "$engines" >"$WORK/payload/vm/engines"
+}
+
 # Built here: the machine has no compiler.
-build_tests() {
+build_tests() { # engine | e2e
 	cd "$CHECKOUT"
-	cargo test --locked --test engine --no-run --message-format=json >"$WORK/messages"
-	sed -n 's/.*"executable":"\([^"]*\/engine-[^"]*\)".*/\1/p' "$WORK/messages" | tail -n1 >"$WORK/binary"
+	cargo test --locked --test "$1" --no-run --message-format=json >"$WORK/messages"
+	sed -n "s/.*\"executable\":\"\([^\"]*\/$1-[^\"]*\)\".*/\1/p" "$WORK/messages" | tail -n1 >"$WORK/binary"
 	[[ -s $WORK/binary ]]
 }
 
