@@ -310,8 +310,8 @@ async fn whatever_is_killed_every_request_runs_at_most_once_and_ends_with_the_tr
         println!("  output      {outputs:?}");
         println!("  duplicates  {}", told.iter().filter(|told| told.starts > 1).count());
         println!("  Unknown     {unknown}, {} per mille", unknown * 1000 / told.len().max(1));
-        let lost = |told: &&&Told| told.is_unknown() || told.output_is() != "complete";
-        let starting = told.iter().filter(lost).filter(|told| told.was_starting(&faults)).count();
+        let falls_short = |told: &&&Told| told.is_unknown() || told.output_is() != "complete";
+        let starting = told.iter().filter(falls_short).filter(|told| told.was_starting(&faults)).count();
         println!("  starting    {starting} of those Unknown or not complete, when their engine was killed");
     }
     println!("settled       {settled:.1?} after the last fault was mended");
