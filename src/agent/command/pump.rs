@@ -41,8 +41,9 @@ use crate::{
 
 /// Bytes read at once where many commands write.
 const CROWDED_BYTES: usize = 16 * 1024;
-/// How far an agent has come is noted after so many bytes, or so long after the first of them.
-const NOTE_BYTES: usize = 256 * 1024;
+/// How far an agent has come is noted after so many bytes, or so long after the first of them. An engine has room for more:
+/// the command writes on meanwhile.
+const NOTE_BYTES: usize = 512 * 1024;
 const NOTE_AFTER: Duration = Duration::from_millis(200);
 /// Pause before that is tried again: a command that waits for room in the engine writes nothing more until then.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
@@ -201,8 +202,11 @@ impl<'a, W: World> Pump<'a, W> {
         let mut stays_open = pin!(stays_open(self.attended, self.seen.clone(), self.habits.closes_within));
         let mut given = false;
         let mut note_at = None;
+        // What the log lacks could not be read again: it comes first.
+        let mut keeping: Fuse<BoxFuture<'_, ()>> = Fuse::terminated();
         loop {
-            if self.habits.keeps_output && self.sole && self.sink.unnoted > 0 && note_at.is_none() {
+            let notes = self.habits.keeps_output && self.sole && self.sink.unnoted > 0 && keeping.is_terminated();
+            if notes && note_at.is_none() {
                 note_at = Some(Instant::now() + NOTE_AFTER);
             }
             // A command that writes without end must not keep its input out, nor its log.
@@ -222,13 +226,13 @@ impl<'a, W: World> Pump<'a, W> {
                 () = &mut self.noting, if !self.noting.is_terminated() => {}
                 () = keep(log_writer) => {}
                 () = at(note_at) => {
-                    note_at = if self.behind() {
-                        Some(Instant::now() + NOTE_AFTER)
-                    } else {
-                        (!self.note().await).then(|| Instant::now() + NOTE_AGAIN)
-                    };
+                    note_at = None;
+                    keeping = hub.all_kept().boxed().fuse();
                 }
-                chunk = next(&mut self.stream, hub, self.seen.clone(), log_may_hold) => match chunk {
+                () = &mut keeping, if !keeping.is_terminated() => {
+                    note_at = (!self.note().await).then(|| Instant::now() + NOTE_AGAIN);
+                }
+                chunk = next(&mut self.stream, hub, self.seen.clone(), log_may_hold), if keeping.is_terminated() => match chunk {
                     Ok(Some(chunk)) if self.sole => {
                         node.metrics.output(chunk.stream, chunk.bytes.len());
                         self.sink.take(chunk, node.clock.now(), self.seen.borrow().alive);
@@ -280,12 +284,6 @@ impl<'a, W: World> Pump<'a, W> {
         self.feeder.resume();
         self.sink.streams = state.received.map_or_else(fresh, |received| received.streams);
         Some(())
-    }
-
-    /// Whether the log has not taken yet what was received: what it lacks could not be read again.
-    fn behind(&self) -> bool {
-        let kept = self.attended.hub.kept();
-        kept.state == LogState::Whole && kept.output < self.sink.streams.total()
     }
 
     /// Notes how far it is, for an agent that has to go on after a crash, and lets the engine forget what comes before.

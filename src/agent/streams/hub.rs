@@ -197,8 +197,17 @@ impl Hub {
     /// Waits until there is room for a piece of so many bytes, which only the log can hold up. Gives the log up when the
     /// disk takes nothing; a log that waits for its turn is not given up.
     pub async fn room(&self, bytes: usize) {
+        self.until_the_log_lets(|| self.has_room(bytes + PIECE_BYTES)).await;
+    }
+
+    /// Waits until the log has all that there is, as [`Self::room`] does: more output waits meanwhile.
+    pub async fn all_kept(&self) {
+        self.until_the_log_lets(|| !self.is_behind()).await;
+    }
+
+    async fn until_the_log_lets(&self, goes_on: impl Fn() -> bool) {
         let mut writes = self.pool.writes();
-        while !self.has_room(bytes + PIECE_BYTES) {
+        while !goes_on() {
             if timeout(PATIENCE, self.room.notified()).await.is_ok() {
                 continue;
             }
@@ -232,6 +241,19 @@ impl Hub {
             self.changed.send_replace(());
         }
         room
+    }
+
+    /// Whether the log still has to take what is here, which it then does at once.
+    fn is_behind(&self) -> bool {
+        let mut ring = self.ring.lock();
+        let behind = ring.kept.state == LogState::Whole && ring.unkept_bytes() > 0;
+        let newly_held_up = behind && !ring.held_up;
+        ring.held_up |= behind;
+        drop(ring);
+        if newly_held_up {
+            self.changed.send_replace(());
+        }
+        behind
     }
 
     /// What viewers could read from the log stays in memory too while there is room for it.
