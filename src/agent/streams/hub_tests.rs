@@ -128,6 +128,32 @@ async fn a_log_in_the_way_of_more_output_is_urgent_however_little_it_has_to_take
     hubs.pool.sub(ALL_BYTES);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_log_that_somebody_waits_for_takes_at_once_what_there_is_or_is_given_up() {
+    let hub = Hubs::default().of(&"u".into());
+    open(&hub, LogState::Whole);
+    let begun = Instant::now();
+    hub.all_kept().await;
+    push(&hub, piece(10)).await;
+    assert!(!hub.is_urgent(), "more may come");
+    let writer = async {
+        let mut changes = hub.changes();
+        // A part of it, and then the rest.
+        for output in [4, 10] {
+            while !hub.is_urgent() {
+                changes.changed().await.expect("a hub");
+            }
+            hub.keep(Kept { output, file: output, state: LogState::Whole });
+        }
+    };
+    tokio::join!(hub.all_kept(), writer);
+    assert_eq!((begun.elapsed(), hub.is_urgent()), (Duration::ZERO, false));
+    push(&hub, piece(10)).await;
+    hub.all_kept().await;
+    assert_eq!(hub.kept().state, LogState::Slow, "nobody writes it");
+    assert!((PATIENCE..=PATIENCE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn what_was_kept_for_viewers_goes_with_the_last_of_them() {
     let hubs = Hubs::default();
