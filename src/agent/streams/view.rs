@@ -393,17 +393,18 @@ mod tests {
         assert!(!other.await.expect("a task"), "all of it was read before another task had its turn");
     }
 
-    /// What comes until nothing does, in a moment without any.
-    async fn seen(view: &mut View) -> (String, bool) {
+    /// It shows this, and then nothing for a while, or its end.
+    async fn shows(view: &mut View, expected: &str, ends: bool) {
         let mut text = Vec::new();
-        loop {
-            match timeout(Duration::ZERO, view.next()).await {
-                Ok(Ok(Sight::Pieces(pieces))) => text.extend(pieces.iter().flat_map(|piece| piece.bytes.to_vec())),
-                Ok(Ok(Sight::End)) => return (String::from_utf8(text).expect("text"), true),
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => return (String::from_utf8(text).expect("text"), false),
+        while text.len() < expected.len() {
+            match timeout(KEPT_WITHIN * 10, view.next()).await.expect("in time").expect("read") {
+                Sight::Pieces(pieces) => text.extend(pieces.iter().flat_map(|piece| piece.bytes.to_vec())),
+                other => panic!("{other:?} after {text:?}"),
             }
         }
+        assert_eq!(String::from_utf8_lossy(&text), expected);
+        let next = timeout(Duration::from_millis(50), view.next()).await;
+        assert_eq!(next.ok().map(|next| next.expect("read")), ends.then_some(Sight::End), "after {expected:?}");
     }
 
     #[tokio::test]
@@ -431,16 +432,17 @@ mod tests {
                 let view = View::new(&hub, &path, &readers);
                 if settled { view.settled() } else { view }
             });
-            assert_eq!(seen(&mut views[0]).await, ("one\ntwo\n".to_owned(), false));
+            shows(&mut views[0], "one\ntwo\n", false).await;
             let settled = &mut views[1];
-            assert_eq!(seen(settled).await, ("on".to_owned(), false), "{in_file}");
+            shows(settled, "on", false).await;
             hub.note(8);
             hub.push(piece("three\n"));
-            assert_eq!(seen(settled).await, ("e\ntwo\n".to_owned(), false), "{in_file}");
+            shows(settled, "e\ntwo\n", false).await;
             hub.close();
-            assert_eq!(seen(settled).await, (String::new(), false), "an agent that is killed now has not told the end");
+            // An agent that is killed now has not told the end.
+            shows(settled, "", false).await;
             hub.conclude(ExecResult::default());
-            assert_eq!(seen(settled).await, ("three\n".to_owned(), true), "{in_file}");
+            shows(settled, "three\n", true).await;
         }
     }
 
