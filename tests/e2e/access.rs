@@ -30,6 +30,14 @@ fn each<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
+/// Of the API server's version.
+fn server_minor() -> u32 {
+    let version: Value = serde_json::from_str(&kubectl(&["get", "--raw", "/version"])).expect("JSON");
+    let minor = version["minor"].as_str().expect("a minor version");
+    // Some clouds write "32+".
+    minor.trim_end_matches('+').parse().expect("a number")
+}
+
 /// Another namespace, and a role bound in all of them, for as long as a test lasts.
 struct Beside {
     namespace: String,
@@ -215,9 +223,12 @@ async fn the_verdict_is_that_of_kubectl_exec() {
     let found = found.into_inner().unwrap();
     assert_eq!(found.len(), cases.len());
     let mut differences = Vec::new();
+    // An older API server lets a WebSocket through to whoever may get pods/exec.
+    let suffices = server_minor() < 35;
     for (number, (kubectl, execlet)) in &found {
         let Case { who, namespace, pod, user, attach } = &cases[*number];
-        if kubectl != execlet {
+        let is_stricter = suffices && who.to_string().starts_with("get-only ") && *execlet == Verdict::Refused;
+        if kubectl != execlet && !is_stricter {
             differences.push(format!(
                 "{who}, {namespace}/{pod}, user {user:?}, attach {attach}: kubectl {kubectl:?}, execlet {execlet:?}"
             ));
