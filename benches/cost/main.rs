@@ -6,7 +6,7 @@
 //! | `streams` | that throughput, and an agent's memory with a viewer that takes nothing on each of 500 commands |
 //! | `batches` | how fast one command gets through many pods |
 //!
-//! Without `BENCH` all of it, in about 20 minutes; `exec` alone takes 5. What is compared is measured in turn in each round,
+//! Without `BENCH` all of it, in about 25 minutes; `exec` alone takes 5 to 8. What is compared is measured in turn in each round,
 //! so that all of it has the same load beside it. Everything shares this machine's processors: engine, agent, API server,
 //! client. Where they are all busy, what comes out is what it costs, not how fast any of them is alone.
 //!
