@@ -172,7 +172,7 @@ fn is_over(model: &Model) -> bool {
     // What was deleted or given up is ended too.
     let gone =
         state.processes.values().filter(|process| process.alive).all(|process| !is_unwanted(&state, &process.uid));
-    all && gone && state.truth.len() as u64 >= REQUESTS
+    all && gone && state.untold().is_empty() && state.truth.len() as u64 >= REQUESTS
 }
 
 /// Whether a process must not go on: its request was deleted, given up or ended by force.
@@ -212,6 +212,10 @@ fn check(model: &Model, in_time: bool) {
         .collect();
     if !left.is_empty() {
         state.violated(format!("left alive: {}", left.join(", ")));
+    }
+    let untold = state.untold();
+    if !untold.is_empty() {
+        state.violated(format!("their ends are not on record: {}", untold.join(", ")));
     }
 }
 

@@ -13,7 +13,7 @@ use execlet::{
     agent::streams::hub::Hubs,
     api::{ExecBatch, ExecRequest, ExecRequestStatus},
     core::{
-        audit::event::Event,
+        audit::event::{Event, Verb},
         digest::sha256,
         ids::{ContainerRef, ProcessRef},
         offsets::StreamOffsets,
@@ -711,6 +711,19 @@ impl State {
         if !self.records.iter().any(|event| event.uid().is_some_and(|of| of.as_str() == uid) && is(event)) {
             self.violated(format!("{act} of {uid} was not recorded before"));
         }
+    }
+
+    /// Requests that are gone, of which a start is on record, and no end. Of one that was given up the manager tells it.
+    pub fn untold(&self) -> Vec<String> {
+        let is_there =
+            |uid: &str| self.objects.values().any(|object| object.request.metadata.uid.as_deref() == Some(uid));
+        let has = |uid: &str, is: fn(&Event) -> bool| {
+            self.records.iter().any(|event| is(event) && event.uid().is_some_and(|of| of.as_str() == uid))
+        };
+        let started = |uid: &&String| has(uid, |event| event.verb == Verb::Started);
+        let untold = |uid: &&String| !is_there(uid) && !has(uid, |event| event.verb.is_end());
+        let unfinished = self.truth.iter().filter(|(_, truth)| truth.finished.is_none());
+        unfinished.map(|(uid, _)| uid).filter(started).filter(untold).cloned().collect()
     }
 
     pub fn truth(&mut self, uid: &str) -> &mut Truth {

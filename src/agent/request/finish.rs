@@ -110,15 +110,14 @@ impl<W: World> Work<W> {
         Ok(())
     }
 
-    pub(super) async fn kill(&mut self) -> Next {
-        if let Some(entry) = self.memory.entry() {
-            tokio::select! {
-                biased;
-                () = self.node.stopping.cancelled() => return Next::Done,
-                () = kill::to_the_last(&self.node, self.key(), &entry) => {}
-            }
+    /// Kills what is left of it. Whether that was done: the next agent goes on with it otherwise.
+    pub(super) async fn kill(&self) -> bool {
+        let Some(entry) = self.memory.entry() else { return true };
+        tokio::select! {
+            biased;
+            () = self.node.stopping.cancelled() => false,
+            () = kill::to_the_last(&self.node, self.key(), &entry) => true,
         }
-        self.forget(None).await
     }
 
     pub(super) async fn forget(&mut self, reported: Option<Outcome>) -> Next {

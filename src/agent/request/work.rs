@@ -210,7 +210,7 @@ impl<W: World> Work<W> {
             Action::Fence(exec) => self.fence(seen, request, exec).await,
             Action::Adopt(exec) => self.go_on(request, &exec, true).await,
             Action::Settle(exec) => self.go_on(request, &exec, false).await,
-            Action::Kill => Ok(self.kill().await),
+            Action::Kill => Ok(if self.kill().await { self.forget(None).await } else { Next::Done }),
             // It was read.
             Action::Guard(_) | Action::AwaitRequest => Ok(Next::Again),
             Action::Report(mut outcome) => {
@@ -331,14 +331,18 @@ impl<W: World> Work<W> {
                 let outcome = settle_unseen(&attended).await;
                 return Ok(self.end(&exec, WatchEnd::Ended(outcome), None).await);
             }
-            Action::Kill => return Ok(self.kill().await),
+            Action::Kill if !self.kill().await => return Ok(Next::Done),
             Action::Fence(exec) => return self.take_away(exec).await,
             Action::AwaitBinding => return Ok(self.await_binding().await),
             Action::Guard(_) | Action::AwaitRequest => return Ok(Next::Again),
             Action::Report(outcome) => Some(outcome),
-            Action::Prepare(_) | Action::AwaitClient | Action::Commit(_) | Action::Start { .. } | Action::Forget => {
-                None
-            }
+            // However it was ended, the audit trail tells that it was.
+            Action::Kill
+            | Action::Prepare(_)
+            | Action::AwaitClient
+            | Action::Commit(_)
+            | Action::Start { .. }
+            | Action::Forget => None,
         };
         let never = matches!(self.memory.entry(), Some(entry) if !entry.may_have_run());
         let outcome = reported.or_else(|| {
