@@ -1,13 +1,12 @@
 //! A node that was given another container engine: what its journal has of the old one's commands ends by what is known of
 //! it, and nothing runs twice.
 
-use std::fs;
-
 use crate::{
     agents::Away,
     lab::{Lab, container_id, tool, wait_for},
     node::{self, Kind},
     recovery::prepared,
+    restarts::SCRIPT,
 };
 use execlet::{
     api::{ExecRequest, ExitCodeSource, names::UID_ENV},
@@ -15,10 +14,9 @@ use execlet::{
         entry::Stage,
         ids::{ContainerId, ContainerRef, ExecRef, ProcessRef},
     },
+    infra::process,
 };
 use k8s_openapi::api::core::v1::Pod;
-
-const SCRIPT: &str = "echo ran >> /tmp/runs; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
 
 /// An exec as the engine names it that a node of this kind had before.
 fn of_the_old_engine(kind: Kind, request: &ExecRequest, container: ContainerId) -> ExecRef {
@@ -38,11 +36,7 @@ async fn left_running(node: &str, pod: &Pod, request: &ExecRequest) -> ProcessRe
     let process = async || {
         let all = tool(&["container", node, "processes", &container]);
         let line = all.lines().find(|line| line.contains("/tmp/go"))?;
-        let pid = line.split_whitespace().next()?.parse().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The 22nd field, of which the second may have spaces.
-        let start_ticks = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-        Some(ProcessRef { pid, start_ticks })
+        process::find(line.split_whitespace().next()?.parse().ok()?)
     };
     wait_for("the command that was left running", process).await
 }

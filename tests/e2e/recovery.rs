@@ -15,6 +15,7 @@ use execlet::{
         Engine as _, EngineError, ExecSpec,
         docker::{DockerEngine, Inspected},
     },
+    infra::process,
 };
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
@@ -53,9 +54,7 @@ async fn prepare(pod: &Pod, request: &ExecRequest, script: &str) -> ExecRef {
 
 /// What an agent puts down of an exec that it has prepared.
 pub fn prepared(request: &ExecRequest, exec: ExecRef) -> Record {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
-    let (boot, stage) = (boot.trim().into(), Stage::Prepared);
-    let entry = Entry::new(Some(exec), boot, stage);
+    let entry = Entry::new(Some(exec), process::boot_id().expect("a boot ID"), Stage::Prepared);
     let created = request.metadata.creation_timestamp.as_ref().expect("a time").0;
     Record::new(key_of(&request.metadata).expect("a key"), created, entry)
 }

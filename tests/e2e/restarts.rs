@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Runs, notes that it did, and ends with this code when told to.
-const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
+pub const SCRIPT: &str = "echo ran >> /tmp/runs; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; exit 9";
 
 /// Whether such a command still waits in a container, by its node's engine.
 pub fn waits(node: &str, container: &str) -> bool {

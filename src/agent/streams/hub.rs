@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -233,27 +233,27 @@ impl Hub {
         self.make_room(&mut ring, cost, if self.keeps_for_viewers() { limit } else { LEAST_BYTES });
         // A piece goes into an empty ring whatever its size.
         let room = ring.cost + cost <= limit || ring.pieces.is_empty();
-        let newly_held_up = !room && !ring.held_up;
-        ring.held_up = !room;
-        drop(ring);
-        if newly_held_up {
-            // The log must not wait for more output: there will be none.
-            self.changed.send_replace(());
-        }
+        self.hold_up(ring, !room);
         room
     }
 
     /// Whether the log still has to take what is here, which it then does at once.
     fn is_behind(&self) -> bool {
-        let mut ring = self.ring.lock();
+        let ring = self.ring.lock();
         let behind = ring.kept.state == LogState::Whole && ring.unkept_bytes() > 0;
-        let newly_held_up = behind && !ring.held_up;
-        ring.held_up |= behind;
+        self.hold_up(ring, behind);
+        behind
+    }
+
+    /// Notes whether more output waits until the log has taken what is here. The log must not wait for it then: there will
+    /// be none.
+    fn hold_up(&self, mut ring: MutexGuard<'_, Ring>, held_up: bool) {
+        let newly = held_up && !ring.held_up;
+        ring.held_up = held_up;
         drop(ring);
-        if newly_held_up {
+        if newly {
             self.changed.send_replace(());
         }
-        behind
     }
 
     /// What viewers could read from the log stays in memory too while there is room for it.
